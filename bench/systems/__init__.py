@@ -1,0 +1,1 @@
+"""The systems that are measured, one module each: how to install, configure, start and call it."""

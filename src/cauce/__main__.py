@@ -1,0 +1,7 @@
+"""`python -m cauce`."""
+
+import sys
+
+from cauce.cli.main import main
+
+sys.exit(main())

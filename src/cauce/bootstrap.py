@@ -1,0 +1,171 @@
+"""`Config` to running parts: the one place that names concrete adapters."""
+
+import asyncio
+import logging
+
+import msgspec
+
+from cauce.config import Config, ProviderSettings
+from cauce.domain.errors import CauceError
+from cauce.engine.compose import compose
+from cauce.engine.fallback import fallback
+from cauce.engine.policies.deadline import deadline
+from cauce.engine.policies.meter import meter
+from cauce.engine.policies.trace import trace
+from cauce.engine.router import Route, Router, Source
+from cauce.engine.streams.streams import Streams
+from cauce.engine.turn import Defaults, Turn
+from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
+from cauce.providers.discovery import Discovery, Found
+from cauce.providers.offline import OfflineProvider, packaged_pages
+from cauce.providers.openai_compatible.dialect import DIALECTS
+from cauce.providers.openai_compatible.provider import OpenAICompatible
+from cauce.providers.transport import AiohttpTransport
+from cauce.server.app import Application
+from cauce.server.services import Services
+from cauce.stores.inproc.ledger import InprocLedger
+from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.system.clock import SystemClock
+from cauce.system.ids import RandomIds
+from cauce.telemetry.prometheus import PrometheusMetrics
+
+MODELS_EVERY = 600.0
+"""Seconds between looks at what models configured providers offer."""
+
+logger = logging.getLogger("cauce.bootstrap")
+
+
+class Runtime(msgspec.Struct, frozen=True):
+    """Everything running. `first_scan` is set once local servers have been looked for."""
+
+    config: Config
+    services: Services
+    router: Router
+    turn: Turn
+    first_scan: asyncio.Event
+
+
+def runtime(config: Config) -> Runtime:
+    """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it."""
+    clock = SystemClock()
+    ledger = InprocLedger()
+    metrics = PrometheusMetrics()
+    router = _router(config)
+
+    async def open_candidate(call: Call) -> Deltas:
+        return await call.candidate.provider.open(call)
+
+    per_candidate = compose(open_candidate, meter(clock, ledger, metrics))
+    opened = compose(per_candidate, trace(), deadline(clock), fallback(clock))
+    turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
+    log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
+    streams = Streams(log, turn, clock)
+    background = _Background(config, router, streams, clock)
+    services = Services(
+        settings=config.server,
+        stream_settings=config.streams,
+        keys=config.auth.keys,
+        message_timeout=config.timeouts.message,
+        router=router,
+        turn=turn,
+        streams=streams,
+        clock=clock,
+        ids=RandomIds(),
+        began=clock.monotonic(),
+        last_entry=ledger.last,
+        exposition=metrics.exposition,
+        start=background.start,
+        stop=background.stop,
+    )
+    return Runtime(config, services, router, turn, background.first_scan)
+
+
+def application(config: Config) -> Application:
+    """The ASGI app of `config`."""
+    return Application(runtime(config).services)
+
+
+def source(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+    """The provider `settings` describes."""
+    if settings.kind == "offline":
+        return Source(OfflineProvider(packaged_pages()), sole=True, level="offline", timeouts=timeouts)
+    transport = AiohttpTransport(name, settings.max_concurrent)
+    dialect = DIALECTS[settings.dialect or ("openai" if "//api.openai.com/" in settings.base_url else "compatible")]
+    provider = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
+    return Source(provider, settings.default_model, tier=settings.tier, timeouts=timeouts)
+
+
+def _router(config: Config) -> Router:
+    routes = [
+        Route(name, model.candidates, config.timeouts_of(model.timeouts) if model.timeouts is not None else None)
+        for name, model in config.models.items()
+    ]
+    router = Router(routes, config.aliases, config.environment.default_model or "auto")
+    providers = {**config.providers, "offline": ProviderSettings("offline")}
+    for name, settings in providers.items():
+        router.add(source(name, settings, config.timeouts_of(settings.timeouts)))
+    return router
+
+
+class _Background:
+    """Work that goes on while the server runs: finding local servers and models, forgetting old streams."""
+
+    def __init__(self, config: Config, router: Router, streams: Streams, clock: SystemClock) -> None:
+        self._config = config
+        self._router = router
+        self._streams = streams
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._transport = AiohttpTransport("discovery")
+        self.first_scan = asyncio.Event()
+
+    async def start(self) -> None:
+        work = [self._streams.sweep_forever(), self._learn_models()]
+        if self._config.discovery.enabled:
+            work.append(self._discover())
+        else:
+            self.first_scan.set()
+        self._tasks = [asyncio.create_task(one) for one in work]
+
+    async def stop(self) -> None:
+        await self._streams.drain(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for known in self._router.sources:
+            await known.provider.aclose()
+        await self._transport.aclose()
+
+    async def _discover(self) -> None:
+        discovery = Discovery(self._transport, discovery_settings(self._config))
+
+        def changed(found: tuple[Found, ...], gone: tuple[str, ...]) -> None:
+            for name in gone:
+                logger.info("the local server %s is gone", name)
+                self._router.remove(name)
+            for server in found:
+                logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
+                self._router.add(self._local(server))
+            self.first_scan.set()
+
+        await discovery.watch(self._config.discovery.interval, changed, self._clock)
+
+    def _local(self, server: Found) -> Source:
+        settings = ProviderSettings("openai", server.base_url)
+        made = source(server.name, settings, self._config.timeouts_of())
+        return msgspec.structs.replace(made, local=True, models=server.models)
+
+    async def _learn_models(self) -> None:
+        """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""
+        while True:
+            configured = [known for known in self._router.sources if not known.local and not known.sole]
+            await asyncio.gather(*[self._learn(known) for known in configured])
+            await self._clock.sleep(MODELS_EVERY)
+
+    async def _learn(self, known: Source) -> None:
+        try:
+            models: tuple[ModelInfo, ...] = await known.provider.models()
+        except CauceError as error:
+            logger.debug("%s does not list its models: %s", known.provider.name, error.message)
+        else:
+            self._router.add(msgspec.structs.replace(known, models=models))

@@ -1,0 +1,208 @@
+"""Start the server. It works with nothing configured: local model servers are found by themselves, and the built-in offline
+answerer knows Cauce's documentation.
+
+Settings come from cauce.toml in this folder (or --config FILE) and from CAUCE_SECTION__KEY variables.
+"""
+
+import argparse
+import fcntl
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import uvicorn
+
+from cauce import __version__
+from cauce.bootstrap import Runtime, runtime
+from cauce.cli.main import configuration_argument
+from cauce.config import Config, ConfigError, load
+from cauce.engine.router import Source
+from cauce.server.app import Application
+from cauce.server.protocol import BoundedProtocol
+
+KEEP_ALIVE = 75
+"""Seconds an idle client connection is kept: longer than common clients keep theirs, so that they close first."""
+
+PORT_TAKEN = 1
+
+
+def configure(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    configuration_argument(command)
+    command.add_argument("--host", help="address to listen on (default 127.0.0.1; others need API keys)")
+    command.add_argument("--port", type=int, help="port to listen on (default 8000)")
+    command.add_argument("--insecure", action="store_true", help="listen on other addresses even without API keys")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    config = _configured(arguments)
+    logging.basicConfig(level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    _refuse_open_door(config, insecure=arguments.insecure)
+    try:
+        sockets = _listen(config.server.host, config.server.port)
+    except OSError as error:
+        print(_port_taken(config, error), file=sys.stderr)
+        return PORT_TAKEN
+    lock = _lock(config)
+    built = runtime(config)
+    server = _Server(built, config)
+    server.run(sockets)
+    lock.close()
+    return 0
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, built: Runtime, config: Config) -> None:
+        super().__init__(
+            uvicorn.Config(
+                Application(built.services),
+                http=BoundedProtocol,
+                ws="none",
+                loop="uvloop" if sys.platform != "win32" else "asyncio",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                # A little more than streams get to end by themselves.
+                timeout_graceful_shutdown=int(config.server.drain) + 2,
+            )
+        )
+        self._built = built
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        assert sockets is not None
+        await self._built.first_scan.wait()
+        print(_banner(self._built, sockets), flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        services = self._built.services
+        drain = self.servers[0].get_loop().create_task(services.streams.drain(services.settings.drain))
+        await super().shutdown(sockets)
+        await drain
+
+
+def _configured(arguments: argparse.Namespace) -> Config:
+    config = load(arguments.config, os.environ, Path.cwd())
+    given = {name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None}
+    if not given:
+        return config
+    if not 0 <= given.get("port", 0) <= 65535:
+        raise ConfigError("--port: must be a number from 0 to 65535")
+    return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, **given))
+
+
+def _refuse_open_door(config: Config, *, insecure: bool) -> None:
+    if config.auth.keys or insecure or _is_loopback(config.server.host):
+        return
+    raise ConfigError(
+        f"listening on {config.server.host} without API keys would let anyone use your models: "
+        "make a key with `cauce keys new NAME`, or pass --insecure"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on `host`; `localhost` is 127.0.0.1 and, where there is one, ::1."""
+    addresses = ["127.0.0.1", "::1"] if host == "localhost" else [host]
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address, port))
+        except OSError:
+            if sockets and address == "::1":
+                continue
+            raise
+        port = listener.getsockname()[1]
+        listener.listen(2048)
+        listener.setblocking(False)
+        sockets.append(listener)
+    return sockets
+
+
+def _port_taken(config: Config, error: OSError) -> str:
+    server = config.server
+    return (
+        f"cauce: cannot listen on {server.host}:{server.port}: {error.strerror or error}. "
+        "If another Cauce or a vLLM server (same default port) holds it, stop that one or choose another: "
+        f"cauce serve --port {server.port + 1}"
+    )
+
+
+def _lock(config: Config) -> IO[str]:
+    """The data folder, ours alone while the server runs. Raises `ConfigError`."""
+    folder = config.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the data folder {folder} cannot be used: {error.strerror}: set another [server] data_dir"
+        ) from error
+    return lock
+
+
+def _banner(built: Runtime, sockets: Sequence[socket.socket]) -> str:
+    config = built.config
+    host, port = sockets[0].getsockname()[:2]
+    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}"
+    configured = [name for name, settings in config.providers.items() if settings.kind != "offline"]
+    local = [source for source in built.router.sources if source.local]
+    lines = [
+        f"Cauce {__version__} listens on {url}",
+        "",
+        f"  configuration  {', '.join(config.sources) or 'none: defaults (cauce config init writes a file)'}",
+        f"  providers      {', '.join(configured) or 'none: set OPENAI_API_KEY or see cauce config init'}",
+        f"  local servers  {_local(config, local)}",
+        "  offline        always there: answers from Cauce's own documentation",
+        f"  data folder    {config.data_dir}",
+        f"  API keys       {', '.join([key.name for key in config.auth.keys]) or 'none: any key or none is accepted'}",
+        f"  look at        {url}/docs  {url}/health  {url}/v1/models",
+        *[f"  note           {note}" for note in config.notes],
+    ]
+    if "null" not in config.server.cors_origins:
+        lines.append('  note           pages opened from a file need [server] cors_origins = ["null"]')
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if config.auth.keys else ""
+    lines += [
+        "",
+        "Try it:",
+        f"  curl -s {url}/llm/message{key} -H 'Content-Type: application/json' "
+        """-d '{"messages": [{"role": "user", "content": "How do I configure a provider?"}]}'""",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _local(config: Config, local: Sequence[Source]) -> str:
+    if not config.discovery.enabled:
+        return "not looked for ([discovery] enabled = false)"
+    names = [f"{source.provider.name} ({len(source.models)} models)" for source in local]
+    return (
+        ", ".join(names) or "none found (Ollama, LM Studio, llama.cpp, vLLM, Foundry Local are looked for every 30 s)"
+    )

@@ -1,0 +1,346 @@
+"""File and environment read into one frozen `Config`; the only reader of either.
+
+Order: defaults, then the file, then `CAUCE_SECTION__KEY` variables. Every mistake, an unknown key included, is one sentence
+with the place, the key and what would be right.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from cauce.ports.provider import Timeouts
+from cauce.providers.openai_compatible.dialect import DIALECTS
+from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
+
+FILE = "cauce.toml"
+PREFIX = "CAUCE_"
+_SEPARATOR = "__"
+_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class ConfigError(Exception):
+    """A mistake in the configuration, told in one sentence."""
+
+
+class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds. In `[providers.*]` and `[models.*]` what is not given is taken from `[timeouts]`."""
+
+    connect: Period | None = None
+    first_delta: Period | None = None
+    idle: Period | None = None
+    total: Period | None = None
+
+
+class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds. `message` bounds a plain `/llm/message`."""
+
+    connect: Period = 5.0
+    first_delta: Period = 60.0
+    idle: Period = 30.0
+    total: Period = 600.0
+    message: Period = 28.0
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider. `api_key` may be `env:VARIABLE`; it is never shown."""
+
+    kind: Literal["openai", "offline"]
+    base_url: str = ""
+    api_key: str = ""
+    dialect: str | None = None
+    default_model: str | None = None
+    tier: int = 2
+    max_concurrent: int = 0
+    timeouts: TimeoutSettings = TimeoutSettings()
+
+    def __repr__(self) -> str:
+        return f"ProviderSettings({self.kind}, {self.base_url})"
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A public model name: its candidates in order."""
+
+    candidates: tuple[str, ...]
+    timeouts: TimeoutSettings | None = None
+
+
+class DiscoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether local servers are looked for, and how often (seconds)."""
+
+    enabled: bool = True
+    interval: Period = 30.0
+
+
+class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """API keys, as `cauce keys new` prints them."""
+
+    keys: tuple[Key, ...] = ()
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """What other people's variables say: defaults for requests, and where local servers were told to be."""
+
+    default_model: str = ""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    ollama_host: str | None = None
+    foundry_endpoint: str | None = None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All of it. `sources` says where it was read, for people."""
+
+    server: ServerSettings = ServerSettings()
+    providers: dict[str, ProviderSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    aliases: dict[str, str] = {}
+    timeouts: CommonTimeouts = CommonTimeouts()
+    streams: StreamSettings = StreamSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    auth: AuthSettings = AuthSettings()
+    log: LogSettings = LogSettings()
+    environment: Environment = Environment()
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Things a person should know that are no mistakes."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder."""
+        return Path(self.server.data_dir).expanduser()
+
+    def timeouts_of(self, *overrides: TimeoutSettings | None) -> Timeouts:
+        """The common timeouts with `overrides` laid over them, the last one strongest."""
+        values = {name: getattr(self.timeouts, name) for name in TimeoutSettings.__struct_fields__}
+        for override in overrides:
+            for name in TimeoutSettings.__struct_fields__:
+                value = getattr(override, name) if override is not None else None
+                if value is not None:
+                    values[name] = value
+        return Timeouts(**values)
+
+
+_SECTIONS: dict[str, type] = {
+    "server": ServerSettings,
+    "timeouts": CommonTimeouts,
+    "streams": StreamSettings,
+    "discovery": DiscoverySettings,
+    "auth": AuthSettings,
+    "log": LogSettings,
+}
+_NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
+
+_LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
+
+_OPENAI_URL = "https://api.openai.com/v1"
+_OPENAI_MODEL = "gpt-5-mini"
+_NOT_YET = {
+    "ANTHROPIC_API_KEY": "Anthropic's own wire is not spoken by this version",
+    "GOOGLE_AI_API_KEY": "Gemini's own wire is not spoken by this version; its OpenAI-compatible endpoint is (see the providers page)",
+    "GEMINI_API_KEY": "Gemini's own wire is not spoken by this version; its OpenAI-compatible endpoint is (see the providers page)",
+}
+
+
+def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Config:
+    """The configuration: of `path`, else of `CAUCE_CONFIG`, else of `cauce.toml` in `folder`, else the defaults.
+
+    Raises `ConfigError`.
+    """
+    file = _file(path, environment, folder)
+    where = str(file) if file is not None else "the environment"
+    raw = _read(file) if file is not None else {}
+    sources = [str(file)] if file is not None else []
+    overridden = _overlay(raw, environment)
+    if overridden:
+        sources.append(f"variables {', '.join(sorted(overridden))}")
+    _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
+    sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
+    named = {
+        section: {
+            _name(name, section, where): _convert(value, shape, f"{section}.{name}", where)
+            for name, value in _table(raw, section, where).items()
+        }
+        for section, shape in _NAMED.items()
+    }
+    config = Config(
+        **sections,
+        providers=named["providers"],
+        models=named["models"],
+        aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
+        environment=_environment(environment),
+        sources=tuple(sources),
+        notes=tuple([f"{name} is set, but {why}" for name, why in _NOT_YET.items() if environment.get(name)]),
+    )
+    config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
+    _check(config, where)
+    return config
+
+
+def _file(path: Path | None, environment: Mapping[str, str], folder: Path) -> Path | None:
+    if path is None and environment.get("CAUCE_CONFIG"):
+        path = Path(environment["CAUCE_CONFIG"]).expanduser()
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: there is no such configuration file; `cauce config init` writes one")
+        return path
+    found = folder / FILE
+    return found if found.is_file() else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Lay `CAUCE_SECTION__KEY` variables over `raw`; returns their names. Values that look like JSON lists are read as such."""
+    used: list[str] = []
+    for name, value in environment.items():
+        if not name.startswith(PREFIX) or _SEPARATOR not in name:
+            continue
+        *tables, key = name[len(PREFIX) :].lower().split(_SEPARATOR)
+        target = raw
+        for table in tables:
+            target = target.setdefault(table, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{name}: {'.'.join(tables)} is not a table in the file")
+        target[key] = _value(name, value)
+        used.append(name)
+    return used
+
+
+def _value(name: str, text: str) -> Any:
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return msgspec.json.decode(text.encode())
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{name}: begins like JSON but is none: {error}") from error
+
+
+def _convert(value: Any, shape: Any, section: str, where: str) -> Any:
+    fields = getattr(shape, "__struct_fields__", None)
+    if fields is not None:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: [{section}] must be a table")
+        _known_keys(cast(dict[str, Any], value), dict.fromkeys(fields), section, where)
+    try:
+        return msgspec.convert(value, shape, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        path = section + place.rstrip("`")
+        raise ConfigError(f"{where}: {path}: {_lowered(reason)}") from error
+
+
+def _lowered(reason: str) -> str:
+    return reason[:1].lower() + reason[1:]
+
+
+def _known_keys(value: dict[str, Any], known: Mapping[str, object], section: str, where: str) -> None:
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+            place = f"[{section}] has no key" if section else "there is no section"
+            raise ConfigError(f"{where}: {place} {key!r}; {hint}")
+
+
+def _table(raw: dict[str, Any], section: str, where: str) -> dict[str, Any]:
+    value = raw.get(section, {})
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: [{section}] must be a table")
+    return cast(dict[str, Any], value)
+
+
+def _name(name: str, section: str, where: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(f"{where}: [{section}.{name}]: a name has letters, digits, dots, dashes and underscores only")
+    return name
+
+
+def _environment(environment: Mapping[str, str]) -> Environment:
+    return Environment(
+        environment.get("DEFAULT_LLM_MODEL", ""),
+        _number(environment, "DEFAULT_TEMPERATURE", float),
+        _number(environment, "DEFAULT_MAX_TOKENS", int),
+        environment.get("OLLAMA_HOST") or None,
+        environment.get("FOUNDRY_LOCAL_ENDPOINT") or None,
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, kind: type[Any]) -> Any:
+    text = environment.get(name)
+    if not text:
+        return None
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: must be a number, not {text!r}") from error
+    if value < 0:
+        raise ConfigError(f"{name}: must not be negative")
+    return value
+
+
+def _with_environment(
+    providers: dict[str, ProviderSettings], environment: Mapping[str, str], where: str
+) -> dict[str, ProviderSettings]:
+    """`providers` with their secrets filled in, and with those that appear by themselves."""
+    found = dict(providers)
+    key = environment.get("OPENAI_API_KEY")
+    if key and "openai" not in found:
+        base_url = environment.get("OPENAI_BASE_URL") or _OPENAI_URL
+        found["openai"] = ProviderSettings("openai", base_url, key, default_model=_OPENAI_MODEL)
+    for name, settings in found.items():
+        if settings.api_key.startswith("env:"):
+            variable = settings.api_key.removeprefix("env:")
+            secret = environment.get(variable)
+            if not secret:
+                raise ConfigError(f"{where}: providers.{name}.api_key: the variable {variable} is not set")
+            found[name] = msgspec.structs.replace(settings, api_key=secret)
+    return found
+
+
+def _check(config: Config, where: str) -> None:
+    """What no single field can tell."""
+    for name, provider in config.providers.items():
+        place = f"{where}: providers.{name}"
+        if provider.kind == "offline" and name != "offline":
+            raise ConfigError(f"{place}: the offline answerer is always called offline")
+        if provider.kind == "openai" and not provider.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"{place}.base_url: must be an http:// or https:// address, with /v1 at its end")
+        if provider.dialect is not None and provider.dialect not in DIALECTS:
+            raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
+    for name, model in config.models.items():
+        if not model.candidates:
+            raise ConfigError(f"{where}: models.{name}.candidates: must name at least one model")
+        for candidate in model.candidates:
+            _check_target(config, candidate, f"{where}: models.{name}.candidates")
+    for name, target in config.aliases.items():
+        if target not in config.models and target not in config.aliases:
+            _check_target(config, target, f"{where}: aliases.{name}")
+    for index, key in enumerate(config.auth.keys):
+        if _HASH.fullmatch(key.hash) is None:
+            raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _check_target(config: Config, name: str, place: str) -> None:
+    provider = name.partition("/")[0]
+    known = (*config.providers, "offline", "auto")
+    if provider not in known and not provider.startswith(_LOCAL_PREFIXES):
+        raise ConfigError(f"{place}: {name!r} names no provider; known are: {', '.join(dict.fromkeys(known))}")

@@ -1,0 +1,212 @@
+"""Every error Cauce raises on purpose, and the two tables that say how each is treated.
+
+    CauceError                      something a client is told about, in words it can act on
+    ├── RequestError                the caller can mend it: the request is refused before any model is asked
+    │   ├── InvalidRequest          invalid_request          names the field
+    │   ├── Unauthorized            unauthorized
+    │   ├── Forbidden               forbidden
+    │   ├── NotFound                not_found
+    │   ├── ModelNotFound           model_not_found          names the nearest model
+    │   ├── Conflict                conflict
+    │   ├── Gone                    gone
+    │   ├── PayloadTooLarge         payload_too_large
+    │   ├── HeadersTooLarge         headers_too_large
+    │   └── RequestTimeout          request_timeout          the client was too slow to send
+    ├── ProviderFailure             an upstream failed; carries the class of the failure
+    ├── DeadlineExceeded            timeout                  the time for this call is used up
+    ├── Overloaded                  overloaded               this server cannot take more now
+    └── InternalError               internal                 a bug of ours
+
+Only `server/errors.py` turns these into HTTP; provider and driver errors are translated into them once, in the adapter.
+"""
+
+from typing import Literal
+
+import msgspec
+
+ErrorCode = Literal[
+    "invalid_request",
+    "context_length_exceeded",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "model_not_found",
+    "request_timeout",
+    "conflict",
+    "gone",
+    "payload_too_large",
+    "headers_too_large",
+    "rate_limited",
+    "quota_exceeded",
+    "overloaded",
+    "provider_error",
+    "timeout",
+    "internal",
+]
+
+Failure = Literal["bad_request", "auth", "rate_limited", "quota", "overloaded", "transient", "content_filter"]
+
+STATUS: dict[ErrorCode, int] = {
+    "invalid_request": 400,
+    "context_length_exceeded": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "model_not_found": 404,
+    "request_timeout": 408,
+    "conflict": 409,
+    "gone": 410,
+    "payload_too_large": 413,
+    "headers_too_large": 431,
+    "rate_limited": 429,
+    "quota_exceeded": 429,
+    "overloaded": 503,
+    "provider_error": 502,
+    "timeout": 504,
+    "internal": 500,
+}
+"""HTTP status of each code."""
+
+
+class Treatment(msgspec.Struct, frozen=True):
+    """What a failure class means for the call it ended."""
+
+    same_again: bool
+    """May the same candidate be asked again?"""
+    next_candidate: bool
+    """May the next candidate be asked?"""
+    breaks: bool
+    """Does it count for the candidate's circuit breaker?"""
+    code: ErrorCode
+    """What the client sees when nothing is left to ask."""
+
+
+TREATMENT: dict[Failure, Treatment] = {
+    "bad_request": Treatment(same_again=False, next_candidate=False, breaks=False, code="invalid_request"),
+    "auth": Treatment(same_again=False, next_candidate=True, breaks=True, code="provider_error"),
+    "rate_limited": Treatment(same_again=True, next_candidate=True, breaks=True, code="rate_limited"),
+    "quota": Treatment(same_again=False, next_candidate=True, breaks=True, code="quota_exceeded"),
+    "overloaded": Treatment(same_again=True, next_candidate=True, breaks=True, code="overloaded"),
+    "transient": Treatment(same_again=True, next_candidate=True, breaks=True, code="provider_error"),
+    "content_filter": Treatment(same_again=False, next_candidate=False, breaks=False, code="invalid_request"),
+}
+
+_ANOTHER_MODEL_MAY: frozenset[ErrorCode] = frozenset({"context_length_exceeded", "model_not_found"})
+
+
+class CauceError(Exception):
+    """Base of all of them.
+
+    `code` is what the client sees, `failure` the class that decides retries, `retry_after` seconds (None: unknown),
+    `field` the path of the offending field in the request, where there is one, `facts` what else a program may want to know.
+    """
+
+    code: ErrorCode = "internal"
+    failure: Failure | None = None
+
+    facts: dict[str, object] = {}
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+
+    @property
+    def status(self) -> int:
+        """HTTP status of this error."""
+        return STATUS[self.code]
+
+
+class RequestError(CauceError):
+    """The caller can mend it."""
+
+    failure: Failure | None = "bad_request"
+
+
+class InvalidRequest(RequestError):
+    code = "invalid_request"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    code = "not_found"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
+
+
+class Conflict(RequestError):
+    code = "conflict"
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class Gone(RequestError):
+    code = "gone"
+
+
+class PayloadTooLarge(RequestError):
+    code = "payload_too_large"
+
+
+class HeadersTooLarge(RequestError):
+    code = "headers_too_large"
+
+
+class RequestTimeout(RequestError):
+    code = "request_timeout"
+
+
+class ProviderFailure(CauceError):
+    """An upstream refused, failed or broke its protocol.
+
+    `provider` is its configured name, `upstream_status` its HTTP status where one arrived.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        failure: Failure,
+        provider: str,
+        code: ErrorCode | None = None,
+        upstream_status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.failure = failure
+        self.code = code or TREATMENT[failure].code
+        self.provider = provider
+        self.upstream_status = upstream_status
+
+
+class DeadlineExceeded(CauceError):
+    code = "timeout"
+    failure: Failure | None = "transient"
+
+
+class Overloaded(CauceError):
+    code = "overloaded"
+    failure: Failure | None = "overloaded"
+
+
+class InternalError(CauceError):
+    code = "internal"
+
+
+def may_ask_next(error: CauceError) -> bool:
+    """Whether the next candidate may be asked after `error`: by its class, or because another model may do what this one cannot."""
+    if error.code in _ANOTHER_MODEL_MAY:
+        return True
+    return error.failure is not None and TREATMENT[error.failure].next_candidate

@@ -1,0 +1,63 @@
+"""Messages of a conversation and the parts they are made of."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from cauce.domain.extra import Extra
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    text: str
+    extra: Extra | None = None
+
+
+class ImagePart(msgspec.Struct, frozen=True):
+    """An image: `url` is http(s) or a data URL. `detail` is the wire's own word for resolution."""
+
+    url: str
+    detail: str | None = None
+    extra: Extra | None = None
+
+
+class ReasoningPart(msgspec.Struct, frozen=True):
+    """Reasoning of an earlier turn. `signature` must go back unchanged where the model gave one."""
+
+    text: str
+    signature: str | None = None
+
+
+class ToolCallPart(msgspec.Struct, frozen=True):
+    """A call the assistant made. `arguments` is a string of JSON, possibly invalid: it is what the model wrote."""
+
+    call_id: str
+    name: str
+    arguments: str
+    extra: Extra | None = None
+
+
+class OpaquePart(msgspec.Struct, frozen=True):
+    """A part only one wire knows."""
+
+    wire: str
+    data: dict[str, Any]
+
+
+Part = TextPart | ImagePart | ReasoningPart | ToolCallPart | OpaquePart
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message. A message of role `tool` answers the call `call_id`."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    name: str | None = None
+    call_id: str | None = None
+    extra: Extra | None = None
+
+    @property
+    def text(self) -> str:
+        """The text parts joined."""
+        return "".join([part.text for part in self.parts if isinstance(part, TextPart)])

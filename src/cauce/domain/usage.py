@@ -1,0 +1,34 @@
+"""Tokens and money of one answer, in one normal form for all providers."""
+
+from typing import Literal
+
+import msgspec
+
+from cauce.domain.extra import Extra
+
+CostSource = Literal["reported", "priced", "estimated", "unpriced"]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens used.
+
+    `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `cost` is in USD;
+    `cost_source` says where it comes from (`unpriced`: the price is not known, the figure is not a zero price).
+    `estimated` is true when the provider reported no usage.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float = 0.0
+    cost_source: CostSource = "unpriced"
+    estimated: bool = False
+    extra: Extra | None = None
+    """The provider's own usage object, for clients that speak its wire."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens

@@ -1,0 +1,1 @@
+"""What Cauce does. No HTTP, no SQL, no environment."""

@@ -1,0 +1,1 @@
+"""Streams with an id: a producer appends deltas to the log, readers tail it."""

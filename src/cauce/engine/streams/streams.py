@@ -1,0 +1,158 @@
+"""The streams of this process: starting, attaching, reading and cancelling them by their id."""
+
+import asyncio
+import hashlib
+import logging
+
+import msgspec
+
+from cauce.domain.delta import Finish
+from cauce.domain.errors import Conflict, Overloaded
+from cauce.domain.request import Request, Scope
+from cauce.domain.stream import Head, NewStream, StreamKey
+from cauce.engine import ending
+from cauce.engine.streams.producer import Producer
+from cauce.engine.streams.tail import tail
+from cauce.engine.turn import Turn
+from cauce.ports.clock import Clock
+from cauce.ports.provider import Deltas
+from cauce.ports.stream_log import StreamLog
+
+OVERTAKEN = 60.0
+"""Seconds a cancel of an unknown id is remembered, so that it may overtake its start."""
+
+_MOST_OVERTAKEN = 10_000
+_SWEEP_EVERY = 30.0
+_CANCEL_WAIT = 2.0
+
+logger = logging.getLogger("cauce.streams")
+
+
+class Streams:
+    """Owns a producer task per open stream; readers come and go without it noticing."""
+
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock) -> None:
+        self._log = log
+        self._turn = turn
+        self._clock = clock
+        self._producers: dict[StreamKey, tuple[Producer, asyncio.Task[None]]] = {}
+        self._overtaken: dict[StreamKey, float] = {}
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is shutting down."""
+        return self._draining
+
+    @property
+    def open_streams(self) -> int:
+        """Streams being produced now."""
+        return len(self._producers)
+
+    async def start(self, key: StreamKey, request: Request, scope: Scope, request_id: str) -> Head:
+        """Create the stream, or attach to the one that has this key.
+
+        Raises `ModelNotFound` before anything is created, `Conflict` when the key belongs to another request, `Gone` once it
+        has expired, `Overloaded` while the server shuts down.
+        """
+        digest = _digest(request)
+        known = await self._log.head(key)
+        if known is None:
+            if self._draining:
+                raise Overloaded("the server is shutting down: try again", retry_after=1)
+            call = self._turn.call(request, scope, request_id=request_id, streamed=True)
+            created = await self._log.create(NewStream(key, request, digest, self._clock.now()))
+            known = created.head
+            if created.hold is not None:
+                producer = Producer(self._log, self._turn, created.hold)
+                call = msgspec.structs.replace(call, notice=producer.notice)
+                if self._was_cancelled(key):
+                    await self._log.request_cancel(key)
+                    producer.end(ending.cancelled())
+                task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
+                self._producers[key] = (producer, task)
+                task.add_done_callback(lambda done: self._ended(key, done))
+        if known.request_hash != digest:
+            raise Conflict(f"stream id {key.id!r} belongs to another request: use a new id")
+        return known
+
+    async def head(self, key: StreamKey) -> Head | None:
+        """The stream's head; None if there is none. Raises `Gone` once expired."""
+        return await self._log.head(key)
+
+    async def finish(self, head: Head) -> Finish | None:
+        """How the stream ended; None while it is open."""
+        if not head.ended:
+            return None
+        record = (await self._log.read(head.key, head.tail - 1, 1))[0]
+        return record.delta if isinstance(record.delta, Finish) else None
+
+    def tail(self, key: StreamKey, after: int) -> Deltas:
+        """The stream's deltas after `after`, to its end."""
+        return tail(self._log, key, after)
+
+    def attach(self, key: StreamKey) -> int:
+        """A reader is here; returns its number for `mark`."""
+        return self._log.attach(key)
+
+    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
+        """The reader has been sent everything up to `seq`."""
+        self._log.mark(key, reader, seq)
+
+    async def cancel(self, key: StreamKey) -> Head | None:
+        """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s)."""
+        head = await self._log.request_cancel(key)
+        if head is None:
+            self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
+            while len(self._overtaken) > _MOST_OVERTAKEN:
+                del self._overtaken[next(iter(self._overtaken))]
+            return None
+        produced = self._producers.get(key)
+        if produced is not None and not head.ended:
+            producer, task = produced
+            producer.end(ending.cancelled())
+            try:
+                async with self._clock.timeout(_CANCEL_WAIT):
+                    await asyncio.wait({task})
+            except TimeoutError:
+                logger.warning("stream %s: its cancel is taking long", key.id)
+        return await self._log.head(key)
+
+    async def sweep_forever(self) -> None:
+        """Forget expired streams and old cancels, every 30 s."""
+        while True:
+            await self._clock.sleep(_SWEEP_EVERY)
+            await self._log.sweep()
+            now = self._clock.monotonic()
+            for key in [key for key, until in self._overtaken.items() if until <= now]:
+                del self._overtaken[key]
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new streams, let open ones end for that long, then end the rest honestly."""
+        self._draining = True
+        tasks = {task for _, task in self._producers.values()}
+        if not tasks:
+            return
+        try:
+            async with self._clock.timeout(seconds):
+                await asyncio.wait(tasks)
+        except TimeoutError:
+            error = Overloaded("the server shut down before the answer was complete", retry_after=1)
+            for producer, _ in list(self._producers.values()):
+                producer.end(ending.failed(error, text_delivered=True))
+            await asyncio.wait(tasks)
+
+    def _was_cancelled(self, key: StreamKey) -> bool:
+        until = self._overtaken.pop(key, None)
+        return until is not None and until > self._clock.monotonic()
+
+    def _ended(self, key: StreamKey, task: asyncio.Task[None]) -> None:
+        del self._producers[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("stream %s: its producer failed", key.id, exc_info=error)
+
+
+def _digest(request: Request) -> bytes:
+    """What makes two requests the same: everything but how the answer is sent."""
+    same = msgspec.structs.replace(request, stream=True, include_usage=False)
+    return hashlib.sha256(msgspec.json.encode(same)).digest()

@@ -1,0 +1,44 @@
+"""The use case: one turn, from a request to its opened answer."""
+
+import msgspec
+
+from cauce.domain.request import Request, Sampling, Scope
+from cauce.engine.router import Router
+from cauce.ports.provider import Call, Deltas, Notice, Open, unnoticed
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """Sampling for requests that say nothing of their own."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class Turn:
+    """Takes requests to models: finds the candidates, then opens the cascade."""
+
+    def __init__(self, router: Router, open: Open, defaults: Defaults) -> None:
+        self._router = router
+        self._open = open
+        self._defaults = defaults
+
+    def call(
+        self, request: Request, scope: Scope, *, request_id: str, streamed: bool, notice: Notice = unnoticed
+    ) -> Call:
+        """The call `request` makes. Raises `ModelNotFound`: before anything is logged or sent."""
+        candidates = self._router.candidates(request)
+        sampling = self._sampling(request.sampling)
+        if sampling is not request.sampling:
+            request = msgspec.structs.replace(request, sampling=sampling)
+        return Call(request, scope, candidates, request_id, None, notice, streamed)
+
+    async def open(self, call: Call) -> Deltas:
+        """The answer, once its first delta is in hand. Raises `CauceError`."""
+        return await self._open(call)
+
+    def _sampling(self, sampling: Sampling) -> Sampling:
+        temperature = sampling.temperature if sampling.temperature is not None else self._defaults.temperature
+        max_tokens = sampling.max_tokens if sampling.max_tokens is not None else self._defaults.max_tokens
+        if temperature == sampling.temperature and max_tokens == sampling.max_tokens:
+            return sampling
+        return msgspec.structs.replace(sampling, temperature=temperature, max_tokens=max_tokens)

@@ -1,0 +1,1 @@
+"""What the engine needs from the world: one Protocol per file, and the values that travel through them."""

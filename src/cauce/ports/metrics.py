@@ -1,0 +1,14 @@
+"""Figures for an operator, as the engine reports them."""
+
+from typing import Protocol
+
+from cauce.domain.delta import Outcome
+from cauce.domain.usage import Usage
+
+
+class Metrics(Protocol):
+    def attempt(
+        self, provider: str, model: str, outcome: Outcome, latency: float, first_delta: float | None, usage: Usage
+    ) -> None:
+        """One attempt ended. Times are seconds."""
+        ...

@@ -1,0 +1,193 @@
+"""The model provider, the call that is made to it, and the deltas it answers with.
+
+There is one verb, `open`: it returns when the upstream's first delta is in hand. Until then nobody has seen anything, so
+policies around `open` may try again or elsewhere; afterwards deltas run straight from the provider to whoever reads.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cauce.domain.delta import Attempt, Delta, Finish, Level, Outcome, Status
+from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.request import Request, Scope
+from cauce.domain.usage import Usage
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds: to connect; to the first delta of a streamed call; between bytes of it; for the whole call."""
+
+    connect: float = 5.0
+    first_delta: float = 60.0
+    idle: float = 30.0
+    total: float = 600.0
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """One model a provider offers. `context_window` is in tokens, where the provider tells."""
+
+    id: str
+    context_window: int | None = None
+    loaded: bool | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One place a call may go: a provider and a model of it. `level` says what an answer from there counts as."""
+
+    provider: "Provider"
+    model: str
+    level: Level = "primary"
+    timeouts: Timeouts = Timeouts()
+
+    @property
+    def name(self) -> str:
+        """`provider/model`, or the provider alone where it has but one model."""
+        return f"{self.provider.name}/{self.model}" if self.model else self.provider.name
+
+
+Notice = Callable[[Status | Attempt], None]
+"""Told what is going on while `open` is awaited. It must return at once."""
+
+
+def unnoticed(_: Status | Attempt) -> None:
+    """The notice of a caller who does not care."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request on its way. Policies pass on changed copies.
+
+    `deadline` is a reading of the monotonic clock (None: not set yet). Below `fallback`, `candidates` has one entry.
+    """
+
+    request: Request
+    scope: Scope
+    candidates: tuple[Candidate, ...]
+    request_id: str = ""
+    deadline: float | None = None
+    notice: Notice = unnoticed
+    streamed: bool = True
+    """Ask the upstream for a stream. False: the client wants one plain answer and nobody logs or buffers it."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """The first candidate."""
+        return self.candidates[0]
+
+
+class Deltas:
+    """An opened answer: batches of deltas, each batch what one read of the upstream gave.
+
+    Read it with `read()` batch by batch, or delta by delta with `async for`; not both. It ends with exactly one `Finish`, or
+    raises a `CauceError`. A source that stops without a `Finish` has failed, whatever it sent. `aclose()` closes the upstream;
+    a reader that does not reach the end must call it (`contextlib.aclosing`).
+    """
+
+    __slots__ = ("_ended", "_first", "_listeners", "_source", "_unread")
+
+    def __init__(self, source: AsyncGenerator[Sequence[Delta], None], first: Sequence[Delta] = ()) -> None:
+        self._source = source
+        self._first = first
+        self._listeners: list[Listener] = []
+        self._unread: list[Delta] = []
+        self._ended = False
+
+    @classmethod
+    async def opened(cls, source: AsyncGenerator[Sequence[Delta], None], provider: str) -> "Deltas":
+        """Wait for the first batch of `source`. Raises what the source raises, and `ProviderFailure` if it gives nothing."""
+        try:
+            first = await anext(source)
+            while not first:
+                first = await anext(source)
+        except StopAsyncIteration:
+            raise _cut(provider) from None
+        except BaseException:
+            await source.aclose()
+            raise
+        return cls(source, first)
+
+    def on_end(self, listener: "Listener") -> None:
+        """Have `listener(outcome, usage, error)` awaited once: on end, error or close, before the terminal delta is handed out."""
+        self._listeners.append(listener)
+
+    async def read(self) -> Sequence[Delta]:
+        """The next batch; empty after the end. Raises `CauceError`."""
+        if self._ended:
+            return ()
+        batch = self._first
+        if batch:
+            self._first = ()
+        else:
+            try:
+                batch = await anext(self._source)
+            except StopAsyncIteration:
+                error = _cut("upstream")
+                await self._end("failed", Usage(), error)
+                raise error from None
+            except CauceError as error:
+                await self._end("failed", Usage(), error)
+                raise
+        last = batch[-1] if batch else None
+        if isinstance(last, Finish):
+            await self._end(last.outcome, last.usage, None)
+        return batch
+
+    def __aiter__(self) -> "Deltas":
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._unread:
+            batch = await self.read()
+            if not batch and self._ended:
+                raise StopAsyncIteration
+            self._unread = list(reversed(batch))
+        return self._unread.pop()
+
+    async def aclose(self) -> None:
+        """Close the upstream. Does nothing to an answer that has ended."""
+        if not self._ended:
+            await self._end("cancelled", Usage(), None)
+
+    async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+        self._ended = True
+        try:
+            await self._source.aclose()
+        finally:
+            for listener in self._listeners:
+                await listener(outcome, usage, error)
+
+
+Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None]]
+Open = Callable[[Call], Awaitable[Deltas]]
+Policy = Callable[[Open], Open]
+
+
+class Provider(Protocol):
+    """A source of models. Errors of the upstream arrive as `ProviderFailure`, never as a driver's own."""
+
+    @property
+    def name(self) -> str:
+        """The name it is configured under."""
+        ...
+
+    async def open(self, call: Call) -> Deltas:
+        """Ask `call.candidate.model`. Returns when the first delta is in hand."""
+        ...
+
+    async def count_tokens(self, request: Request) -> int:
+        """Input tokens of `request`: exact where the provider counts, otherwise an estimate."""
+        ...
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The models it offers now. Raises `ProviderFailure`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+def _cut(provider: str) -> ProviderFailure:
+    return ProviderFailure(
+        "the answer ended without its end marker: it was cut off", failure="transient", provider=provider
+    )

@@ -1,0 +1,1 @@
+"""The models we call. Adapters know nothing of the engine."""

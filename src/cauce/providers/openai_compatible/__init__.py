@@ -1,0 +1,1 @@
+"""Upstreams that speak OpenAI Chat Completions: one adapter, and dialects as data."""

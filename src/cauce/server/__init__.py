@@ -1,0 +1,1 @@
+"""How applications reach us: HTTP."""

@@ -1,0 +1,157 @@
+"""The ASGI application: every request passes the gate; hot routes are plain ASGI, the rest is Starlette's."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import State
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from cauce.domain.errors import CauceError, InvalidRequest, NotFound
+from cauce.server.errors import respond_error, unexpected
+from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
+from cauce.server.gate import Gate
+from cauce.server.routes import docs, health, models, streams
+from cauce.server.routes.chat_completions import chat_completions
+from cauce.server.routes.message import message
+from cauce.server.services import Services
+
+Handler = Callable[[Exchange, Services], Awaitable[None]]
+
+HOT: dict[tuple[str, str], Handler] = {
+    ("POST", "/llm/message"): message,
+    ("POST", "/v1/chat/completions"): chat_completions,
+}
+
+PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
+"""Paths that need no key."""
+
+logger = logging.getLogger("cauce.server")
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, the method does not."""
+
+    @property
+    def status(self) -> int:
+        return 405
+
+
+class Application:
+    """The app for any ASGI server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._gate = Gate(services.settings, services.keys)
+        self._hot_paths = {path for _, path in HOT}
+        self._cold = _cold()
+        self.state = State({"services": services})
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        services = self._services
+        exchange = Exchange(scope, receive, send, services.clock, services.ids.new("req"))
+        try:
+            self._gate.check(exchange)
+            if exchange.method == "OPTIONS":
+                await exchange.respond(204, b"", b"text/plain")
+                return
+            if exchange.path not in PUBLIC or b"probe=" in scope["query_string"]:
+                exchange.scope = self._gate.authorize(exchange)
+            handler = HOT.get((exchange.method, exchange.path))
+            if handler is not None:
+                await handler(exchange, services)
+            elif exchange.path.startswith(streams.PREFIX):
+                await self._stream(exchange)
+            elif exchange.path in self._hot_paths:
+                raise MethodNotAllowed(f"{exchange.path} takes POST, not {exchange.method}")
+            else:
+                await self._rest(exchange, receive, send)
+        except ClientGone:
+            logger.debug("%s: the client left", exchange.request_id)
+        except CauceError as error:
+            await self._fail(exchange, error)
+        except Exception:
+            logger.exception("%s: unexpected error on %s %s", exchange.request_id, exchange.method, exchange.path)
+            await self._fail(exchange, unexpected())
+
+    async def _fail(self, exchange: Exchange, error: CauceError) -> None:
+        if exchange.started:
+            await exchange.abort()
+        else:
+            await respond_error(exchange, error)
+
+    async def _stream(self, exchange: Exchange) -> None:
+        stream_id, slash, verb = exchange.path.removeprefix(streams.PREFIX).partition("/")
+        match exchange.method, verb if slash else None:
+            case "POST", None:
+                await streams.create(exchange, self._services, stream_id)
+            case "GET", None:
+                await streams.state(exchange, self._services, stream_id)
+            case "DELETE", None:
+                await streams.cancel(exchange, self._services, stream_id)
+            case "GET" | "POST", "resume":
+                await streams.resume(exchange, self._services, stream_id)
+            case _, None | "resume":
+                raise MethodNotAllowed(f"{exchange.path} does not take {exchange.method}")
+            case _:
+                raise NotFound(f"there is no {exchange.path} here")
+
+    async def _rest(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Starlette's routes, with our headers on their answers and their errors in our shape."""
+
+        async def dressed(event: Any) -> None:
+            if event["type"] == "http.response.start":
+                exchange.started = True
+                event["headers"] = [*event.get("headers", ()), *exchange.headers]
+            await send(event)
+
+        exchange.asgi["app"] = self
+        exchange.asgi["state"] = {"scope": exchange.scope}
+        try:
+            await self._cold(exchange.asgi, receive, dressed)
+        except HTTPException as refused:
+            if refused.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                raise MethodNotAllowed(f"{exchange.path} does not take {exchange.method}") from refused
+            if refused.status_code == HTTPStatus.NOT_FOUND:
+                raise NotFound(f"there is no {exchange.path} here: /docs lists what there is") from refused
+            raise InvalidRequest(refused.detail) from refused
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                await self._services.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._services.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _cold() -> Router:
+    # A bare router: no middleware, and errors are raised for `Application` to answer in one place.
+    return Router(
+        [
+            Route("/", docs.home),
+            Route("/docs", docs.page),
+            Route("/openapi.json", docs.document),
+            Route("/health", health.health),
+            Route("/health/live", health.live),
+            Route("/health/ready", health.ready),
+            Route("/metrics", health.metrics),
+            Route("/v1/models", models.list_models),
+            Route("/v1/models/{model:path}", models.one_model),
+        ],
+        redirect_slashes=False,
+    )

@@ -1,0 +1,38 @@
+"""Errors as HTTP: the only place that turns a `CauceError` into a status, headers and a body in the surface's own shape."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from cauce.domain.errors import CauceError, InternalError
+from cauce.server.exchange import Exchange, Header
+from cauce.wire.native.answer import render_error as render_native_error
+from cauce.wire.openai_chat.errors import render_error as render_openai_error
+
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds. Clients sleep through the whole header; longer waits stand in the body only."""
+
+
+async def respond_error(exchange: Exchange, error: CauceError) -> None:
+    """Answer with `error`."""
+    headers: list[Header] = []
+    if error.retry_after is not None and error.retry_after <= LONGEST_RETRY_AFTER:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await exchange.respond_json(
+        error.status, msgspec.json.encode(error_body(exchange.path, error, exchange.request_id)), *headers
+    )
+
+
+def error_body(path: str, error: CauceError, request_id: str) -> dict[str, Any]:
+    """`error` in the shape of the surface that `path` belongs to."""
+    if path == "/v1" or path.startswith("/v1/"):
+        return render_openai_error(error)
+    return render_native_error(error, request_id)
+
+
+def unexpected() -> InternalError:
+    """The error of a bug: its details are in the log, not in the answer."""
+    return InternalError("an unexpected error happened here: the server's log has it under this request id")

@@ -1,0 +1,77 @@
+"""A streaming answer: when its headers leave, its heartbeats, and how it ends.
+
+Headers are held back until the first delta, for at most `hold` seconds, so that an early failure keeps its HTTP status.
+Heartbeats are comment lines without a blank line: some SDKs hand a comment block to their JSON parser.
+"""
+
+import asyncio
+
+from cauce.server.exchange import Exchange, Header
+
+HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class EventStream:
+    """Use as an async context manager: leaving it without `finish` breaks the connection."""
+
+    def __init__(self, exchange: Exchange, *, hold: float, heartbeat: float, opening: bytes = b"") -> None:
+        self._exchange = exchange
+        self._hold = hold
+        self._interval = heartbeat
+        self._opening = opening
+        self._beats = 0
+        self._writing = asyncio.Lock()
+        self._finished = False
+        self._quiet_since = exchange.clock.monotonic()
+        self._companion: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "EventStream":
+        self._companion = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        if self._companion is not None:
+            self._companion.cancel()
+        if self._exchange.started and not self._finished:
+            await self._exchange.abort()
+
+    async def write(self, data: bytes, *headers: Header) -> None:
+        """Send `data`; with it, if they have not left yet, the response's headers and `headers`."""
+        exchange = self._exchange
+        async with self._writing:
+            if not exchange.started:
+                await exchange.start(200, *HEADERS, *headers)
+                data = self._opening + data
+            if data:
+                await exchange.write(data)
+        self._quiet_since = exchange.clock.monotonic()
+
+    async def finish(self) -> None:
+        """End the body: its terminal frame has been written."""
+        self._finished = True
+        await self._exchange.finish()
+
+    async def _beat(self) -> None:
+        """Heartbeats from the moment the request was accepted; also sends the headers when their time has come."""
+        clock = self._exchange.clock
+        if not self._exchange.started:
+            await clock.sleep(self._hold)
+            if not self._exchange.started:
+                await self._comment()
+        while True:
+            quiet = clock.monotonic() - self._quiet_since
+            if quiet < self._interval:
+                await clock.sleep(self._interval - quiet)
+            elif self._writing.locked():
+                # A write is blocked: the reader takes nothing, and a heartbeat would split a frame.
+                await clock.sleep(self._interval)
+            else:
+                await self._comment()
+
+    async def _comment(self) -> None:
+        self._beats += 1
+        await self.write(b": hb %d\n" % self._beats)

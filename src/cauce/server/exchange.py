@@ -1,0 +1,171 @@
+"""One HTTP request and its answer, over plain ASGI: what hot routes use instead of a framework's request and response."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from cauce.domain.errors import PayloadTooLarge, RequestTimeout
+from cauce.domain.request import Scope
+from cauce.ports.clock import Clock
+
+ASGIScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+BODY_DEADLINE = 30.0
+"""Seconds a client has to send its body."""
+
+_DRAIN_FACTOR = 4
+"""A body up to this many times the limit is read to its end, so that its sender gets to see the 413."""
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client has left; there is nobody to answer."""
+
+
+class Exchange:
+    """`headers` of the answer that every route adds to: request id, CORS. `began` is a monotonic time in seconds."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "asgi",
+        "began",
+        "clock",
+        "headers",
+        "method",
+        "path",
+        "request_headers",
+        "request_id",
+        "scope",
+        "started",
+    )
+
+    def __init__(self, asgi: ASGIScope, receive: Receive, send: Send, clock: Clock, request_id: str) -> None:
+        self.asgi = asgi
+        self._receive = receive
+        self._send = send
+        self.clock = clock
+        self.began = clock.monotonic()
+        self.method: str = asgi["method"]
+        self.path: str = asgi["path"]
+        self.request_headers: dict[bytes, bytes] = dict(asgi["headers"])
+        self.request_id = request_id
+        self.headers: list[Header] = [(b"x-cauce-request-id", request_id.encode())]
+        self.scope = Scope()
+        self.started = False
+
+    def header(self, name: bytes) -> str:
+        """A request header, empty if absent. `name` is in lower case."""
+        value = self.request_headers.get(name)
+        return value.decode("latin-1") if value is not None else ""
+
+    def query(self, name: str) -> str | None:
+        """A query parameter, None if absent."""
+        values = parse_qs(self.asgi["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+        return values[-1] if values else None
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises `PayloadTooLarge`, `RequestTimeout`, and `ClientGone` when it breaks off."""
+        declared = self.request_headers.get(b"content-length")
+        size = int(declared) if declared is not None and declared.isdigit() else 0
+        too_large = size > limit
+        if too_large and (size > limit * _DRAIN_FACTOR or b"expect" in self.request_headers):
+            raise self._too_large(limit)
+        parts: list[bytes] = []
+        received = 0
+        try:
+            async with self.clock.timeout(BODY_DEADLINE):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                    part = message.get("body", b"")
+                    received += len(part)
+                    too_large = too_large or received > limit
+                    if received > limit * _DRAIN_FACTOR:
+                        break
+                    if not too_large:
+                        parts.append(part)
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError as late:
+            self.headers.append((b"connection", b"close"))
+            raise RequestTimeout(f"the request body did not arrive within {BODY_DEADLINE:g} s") from late
+        if too_large:
+            raise self._too_large(limit)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def while_connected(self, work: Awaitable[T]) -> T:
+        """`work`'s result; cancels it and raises `ClientGone` when the client leaves first. The body must have been read."""
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            # Only our own cancel is answered here; one from outside (shutdown) goes on.
+            if gone and task.uncancel() == 0:
+                raise ClientGone from None
+            raise
+        finally:
+            watcher.cancel()
+
+    async def respond(self, status: int, body: bytes, content_type: bytes, *headers: Header) -> None:
+        """Send a whole answer."""
+        self.started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type),
+                    (b"content-length", b"%d" % len(body)),
+                    *self.headers,
+                    *headers,
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def respond_json(self, status: int, body: bytes, *headers: Header) -> None:
+        """Send a whole answer of JSON."""
+        await self.respond(status, body, b"application/json", *headers)
+
+    async def start(self, status: int, *headers: Header) -> None:
+        """Send status and headers of an answer whose body follows in pieces."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body. Waits while the client reads slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self) -> None:
+        """End the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def abort(self) -> None:
+        """Break the connection without ending the body: the answer is not complete, and nobody may take it for that."""
+        abort = self.asgi.get("extensions", {}).get("cauce.abort")
+        if abort is not None:
+            abort()
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+
+    def _too_large(self, limit: int) -> PayloadTooLarge:
+        self.headers.append((b"connection", b"close"))
+        return PayloadTooLarge(f"the request body is larger than {limit} bytes: send less, or raise [server] max_body")

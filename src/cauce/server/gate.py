@@ -1,0 +1,102 @@
+"""Who may talk to us from where: Host names (against DNS rebinding), origins (CORS), and keys.
+
+A page of a foreign origin is refused before its body is read. Loopback origins on any port are welcome: that is where
+people develop. The origin `null` (a page opened from a file) and others are opt-in.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from cauce.domain.errors import Forbidden, InvalidRequest, Unauthorized
+from cauce.domain.request import Scope
+from cauce.server.exchange import Exchange, Header
+from cauce.server.settings import Key, ServerSettings
+
+_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
+_LOOPBACK_ORIGIN = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?")
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
+
+_EXPOSED = (
+    b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
+    b"x-cauce-overhead-ms, retry-after, location"
+)
+_METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
+_PREFLIGHT_AGE = b"600"
+
+
+class Gate:
+    """`check` and `authorize` are the two questions every request is asked."""
+
+    def __init__(self, settings: ServerSettings, keys: Sequence[Key]) -> None:
+        self._hosts = _LOOPBACK_HOSTS | {settings.host.lower()} | {host.lower() for host in settings.hosts}
+        # With keys a foreign page can do nothing without one; without keys the Host name is what tells it apart.
+        self._check_host = not keys or bool(settings.hosts)
+        self._origins = frozenset([origin.rstrip("/") for origin in settings.cors_origins])
+        self._scopes = {key.hash.removeprefix("sha256:").lower(): key.scope for key in keys}
+        self._open = Scope()
+
+    def check(self, exchange: Exchange) -> None:
+        """Admit the request by Host and Origin, adding CORS headers. Raises `Forbidden`, `InvalidRequest`."""
+        host = exchange.header(b"host")
+        if self._check_host and host != "" and not self._known_host(host):
+            raise Forbidden(f"the Host {host!r} is not served here: add it to [server] hosts")
+        origin = exchange.header(b"origin")
+        if origin == "":
+            return
+        # Even a refusal is readable by the page it is meant for: it says what to configure.
+        exchange.headers.extend(self._cors(exchange, origin))
+        if not self.allows(origin, host):
+            raise Forbidden(f"pages of origin {origin!r} may not call this server: add it to [server] cors_origins")
+
+    def allows(self, origin: str, host: str) -> bool:
+        """Whether pages of `origin` may call us, who were called as `host`."""
+        if origin in self._origins or "*" in self._origins or _LOOPBACK_ORIGIN.fullmatch(origin):
+            return True
+        return origin.partition("://")[2] == host and host != ""
+
+    def authorize(self, exchange: Exchange) -> Scope:
+        """Whose request it is. Without configured keys any key or none is accepted. Raises `Unauthorized`."""
+        if not self._scopes:
+            return self._open
+        bearer = exchange.header(b"authorization")
+        token = bearer[7:].strip() if bearer[:7].lower() == "bearer " else exchange.header(b"x-api-key")
+        if token == "":
+            raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
+        scope = self._scopes.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+        if scope is None:
+            raise Unauthorized("this API key is not known here: make one with `cauce keys new`")
+        return scope
+
+    def _known_host(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            raise InvalidRequest("the Host header is malformed")
+        return (match["v6"] or match["name"]).lower() in self._hosts
+
+    def _cors(self, exchange: Exchange, origin: str) -> list[Header]:
+        headers: list[Header] = [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"vary", b"Origin"),
+            (b"access-control-expose-headers", _EXPOSED),
+        ]
+        if exchange.method == "OPTIONS":
+            asked = exchange.header(b"access-control-request-headers")
+            headers.extend(
+                [
+                    (b"access-control-allow-methods", _METHODS),
+                    (
+                        b"access-control-allow-headers",
+                        (asked or "content-type, authorization, x-api-key").encode("latin-1"),
+                    ),
+                    (b"access-control-max-age", _PREFLIGHT_AGE),
+                ]
+            )
+            if exchange.header(b"access-control-request-private-network") == "true":
+                headers.append((b"access-control-allow-private-network", b"true"))
+        return headers
+
+
+def hash_key(key: str) -> str:
+    """How a key is stored. Keys are 32 random bytes, so a plain SHA-256 cannot be searched."""
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()

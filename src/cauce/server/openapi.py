@@ -1,0 +1,190 @@
+"""The OpenAPI document, made of the same structs that check requests and shape answers."""
+
+from typing import Any
+
+import msgspec
+
+from cauce import __version__
+from cauce.server.routes.health import HealthBody
+from cauce.server.routes.models import ModelBody, ModelsBody
+from cauce.server.routes.streams import StreamState
+from cauce.wire.native.answer import AnswerBody, ErrorBody
+from cauce.wire.native.request import MessageRequestBody
+from cauce.wire.openai_chat.request import ChatCompletionBody
+
+_REF = "#/components/schemas/{name}"
+_BODIES = (
+    MessageRequestBody,
+    AnswerBody,
+    ErrorBody,
+    ChatCompletionBody,
+    ModelBody,
+    ModelsBody,
+    HealthBody,
+    StreamState,
+)
+
+_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504)
+_EXAMPLE = {"messages": [{"role": "user", "content": "How do I add an API key?"}]}
+
+
+class OpenAIErrorBody(msgspec.Struct):
+    """Every error under `/v1`."""
+
+    error: dict[str, Any]
+
+
+def document() -> dict[str, Any]:
+    """The document, as JSON values."""
+    _, schemas = msgspec.json.schema_components((*_BODIES, OpenAIErrorBody), ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Cauce",
+            "version": __version__,
+            "description": "The LLM application server: any client can talk to it, any model can answer.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {**_native(), **_streams(), **_openai(), **_operations()},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+        "security": [{}, {"bearer": []}, {"key": []}],
+    }
+
+
+def _native() -> dict[str, Any]:
+    return {
+        "/llm/message": {
+            "post": _operation(
+                "Ask a model",
+                "One message, one answer. With `stream: true` the answer comes in native frames.",
+                body=MessageRequestBody,
+                answers={200: _json_or_events(AnswerBody)},
+            )
+        }
+    }
+
+
+def _streams() -> dict[str, Any]:
+    stream_id = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,200}$"},
+    }
+    cursor = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    events = {200: _events(), 204: {"description": "The stream has ended and the cursor is at its end."}}
+    resume = {
+        "summary": "Read a stream on",
+        "description": "From `Last-Event-ID` or `after`; without either from where the last reader stopped.",
+        "parameters": [cursor],
+    }
+    return {
+        "/chat/stream/{id}": {
+            "parameters": [stream_id],
+            "post": _operation(
+                "Start a stream, or attach to it",
+                "The id is yours to choose and makes the call idempotent. Leaving is not cancelling.",
+                body=MessageRequestBody,
+                answers={200: _events()},
+            ),
+            "get": _operation("Tell how a stream stands", "", answers={200: _json(StreamState)}),
+            "delete": _operation("Cancel a stream", "Idempotent.", answers={200: _json(StreamState)}),
+        },
+        "/chat/stream/{id}/resume": {
+            "parameters": [stream_id],
+            "get": {**resume, "responses": _responses(events, ErrorBody)},
+            "post": {**resume, "responses": _responses(events, ErrorBody)},
+        },
+    }
+
+
+def _openai() -> dict[str, Any]:
+    model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+    answer = {
+        "description": "The completion, or its chunks.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
+    }
+    return {
+        "/v1/chat/completions": {
+            "post": _operation(
+                "Chat completions (OpenAI)",
+                "Fields not listed are passed on to upstreams of the same wire.",
+                body=ChatCompletionBody,
+                answers={200: answer},
+                errors=OpenAIErrorBody,
+            )
+        },
+        "/v1/models": {"get": _operation("List models", "", answers={200: _json(ModelsBody)}, errors=OpenAIErrorBody)},
+        "/v1/models/{model}": {
+            "parameters": [model],
+            "get": _operation("One model", "", answers={200: _json(ModelBody)}, errors=OpenAIErrorBody),
+        },
+    }
+
+
+def _operations() -> dict[str, Any]:
+    text = {"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    plain = {"description": "How it stands.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    probe = {
+        "name": "probe",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "Ask this model for one token.",
+    }
+    health = _operation("How the server stands", "", answers={200: _json(HealthBody), 503: _json(HealthBody)})
+    return {
+        "/health": {"get": {**health, "parameters": [probe]}},
+        "/health/live": {"get": _operation("Is the process alive", "", answers={200: plain})},
+        "/health/ready": {"get": _operation("Should requests be sent here", "", answers={200: plain, 503: plain})},
+        "/metrics": {"get": _operation("Figures for Prometheus", "", answers={200: text})},
+    }
+
+
+def _operation(
+    summary: str, description: str, *, answers: dict[int, Any], body: type | None = None, errors: type = ErrorBody
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": summary, "responses": _responses(answers, errors)}
+    if description:
+        operation["description"] = description
+    if body is not None:
+        schema = {"$ref": _REF.format(name=body.__name__)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": _EXAMPLE}},
+        }
+    return operation
+
+
+def _responses(answers: dict[int, Any], errors: type) -> dict[str, Any]:
+    refusal = {"description": "Refused: the body says why.", **_content(errors)}
+    return {str(status): answers.get(status, refusal) for status in (*answers, *_REFUSALS)}
+
+
+def _json(body: type) -> dict[str, Any]:
+    return {"description": body.__doc__ or body.__name__, **_content(body)}
+
+
+def _content(body: type) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": {"$ref": _REF.format(name=body.__name__)}}}}
+
+
+def _events() -> dict[str, Any]:
+    return {
+        "description": "Server-sent events: one JSON object per `data:` line, with `id`, `seq`, `type` and `data`.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+
+
+def _json_or_events(body: type) -> dict[str, Any]:
+    both = _json(body)
+    both["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return both

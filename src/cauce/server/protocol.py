@@ -1,0 +1,121 @@
+"""HTTP/1.1 on uvicorn's httptools protocol, with what it leaves open: bounds on headers and on slow clients, and a way to
+break a connection whose answer is not complete.
+
+uvicorn's parser takes headers of any size and waits for them for ever; here a head has 64 KB, 200 lines and 15 seconds.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from cauce.server.errors import error_body
+
+MAX_HEAD = 64 * 1024
+"""Bytes of request line and headers."""
+
+MAX_HEADERS = 200
+
+HEAD_DEADLINE = 15.0
+"""Seconds a client has to send its head, from the connection's start or its first byte."""
+
+_REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """See the module."""
+
+    _head_size = 0
+    _head_open = True
+    _refused = False
+    _watchdog: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._head_open and self._head_size and self._watchdog is None:
+            self._watch()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_size = 0
+        self._head_open = True
+        scope: dict[str, Any] = self.scope  # pyright: ignore[reportAssignmentType]
+        scope["extensions"] = {"cauce.abort": self._abort}
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._refused:
+            return
+        super().on_header(name, value)
+        self._grow(len(name) + len(value) + 4)
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
+
+    def on_headers_complete(self) -> None:
+        self._head_open = False
+        self._unwatch()
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._refused:
+            self._refuse(InvalidRequest("this is not valid HTTP/1.1"))
+
+    def _grow(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > MAX_HEAD:
+            self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
+
+    def _refuse(self, error: CauceError) -> None:
+        """Answer with `error` and close: whatever else the client sends is not read."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        path = self.url.partition(b"?")[0].decode("latin-1") if self._head_size else ""
+        body = msgspec.json.encode(error_body(path, error, ""))
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (error.status, _REASONS[error.status], len(body), body)
+        )
+        self.transport.close()
+
+    def _watch(self) -> None:
+        self._watchdog = self.loop.call_later(HEAD_DEADLINE, self._too_slow)
+
+    def _unwatch(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def _too_slow(self) -> None:
+        self._watchdog = None
+        if self._head_size:
+            self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_DEADLINE:g} s"))
+        else:
+            self.transport.close()
+
+    def _abort(self) -> None:
+        self.transport.abort()

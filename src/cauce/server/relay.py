@@ -1,0 +1,104 @@
+"""Answers without a log, rendered straight from their opened deltas. The client leaving closes the upstream."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+import msgspec
+
+from cauce.domain.completion import Completion
+from cauce.domain.delta import Attempt, Delta, Status, Text
+from cauce.domain.errors import CauceError
+from cauce.domain.request import Request
+from cauce.engine import ending
+from cauce.engine.compose import collect
+from cauce.server.event_stream import EventStream
+from cauce.server.exchange import Exchange, Header
+from cauce.server.provenance import provenance
+from cauce.server.services import Services
+
+
+class Projector(Protocol):
+    """Deltas in, a wire's frames out."""
+
+    def feed(self, deltas: Sequence[Delta]) -> bytes:
+        """The frames of `deltas`, ready to be written at once."""
+        ...
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A plain answer, who was asked for it, and its headers. `processing_time` is in seconds."""
+
+    completion: Completion
+    attempts: list[Attempt]
+    headers: tuple[Header, ...]
+    processing_time: float
+
+
+async def answer(exchange: Exchange, services: Services, request: Request, stream_id: str) -> Answer:
+    """The whole answer to `request`. Raises `CauceError`, and `ClientGone` when nobody waits for it any more."""
+    attempts: list[Attempt] = []
+
+    def notice(delta: Status | Attempt) -> None:
+        if isinstance(delta, Attempt):
+            attempts.append(delta)
+
+    call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice)
+    clock = services.clock
+    asked = clock.monotonic()
+
+    async def work() -> Completion:
+        return await collect(await services.turn.open(call))
+
+    completion = await exchange.while_connected(work())
+    answered = clock.monotonic()
+    headers = provenance(attempts, stream_id, asked - exchange.began)
+    return Answer(completion, attempts, headers, answered - exchange.began)
+
+
+async def relay(
+    exchange: Exchange,
+    services: Services,
+    request: Request,
+    projector: Projector,
+    stream_id: str,
+    opening: bytes = b"",
+) -> None:
+    """Answer with the frames `projector` makes of the answer to `request`.
+
+    An error before the first delta is raised if the headers have not left; later ones become the wire's own error frame.
+    """
+    attempts: list[Attempt] = []
+    clock = services.clock
+    pending: list[Delta] = [Status("accepted", facts={"model": request.model, "created": int(clock.now())})]
+
+    def notice(delta: Status | Attempt) -> None:
+        pending.append(delta)
+        if isinstance(delta, Attempt):
+            attempts.append(delta)
+
+    call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=True, notice=notice)
+    settings = services.stream_settings
+    asked = clock.monotonic()
+
+    async def work() -> None:
+        delivered = False
+        stream = EventStream(exchange, hold=settings.hold_headers, heartbeat=settings.heartbeat, opening=opening)
+        async with stream:
+            try:
+                deltas = await services.turn.open(call)
+                async with aclosing(deltas):
+                    headers = provenance(attempts, stream_id, asked - exchange.began)
+                    while batch := await deltas.read():
+                        if pending:
+                            batch = [*pending, *batch]
+                            pending.clear()
+                        delivered = delivered or any([isinstance(delta, Text) for delta in batch])
+                        await stream.write(projector.feed(batch), *headers)
+            except CauceError as error:
+                if not exchange.started:
+                    raise
+                await stream.write(projector.feed([*pending, ending.failed(error, text_delivered=delivered)]))
+            await stream.finish()
+
+    await exchange.while_connected(work())

@@ -1,0 +1,1 @@
+"""One module per surface. Hot routes take an `Exchange`; the others are Starlette's."""

@@ -1,0 +1,109 @@
+"""`/health`, `/health/live`, `/health/ready` and `/metrics`. None of them calls a provider, except `/health?probe=MODEL`."""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cauce import __version__
+from cauce.domain.errors import CauceError
+from cauce.domain.message import Message, TextPart
+from cauce.domain.request import Request as ModelRequest
+from cauce.domain.request import Sampling, Scope
+from cauce.engine.compose import collect
+from cauce.server.services import Services
+
+_FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
+
+
+class ProviderHealth(msgspec.Struct, omit_defaults=True):
+    """`status` is `up`, `down` (its last call failed through its own fault) or `unknown` (not called yet)."""
+
+    status: str
+    local: bool = False
+    models: int = 0
+    last_error: str | None = None
+
+
+class ProbeBody(msgspec.Struct, omit_defaults=True):
+    """What one token from a model told. `seconds` is how long it took."""
+
+    model: str
+    ok: bool
+    seconds: float
+    error: str | None = None
+
+
+class HealthBody(msgspec.Struct, omit_defaults=True):
+    """`status` is `healthy`, `degraded` (a provider is down) or `unhealthy` (nothing can answer); `uptime` is in seconds."""
+
+    status: str
+    version: str
+    uptime: float
+    providers: dict[str, ProviderHealth]
+    open_streams: int = 0
+    probe: ProbeBody | None = None
+
+
+async def health(request: Request) -> Response:
+    """How the server stands."""
+    services: Services = request.app.state.services
+    providers = {
+        source.provider.name: _provider(services, source.provider.name, source.local, len(source.models))
+        for source in services.router.sources
+    }
+    status = "degraded" if any(one.status == "down" for one in providers.values()) else "healthy"
+    if not providers or services.streams.draining:
+        status = "unhealthy"
+    model = request.query_params.get("probe")
+    body = HealthBody(
+        status,
+        __version__,
+        round(services.clock.monotonic() - services.began, 3),
+        providers,
+        services.streams.open_streams,
+        await _probe(services, model, request.state.scope) if model else None,
+    )
+    return _json(503 if status == "unhealthy" else 200, body)
+
+
+async def live(_: Request) -> Response:
+    """The process answers."""
+    return _json(200, {"status": "alive"})
+
+
+async def ready(request: Request) -> Response:
+    """Whether new requests should be sent here: not while it shuts down."""
+    draining = request.app.state.services.streams.draining
+    return _json(503 if draining else 200, {"status": "draining" if draining else "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """Figures in Prometheus' text format."""
+    services: Services = request.app.state.services
+    return Response(services.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _provider(services: Services, name: str, local: bool, models: int) -> ProviderHealth:
+    last = services.last_entry(name)
+    if last is None:
+        return ProviderHealth("unknown", local, models)
+    down = last.error_code in _FAULTS
+    return ProviderHealth("down" if down else "up", local, models, last.error_code if down else None)
+
+
+async def _probe(services: Services, model: str, scope: Scope) -> ProbeBody:
+    began = services.clock.monotonic()
+    asked = ModelRequest(
+        model, (Message("user", (TextPart("ping"),)),), Sampling(max_tokens=1), timeout=services.message_timeout
+    )
+    error: str | None = None
+    try:
+        call = services.turn.call(asked, scope, request_id=services.ids.new("probe"), streamed=False)
+        await collect(await services.turn.open(call))
+    except CauceError as failed:
+        error = failed.message
+    return ProbeBody(model, error is None, round(services.clock.monotonic() - began, 6), error)
+
+
+def _json(status: int, body: object) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")

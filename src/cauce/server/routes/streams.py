@@ -1,0 +1,164 @@
+"""`/chat/stream/{id}`: streams with an id of the client's choosing. A connection is only a reader: leaving is not cancelling.
+
+| call | meaning |
+|---|---|
+| `POST /chat/stream/{id}` | create, or attach if the id is known; an empty body only attaches |
+| `GET` or `POST /chat/stream/{id}/resume` | read on from `Last-Event-ID` or `?after=`, or from where the last reader stopped |
+| `GET /chat/stream/{id}` | the stream's state |
+| `DELETE /chat/stream/{id}` | cancel it |
+"""
+
+import re
+
+import msgspec
+
+from cauce.domain.errors import Conflict, InvalidRequest, NotFound
+from cauce.domain.stream import Head, StreamKey
+from cauce.domain.usage import Usage
+from cauce.server.event_stream import EventStream
+from cauce.server.exchange import Exchange
+from cauce.server.services import Services
+from cauce.wire.native.answer import UsageBody, render_usage
+from cauce.wire.native.frames import NativeProjector, priming
+from cauce.wire.native.request import parse_request
+
+PREFIX = "/chat/stream/"
+
+_ID = re.compile(r"[^\x00-\x20/\x7f]{1,200}")
+_CURSOR = re.compile(r"(?P<seq>\d{1,15})(?:\.\d+)?")
+
+
+class StreamState(msgspec.Struct, omit_defaults=True):
+    """Answer of `GET` and `DELETE /chat/stream/{id}`. `created` is a UNIX time in seconds."""
+
+    id: str
+    state: str
+    tail: int
+    epoch: int
+    created: int
+    cancel_requested: bool = False
+    finish_reason: str | None = None
+    usage: UsageBody | None = None
+
+
+async def create(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Start the stream or attach to it, and read it."""
+    key = _key(exchange, stream_id)
+    body = await exchange.body(services.settings.max_body)
+    if body.strip():
+        head = await services.streams.start(key, parse_request(body), exchange.scope, exchange.request_id)
+    else:
+        head = await _known(services, key)
+    cursor = _cursor(exchange, head)
+    await _read(exchange, services, head, after=cursor or 0, resumed=False)
+
+
+async def resume(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Read on."""
+    key = _key(exchange, stream_id)
+    await exchange.body(services.settings.max_body)
+    head = await _known(services, key)
+    cursor = _cursor(exchange, head)
+    if cursor is not None:
+        if head.ended and cursor == head.tail:
+            # An EventSource stops reconnecting at 204.
+            await exchange.respond(204, b"", b"text/event-stream")
+            return
+        await _read(exchange, services, head, after=cursor, resumed=False)
+        return
+    mark = head.reader_mark or 0
+    # Without a cursor nobody can tell whether the terminal frame arrived: it is sent again.
+    await _read(exchange, services, head, after=min(mark, head.tail - 1) if head.ended else mark, resumed=True)
+
+
+async def state(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Tell how the stream stands."""
+    await _respond_state(exchange, services, await _known(services, _key(exchange, stream_id)))
+
+
+async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Cancel the stream. Nothing changes on an ended one."""
+    head = await services.streams.cancel(_key(exchange, stream_id))
+    if head is None:
+        raise _unknown(stream_id)
+    await _respond_state(exchange, services, head)
+
+
+async def _read(exchange: Exchange, services: Services, head: Head, *, after: int, resumed: bool) -> None:
+    key = head.key
+    projector = NativeProjector(key.id, epoch=head.epoch, after=after, resumed=resumed)
+    settings = services.stream_settings
+    location = f"{PREFIX}{key.id}/resume".encode()
+
+    async def work() -> None:
+        reader = services.streams.attach(key)
+        stream = EventStream(exchange, hold=0, heartbeat=settings.heartbeat, opening=priming(after))
+        async with stream:
+            await stream.write(b"", (b"x-cauce-stream-id", key.id.encode("utf-8")), (b"location", location))
+            # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
+            deltas = services.streams.tail(key, 0)
+            while batch := await deltas.read():
+                if frames := projector.feed(batch):
+                    await stream.write(frames)
+                    services.streams.mark(key, reader, projector.seq)
+            await stream.finish()
+
+    await exchange.while_connected(work())
+
+
+async def _respond_state(exchange: Exchange, services: Services, head: Head) -> None:
+    finish = await services.streams.finish(head)
+    usage: Usage | None = finish.usage if finish is not None else None
+    body = StreamState(
+        head.key.id,
+        head.state,
+        head.tail,
+        head.epoch,
+        int(head.created),
+        head.cancel_requested,
+        finish.reason if finish is not None else None,
+        render_usage(usage) if usage is not None else None,
+    )
+    await exchange.respond_json(200, msgspec.json.encode(body))
+
+
+def _cursor(exchange: Exchange, head: Head) -> int | None:
+    """The reader's cursor, None without one. Raises `InvalidRequest`, and `Conflict` for one the log cannot know."""
+    text = exchange.query("after")
+    if text is None:
+        text = exchange.header(b"last-event-id") or None
+    epoch = exchange.query("epoch")
+    if epoch is not None and epoch != str(head.epoch):
+        raise _rewritten(head, "epoch")
+    if text is None:
+        return None
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        raise InvalidRequest("the cursor (`after` or Last-Event-ID) must be a whole number from 0 on", field="after")
+    cursor = int(match["seq"])
+    if cursor > head.tail:
+        raise _rewritten(head, "cursor")
+    return cursor
+
+
+def _rewritten(head: Head, what: str) -> Conflict:
+    return Conflict(
+        f"the {what} does not fit this stream: drop your copy and read from 0", tail=head.tail, epoch=head.epoch
+    )
+
+
+def _key(exchange: Exchange, stream_id: str) -> StreamKey:
+    if _ID.fullmatch(stream_id) is None:
+        raise InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
+    return StreamKey(exchange.scope.principal, stream_id)
+
+
+async def _known(services: Services, key: StreamKey) -> Head:
+    head = await services.streams.head(key)
+    if head is None:
+        raise _unknown(key.id)
+    return head
+
+
+def _unknown(stream_id: str) -> NotFound:
+    return NotFound(f"there is no stream {stream_id!r}")

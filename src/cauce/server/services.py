@@ -1,0 +1,37 @@
+"""What a route may call. Bootstrap fills it."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from cauce.engine.router import Router
+from cauce.engine.streams.streams import Streams
+from cauce.engine.turn import Turn
+from cauce.ports.clock import Clock
+from cauce.ports.ids import Ids
+from cauce.ports.ledger import Entry
+from cauce.server.settings import Key, ServerSettings, StreamSettings
+
+
+class Services(msgspec.Struct, frozen=True):
+    """`message_timeout` (seconds) bounds a plain `/llm/message` that names no timeout of its own."""
+
+    settings: ServerSettings
+    stream_settings: StreamSettings
+    keys: tuple[Key, ...]
+    message_timeout: float
+    router: Router
+    turn: Turn
+    streams: Streams
+    clock: Clock
+    ids: Ids
+    began: float
+    """When the process started, on the monotonic clock."""
+    last_entry: Callable[[str], Entry | None]
+    """The newest ledger entry of a provider."""
+    exposition: Callable[[], bytes]
+    """The metrics, in Prometheus' text format."""
+    start: Callable[[], Awaitable[None]]
+    """Start background work: discovery, sweeping."""
+    stop: Callable[[], Awaitable[None]]
+    """Stop it and let go of connections."""

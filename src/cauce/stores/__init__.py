@@ -1,0 +1,1 @@
+"""Where things are kept. Adapters know nothing of the engine."""

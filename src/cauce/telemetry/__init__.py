@@ -1,0 +1,1 @@
+"""Figures for operators. Adapters know nothing of the engine."""

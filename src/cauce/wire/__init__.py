@@ -1,0 +1,1 @@
+"""How others speak: pure codecs, both directions. No I/O."""

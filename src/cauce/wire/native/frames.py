@@ -1,0 +1,177 @@
+"""Stream frames of the native wire: one JSON object per `data:` line, no `event:` lines, `id:` is the sequence number.
+
+`data` is always what a simple client would show; everything else stands beside it. A stream ends once: with `complete`
+(its `data` is the full text), `cancelled` (the text so far), or `error` with `final_error`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from cauce.domain.delta import (
+    Attempt,
+    Delta,
+    Finish,
+    Opaque,
+    Reasoning,
+    Restart,
+    Status,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from cauce.wire.native.answer import attempt_name, render_attempts, render_usage
+
+_encode = msgspec.json.Encoder().encode
+
+RETRY_MS = 1000
+"""Milliseconds a client should wait before it reconnects."""
+
+
+def priming(cursor: int) -> bytes:
+    """The block that opens a stream: a cursor exists before the first record, and nothing is dispatched."""
+    return b"retry: %d\nid: %d\n\n" % (RETRY_MS, cursor)
+
+
+class NativeProjector:
+    """Deltas in, frames out: a fold without clock or randomness.
+
+    Each delta gives exactly one frame. Frames up to sequence number `after` are folded but not handed out, so a reader that
+    resumes gets the same bytes as one that never left. `resumed` opens with an unnumbered `start` frame.
+    """
+
+    def __init__(self, stream_id: str, *, epoch: int = 1, after: int = 0, resumed: bool = False) -> None:
+        self._stream_id = stream_id
+        self._epoch = epoch
+        self._after = after
+        self._seq = 0
+        self._text: list[str] = []
+        self._attempts: list[Attempt] = []
+        self._opening = self._resumed() if resumed else b""
+        head = _encode({"id": stream_id})[:-1]
+        self._before_seq = b"\ndata: " + head + b',"seq":'
+        self._before_text = b',"type":"content","data":'
+        self._after_text = b',"epoch":%d}\n\n' % epoch
+
+    @property
+    def seq(self) -> int:
+        """Sequence number of the last delta folded."""
+        return self._seq
+
+    def feed(self, deltas: Sequence[Delta]) -> bytes:
+        """The frames of `deltas`, ready to be written at once."""
+        out = [self._opening] if self._opening else []
+        self._opening = b""
+        for delta in deltas:
+            self._seq += 1
+            if type(delta) is Text:
+                self._text.append(delta.text)
+                if self._seq > self._after:
+                    # The line most streams consist of.
+                    number = b"%d" % self._seq
+                    out.append(
+                        b"id: "
+                        + number
+                        + self._before_seq
+                        + number
+                        + self._before_text
+                        + _encode(delta.text)
+                        + self._after_text
+                    )
+                continue
+            kind, data, beside = self._frame(delta)
+            if self._seq > self._after:
+                frame = {
+                    "id": self._stream_id,
+                    "seq": self._seq,
+                    "type": kind,
+                    "data": data,
+                    "epoch": self._epoch,
+                    **beside,
+                }
+                out.append(b"id: %d\ndata: %s\n\n" % (self._seq, _encode(frame)))
+        return b"".join(out)
+
+    def _resumed(self) -> bytes:
+        frame = {"id": self._stream_id, "type": "start", "data": "", "resumed": True}
+        return b"data: " + _encode(frame) + b"\n\n"
+
+    def _frame(self, delta: Delta) -> tuple[str, Any, dict[str, Any]]:
+        """Type, data and what stands beside it."""
+        match delta:
+            case Status("accepted", _, facts):
+                return "start", "", facts
+            case Status(kind, detail, facts):
+                return "status", detail, {"status": kind, **facts}
+            case Attempt():
+                return self._attempt(delta)
+            case Text(text):
+                return "content", text, {}
+            case Reasoning(text):
+                return "thinking", text, {}
+            case ToolCall(_, call_id, name, arguments, mark):
+                return "tool_call", {"call_id": call_id, "name": name, "arguments": arguments}, {"mark": mark}
+            case ToolResult(call_id, name, content, error):
+                data = {"call_id": call_id, "name": name, "content": content}
+                return "tool_result", data, {} if error is None else {"error": error}
+            case Restart(from_seq, reason):
+                return "status", reason, {"status": "restart", "from_seq": from_seq}
+            case Opaque(wire):
+                return "status", "", {"status": "opaque", "wire": wire}
+            case Finish():
+                return self._finish(delta)
+            case _:
+                assert_never(delta)
+
+    def _attempt(self, attempt: Attempt) -> tuple[str, Any, dict[str, Any]]:
+        self._attempts.append(attempt)
+        beside: dict[str, Any] = {"provider": attempt.provider, "model": attempt_name(attempt), "level": attempt.level}
+        if attempt.reason is None:
+            return "status", f"Asking {attempt_name(attempt)}", {"status": "attempt", **beside}
+        retries = sum([1 for other in self._attempts if other.step == attempt.step]) - 1
+        return (
+            "error",
+            attempt.reason,
+            {
+                "retrying": True,
+                "retry_count": retries,
+                "error_code": attempt.reason_code,
+                "strategy": attempt.strategy,
+                **beside,
+            },
+        )
+
+    def _finish(self, finish: Finish) -> tuple[str, Any, dict[str, Any]]:
+        text = "".join(self._text)
+        usage = msgspec.to_builtins(render_usage(finish.usage))
+        last = self._attempts[-1] if self._attempts else None
+        match finish.outcome:
+            case "completed":
+                return (
+                    "complete",
+                    text,
+                    {
+                        "finish_reason": finish.reason,
+                        "usage": usage,
+                        "cost": finish.usage.cost,
+                        "cost_source": finish.usage.cost_source,
+                        "model": attempt_name(last) if last is not None else None,
+                        "level": last.level if last is not None else None,
+                        "attempts": msgspec.to_builtins(render_attempts(self._attempts)),
+                    },
+                )
+            case "cancelled":
+                return "cancelled", text, {"reason": "cancelled", "finish_reason": "cancelled", "usage": usage}
+            case "incomplete" | "failed":
+                error = finish.error
+                beside: dict[str, Any] = {
+                    "final_error": True,
+                    "error_code": error.code if error is not None else "internal",
+                    "finish_reason": "error",
+                    "partial": text,
+                    "usage": usage,
+                }
+                if error is not None and error.retry_after is not None:
+                    beside["retry_after"] = error.retry_after
+                return "error", error.message if error is not None else "the stream ended early", beside

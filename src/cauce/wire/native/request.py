@@ -1,0 +1,80 @@
+"""What clients of the native wire send."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from cauce.domain.request import Request, Sampling
+from cauce.wire.fields import check, decode_object
+from cauce.wire.openai_chat.messages import (
+    MessageBody,
+    ToolBody,
+    ToolChoiceBody,
+    parse_messages,
+    parse_tool_choice,
+    parse_tools,
+)
+from cauce.wire.openai_chat.request import (
+    Positive,
+    ResponseFormatBody,
+    Share,
+    Temperature,
+    parse_response_format,
+    stop_sequences,
+)
+
+
+class MessageRequestBody(msgspec.Struct):
+    """Body of `POST /llm/message` and `POST /chat/stream/{id}`.
+
+    Without `model` the default answers. `fallbacks` are further models to try for this call, `timeout` its bound in seconds.
+    """
+
+    messages: list[MessageBody]
+    model: str = ""
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: int | None = None
+    max_tokens: Positive | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    stream: bool = False
+    conversation_id: str | None = None
+    user: str | None = None
+    response_format: ResponseFormatBody | None = None
+    reasoning_effort: str | None = None
+    tools: list[ToolBody] = []
+    tool_choice: str | ToolChoiceBody | None = None
+    task: str | None = None
+    fallbacks: list[str] = []
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def parse_request(body: bytes) -> Request:
+    """The request in `body`. Unknown fields are ignored. Raises `InvalidRequest` naming the field."""
+    raw = decode_object(body)
+    message = check(raw, MessageRequestBody)
+    return Request(
+        model=message.model,
+        messages=parse_messages(message.messages, raw["messages"]),
+        sampling=Sampling(
+            message.temperature,
+            message.top_p,
+            message.top_k,
+            message.max_tokens,
+            stop_sequences(message.stop),
+            message.seed,
+        ),
+        tools=parse_tools(message.tools, raw["tools"]) if message.tools else (),
+        tool_choice=parse_tool_choice(message.tool_choice) if message.tool_choice is not None else None,
+        response_format=parse_response_format(message.response_format) if message.response_format is not None else None,
+        reasoning_effort=message.reasoning_effort,
+        stream=message.stream,
+        user=message.user,
+        metadata=message.metadata,
+        task=message.task,
+        conversation_id=message.conversation_id,
+        fallbacks=tuple(message.fallbacks),
+        timeout=message.timeout,
+    )

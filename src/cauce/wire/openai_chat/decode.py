@@ -1,0 +1,278 @@
+"""Answers of the chat wire read into deltas: chunks of a stream, or one plain completion.
+
+A stream is complete once a finish reason has come and the bytes end cleanly; `[DONE]` alone proves nothing, since some
+servers send it after an error. There is one `Finish`, at the very end, because usage comes after the finish reason and some
+servers repeat that reason.
+"""
+
+from typing import Any, cast
+
+import msgspec
+
+from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Text, ToolCall
+from cauce.domain.errors import ProviderFailure
+from cauce.domain.extra import Extra
+from cauce.domain.usage import Usage
+from cauce.wire.openai_chat.errors import parse_error, to_failure
+from cauce.wire.openai_chat.messages import WIRE
+from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "error": "error",
+}
+_CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
+_CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason"})
+_DELTA_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content", "reasoning"})
+
+_decoder = msgspec.json.Decoder()
+
+
+class _OpenCall:
+    __slots__ = ("arguments", "call_id", "name")
+
+    def __init__(self, call_id: str, name: str) -> None:
+        self.call_id = call_id
+        self.name = name
+        self.arguments: list[str] = []
+
+
+class ChatDecoder:
+    """State of one answer being read. `provider` names the upstream in errors."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._sse = SSEDecoder()
+        self._reasons: dict[int, FinishReason] = {}
+        self._calls: dict[tuple[int, int], _OpenCall] = {}
+        self._usage: Usage | None = None
+        self._pending: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
+        self._done = False
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream."""
+        deltas: list[Delta] = []
+        try:
+            events = self._sse.feed(data)
+        except EventTooLarge as error:
+            raise self._broken(str(error)) from error
+        for event in events:
+            self._event(event, deltas)
+        return deltas
+
+    def finish(self) -> list[Delta]:
+        """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
+        deltas: list[Delta] = []
+        for event in self._sse.finish():
+            self._event(event, deltas)
+        if not self._reasons:
+            raise ProviderFailure(
+                f"{self._provider}: the stream ended without a finish reason: it was cut off",
+                failure="transient",
+                provider=self._provider,
+            )
+        deltas.append(self._finish())
+        return deltas
+
+    def completion(self, body: bytes) -> list[Delta]:
+        """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
+        deltas: list[Delta] = []
+        value = self._object(body)
+        for choice in self._choices(value):
+            if choice.get("finish_reason") is None:
+                choice["finish_reason"] = "tool_calls" if _member(choice, "message").get("tool_calls") else "stop"
+        self._chunk(value, deltas)
+        if not self._reasons:
+            raise self._broken("the answer has no choices")
+        deltas.append(self._finish())
+        return deltas
+
+    @property
+    def done(self) -> bool:
+        """Whether `[DONE]` came: nothing after it belongs to this answer."""
+        return self._done
+
+    def _event(self, event: Event, deltas: list[Delta]) -> None:
+        if self._done:
+            return
+        if event.data.startswith(b"[DONE]"):
+            self._done = True
+            return
+        self._chunk(self._object(event.data), deltas)
+
+    def _object(self, data: bytes) -> dict[str, Any]:
+        try:
+            value = _decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise self._broken(f"sent invalid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise self._broken("sent JSON that is not an object")
+        return cast(dict[str, Any], value)
+
+    def _chunk(self, chunk: dict[str, Any], deltas: list[Delta]) -> None:
+        if (error := parse_error(chunk.get("error"))) is not None:
+            raise to_failure(error, provider=self._provider)
+        usage = chunk.get("usage")
+        if usage is not None or "x_groq" in chunk:
+            self._read_usage(usage or _member(chunk, "x_groq").get("usage"))
+        if not chunk.keys() <= _CHUNK_FIELDS:
+            for name, value in chunk.items():
+                if name not in _CHUNK_FIELDS and value is not None:
+                    self._pending[name] = value
+        for choice in self._choices(chunk):
+            self._choice(choice, deltas)
+
+    def _choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
+        index = choice.get("index") or 0
+        delta = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(delta, dict) or not isinstance(index, int):
+            raise self._broken("sent a choice of an unknown shape")
+        delta = cast(dict[str, Any], delta)
+        extra = self._extra(choice, delta) if self._pending or not _plain(choice, delta) else None
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning and isinstance(reasoning, str):
+            deltas.append(Reasoning(reasoning, None, index, extra))
+            extra = None
+        content = delta.get("content")
+        if content:
+            if isinstance(content, str):
+                deltas.append(Text(content, index, extra))
+            else:
+                self._parts(content, index, extra, deltas)
+            extra = None
+        if calls := delta.get("tool_calls"):
+            for call in self._list(calls):
+                self._tool_call(call, index, extra, deltas)
+                extra = None
+        if extra is not None:
+            if extra.data.keys() == {"chunk"}:
+                self._pending = extra.data["chunk"]
+            else:
+                deltas.append(Text("", index, extra))
+        reason = choice.get("finish_reason")
+        if reason is not None and index not in self._reasons:
+            self._ready(index, deltas)
+            known = _REASONS.get(str(reason))
+            if known is None:
+                self._last["finish_reason"] = reason
+            self._reasons[index] = known or "stop"
+
+    def _parts(self, content: Any, index: int, extra: Extra | None, deltas: list[Delta]) -> None:
+        """List-typed content, as Mistral's reasoning models send it."""
+        for part in self._list(content):
+            match part:
+                case {"type": "text", "text": str(text)} if text:
+                    deltas.append(Text(text, index, extra))
+                    extra = None
+                case {"type": "thinking", "thinking": thinking}:
+                    text = "".join([str(piece.get("text") or "") for piece in self._list(thinking)])
+                    if text:
+                        deltas.append(Reasoning(text, None, index, extra))
+                        extra = None
+                case _:
+                    continue
+
+    def _tool_call(self, call: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> None:
+        function = _member(call, "function")
+        place = call.get("index")
+        call_id = call.get("id")
+        if not isinstance(place, int):
+            # Servers that leave the index out send one whole call per piece, or go on with the last one.
+            others = [key[1] for key in self._calls if key[0] == choice]
+            place = len(others) if call_id or not others else others[-1]
+        key = (choice, place)
+        known = self._calls.get(key)
+        if known is None:
+            known = self._calls[key] = _OpenCall(
+                str(call_id or f"call_{choice}_{place}"), str(function.get("name") or "")
+            )
+        arguments = function.get("arguments")
+        piece = arguments if isinstance(arguments, str) else "" if arguments is None else _text(arguments)
+        known.arguments.append(piece)
+        deltas.append(ToolCall(place, known.call_id, known.name, piece, "piece", choice, extra))
+
+    def _ready(self, choice: int, deltas: list[Delta]) -> None:
+        for (owner, place), call in self._calls.items():
+            if owner == choice:
+                deltas.append(ToolCall(place, call.call_id, call.name, "".join(call.arguments), "ready", choice))
+
+    def _finish(self) -> Finish:
+        reasons = tuple([self._reasons[index] for index in sorted(self._reasons)])
+        data: dict[str, Any] = {}
+        if self._pending:
+            data["chunk"] = self._pending
+        if self._last:
+            data["choice"] = self._last
+        return Finish(
+            reasons[0],
+            self._usage or Usage(estimated=True),
+            reasons if len(reasons) > 1 else (),
+            extra=Extra(WIRE, data) if data else None,
+        )
+
+    def _read_usage(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self._usage = parse_usage(cast(dict[str, Any], usage))
+
+    def _extra(self, choice: dict[str, Any], delta: dict[str, Any]) -> Extra | None:
+        data: dict[str, Any] = {}
+        if self._pending:
+            data["chunk"], self._pending = self._pending, {}
+        for level, raw, known in (("choice", choice, _CHOICE_FIELDS), ("delta", delta, _DELTA_FIELDS)):
+            unknown = {name: value for name, value in raw.items() if name not in known and value is not None}
+            if unknown:
+                data[level] = unknown
+        return Extra(WIRE, data) if data else None
+
+    def _choices(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._list(chunk.get("choices") or ())
+
+    def _list(self, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in cast(list[Any], value)):
+            raise self._broken("sent a list of an unknown shape")
+        return cast(list[dict[str, Any]], value)
+
+    def _broken(self, what: str) -> ProviderFailure:
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+
+
+def _plain(choice: dict[str, Any], delta: dict[str, Any]) -> bool:
+    return choice.keys() <= _CHOICE_FIELDS and delta.keys() <= _DELTA_FIELDS
+
+
+def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
+    member = value.get(name)
+    return cast(dict[str, Any], member) if isinstance(member, dict) else {}
+
+
+def _text(arguments: Any) -> str:
+    """Arguments that a server sent as an object instead of a string."""
+    return msgspec.json.encode(arguments).decode()
+
+
+def parse_usage(usage: dict[str, Any]) -> Usage:
+    """Usage in normal form; figures that are no integers count as zero. A `cost` (OpenRouter) is the provider's own, in USD."""
+    prompt = _member(usage, "prompt_tokens_details")
+    completion = _member(usage, "completion_tokens_details")
+    cost = usage.get("cost")
+    reported = isinstance(cost, int | float)
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=_count(prompt, "cached_tokens"),
+        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        reasoning_tokens=_count(completion, "reasoning_tokens"),
+        cost=float(cost) if isinstance(cost, int | float) else 0.0,
+        cost_source="reported" if reported else "unpriced",
+        extra=Extra(WIRE, usage),
+    )
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,93 @@
+"""Server-sent events, incremental: bytes in, events out, whatever the bytes' split.
+
+Rules (WHATWG HTML, "Server-sent events"): lines end in LF, CRLF or CR; an event ends at an empty line; several `data` lines
+are joined by LF; lines that begin with a colon are comments; one leading byte order mark is dropped. Beyond the standard:
+an event without data is not reported, an event may not exceed `limit` bytes, and `finish()` hands out a last event whose
+empty line never came, as some servers end so. Data stays bytes, so a character cut by the network is whole again here.
+"""
+
+from typing import NamedTuple
+
+MAX_EVENT = 8 * 1024 * 1024
+"""Bytes one event may have."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(NamedTuple):
+    """One event. `event` is its name, empty where none was given."""
+
+    data: bytes
+    event: str = ""
+    id: str | None = None
+
+
+class EventTooLarge(ValueError):
+    """An event exceeds the limit."""
+
+
+class SSEDecoder:
+    """Feed it what arrives; each call returns the events that became complete."""
+
+    __slots__ = ("_buffer", "_carriage_return", "_limit", "_started")
+
+    def __init__(self, limit: int = MAX_EVENT) -> None:
+        self._buffer = b""
+        self._limit = limit
+        self._carriage_return = False
+        self._started = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Events completed by `data`. Raises `EventTooLarge`."""
+        if self._carriage_return or b"\r" in data:
+            data = self._unify(data)
+        buffer = self._buffer + data if self._buffer else data
+        if not self._started:
+            if len(buffer) < 3 and _BOM.startswith(buffer):
+                self._buffer = buffer
+                return []
+            self._started = True
+            buffer = buffer.removeprefix(_BOM)
+        *blocks, rest = buffer.split(b"\n\n")
+        self._buffer = rest
+        if len(rest) > self._limit:
+            raise EventTooLarge(f"an event is larger than {self._limit} bytes")
+        events: list[Event] = []
+        for block in blocks:
+            # The common case by far: one data line and nothing else.
+            if block.startswith(b"data: ") and b"\n" not in block:
+                events.append(Event(block[6:]))
+            elif (event := _parse(block)) is not None:
+                events.append(event)
+        return events
+
+    def finish(self) -> list[Event]:
+        """The event that the end of the bytes left without its empty line, if there is one."""
+        rest, self._buffer = self._buffer, b""
+        event = _parse(rest.removeprefix(_BOM) if not self._started else rest)
+        return [event] if event is not None else []
+
+    def _unify(self, data: bytes) -> bytes:
+        """`data` with LF line ends. A CR ends its line at once; an LF that follows it belongs to the same end."""
+        if self._carriage_return:
+            data = data.removeprefix(b"\n")
+        self._carriage_return = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _parse(block: bytes) -> Event | None:
+    data: list[bytes] = []
+    name = ""
+    identifier: str | None = None
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+        elif field == b"id" and b"\0" not in value:
+            identifier = value.decode("utf-8", "replace")
+    if not data:
+        return None
+    return Event(b"\n".join(data), name, identifier)
