@@ -217,9 +217,10 @@ def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
         *tables, key = name[len(PREFIX) :].lower().split(_SEPARATOR)
         target = raw
         for table in tables:
-            target = target.setdefault(table, {})
-            if not isinstance(target, dict):
+            inner: Any = target.setdefault(table, {})
+            if not isinstance(inner, dict):
                 raise ConfigError(f"{name}: {'.'.join(tables)} is not a table in the file")
+            target = cast(dict[str, Any], inner)
         target[key] = _value(name, value)
         used.append(name)
     return used

@@ -16,18 +16,13 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-import uvicorn
 
 from cauce import __version__
 from cauce.bootstrap import Runtime, runtime
 from cauce.cli.main import configuration_argument
 from cauce.config import Config, ConfigError, load
 from cauce.engine.router import Source
-from cauce.server.app import Application
-from cauce.server.protocol import BoundedProtocol
-
-KEEP_ALIVE = 75
-"""Seconds an idle client connection is kept: longer than common clients keep theirs, so that they close first."""
+from cauce.server.run import HTTPServer, listen
 
 PORT_TAKEN = 1
 
@@ -46,47 +41,20 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     _refuse_open_door(config, insecure=arguments.insecure)
     try:
-        sockets = _listen(config.server.host, config.server.port)
+        sockets = listen(config.server.host, config.server.port)
     except OSError as error:
         print(_port_taken(config, error), file=sys.stderr)
         return PORT_TAKEN
     lock = _lock(config)
     built = runtime(config)
-    server = _Server(built, config)
-    server.run(sockets)
+
+    async def ready() -> None:
+        await built.first_scan.wait()
+        print(_banner(built, sockets), flush=True)
+
+    HTTPServer(built.services, ready).run(sockets)
     lock.close()
     return 0
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, built: Runtime, config: Config) -> None:
-        super().__init__(
-            uvicorn.Config(
-                Application(built.services),
-                http=BoundedProtocol,
-                ws="none",
-                loop="uvloop" if sys.platform != "win32" else "asyncio",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
-                # A little more than streams get to end by themselves.
-                timeout_graceful_shutdown=int(config.server.drain) + 2,
-            )
-        )
-        self._built = built
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        assert sockets is not None
-        await self._built.first_scan.wait()
-        print(_banner(self._built, sockets), flush=True)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        services = self._built.services
-        drain = self.servers[0].get_loop().create_task(services.streams.drain(services.settings.drain))
-        await super().shutdown(sockets)
-        await drain
 
 
 def _configured(arguments: argparse.Namespace) -> Config:
@@ -115,29 +83,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets on `host`; `localhost` is 127.0.0.1 and, where there is one, ::1."""
-    addresses = ["127.0.0.1", "::1"] if host == "localhost" else [host]
-    sockets: list[socket.socket] = []
-    for address in addresses:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((address, port))
-        except OSError:
-            if sockets and address == "::1":
-                continue
-            raise
-        port = listener.getsockname()[1]
-        listener.listen(2048)
-        listener.setblocking(False)
-        sockets.append(listener)
-    return sockets
 
 
 def _port_taken(config: Config, error: OSError) -> str:
@@ -170,7 +115,7 @@ def _lock(config: Config) -> IO[str]:
 def _banner(built: Runtime, sockets: Sequence[socket.socket]) -> str:
     config = built.config
     host, port = sockets[0].getsockname()[:2]
-    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    shown = "127.0.0.1" if ipaddress.ip_address(host).is_unspecified else f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}"
     configured = [name for name, settings in config.providers.items() if settings.kind != "offline"]
     local = [source for source in built.router.sources if source.local]

@@ -104,10 +104,9 @@ class CauceError(Exception):
     code: ErrorCode = "internal"
     failure: Failure | None = None
 
-    facts: dict[str, object] = {}
-
     def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
+        self.facts: dict[str, object] = {}
         self.message = message
         self.field = field
         self.retry_after = retry_after

@@ -59,7 +59,8 @@ class Router:
         self._routes = {route.name: route for route in routes}
         self._aliases = {**BUILT_IN_ALIASES, **aliases}
         self._sources: dict[str, Source] = {}
-        self._default = default
+        self.default = default
+        """The model that answers requests which name none."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -76,7 +77,7 @@ class Router:
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """Where `request` may go, best first. Raises `ModelNotFound`, naming the nearest model."""
-        names = (request.model or self._default, *request.fallbacks)
+        names = (request.model or self.default, *request.fallbacks)
         found: list[Candidate] = []
         seen: set[str] = set()
         for name in names:

@@ -28,8 +28,8 @@ class Turn:
         """The call `request` makes. Raises `ModelNotFound`: before anything is logged or sent."""
         candidates = self._router.candidates(request)
         sampling = self._sampling(request.sampling)
-        if sampling is not request.sampling:
-            request = msgspec.structs.replace(request, sampling=sampling)
+        if sampling is not request.sampling or not request.model:
+            request = msgspec.structs.replace(request, sampling=sampling, model=request.model or self._router.default)
         return Call(request, scope, candidates, request_id, None, notice, streamed)
 
     async def open(self, call: Call) -> Deltas:

@@ -70,7 +70,7 @@ async def relay(
     """
     attempts: list[Attempt] = []
     clock = services.clock
-    pending: list[Delta] = [Status("accepted", facts={"model": request.model, "created": int(clock.now())})]
+    pending: list[Delta] = []
 
     def notice(delta: Status | Attempt) -> None:
         pending.append(delta)
@@ -78,6 +78,7 @@ async def relay(
             attempts.append(delta)
 
     call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=True, notice=notice)
+    pending.append(Status("accepted", facts={"model": call.request.model, "created": int(clock.now())}))
     settings = services.stream_settings
     asked = clock.monotonic()
 

@@ -61,7 +61,7 @@ class Streams:
             if self._draining:
                 raise Overloaded("the server is shutting down: try again", retry_after=1)
             call = self._turn.call(request, scope, request_id=request_id, streamed=True)
-            created = await self._log.create(NewStream(key, request, digest, self._clock.now()))
+            created = await self._log.create(NewStream(key, call.request, digest, self._clock.now()))
             known = created.head
             if created.hold is not None:
                 producer = Producer(self._log, self._turn, created.hold)

@@ -12,7 +12,7 @@ async def chat_completions(exchange: Exchange, services: Services) -> None:
     request = parse_request(await exchange.body(services.settings.max_body))
     stream_id = services.ids.new("chatcmpl")
     created = int(services.clock.now())
-    model = request.model or "auto"
+    model = request.model or services.router.default
     if request.stream:
         projector = ChatProjector(stream_id, model, created, include_usage=request.include_usage)
         await relay(exchange, services, request, projector, stream_id)

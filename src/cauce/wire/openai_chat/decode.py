@@ -129,10 +129,9 @@ class ChatDecoder:
 
     def _choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
         index = choice.get("index") or 0
-        delta = choice.get("delta") or choice.get("message") or {}
-        if not isinstance(delta, dict) or not isinstance(index, int):
+        delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
+        if type(delta) is not dict or type(index) is not int:
             raise self._broken("sent a choice of an unknown shape")
-        delta = cast(dict[str, Any], delta)
         extra = self._extra(choice, delta) if self._pending or not _plain(choice, delta) else None
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning and isinstance(reasoning, str):
@@ -159,6 +158,7 @@ class ChatDecoder:
             self._ready(index, deltas)
             known = _REASONS.get(str(reason))
             if known is None:
+                # A word of one server's own: clients of this wire get to see it.
                 self._last["finish_reason"] = reason
             self._reasons[index] = known or "stop"
 
@@ -202,7 +202,7 @@ class ChatDecoder:
                 deltas.append(ToolCall(place, call.call_id, call.name, "".join(call.arguments), "ready", choice))
 
     def _finish(self) -> Finish:
-        reasons = tuple([self._reasons[index] for index in sorted(self._reasons)])
+        reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])
         data: dict[str, Any] = {}
         if self._pending:
             data["chunk"] = self._pending

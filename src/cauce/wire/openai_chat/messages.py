@@ -1,6 +1,6 @@
 """Messages and tools of the chat wire, to and from the domain. The native wire takes the same messages."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -198,7 +198,7 @@ def parse_tool_choice(choice: str | ToolChoiceBody) -> ToolChoice:
         return ToolChoice("tool", choice.function.name)
     if choice not in ("auto", "none", "required"):
         raise InvalidRequest("tool_choice: must be auto, none, required or a function", field="tool_choice")
-    return ToolChoice(cast(Literal["auto", "none", "required"], choice))
+    return ToolChoice(choice)
 
 
 def render_tool_choice(choice: ToolChoice) -> str | dict[str, Any]:

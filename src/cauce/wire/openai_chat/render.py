@@ -98,7 +98,7 @@ class ChatProjector:
         for choice, reason in enumerate(finish.reasons or (finish.reason,)):
             out.append(self._chunk(choice, {}, finish.extra, _REASONS[reason]))
         if self._include_usage:
-            chunk = {**self._head, "choices": [], "usage": render_usage(finish.usage)}
+            chunk: dict[str, Any] = {**self._head, "choices": [], "usage": render_usage(finish.usage)}
             out.append(b"data: " + _encode(chunk) + b"\n\n")
         out.append(_DONE)
 
@@ -143,8 +143,8 @@ def _overlay(
     head: dict[str, Any], choice: int, part: str, content: dict[str, Any], reason: str | None, extras: tuple[Extra, ...]
 ) -> dict[str, Any]:
     """A chunk or completion of one choice with its unknown fields laid back where they came from."""
-    body = {"index": choice, part: content, "finish_reason": reason}
-    whole = {**head, "choices": [body]}
+    body: dict[str, Any] = {"index": choice, part: content, "finish_reason": reason}
+    whole: dict[str, Any] = {**head, "choices": [body]}
     for extra in extras:
         if extra.wire == WIRE:
             whole = {**extra.data.get("chunk", {}), **whole}

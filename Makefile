@@ -1,0 +1,61 @@
+# Everything starts from plain Python 3.11+ and make. Each target sets up what it needs, from hashed locks, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fix bench lock clean test-clients
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/uv.done: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Cauce needs Python 3.11 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/run.done: $(VENV)/uv.done requirements/run.txt requirements/build.txt pyproject.toml
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/run.txt -r requirements/build.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/run.done requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
+	@exec $(BIN)/cauce serve
+
+test: $(VENV)/dev.done check ## Check and test everything (about two minutes)
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes
+	$(BIN)/ruff format --check --quiet src tests bench
+	$(BIN)/ruff check --quiet src tests bench
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+	@find src -name '*.py' -exec wc -l {} + | awk '$$2 != "total" && $$1 > 400 {print "over 400 lines: " $$2 " (" $$1 ")"; bad = 1} END {exit bad}'
+	@echo "check: clean"
+
+fix: $(VENV)/dev.done ## Format, and mend what the linter can mend
+	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix src tests bench
+
+bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
+	$(BIN)/python -m bench
+
+test-clients: $(VENV)/dev.done ## Official JavaScript SDK and a browser against Cauce (needs Node and npm)
+	$(BIN)/python -m pytest -q tests/clients
+
+lock: $(VENV)/uv.done ## Resolve the dependencies again
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/run.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
+	echo hatchling | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/build.txt
+	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/uv.txt
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .bench .hypothesis .ruff_cache .pytest_cache dist build

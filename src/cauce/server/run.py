@@ -1,0 +1,78 @@
+"""Listening and serving: uvicorn with our protocol, and a shutdown that lets open streams end."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+
+from cauce.server.app import Application
+from cauce.server.protocol import BoundedProtocol
+from cauce.server.services import Services
+
+KEEP_ALIVE = 75
+"""Seconds an idle client connection is kept: longer than common clients keep theirs, so that they close first."""
+
+BACKLOG = 2048
+
+
+async def _nothing() -> None:
+    return None
+
+
+class HTTPServer(uvicorn.Server):
+    """Serves `services` until it is told to stop. `ready` is awaited once requests are taken."""
+
+    def __init__(self, services: Services, ready: Callable[[], Awaitable[None]] = _nothing) -> None:
+        super().__init__(
+            uvicorn.Config(
+                Application(services),
+                http=BoundedProtocol,
+                ws="none",
+                loop="uvloop" if sys.platform != "win32" else "asyncio",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                backlog=BACKLOG,
+                # A little more than streams get to end by themselves.
+                timeout_graceful_shutdown=int(services.settings.drain) + 2,
+            )
+        )
+        self._services = services
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        await self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn waits for connections; readers of streams leave when their streams have ended.
+        drain = asyncio.create_task(self._services.streams.drain(self._services.settings.drain))
+        await super().shutdown(sockets)
+        await drain
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on `host`; `localhost` is 127.0.0.1 and, where there is one, ::1. Port 0 takes a free one. Raises `OSError`."""
+    addresses = ["127.0.0.1", "::1"] if host == "localhost" else [host]
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        family, kind, protocol, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(place)
+        except OSError:
+            listener.close()
+            if not sockets:
+                raise
+            continue
+        port = listener.getsockname()[1]
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        sockets.append(listener)
+    return sockets

@@ -1,0 +1,71 @@
+"""A whole Cauce in this process, on a free port, in front of whatever a test configures."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cauce.bootstrap import Runtime, runtime
+from cauce.config import Config, load
+from cauce.server.run import HTTPServer, listen
+
+_QUICK = {"CAUCE_DISCOVERY__ENABLED": "false", "CAUCE_SERVER__DRAIN": "0"}
+
+MESSAGES = [{"role": "user", "content": "Say hello."}]
+
+
+class Served(msgspec.Struct):
+    """A running server."""
+
+    port: int
+    runtime: Runtime
+    server: HTTPServer
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def v1(self) -> str:
+        return f"{self.url}/v1"
+
+
+def configured(toml: str = "", environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration that a file holding `toml` gives."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cauce.toml"
+        file.write_text(toml)
+        return load(file, {**_QUICK, **(environment or {})}, Path(folder))
+
+
+def upstream_table(name: str, base_url: str, **settings: Any) -> str:
+    """The TOML of a provider."""
+    lines = [f"[providers.{name}]", 'kind = "openai"', f'base_url = "{base_url}"', 'api_key = "upstream-key"']
+    lines += [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in settings.items()]
+    return "\n".join([*lines, ""])
+
+
+@contextlib.asynccontextmanager
+async def serving(toml: str = "", environment: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+    """Serve with the configuration `toml`."""
+    config = configured(toml, environment)
+    built = runtime(config)
+    sockets = listen("127.0.0.1", 0)
+    started = asyncio.Event()
+
+    async def ready() -> None:
+        started.set()
+
+    server = HTTPServer(built.services, ready)
+    # `_serve` is what `serve` runs once it has taken the process's signal handlers, which tests keep.
+    task = asyncio.create_task(server._serve(sockets))
+    try:
+        await started.wait()
+        yield Served(sockets[0].getsockname()[1], built, server)
+    finally:
+        server.should_exit = True
+        await task
