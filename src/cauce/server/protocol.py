@@ -28,6 +28,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """See the module."""
 
     _head_size = 0
+    _unparsed = 0
     _head_open = True
     _refused = False
     _watchdog: asyncio.TimerHandle | None = None
@@ -44,12 +45,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         super().data_received(data)
-        if self._head_open and self._head_size and self._watchdog is None:
-            self._watch()
+        if self._head_open and not self._refused:
+            # The parser reports a header once it is whole: what it still holds is counted here.
+            self._unparsed += len(data)
+            if self._unparsed > 2 * MAX_HEAD:
+                self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
+            elif self._watchdog is None:
+                self._watch()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_size = 0
+        self._unparsed = 0
         self._head_open = True
         scope: dict[str, Any] = self.scope  # pyright: ignore[reportAssignmentType]
         scope["extensions"] = {"cauce.abort": self._abort}
@@ -112,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._watchdog = None
-        if self._head_size:
+        if self._head_size or self._unparsed:
             self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_DEADLINE:g} s"))
         else:
             self.transport.close()
