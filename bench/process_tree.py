@@ -5,6 +5,7 @@ outlived its parent still counts. Linux only; nothing here starts or stops a pro
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def _tree(root: int) -> list[_Stat]:
-    stats = [stat for name in os.listdir(_PROC) if name.isdigit() and (stat := _stat(int(name)))]
+    stats = [stat for entry in _PROC.iterdir() if entry.name.isdigit() and (stat := _stat(int(entry.name)))]
     found = {stat.pid for stat in stats if root in (stat.pid, stat.session)}
     grown = True
     while grown:
@@ -120,11 +121,11 @@ def _is_loopback(address: str) -> bool:
 
 def _socket_inodes(pid: int) -> list[str]:
     inodes: list[str] = []
-    try:
-        for name in os.listdir(_PROC / str(pid) / "fd"):
-            link = os.readlink(_PROC / str(pid) / "fd" / name)
-            if link.startswith("socket:["):
-                inodes.append(link[8:-1])
-    except (FileNotFoundError, ProcessLookupError):
-        return inodes
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for entry in (_PROC / str(pid) / "fd").iterdir():
+            # A descriptor may be closed while we look; the others still count.
+            with suppress(FileNotFoundError):
+                link = str(entry.readlink())
+                if link.startswith("socket:["):
+                    inodes.append(link[8:-1])
     return inodes

@@ -18,7 +18,7 @@ from contextlib import aclosing
 
 from cauce.bootstrap import Runtime
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.session import IMPATIENT, answer, attempts_in, configured, provenance, session
+from cauce.cli.session import IMPATIENT, answer, attempts_in, configured, make_known, provenance, session
 from cauce.cli.terminal import INTERRUPTED, complain, dimmed, harmless, note, readable, sendable
 from cauce.cli.words import say
 from cauce.config import Config
@@ -66,6 +66,7 @@ async def _ask(config: Config, request: Request) -> int:
     async with session(config, IMPATIENT) as running:
         printing = _Printing()
         noticed: list[Status | Attempt] = []
+        await make_known(running, request.model)
         try:
             if request.stream:
                 async with aclosing(answer(running, request, noticed)) as batches:

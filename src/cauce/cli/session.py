@@ -13,12 +13,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
+
 from cauce.bootstrap import Runtime, runtime
 from cauce.cli.terminal import lenient_output
 from cauce.cli.words import say
 from cauce.config import Config, load
 from cauce.domain.delta import Attempt, Delta, Status
-from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.errors import CauceError, ModelNotFound, ProviderFailure
 from cauce.domain.request import Request, Scope
 from cauce.engine.router import Source
 from cauce.ports.provider import ModelInfo
@@ -85,6 +87,26 @@ async def offered(source: Source) -> tuple[ModelInfo, ...] | CauceError:
     except ValueError as error:
         # A base_url that is no address at all.
         return ProviderFailure(f"{error}", failure="bad_request", provider=source.provider.name, code="provider_error")
+
+
+async def learn(running: Runtime) -> dict[str, CauceError]:
+    """Ask every configured provider for its models, so that the router knows them; why some did not tell, by provider."""
+    sources = upstreams(running)
+    failures: dict[str, CauceError] = {}
+    for source, models in zip(sources, await asyncio.gather(*map(offered, sources)), strict=True):
+        if isinstance(models, CauceError):
+            failures[source.provider.name] = models
+        else:
+            running.router.add(msgspec.structs.replace(source, models=models))
+    return failures
+
+
+async def make_known(running: Runtime, model: str) -> None:
+    """See to it that `model` is found if any provider offers it: one without its provider's name may still be unknown here."""
+    try:
+        running.router.candidates(Request(model, ()))
+    except ModelNotFound:
+        await learn(running)
 
 
 def attempts_in(noticed: Sequence[Status | Attempt]) -> list[Attempt]:

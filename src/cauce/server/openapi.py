@@ -24,7 +24,7 @@ _BODIES = (
     StreamState,
 )
 
-_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 429, 431, 500, 502, 503, 504)
 _EXAMPLE = {"messages": [{"role": "user", "content": "How do I add an API key?"}]}
 
 
@@ -110,7 +110,7 @@ def _openai() -> dict[str, Any]:
         "description": "The completion, or its chunks.",
         "content": {
             "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
         },
     }
     return {
@@ -180,11 +180,11 @@ def _content(body: type) -> dict[str, Any]:
 def _events() -> dict[str, Any]:
     return {
         "description": "Server-sent events: one JSON object per `data:` line, with `id`, `seq`, `type` and `data`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     }
 
 
 def _json_or_events(body: type) -> dict[str, Any]:
     both = _json(body)
-    both["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    both["content"]["text/event-stream"] = {}
     return both

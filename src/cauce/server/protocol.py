@@ -21,6 +21,9 @@ MAX_HEADERS = 200
 HEAD_DEADLINE = 15.0
 """Seconds a client has to send its head, from the connection's start or its first byte."""
 
+LINGER = 2.0
+"""Seconds a refused connection is still read from, so that its client gets to read why."""
+
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -107,7 +110,10 @@ class BoundedProtocol(HttpToolsProtocol):
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
             % (error.status, _REASONS[error.status], len(body), body)
         )
-        self.transport.close()
+        # Closing at once with bytes unread would reset the connection and take the answer with it (RFC 9112 9.6).
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def _watch(self) -> None:
         self._watchdog = self.loop.call_later(HEAD_DEADLINE, self._too_slow)

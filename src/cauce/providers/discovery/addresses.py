@@ -22,7 +22,11 @@ class Address(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         """Scheme and authority, without a slash at the end."""
-        return f"{self.scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{self.scheme}://{self.host}:{self.port}"
+        return (
+            f"{self.scheme}://[{self.host}]:{self.port}"
+            if ":" in self.host
+            else f"{self.scheme}://{self.host}:{self.port}"
+        )
 
 
 def addresses(endpoint: str, default_port: int) -> tuple[Address, ...]:

@@ -1,10 +1,9 @@
-"""The kinds of local model servers as a table: where each may be, how it is told from others, how its models are read.
+"""What local model servers answer, and how each answer is told from another server's: by its shape.
 
-A kind is data. A reader says by the shape of a body whether it is the answer it stands for: anything else raises
-`msgspec.DecodeError`, and is another server's. Nothing here connects.
+A reader raises `msgspec.DecodeError` for a body of any other shape. Nothing here connects.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -15,42 +14,219 @@ OPENAI_MODELS = "/v1/models"
 
 Models = tuple[ModelInfo, ...]
 Loaded = Mapping[str, int | None]
-"""Ids of the loaded models, each with the context window it was loaded with, in tokens, where that is told."""
+"""Ids of the loaded models, each with the context window it was loaded with (tokens), where that is told."""
 
 T = TypeVar("T")
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
 class Reader(msgspec.Struct, Generic[T], frozen=True):
-    """A path to GET, and what its body says. `read` raises `msgspec.DecodeError` for a body of another shape."""
+    """A path to GET, and what its body says."""
 
     path: str
     read: Callable[[bytes], T]
 
 
-class Kind(msgspec.Struct, frozen=True):
-    """One kind of server. Any of `signs` tells it; the first of `models` that can be read lists its models.
+def _shaped(shape: type[Shape], read: Callable[[Shape], T]) -> Callable[[bytes], T]:
+    decoder = msgspec.json.Decoder(shape)
+    return lambda body: read(decoder.decode(body))
 
-    Servers are named `prefix`, and `prefix-port` when that is taken (`numbered`: always). `variable` is the environment
-    variable that says where it is, `command` whether the `foundry` command knows. The chat API is under `url` + `base_path`.
-    """
 
-    id: str
-    label: str
-    prefix: str
-    signs: tuple[Reader[Any], ...]
-    models: tuple[Reader[Models], ...]
-    loaded: Reader[Loaded] | None = None
-    window: Reader[int | None] | None = None
-    """The context window of all its models."""
-    ports: tuple[int, ...] = ()
-    variable: str | None = None
-    command: bool = False
-    numbered: bool = False
-    base_path: str = "/v1"
+def _tokens(*values: int | None) -> int | None:
+    """The first that is a number of tokens: servers say 0 or -1 for what they do not know."""
+    return next((value for value in values if value is not None and value > 0), None)
 
 
 Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class _Status(msgspec.Struct):
-    state: str = Field(name="value") if (Field := msgspec.field) else ""
+class _Model(msgspec.Struct):
+    """An entry of an OpenAI-shaped list. The three lengths are what vLLM and SGLang, LocalAI and others, and we add to it."""
+
+    id: Id
+    max_model_len: int | None = None
+    context_length: int | None = None
+    context_window: int | None = None
+
+    def info(self, *, loaded: bool | None = None) -> ModelInfo:
+        return ModelInfo(self.id, _tokens(self.max_model_len, self.context_length, self.context_window), loaded)
+
+
+class _List(msgspec.Struct):
+    data: list[_Model]
+
+    def infos(self) -> Models:
+        return tuple([model.info() for model in self.data])
+
+
+class _VllmModel(_Model, kw_only=True):
+    owned_by: Literal["vllm"]
+
+
+class _VllmList(msgspec.Struct):
+    data: Annotated[list[_VllmModel], msgspec.Meta(min_length=1)]
+
+    def infos(self) -> Models:
+        return tuple([model.info(loaded=True) for model in self.data])
+
+
+class _LlamaCppStatus(msgspec.Struct):
+    value: str
+
+
+class _LlamaCppModel(_Model, kw_only=True):
+    """`status` is sent by a server that serves several models (router mode); without it there is one, and it is loaded."""
+
+    owned_by: Literal["llamacpp"]
+    status: _LlamaCppStatus = _LlamaCppStatus("loaded")
+
+
+class _LlamaCppList(msgspec.Struct):
+    data: Annotated[list[_LlamaCppModel], msgspec.Meta(min_length=1)]
+
+    def infos(self) -> Models:
+        return tuple([model.info(loaded=model.status.value == "loaded") for model in self.data])
+
+
+class _Generation(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _LlamaCppProperties(msgspec.Struct):
+    default_generation_settings: _Generation
+
+
+class _OllamaVersion(msgspec.Struct):
+    version: str
+
+
+class _OllamaModel(msgspec.Struct):
+    name: Id
+    context_length: int | None = None
+
+
+class _OllamaList(msgspec.Struct):
+    models: list[_OllamaModel]
+
+    def infos(self) -> Models:
+        return tuple([ModelInfo(model.name) for model in self.models])
+
+    def loaded(self) -> Loaded:
+        return {model.name: _tokens(model.context_length) for model in self.models}
+
+
+class _InstanceConfig(msgspec.Struct):
+    context_length: int | None = None
+
+
+class _Instance(msgspec.Struct):
+    config: _InstanceConfig = _InstanceConfig()
+
+
+class _LMStudioModel(msgspec.Struct):
+    """https://lmstudio.ai/docs/developer/rest, `GET /api/v1/models` (0.4)."""
+
+    key: Id
+    loaded_instances: list[_Instance] = []
+    max_context_length: int | None = None
+
+
+class _LMStudioList(msgspec.Struct):
+    models: list[_LMStudioModel]
+
+    def infos(self) -> Models:
+        infos: list[ModelInfo] = []
+        for model in self.models:
+            # A model can be loaded several times; a request may reach any of them.
+            windows = [_tokens(instance.config.context_length) for instance in model.loaded_instances]
+            window = min([window for window in windows if window is not None], default=None)
+            infos.append(
+                ModelInfo(model.key, _tokens(window, model.max_context_length), loaded=bool(model.loaded_instances))
+            )
+        return tuple(infos)
+
+
+class _OldLMStudioModel(msgspec.Struct):
+    """https://lmstudio.ai/docs/developer/rest/endpoints, `GET /api/v0/models` (0.3.6)."""
+
+    id: Id
+    state: str = ""
+    loaded_context_length: int | None = None
+    max_context_length: int | None = None
+
+
+class _OldLMStudioList(msgspec.Struct):
+    data: list[_OldLMStudioModel]
+
+    def infos(self) -> Models:
+        return tuple(
+            [
+                ModelInfo(
+                    model.id,
+                    _tokens(model.loaded_context_length, model.max_context_length),
+                    loaded=model.state == "loaded",
+                )
+                for model in self.data
+            ]
+        )
+
+
+class _FoundryStatus(msgspec.Struct, rename="camel"):
+    model_cache_path: str
+    endpoints: Any
+
+
+class _OldFoundryStatus(msgspec.Struct, rename="camel"):
+    model_dir_path: str
+
+
+class _Named(msgspec.Struct, rename="camel"):
+    id: str = ""
+    name: str = ""
+    model_id: str = ""
+
+
+_names = msgspec.json.Decoder(list[str | _Named] | None)
+
+
+def _foundry_ids(body: bytes) -> list[str]:
+    """Foundry Local lists ids alone or in objects, and may say null for none (its SDK allows for that)."""
+    entries = _names.decode(body) or []
+    ids = [entry if isinstance(entry, str) else entry.id or entry.model_id or entry.name for entry in entries]
+    if not all(ids):
+        raise msgspec.ValidationError("a model without a name")
+    return ids
+
+
+def _infos(ids: Iterable[str]) -> Models:
+    return tuple([ModelInfo(id) for id in ids])
+
+
+def _loaded(ids: Iterable[str]) -> Loaded:
+    return dict.fromkeys(ids)
+
+
+def _ollama_greeting(body: bytes) -> None:
+    if b"Ollama is running" not in body:
+        raise msgspec.ValidationError("not Ollama's greeting")
+
+
+OPENAI_MODELS = Reader(OPENAI_MODELS, _shaped(_List, _List.infos))
+VLLM_MODELS = Reader(OPENAI_MODELS, _shaped(_VllmList, _VllmList.infos))
+LLAMACPP_MODELS = Reader(OPENAI_MODELS, _shaped(_LlamaCppList, _LlamaCppList.infos))
+LLAMACPP_WINDOW = Reader(
+    "/props", _shaped(_LlamaCppProperties, lambda found: _tokens(found.default_generation_settings.n_ctx))
+)
+LMSTUDIO_MODELS = (
+    Reader("/api/v1/models", _shaped(_LMStudioList, _LMStudioList.infos)),
+    Reader("/api/v0/models", _shaped(_OldLMStudioList, _OldLMStudioList.infos)),
+)
+FOUNDRY_STATUS = Reader("/status", _shaped(_FoundryStatus, lambda _: None))
+FOUNDRY_LOADED = Reader("/models/loaded", lambda body: _loaded(_foundry_ids(body)))
+OLD_FOUNDRY_STATUS = Reader("/openai/status", _shaped(_OldFoundryStatus, lambda _: None))
+OLD_FOUNDRY_MODELS = Reader("/openai/models", lambda body: _infos(_foundry_ids(body)))
+OLD_FOUNDRY_LOADED = Reader("/openai/loadedmodels", lambda body: _loaded(_foundry_ids(body)))
+OLLAMA_GREETING = Reader("/", _ollama_greeting)
+OLLAMA_VERSION = Reader("/api/version", _shaped(_OllamaVersion, lambda _: None))
+OLLAMA_MODELS = Reader("/api/tags", _shaped(_OllamaList, _OllamaList.infos))
+OLLAMA_LOADED = Reader("/api/ps", _shaped(_OllamaList, _OllamaList.loaded))

@@ -47,7 +47,7 @@ class MessageRequestBody(msgspec.Struct):
     tool_choice: str | ToolChoiceBody | None = None
     task: str | None = None
     fallbacks: list[str] = []
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
     metadata: dict[str, Any] | None = None
 
 

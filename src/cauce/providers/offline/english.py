@@ -1,0 +1,111 @@
+"""English: words, cues and phrases."""
+
+import re
+
+from cauce.providers.offline.tongue import Phrases, Tongue
+
+ENGLISH = Tongue(
+    language="en",
+    stemmer="english",
+    stop=frozenset(
+        """a an the and or but if then than so as at by for from in into of off on onto out over to up with without within about
+        is are was were be been being am do does did done doing have has had having can could will would shall should may
+        might must i me my mine myself you your yours we us our ours he him his she her it its they them their this that
+        these those there here what which who whom whose when where why how not no nor only own same too very just also any
+        some all each every both more most other such s t re ve ll d m don doesn didn isn aren won please hi hello hey ok okay
+        let lets it's i'm im because while again once like""".split()
+    ),
+    weak=frozenset(
+        """get give want need make made use using used set way work works working thing things something tell explain describe
+        show know mean means happen happens happening exist exists possible able help try take takes put go goes come
+        comes add change configure configuration setup create find see look new cauce guide exactly actually right kind
+        question answer information example please current currently default""".split()
+    ),
+    recall=frozenset("say said tell told mention mentioned ask asked remember earlier before write wrote call called previously".split()),
+    synonyms=(
+        "configure setup define",
+        "configuration settings config setting options",
+        "start launch run boot begin",
+        "stop shutdown shut quit exit terminate end",
+        "install installation download",
+        "port listen",
+        "change switch modify edit another different",
+        "key keys credential token apikey",
+        "cascade route chain",
+        "fallback failover fall",
+        "resume continue reconnect reconnection",
+        "cancel abort interrupt",
+        "discovery discover find found detect autodetect detection search look",
+        "error errors failure fail fails failing problem",
+        "delete remove",
+        "list show see available supported",
+        "command commands cli",
+        "folder directory",
+        "limit limits maximum max size bound",
+        "browser web page website",
+        "cost price money billing bill",
+        "metrics prometheus monitor monitoring statistics",
+        "log logs logging",
+        "structured json schema",
+        "tool tools function functions",
+        "stream streaming streams streamed",
+        "heartbeat keepalive ping",
+        "docker container",
+        "llamacpp llama",
+        "lmstudio studio",
+        "anthropic claude",
+        "gemini google",
+        "javascript js node typescript",
+        "name called call",
+        "memory remember",
+        "offline answerer",
+        "kept keep stored store saved save retention",
+        "wait timeout timeouts slow long",
+        "secret secrets secure",
+        "expose reach public network remote",
+        "endpoint endpoints url urls path address",
+        "level levels",
+        "alias aliases nickname",
+        "restart reload",
+        "health healthy alive status",
+        "live living home city",
+        "old age birthday born",
+    ),
+    greetings=frozenset("hi hello hey hiya howdy greetings good morning afternoon evening day there cauce help start test".split()),
+    thanks=frozenset("thanks thank you thx cheers very much a lot great perfect cool ok okay so many bye goodbye".split()),
+    who=re.compile(
+        r"\b(?:who|what) (?:are|r) (?:you|u)\b(?! (?:able|doing|saying))|\bare you (?:an? )?(?:ai|human|bot|robot|real|chatgpt|gpt|claude|"
+        r"gemini|llm|person|language model|model)\b|\bwhat(?:'s| is) your name\b|\bwhat can you do\b|\bintroduce yourself\b"
+    ),
+    remembers=re.compile(
+        r"\b(?:did|have|had) i (?:just |already |ever )?(?:say|said|tell|told|mention|mentioned|ask|asked|call|called|write|wrote|give|given)\b"
+        r"|\bi (?:just |already )?(?:said|told|mentioned|asked|wrote|gave)\b|\b(?:do|can) you (?:still )?remember\b|\bremember (?:my|what|when|that)\b"
+        r"|\bmy (?:last|previous|first|earlier) (?:message|question)\b"
+    ),
+    replied=re.compile(r"\b(?:did|have) you (?:just |already )?(?:say|said|tell|told|answer|answered|mention|mentioned)\b|\byou (?:just |already )?(?:said|told|mentioned|answered)\b|\byour (?:last|previous|first|earlier) (?:message|answer)\b"),
+    own=re.compile(r"\b(?:my|mine|am i|i am|i'm|do i (?:live|work|like|have|own|come|study))\b"),
+    instruction=re.compile(r"\bhow (?:do|can|should|must|would|to)\b|\bcan i\b|\bwhere (?:do|can|should)\b|\bi (?:want|need|would like)\b"),
+    personal=frozenset("name age old birthday live lives job work favorite favourite wife husband son daughter dog cat email phone surname born".split()),
+    introduces=re.compile(r"\b(?:I am|I'm|I’m|call me|this is) [A-ZÁÉÍÓÚÑ]\w+"),
+    named="name",
+    phrases=Phrases(
+        introduction=(
+            "Hello! I am Cauce's offline answerer, not a language model: I quote Cauce's own guide and what was said in this "
+            "conversation. Ask me, for example, how to configure a provider, how to change the port or how to resume a stream. "
+            "To talk with a model, set `OPENAI_API_KEY` and start Cauce again, start Ollama on this machine, or run "
+            "`cauce config init` and add a provider."
+        ),
+        welcome="You are welcome. Ask me anything about Cauce.",
+        unknown=(
+            "I found no answer to that in Cauce's guide or in this conversation.",
+            "I am the offline answerer: I quote Cauce's own documentation, and I am not a language model.",
+            "To get answers from a model, connect one: set `OPENAI_API_KEY` and start Cauce again, start Ollama on this machine, "
+            "or run `cauce config init` and add a provider to `cauce.toml`.",
+            "If a model is configured already, `cauce check` tells why it does not answer.",
+        ),
+        told="You said: “{}”",
+        answered="The answer was: “{}”",
+        sources="Sources:",
+        conversation="This conversation, message {}",
+    ),
+)

@@ -1,0 +1,155 @@
+"""Full-text search over passages with SQLite's FTS5, in memory: BM25 finds them, the share of the question they cover judges them.
+
+Stemming happens here and not in FTS5, whose own stemmer knows English only; stems are handed over as quoted strings, so no
+question can be FTS5 syntax.
+"""
+
+import math
+import sqlite3
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from cauce.providers.offline.tongue import Stems, words
+
+_WEIGHTS = "2.0, 5.0, 1.0"
+"""BM25 weights of title, heading and body."""
+
+_MOST_HITS = 24
+_MOST_TERMS = 40
+_WEAK = 0.2
+_SYNONYM = 0.75
+_UNKNOWN = 1.25
+"""Weight of a word that no passage has, in terms of the rarest word that one has: a question about it is not for us."""
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """What is found as one. `units` are the pieces it may be quoted in."""
+
+    title: str
+    heading: str
+    units: tuple[str, ...]
+
+
+class Term(msgspec.Struct, frozen=True):
+    """A word of the question: its stem, those of its synonyms, and how much it says."""
+
+    stem: str
+    synonyms: tuple[str, ...]
+    weight: float
+
+    def share(self, stems: Collection[str]) -> float:
+        """Weight that is found in `stems`."""
+        if self.stem in stems:
+            return self.weight
+        if any([synonym in stems for synonym in self.synonyms]):
+            return self.weight * _SYNONYM
+        return 0.0
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A passage that was found. `coverage` is the share of the question it speaks of, 0 to 1."""
+
+    place: int
+    score: float
+    coverage: float
+
+
+class Index:
+    """Passages of one language."""
+
+    def __init__(self, stems: Stems, passages: Sequence[Passage]) -> None:
+        self._stems = stems
+        self._titles = [stems.content(passage.title) for passage in passages]
+        self._headings = [frozenset(stems.content(passage.heading)) for passage in passages]
+        bodies = [[stems.content(unit) for unit in passage.units] for passage in passages]
+        self._units = [tuple([frozenset(unit) for unit in units]) for units in bodies]
+        self._known = [
+            frozenset(title).union(heading, *units)
+            for title, heading, units in zip(self._titles, self._headings, self._units, strict=True)
+        ]
+        self._frequency: dict[str, int] = {}
+        for known in self._known:
+            for stem in known:
+                self._frequency[stem] = self._frequency.get(stem, 0) + 1
+        self._rarest = self._rarity(1)
+        # The connection is made in a worker thread and used on the event loop, never by both at once.
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.execute(
+            "CREATE VIRTUAL TABLE passages USING fts5(title, heading, body, tokenize=\"unicode61 remove_diacritics 0 tokenchars '_'\")"
+        )
+        self._database.executemany(
+            "INSERT INTO passages (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
+            [
+                (place, " ".join(title), " ".join(heading), " ".join([stem for unit in body for stem in unit]))
+                for place, (title, heading, body) in enumerate(zip(self._titles, self._headings, bodies, strict=True))
+            ],
+        )
+
+    @property
+    def vocabulary(self) -> Collection[str]:
+        """All stems in it."""
+        return self._frequency.keys()
+
+    def terms(self, text: str) -> tuple[Term, ...]:
+        """What `text` asks for, each word once. Words of questions about the conversation ask for nothing."""
+        tongue = self._stems.tongue
+        found: dict[str, Term] = {}
+        for word in words(text):
+            if word in tongue.stop or word in tongue.recall:
+                continue
+            for part in self._parts(word):
+                stem = self._stems.of(part)
+                if stem not in found and len(found) < _MOST_TERMS:
+                    synonyms = self._stems.synonyms.get(stem, ())
+                    weight = self._weight(stem, synonyms) * (_WEAK if part in tongue.weak else 1.0)
+                    found[stem] = Term(stem, synonyms, weight)
+        return tuple(found.values())
+
+    def search(self, terms: Sequence[Term]) -> list[Match]:
+        """Passages that speak of `terms`, best first."""
+        total = sum([term.weight for term in terms])
+        if not total:
+            return []
+        forms = dict.fromkeys([form for term in terms for form in (term.stem, *term.synonyms)])
+        query = " OR ".join([f'"{form}"' for form in forms])
+        rows = self._database.execute(
+            f"SELECT rowid, -bm25(passages, {_WEIGHTS}) FROM passages WHERE passages MATCH ? ORDER BY 2 DESC, rowid LIMIT ?",  # noqa: S608
+            (query, _MOST_HITS),
+        ).fetchall()
+        matches: list[Match] = []
+        for place, relevance in rows:
+            coverage = sum([term.share(self._known[place]) for term in terms]) / total
+            matches.append(Match(place, relevance * coverage * coverage, coverage))
+        matches.sort(key=lambda match: (-match.score, match.place))
+        return matches
+
+    def headed(self, place: int, terms: Sequence[Term]) -> float:
+        """The share of `terms` that the heading of a passage speaks of."""
+        return _share(terms, self._headings[place])
+
+    def shares(self, place: int, terms: Sequence[Term]) -> list[float]:
+        """The share of `terms` that each unit of a passage speaks of."""
+        return [_share(terms, unit) for unit in self._units[place]]
+
+    def close(self) -> None:
+        """Free the database."""
+        self._database.close()
+
+    def _parts(self, word: str) -> list[str]:
+        """A name with underscores that nobody knows asks for its parts."""
+        if "_" not in word or self._stems.of(word) in self._frequency:
+            return [word]
+        return [part for part in word.split("_") if part]
+
+    def _weight(self, stem: str, synonyms: tuple[str, ...]) -> float:
+        frequency = self._frequency.get(stem) or max([self._frequency.get(synonym, 0) for synonym in synonyms], default=0)
+        return self._rarity(frequency) if frequency else self._rarest * _UNKNOWN
+
+    def _rarity(self, frequency: int) -> float:
+        return math.log(1 + (len(self._known) + 0.5) / (frequency + 0.5))
+
+
+def _share(terms: Sequence[Term], stems: Collection[str]) -> float:
+    total = sum([term.weight for term in terms])
+    return sum([term.share(stems) for term in terms]) / total if total else 0.0
