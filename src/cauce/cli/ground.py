@@ -1,20 +1,36 @@
 """The ground a server would stand on: its address, its port, its data folder. Looking changes nothing."""
 
+import errno
 import http.client
 import ipaddress
-import json
 import os
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from cauce.config import Config
 from cauce.server.run import listen
 from cauce.server.settings import ServerSettings
 
-Port = Literal["free", "cauce", "taken", "refused"]
-
 _LOOK = 1.0
 """Seconds that whoever holds our port gets to say who it is."""
+
+_MOST_BYTES = 64 * 1024
+_EVERYWHERE = ("", "localhost", "0.0.0.0")  # noqa: S104  (compared, not listened on)
+
+
+class Port(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`refused`: this address is not to be had, for `reason`."""
+
+    state: Literal["free", "cauce", "taken", "refused"]
+    reason: str = ""
+
+
+class _Health(msgspec.Struct):
+    status: str
+    version: str
+    providers: dict[str, object]
 
 
 def is_loopback(host: str) -> bool:
@@ -33,14 +49,16 @@ def open_door(config: Config) -> bool:
 
 
 def port(settings: ServerSettings) -> Port:
-    """Whether `serve` could listen, and if not, whether another Cauce is why. `refused`: this address is not to be had."""
+    """Whether `serve` could listen, and if not, whether another Cauce is why."""
     try:
         sockets = listen(settings.host, settings.port)
-    except OSError:
-        return _holder(settings)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return Port("cauce" if _is_cauce(settings) else "taken")
+        return Port("refused", error.strerror or str(error))
     for listener in sockets:
         listener.close()
-    return "free"
+    return Port("free")
 
 
 def folder_problem(folder: Path) -> str:
@@ -53,18 +71,15 @@ def folder_problem(folder: Path) -> str:
     return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is not writable"
 
 
-def _holder(settings: ServerSettings) -> Port:
-    host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "localhost") else settings.host  # noqa: S104
+def _is_cauce(settings: ServerSettings) -> bool:
+    """Whether whoever holds our port answers as a Cauce does."""
+    host = "127.0.0.1" if settings.host in _EVERYWHERE else settings.host
     connection = http.client.HTTPConnection(host, settings.port, timeout=_LOOK)
     try:
         connection.request("GET", "/health")
-        answer = json.loads(connection.getresponse().read(65536))
-    except (ValueError, http.client.HTTPException):
-        return "taken"
-    except TimeoutError:
-        return "taken"
-    except OSError:
-        return "refused"
+        msgspec.json.decode(connection.getresponse().read(_MOST_BYTES), type=_Health)
+    except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeDecodeError):
+        return False
     finally:
         connection.close()
-    return "cauce" if isinstance(answer, dict) and "providers" in answer and "version" in answer else "taken"
+    return True

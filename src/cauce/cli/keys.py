@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     for place, value in (("NAME", arguments.name), ("--tenant", arguments.tenant)):
         if _NAME.fullmatch(value) is None:
             complain(
-                say("{place}: begins with a letter or digit, then letters, digits, dots, dashes and underscores", place=place)
+                say(
+                    "{place}: begins with a letter or digit, then letters, digits, dots, dashes and underscores",
+                    place=place,
+                )
             )
             return MISUSE
     return _new(arguments)

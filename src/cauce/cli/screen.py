@@ -65,7 +65,11 @@ class Screen:
         self._console.print()
         try:
             with Live(
-                _Growing(reply), console=self._console, refresh_per_second=REFRESHES, transient=True, redirect_stderr=False
+                _Growing(reply),
+                console=self._console,
+                refresh_per_second=REFRESHES,
+                transient=True,
+                redirect_stderr=False,
             ):
                 yield _drawn_by_itself
         finally:

@@ -34,6 +34,7 @@ class HTTPServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE,
                 backlog=BACKLOG,
                 # A little more than streams get to end by themselves.

@@ -6,7 +6,7 @@ an event without data is not reported, an event may not exceed `limit` bytes, an
 empty line never came, as some servers end so. Data stays bytes, so a character cut by the network is whole again here.
 """
 
-from typing import NamedTuple
+import msgspec
 
 MAX_EVENT = 8 * 1024 * 1024
 """Bytes one event may have."""
@@ -14,7 +14,7 @@ MAX_EVENT = 8 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event. `event` is its name, empty where none was given."""
 
     data: bytes

@@ -10,7 +10,7 @@ import msgspec
 
 from cauce.ports.provider import ModelInfo
 
-OPENAI_MODELS = "/v1/models"
+_OPENAI_PATH = "/v1/models"
 
 Models = tuple[ModelInfo, ...]
 Loaded = Mapping[str, int | None]
@@ -186,7 +186,7 @@ class _Named(msgspec.Struct, rename="camel"):
     model_id: str = ""
 
 
-_names = msgspec.json.Decoder(list[str | _Named] | None)
+_names: msgspec.json.Decoder[list[str | _Named] | None] = msgspec.json.Decoder(list[str | _Named] | None)
 
 
 def _foundry_ids(body: bytes) -> list[str]:
@@ -211,9 +211,9 @@ def _ollama_greeting(body: bytes) -> None:
         raise msgspec.ValidationError("not Ollama's greeting")
 
 
-OPENAI_MODELS = Reader(OPENAI_MODELS, _shaped(_List, _List.infos))
-VLLM_MODELS = Reader(OPENAI_MODELS, _shaped(_VllmList, _VllmList.infos))
-LLAMACPP_MODELS = Reader(OPENAI_MODELS, _shaped(_LlamaCppList, _LlamaCppList.infos))
+OPENAI_MODELS = Reader(_OPENAI_PATH, _shaped(_List, _List.infos))
+VLLM_MODELS = Reader(_OPENAI_PATH, _shaped(_VllmList, _VllmList.infos))
+LLAMACPP_MODELS = Reader(_OPENAI_PATH, _shaped(_LlamaCppList, _LlamaCppList.infos))
 LLAMACPP_WINDOW = Reader(
     "/props", _shaped(_LlamaCppProperties, lambda found: _tokens(found.default_generation_settings.n_ctx))
 )

@@ -14,8 +14,6 @@ from cauce.providers.discovery.fingerprints import (
     LLAMACPP_MODELS,
     LLAMACPP_WINDOW,
     LMSTUDIO_MODELS,
-    Loaded,
-    Models,
     OLD_FOUNDRY_LOADED,
     OLD_FOUNDRY_MODELS,
     OLD_FOUNDRY_STATUS,
@@ -24,8 +22,10 @@ from cauce.providers.discovery.fingerprints import (
     OLLAMA_MODELS,
     OLLAMA_VERSION,
     OPENAI_MODELS,
-    Reader,
     VLLM_MODELS,
+    Loaded,
+    Models,
+    Reader,
 )
 
 

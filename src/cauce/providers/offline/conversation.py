@@ -20,22 +20,28 @@ _LONGEST = 600
 _ENOUGH = 0.6
 
 
+Role = Literal["user", "assistant"]
+
+
 class Statement(msgspec.Struct, frozen=True):
     """A sentence of an earlier message, which was the `message`th of the request."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     text: str
     message: int
 
 
-def recall(asked: Question, messages: Sequence[Message], terms: Sequence[Term], stems: Stems, role: Literal["user", "assistant"]) -> Statement | None:
+def recall(
+    asked: Question, messages: Sequence[Message], terms: Sequence[Term], stems: Stems, role: Role
+) -> Statement | None:
     """What `role` said that answers `terms`: the newest of the best. Without `terms`, the last thing said."""
     said = _statements(asked, messages, role)
     if not said:
         return None
     if not terms:
         last = said[-1].message
-        return next(statement for statement in said if statement.message == last)
+        whole = " ".join([statement.text for statement in said if statement.message == last])
+        return Statement(role, whole[:_LONGEST], last)
     tongue = stems.tongue
     answers = [statement for statement in said if not statement.text.endswith("?")]
     # Newest first: among equals the index keeps the order it was given.
@@ -52,7 +58,7 @@ def recall(asked: Question, messages: Sequence[Message], terms: Sequence[Term], 
     return answers[best.place] if best is not None and best.coverage >= _ENOUGH else None
 
 
-def _statements(asked: Question, messages: Sequence[Message], role: Literal["user", "assistant"]) -> list[Statement]:
+def _statements(asked: Question, messages: Sequence[Message], role: Role) -> list[Statement]:
     found: list[Statement] = []
     newest = max([place for place, message in enumerate(messages) if message.role == "user"], default=0)
     if role == "user" and asked.material:

@@ -13,19 +13,24 @@ ENGLISH = Tongue(
         might must i me my mine myself you your yours we us our ours he him his she her it its they them their this that
         these those there here what which who whom whose when where why how not no nor only own same too very just also any
         some all each every both more most other such s t re ve ll d m don doesn didn isn aren won please hi hello hey ok okay
-        let lets it's i'm im because while again once like""".split()
+        let lets it's i'm im because while again once like much many time times hour""".split()
     ),
     weak=frozenset(
         """get give want need make made use using used set way work works working thing things something tell explain describe
         show know mean means happen happens happening exist exists possible able help try take takes put go goes come
         comes add change configure configuration setup create find see look new cauce guide exactly actually right kind
-        question answer information example please current currently default""".split()
+        question answer information example please return returns support supports supported send sends let allow current currently default""".split()
     ),
-    recall=frozenset("say said tell told mention mentioned ask asked remember earlier before write wrote call called previously".split()),
+    recall=frozenset(
+        "say said tell told mention mentioned ask asked remember earlier before write wrote call called previously".split()
+    ),
     synonyms=(
         "configure setup define",
         "configuration settings config setting options",
         "start launch run boot begin",
+        "off disable deactivate",
+        "make create generate new",
+        "need require requirement requirements",
         "stop shutdown shut quit exit terminate end",
         "install installation download",
         "port listen",
@@ -38,7 +43,7 @@ ENGLISH = Tongue(
         "discovery discover find found detect autodetect detection search look",
         "error errors failure fail fails failing problem",
         "delete remove",
-        "list show see available supported",
+        "list show see available",
         "command commands cli",
         "folder directory",
         "limit limits maximum max size bound",
@@ -49,7 +54,7 @@ ENGLISH = Tongue(
         "structured json schema",
         "tool tools function functions",
         "stream streaming streams streamed",
-        "heartbeat keepalive ping",
+        "heartbeat keepalive",
         "docker container",
         "llamacpp llama",
         "lmstudio studio",
@@ -71,8 +76,12 @@ ENGLISH = Tongue(
         "live living home city",
         "old age birthday born",
     ),
-    greetings=frozenset("hi hello hey hiya howdy greetings good morning afternoon evening day there cauce help start test".split()),
-    thanks=frozenset("thanks thank you thx cheers very much a lot great perfect cool ok okay so many bye goodbye".split()),
+    greetings=frozenset(
+        "hi hello hey hiya howdy greetings good morning afternoon evening day there cauce help start test".split()
+    ),
+    thanks=frozenset(
+        "thanks thank you thx cheers very much a lot great perfect cool ok okay so many bye goodbye".split()
+    ),
     who=re.compile(
         r"\b(?:who|what) (?:are|r) (?:you|u)\b(?! (?:able|doing|saying))|\bare you (?:an? )?(?:ai|human|bot|robot|real|chatgpt|gpt|claude|"
         r"gemini|llm|person|language model|model)\b|\bwhat(?:'s| is) your name\b|\bwhat can you do\b|\bintroduce yourself\b"
@@ -82,10 +91,17 @@ ENGLISH = Tongue(
         r"|\bi (?:just |already )?(?:said|told|mentioned|asked|wrote|gave)\b|\b(?:do|can) you (?:still )?remember\b|\bremember (?:my|what|when|that)\b"
         r"|\bmy (?:last|previous|first|earlier) (?:message|question)\b"
     ),
-    replied=re.compile(r"\b(?:did|have) you (?:just |already )?(?:say|said|tell|told|answer|answered|mention|mentioned)\b|\byou (?:just |already )?(?:said|told|mentioned|answered)\b|\byour (?:last|previous|first|earlier) (?:message|answer)\b"),
+    replied=re.compile(
+        r"\b(?:did|have) you (?:just |already )?(?:say|said|tell|told|answer|answered|mention|mentioned)\b|\byou (?:just |already )?(?:said|told|mentioned|answered)\b|\byour (?:last|previous|first|earlier) (?:message|answer)\b"
+    ),
     own=re.compile(r"\b(?:my|mine|am i|i am|i'm|do i (?:live|work|like|have|own|come|study))\b"),
-    instruction=re.compile(r"\bhow (?:do|can|should|must|would|to)\b|\bcan i\b|\bwhere (?:do|can|should)\b|\bi (?:want|need|would like)\b"),
-    personal=frozenset("name age old birthday live lives job work favorite favourite wife husband son daughter dog cat email phone surname born".split()),
+    instruction=re.compile(
+        r"\bhow (?:do|can|should|must|would|to)\b|\bcan i\b|\bwhere (?:do|can|should)\b|\bi (?:want|need|would like)\b"
+    ),
+    personal=frozenset(
+        "name age old birthday live lives job work favorite favourite wife husband son daughter dog cat email phone surname born".split()
+    ),
+    defines=re.compile(r"^(?:what(?:'s|’s| is| are)\b|what .+ (?:is|are)$)"),
     introduces=re.compile(r"\b(?:I am|I'm|I’m|call me|this is) [A-ZÁÉÍÓÚÑ]\w+"),
     named="name",
     phrases=Phrases(

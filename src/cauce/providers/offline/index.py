@@ -10,14 +10,16 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from cauce.providers.offline.tongue import Stems, words
+from cauce.providers.offline.tongue import Stems, fold, words
 
 _WEIGHTS = "2.0, 5.0, 1.0"
 """BM25 weights of title, heading and body."""
 
 _MOST_HITS = 24
 _MOST_TERMS = 40
-_WEAK = 0.2
+_WEAK = 0.3
+_OPENING = 0.1
+_DEFINING = 1.5
 _SYNONYM = 0.75
 _UNKNOWN = 1.25
 """Weight of a word that no passage has, in terms of the rarest word that one has: a question about it is not for us."""
@@ -48,11 +50,12 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A passage that was found. `coverage` is the share of the question it speaks of, 0 to 1."""
+    """A passage that was found. `coverage` is the share of the question it speaks of, `closest` that of its best unit."""
 
     place: int
     score: float
     coverage: float
+    closest: float
 
 
 class Index:
@@ -62,8 +65,10 @@ class Index:
         self._stems = stems
         self._titles = [stems.content(passage.title) for passage in passages]
         self._headings = [frozenset(stems.content(passage.heading)) for passage in passages]
+        self._defining = [stems.tongue.defines.search(fold(passage.heading)) is not None for passage in passages]
         bodies = [[stems.content(unit) for unit in passage.units] for passage in passages]
         self._units = [tuple([frozenset(unit) for unit in units]) for units in bodies]
+        self._openings = [tuple([unit[0] if unit else "" for unit in units]) for units in bodies]
         self._known = [
             frozenset(title).union(heading, *units)
             for title, heading, units in zip(self._titles, self._headings, self._units, strict=True)
@@ -106,10 +111,9 @@ class Index:
                     found[stem] = Term(stem, synonyms, weight)
         return tuple(found.values())
 
-    def search(self, terms: Sequence[Term]) -> list[Match]:
-        """Passages that speak of `terms`, best first."""
-        total = sum([term.weight for term in terms])
-        if not total:
+    def search(self, terms: Sequence[Term], *, defining: bool = False) -> list[Match]:
+        """Passages that speak of `terms`, best first. `defining`: what something is, is asked."""
+        if not terms:
             return []
         forms = dict.fromkeys([form for term in terms for form in (term.stem, *term.synonyms)])
         query = " OR ".join([f'"{form}"' for form in forms])
@@ -119,8 +123,13 @@ class Index:
         ).fetchall()
         matches: list[Match] = []
         for place, relevance in rows:
-            coverage = sum([term.share(self._known[place]) for term in terms]) / total
-            matches.append(Match(place, relevance * coverage * coverage, coverage))
+            coverage = _share(terms, self._known[place])
+            # BM25 knows nothing of words that stand together: one sentence about all of the question beats five about parts.
+            closest = max(self.shares(place, terms), default=0.0)
+            about = (0.5 + closest) * (0.5 + self.headed(place, terms))
+            if defining and self._defining[place]:
+                about *= _DEFINING
+            matches.append(Match(place, relevance * coverage * coverage * about, coverage, closest))
         matches.sort(key=lambda match: (-match.score, match.place))
         return matches
 
@@ -129,8 +138,11 @@ class Index:
         return _share(terms, self._headings[place])
 
     def shares(self, place: int, terms: Sequence[Term]) -> list[float]:
-        """The share of `terms` that each unit of a passage speaks of."""
-        return [_share(terms, unit) for unit in self._units[place]]
+        """The share of `terms` that each unit of a passage speaks of, and a little more for one that begins with them."""
+        return [
+            _share(terms, unit) + (_OPENING if any([term.stem == opening for term in terms]) else 0.0)
+            for unit, opening in zip(self._units[place], self._openings[place], strict=True)
+        ]
 
     def close(self) -> None:
         """Free the database."""
@@ -143,7 +155,9 @@ class Index:
         return [part for part in word.split("_") if part]
 
     def _weight(self, stem: str, synonyms: tuple[str, ...]) -> float:
-        frequency = self._frequency.get(stem) or max([self._frequency.get(synonym, 0) for synonym in synonyms], default=0)
+        frequency = self._frequency.get(stem) or max(
+            [self._frequency.get(synonym, 0) for synonym in synonyms], default=0
+        )
         return self._rarity(frequency) if frequency else self._rarest * _UNKNOWN
 
     def _rarity(self, frequency: int) -> float:

@@ -14,14 +14,14 @@ SPANISH = Tongue(
         me te se le les lo nos mi mis tu tus su sus mio mia yo ella ellos ellas nosotros usted ustedes ya muy mas menos
         tan tambien solo cada todo toda todos todas otro otra otros otras mismo misma algun alguna algunos algunas algo nada
         puedo puede pueden puedes podria podrias debo debe deben tengo tiene tienen tienes hola favor porfavor ok vale asi
-        estoy estas sea sean""".split()
+        estoy estas sea sean hora horas mucho mucha muchos""".split()
     ),
     weak=frozenset(
         """hacer hago hace hacen hacerlo usar uso usa usan utilizar utilizo utiliza quiero quieres necesito necesita necesitas
         poner pongo pone dar doy da funciona funcionan funcionar significa significan explica explicar explicame describe dime
         decir dice saber sabes se existe existen posible ayuda ayudame ver veo mirar encontrar nuevo nueva anadir anado
         cambiar cambio cambia configurar configuro configura configuracion crear creo crea cauce guia ejemplo pasa pasar ocurre
-        sirve sirven manera forma cosa cosas pregunta respuesta informacion tipo exactamente defecto""".split()
+        sirve sirven manera forma cosa cosas pregunta respuesta informacion tipo exactamente defecto devolver devuelve soporta admite enviar envio envia permitir permito permite""".split()
     ),
     recall=frozenset(
         """decir dije dijiste dicho digo contar conte contaste contado mencionar mencione mencionaste preguntar pregunte preguntaste
@@ -34,6 +34,9 @@ SPANISH = Tongue(
         "apagar detener parar paro cerrar terminar finalizar",
         "instalar instalacion descargar",
         "puerto escuchar",
+        "desactivar desactivo deshabilitar deshabilito apagar",
+        "crear creo generar hacer nueva new",
+        "necesitar necesita requisito requisitos requerir",
         "cambiar modificar editar otro distinto",
         "clave claves llave token credencial contrasena key apikey",
         "cascada ruta cadena",
@@ -84,7 +87,9 @@ SPANISH = Tongue(
         "maquina ordenador equipo pc",
         "trama tramas frame frames evento",
     ),
-    greetings=frozenset("hola buenas buenos dias tardes noches que tal saludos hey cauce ayuda hi hello prueba".split()),
+    greetings=frozenset(
+        "hola buenas buenos dias tardes noches que tal saludos hey cauce ayuda hi hello prueba".split()
+    ),
     thanks=frozenset("gracias muchas mil genial perfecto vale ok adios hasta luego muy amable bien".split()),
     who=re.compile(
         r"\b(?:quien|que) eres\b|\beres (?:un |una )?(?:ia|humano|humana|bot|robot|real|chatgpt|gpt|claude|gemini|llm|persona|modelo|"
@@ -94,10 +99,17 @@ SPANISH = Tongue(
         r"\b(?:he dicho|dije|te conte|he contado|mencione|he mencionado|pregunte|he preguntado|recuerdas|te acuerdas|escribi|comente)\b"
         r"|\bme llam(?:o|aba)\b|\bmi (?:ultimo|ultima|anterior|primer|primera) (?:mensaje|pregunta)\b"
     ),
-    replied=re.compile(r"\b(?:dijiste|me has dicho|has respondido|respondiste|contestaste|me contaste|mencionaste)\b|\btu (?:ultima|anterior|primera) respuesta\b"),
+    replied=re.compile(
+        r"\b(?:dijiste|me has dicho|has respondido|respondiste|contestaste|me contaste|mencionaste)\b|\btu (?:ultima|anterior|primera) respuesta\b"
+    ),
     own=re.compile(r"\b(?:mi|mis|mio|mia|soy|estoy|vivo|trabajo|tengo)\b"),
-    instruction=re.compile(r"\bcomo (?:puedo|debo|se|configuro|cambio|anado|uso|pongo|hago|creo|conecto|instalo|arranco)\b|\b(?:puedo|quiero|necesito)\b|\bdonde (?:puedo|pongo|esta)\b"),
-    personal=frozenset("nombre llamo llamaba edad anos cumpleanos vivo trabajo favorito favorita mujer marido hijo hija perro gato correo telefono apellido".split()),
+    instruction=re.compile(
+        r"\bcomo (?:puedo|debo|se|configuro|cambio|anado|uso|pongo|hago|creo|conecto|instalo|arranco)\b|\b(?:puedo|quiero|necesito)\b|\bdonde (?:puedo|pongo|esta)\b"
+    ),
+    personal=frozenset(
+        "nombre llamo llamaba edad anos cumpleanos vivo trabajo favorito favorita mujer marido hijo hija perro gato correo telefono apellido".split()
+    ),
+    defines=re.compile(r"^que (?:es|son|significa)\b"),
     introduces=re.compile(r"\b(?:[Ss]oy|[Mm]e llamo|[Ll]lámame) [A-ZÁÉÍÓÚÑ]\w+"),
     named="nombre",
     phrases=Phrases(

@@ -9,7 +9,7 @@ import msgspec
 
 Language = Literal["en", "es"]
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\d+(?:\.\d+)+|\w+")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _COMBINING = re.compile("[\u0300-\u036f]")
 
@@ -53,6 +53,8 @@ class Tongue(msgspec.Struct, frozen=True):
     """Asks how the user may do something: an affair of the guide."""
     personal: frozenset[str]
     """Facts of a person: no guide knows them."""
+    defines: re.Pattern[str]
+    """Asks what something is, or heads a section that says so."""
     introduces: re.Pattern[str]
     """States the speaker's name."""
     named: str
@@ -73,7 +75,7 @@ def fold(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, folded. A name such as OPENAI_API_KEY is one word."""
+    """The words of `text`, folded. A name such as OPENAI_API_KEY is one word, so is 127.0.0.1."""
     return _WORD.findall(fold(text))
 
 

@@ -29,6 +29,8 @@ _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason"})
 _DELTA_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content", "reasoning"})
 
+_NONE: list[Any] = []
+
 _decoder = msgspec.json.Decoder()
 
 
@@ -50,7 +52,10 @@ class ChatDecoder:
         self._reasons: dict[int, FinishReason] = {}
         self._calls: dict[tuple[int, int], _OpenCall] = {}
         self._usage: Usage | None = None
-        self._pending: dict[str, Any] = {}
+        self._pending: Extra | None = None
+        """Unknown fields of chunks that no delta has carried yet."""
+        self._shared: Extra | None = None
+        """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
         self._last: dict[str, Any] = {}
         self._done = False
 
@@ -83,7 +88,7 @@ class ChatDecoder:
         """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
         deltas: list[Delta] = []
         value = self._object(body)
-        for choice in self._choices(value):
+        for choice in self._list(value.get("choices") or _NONE):
             if choice.get("finish_reason") is None:
                 choice["finish_reason"] = "tool_calls" if _member(choice, "message").get("tool_calls") else "stop"
         self._chunk(value, deltas)
@@ -115,16 +120,18 @@ class ChatDecoder:
         return cast(dict[str, Any], value)
 
     def _chunk(self, chunk: dict[str, Any], deltas: list[Delta]) -> None:
-        if (error := parse_error(chunk.get("error"))) is not None:
+        if "error" in chunk and (error := parse_error(chunk["error"])) is not None:
             raise to_failure(error, provider=self._provider)
         usage = chunk.get("usage")
         if usage is not None or "x_groq" in chunk:
             self._read_usage(usage or _member(chunk, "x_groq").get("usage"))
         if not chunk.keys() <= _CHUNK_FIELDS:
-            for name, value in chunk.items():
-                if name not in _CHUNK_FIELDS and value is not None:
-                    self._pending[name] = value
-        for choice in self._choices(chunk):
+            unknown = _unknown(chunk, _CHUNK_FIELDS)
+            if self._shared is None or self._shared.data["chunk"] != unknown:
+                self._shared = Extra(WIRE, {"chunk": unknown})
+            if unknown:
+                self._pending = self._shared
+        for choice in self._list(chunk.get("choices") or _NONE):
             self._choice(choice, deltas)
 
     def _choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
@@ -132,14 +139,16 @@ class ChatDecoder:
         delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
         if type(delta) is not dict or type(index) is not int:
             raise self._broken("sent a choice of an unknown shape")
-        extra = self._extra(choice, delta) if self._pending or not _plain(choice, delta) else None
+        extra, self._pending = self._pending, None
+        if not (choice.keys() <= _CHOICE_FIELDS and delta.keys() <= _DELTA_FIELDS):
+            extra = _with_levels(extra, choice, delta)
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning and isinstance(reasoning, str):
             deltas.append(Reasoning(reasoning, None, index, extra))
             extra = None
         content = delta.get("content")
         if content:
-            if isinstance(content, str):
+            if type(content) is str:
                 deltas.append(Text(content, index, extra))
             else:
                 self._parts(content, index, extra, deltas)
@@ -150,7 +159,7 @@ class ChatDecoder:
                 extra = None
         if extra is not None:
             if extra.data.keys() == {"chunk"}:
-                self._pending = extra.data["chunk"]
+                self._pending = extra
             else:
                 deltas.append(Text("", index, extra))
         reason = choice.get("finish_reason")
@@ -204,8 +213,8 @@ class ChatDecoder:
     def _finish(self) -> Finish:
         reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])
         data: dict[str, Any] = {}
-        if self._pending:
-            data["chunk"] = self._pending
+        if self._pending is not None:
+            data.update(self._pending.data)
         if self._last:
             data["choice"] = self._last
         return Finish(
@@ -219,30 +228,31 @@ class ChatDecoder:
         if isinstance(usage, dict):
             self._usage = parse_usage(cast(dict[str, Any], usage))
 
-    def _extra(self, choice: dict[str, Any], delta: dict[str, Any]) -> Extra | None:
-        data: dict[str, Any] = {}
-        if self._pending:
-            data["chunk"], self._pending = self._pending, {}
-        for level, raw, known in (("choice", choice, _CHOICE_FIELDS), ("delta", delta, _DELTA_FIELDS)):
-            unknown = {name: value for name, value in raw.items() if name not in known and value is not None}
-            if unknown:
-                data[level] = unknown
-        return Extra(WIRE, data) if data else None
-
-    def _choices(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
-        return self._list(chunk.get("choices") or ())
-
     def _list(self, value: Any) -> list[dict[str, Any]]:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, dict) for item in cast(list[Any], value)):
-            raise self._broken("sent a list of an unknown shape")
+        if type(value) is not list:
+            raise self._broken("sent an object or a value where a list belongs")
+        for item in cast(list[Any], value):
+            if type(item) is not dict:
+                raise self._broken("sent a list of an unknown shape")
         return cast(list[dict[str, Any]], value)
 
     def _broken(self, what: str) -> ProviderFailure:
         return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
 
 
-def _plain(choice: dict[str, Any], delta: dict[str, Any]) -> bool:
-    return choice.keys() <= _CHOICE_FIELDS and delta.keys() <= _DELTA_FIELDS
+def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if name not in known and value is not None}
+
+
+def _with_levels(extra: Extra | None, choice: dict[str, Any], delta: dict[str, Any]) -> Extra | None:
+    """`extra` and the unknown fields of a choice and its delta; None if there are none at all."""
+    data = {} if extra is None else dict(extra.data)
+    for level, unknown in (("choice", _unknown(choice, _CHOICE_FIELDS)), ("delta", _unknown(delta, _DELTA_FIELDS))):
+        if unknown:
+            data[level] = unknown
+    if extra is not None and len(data) == 1:
+        return extra
+    return Extra(WIRE, data) if data else None
 
 
 def _member(value: dict[str, Any], name: str) -> dict[str, Any]:

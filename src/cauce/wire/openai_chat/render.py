@@ -26,6 +26,7 @@ from cauce.wire.openai_chat.messages import WIRE
 
 _encode = msgspec.json.Encoder().encode
 _DONE = b"data: [DONE]\n\n"
+_AFTER_TEXT = b'},"finish_reason":null}]}\n\n'
 
 _REASONS: dict[FinishReason, str] = {
     "stop": "stop",
@@ -46,9 +47,9 @@ class ChatProjector:
 
     def __init__(self, id: str, model: str, created: int, *, include_usage: bool = False) -> None:
         self._head: dict[str, Any] = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
-        head = _encode(self._head)[:-1]
-        self._before_text = b"data: " + head + b',"choices":[{"index":0,"delta":{"content":'
-        self._after_text = b'},"finish_reason":null}]}\n\n'
+        self._before_text = self._before({})
+        self._shared: Extra | None = None
+        self._before_shared = b""
         self._include_usage = include_usage
         self._roles: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
@@ -60,12 +61,29 @@ class ChatProjector:
             if delta.choice not in self._roles and not isinstance(delta, Finish | Attempt):
                 self._roles.add(delta.choice)
                 out.append(self._chunk(delta.choice, {"role": "assistant", "content": ""}))
-            if type(delta) is Text and delta.extra is None and not delta.choice:
-                # The line most streams consist of.
-                out.append(self._before_text + _encode(delta.text) + self._after_text)
-            else:
-                self._render(delta, out)
+            if type(delta) is Text and not delta.choice:
+                # The line most streams consist of: only the text differs from one to the next.
+                extra = delta.extra
+                if extra is None:
+                    out.append(self._before_text + _encode(delta.text) + _AFTER_TEXT)
+                    continue
+                if extra is self._shared or self._share(extra):
+                    out.append(self._before_shared + _encode(delta.text) + _AFTER_TEXT)
+                    continue
+            self._render(delta, out)
         return b"".join(out)
+
+    def _before(self, fields: dict[str, Any]) -> bytes:
+        """A chunk of text up to its text."""
+        return b"data: " + _encode({**fields, **self._head})[:-1] + b',"choices":[{"index":0,"delta":{"content":'
+
+    def _share(self, extra: Extra) -> bool:
+        """Whether chunks with `extra` differ in their text only; prepares them if so."""
+        if extra.wire != WIRE or extra.data.keys() != {"chunk"}:
+            return False
+        self._shared = extra
+        self._before_shared = self._before(extra.data["chunk"])
+        return True
 
     def _render(self, delta: Delta, out: list[bytes]) -> None:
         match delta:

@@ -1,0 +1,147 @@
+"""Explain the configuration in plain sentences, and try each provider by asking for its models.
+
+Exit code: 0 when all is well, 1 when a provider does not answer, 2 when a mistake would keep `cauce serve` from starting.
+Warnings do not count. Keys are never shown.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+
+import msgspec
+
+from cauce.cli.diagnosis import Checked, Diagnosis, diagnose
+from cauce.cli.main import MISUSE, configuration_argument
+from cauce.cli.session import configured
+from cauce.cli.terminal import INTERRUPTED, harmless, line
+from cauce.cli.words import say
+from cauce.ports.provider import Timeouts
+
+PROVIDER_FAILS = 1
+
+
+def configure(command: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    configuration_argument(command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look and tell."""
+    config = configured(arguments)
+    try:
+        found = asyncio.run(diagnose(config))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        for sentence in _told(found):
+            print(sentence)
+    return MISUSE if found.mistakes else PROVIDER_FAILS if found.failed else 0
+
+
+def _told(found: Diagnosis) -> Iterator[str]:
+    for title, sentences in (
+        (say("Configuration"), _configuration(found)),
+        (say("Server"), _server(found)),
+        (say("Providers"), _providers(found)),
+        (say("Models"), _models(found)),
+        (say("Timeouts"), [_timeouts(found.timeouts), _message_timeout(found)]),
+    ):
+        yield title
+        yield from [f"  {harmless(sentence)}" for sentence in sentences]
+        yield ""
+    yield from [f"! {line(warning)}" for warning in found.warnings]
+    yield from [f"✗ {line(mistake)}" for mistake in found.mistakes]
+    yield _verdict(found)
+
+
+def _configuration(found: Diagnosis) -> Iterator[str]:
+    if found.sources:
+        yield say("read from {sources}", sources=", ".join(found.sources))
+    else:
+        yield say("no file and no variables: the defaults hold (`cauce config init` writes a file)")
+    yield from found.notes
+
+
+def _server(found: Diagnosis) -> Iterator[str]:
+    server = found.server
+    where = {"host": server.host, "port": server.port}
+    if server.loopback:
+        yield say("`cauce serve` listens on {host}:{port}, which only this machine reaches", **where)
+    else:
+        yield say("`cauce serve` listens on {host}:{port}, which other machines may reach", **where)
+    match server.port_state.state:
+        case "free":
+            yield say("the port is free")
+        case "cauce":
+            yield say("a Cauce is running there now")
+        case "taken":
+            yield say("the port is taken by another program: stop that one, or choose another [server] port")
+        case "refused":
+            yield say("that address is not to be had: {reason}", reason=server.port_state.reason)
+    if server.keys:
+        yield say("API keys: {names}", names=", ".join(server.keys))
+    else:
+        yield say("no API keys: any key or none is accepted")
+    if not server.data_dir_problem:
+        yield say("the data folder {folder} can be written", folder=server.data_dir)
+
+
+def _providers(found: Diagnosis) -> Iterator[str]:
+    if not found.providers:
+        yield say("none configured: set OPENAI_API_KEY, or see `cauce config init`")
+    for checked in found.providers:
+        yield from _provider(checked, found.timeouts)
+    if not found.discovery:
+        yield say("servers on this machine are not looked for ([discovery] enabled = false)")
+    elif not found.local:
+        yield say("no model server was found on this machine")
+    for server in found.local:
+        yield say("{name}: found on this machine, {models} models", name=server.name, models=server.models)
+    yield say("offline: always there, answers from Cauce's own documentation")
+
+
+def _provider(checked: Checked, common: Timeouts) -> Iterator[str]:
+    key = say("a key is set") if checked.key_set else say("no key is set")
+    seconds = f"{checked.seconds:.2f}"
+    if checked.models is None:
+        yield f"✗ {checked.name}: {checked.base_url}, {key}"
+        yield f"    {line(checked.error)} ({seconds} s)"
+        if checked.advice:
+            yield f"    → {checked.advice}"
+    else:
+        answered = say("lists {models} models in {seconds} s", models=checked.models, seconds=seconds)
+        yield f"✓ {checked.name}: {checked.base_url}, {key}, {answered}"
+    if checked.timeouts != common:
+        yield f"    {_timeouts(checked.timeouts)}"
+
+
+def _models(found: Diagnosis) -> Iterator[str]:
+    if found.auto:
+        yield say("auto asks, in this order: {models}", models=" > ".join(found.auto))
+    for name, candidates in found.routes.items():
+        yield say("{name} asks, in this order: {models}", name=name, models=" > ".join(candidates))
+    for alias, target in found.aliases.items():
+        yield say("{alias} stands for {model}", alias=alias, model=target)
+    yield say("a request that names no model goes to {model}", model=found.default)
+
+
+def _timeouts(timeouts: Timeouts) -> str:
+    return say(
+        "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all",
+        **msgspec.structs.asdict(timeouts),
+    )
+
+
+def _message_timeout(found: Diagnosis) -> str:
+    return say("{seconds:g} s for a plain answer of /llm/message", seconds=found.message_timeout)
+
+
+def _verdict(found: Diagnosis) -> str:
+    if found.mistakes:
+        return say("`cauce serve` would refuse to start")
+    if found.failed:
+        return say("not every provider answers: {names}", names=", ".join(found.failed))
+    return say("all is well")

@@ -1,0 +1,221 @@
+"""Looking at a configuration from all sides: what it says, what it lacks, and whether its providers answer."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from cauce.bootstrap import Runtime
+from cauce.cli import ground
+from cauce.cli.advice import advice
+from cauce.cli.masking import masked_address
+from cauce.cli.session import PATIENT, offered, session, upstreams
+from cauce.cli.words import say
+from cauce.config import Config, ProviderSettings
+from cauce.domain.errors import CauceError, ModelNotFound
+from cauce.domain.request import Request
+from cauce.engine.router import AUTO, Source
+from cauce.ports.provider import Timeouts
+
+Models = dict[str, frozenset[str]]
+"""The models of each provider that told them."""
+
+
+class Ground(msgspec.Struct, frozen=True):
+    """Where `serve` would stand. `open_door`: it would refuse to. `data_dir_problem` is empty where there is none."""
+
+    host: str
+    port: int
+    port_state: ground.Port
+    loopback: bool
+    open_door: bool
+    keys: tuple[str, ...]
+    data_dir: str
+    data_dir_problem: str
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A configured provider and how it answered. `models` is None where it did not; `seconds` is what that took."""
+
+    name: str
+    base_url: str
+    key_set: bool
+    default_model: str | None
+    tier: int
+    timeouts: Timeouts
+    seconds: float
+    models: int | None
+    error: str = ""
+    advice: str = ""
+
+
+class LocalServer(msgspec.Struct, frozen=True):
+    """A server found on this machine."""
+
+    name: str
+    models: int
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """Everything found. `mistakes` keep `serve` from starting, `warnings` are for people to judge."""
+
+    sources: tuple[str, ...]
+    notes: tuple[str, ...]
+    server: Ground
+    providers: tuple[Checked, ...]
+    discovery: bool
+    local: tuple[LocalServer, ...]
+    default: str
+    auto: tuple[str, ...]
+    routes: dict[str, tuple[str, ...]]
+    aliases: dict[str, str]
+    timeouts: Timeouts
+    message_timeout: float
+    warnings: tuple[str, ...]
+    mistakes: tuple[str, ...]
+
+    @property
+    def failed(self) -> list[str]:
+        """Providers that did not answer."""
+        return [checked.name for checked in self.providers if checked.models is None]
+
+
+async def diagnose(config: Config) -> Diagnosis:
+    """Look at `config`, asking each of its providers for its models."""
+    stand = _ground(config)
+    async with session(config, PATIENT) as running:
+        sources = upstreams(running)
+        answers = await asyncio.gather(*[_ask(running, config, source) for source in sources])
+        models = {checked.name: ids for checked, ids in answers if ids is not None}
+        router = running.router
+        return Diagnosis(
+            config.sources,
+            config.notes,
+            stand,
+            tuple([checked for checked, _ in answers]),
+            config.discovery.enabled,
+            tuple([LocalServer(known.provider.name, len(known.models)) for known in router.sources if known.local]),
+            router.default,
+            _asked(running, AUTO),
+            {name: model.candidates for name, model in config.models.items()},
+            config.aliases,
+            config.timeouts_of(),
+            config.timeouts.message,
+            tuple(_warnings(config, running, models)),
+            tuple(_mistakes(stand)),
+        )
+
+
+def _ground(config: Config) -> Ground:
+    server = config.server
+    return Ground(
+        server.host,
+        server.port,
+        ground.port(server),
+        ground.is_loopback(server.host),
+        ground.open_door(config),
+        tuple([key.name for key in config.auth.keys]),
+        str(config.data_dir),
+        ground.folder_problem(config.data_dir),
+    )
+
+
+async def _ask(running: Runtime, config: Config, source: Source) -> tuple[Checked, frozenset[str] | None]:
+    name = source.provider.name
+    settings = config.providers[name]
+    clock = running.services.clock
+    began = clock.monotonic()
+    models = await offered(source)
+    seconds = clock.monotonic() - began
+    if isinstance(models, CauceError):
+        return _checked(source, settings, seconds, models), None
+    running.router.add(msgspec.structs.replace(source, models=models))
+    return _checked(source, settings, seconds, len(models)), frozenset([info.id for info in models])
+
+
+def _checked(source: Source, settings: ProviderSettings, seconds: float, found: int | CauceError) -> Checked:
+    name = source.provider.name
+    failed = found if isinstance(found, CauceError) else None
+    return Checked(
+        name,
+        masked_address(settings.base_url),
+        settings.api_key != "",
+        settings.default_model,
+        settings.tier,
+        source.timeouts,
+        round(seconds, 3),
+        found if isinstance(found, int) else None,
+        failed.message if failed is not None else "",
+        advice(name, settings, failed) if failed is not None else "",
+    )
+
+
+def _asked(running: Runtime, name: str) -> tuple[str, ...]:
+    try:
+        return tuple([candidate.name for candidate in running.router.candidates(Request(name, ()))])
+    except ModelNotFound:
+        return ()
+
+
+def _warnings(config: Config, running: Runtime, models: Models) -> list[str]:
+    warnings: list[str] = []
+    for name, settings in config.providers.items():
+        default = settings.default_model
+        if default is not None and not _offers(models, name, default):
+            warnings.append(say("{name} does not list its default_model {model}", name=name, model=default))
+        if default is None and settings.kind != "offline":
+            warnings.append(
+                say("{name} has no default_model, so auto does not ask it and its name alone is no model", name=name)
+            )
+    for route, model in config.models.items():
+        for candidate in model.candidates:
+            provider, slash, wanted = candidate.partition("/")
+            if slash and not _offers(models, provider, wanted):
+                warnings.append(
+                    say("route {route}: {name} does not list {model}", route=route, name=provider, model=wanted)
+                )
+            elif not _asked(running, candidate):
+                warnings.append(say("route {route}: {model} is not there now", route=route, model=candidate))
+    for alias, target in config.aliases.items():
+        if not _asked(running, alias):
+            warnings.append(say("alias {alias}: {model} is not there now", alias=alias, model=target))
+    if not _asked(running, running.router.default):
+        warnings.append(say("the default model {model} is not there now", model=running.router.default))
+    return warnings
+
+
+def _offers(models: Models, provider: str, model: str) -> bool:
+    """Whether `provider` lists `model`; in doubt it does. Lists are written with `models/` before (Gemini) or `:latest` after
+    (Ollama) what may be asked for."""
+    listed = models.get(provider)
+    return listed is None or any(name in listed for name in (model, f"models/{model}", f"{model}:latest"))
+
+
+def _mistakes(stand: Ground) -> Sequence[str]:
+    mistakes: list[str] = []
+    if stand.open_door:
+        mistakes.append(
+            say(
+                "listening on {host} without API keys would let anyone use your models: make a key with "
+                "`cauce keys new NAME`, or pass --insecure",
+                host=stand.host,
+            )
+        )
+    if stand.port_state.state == "refused":
+        mistakes.append(
+            say(
+                "cannot listen on {host}:{port}: {reason}",
+                host=stand.host,
+                port=stand.port,
+                reason=stand.port_state.reason,
+            )
+        )
+    if stand.data_dir_problem:
+        mistakes.append(
+            say(
+                "the data folder {folder} cannot be used: {reason}: set another [server] data_dir",
+                folder=stand.data_dir,
+                reason=stand.data_dir_problem,
+            )
+        )
+    return mistakes

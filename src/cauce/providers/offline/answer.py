@@ -1,0 +1,140 @@
+"""From a conversation to the pieces of its answer: what is quoted, with citations, and the words around it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cauce.domain.message import Message
+from cauce.providers.offline.conversation import Statement, recall
+from cauce.providers.offline.index import Index, Passage, Term
+from cauce.providers.offline.pages import Page, Section, Unit, sections
+from cauce.providers.offline.question import TONGUES, Question, question
+from cauce.providers.offline.quotation import Quotation, quotations
+from cauce.providers.offline.tongue import Language, Stems, Tongue, fold, words
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """The pages of one language, ready to be searched."""
+
+    stems: Stems
+    sections: tuple[Section, ...]
+    index: Index
+
+
+class Library:
+    """All pages. Building it takes a few hundred milliseconds, an answer a few."""
+
+    def __init__(self, pages: Sequence[Page]) -> None:
+        self._shelves: dict[Language, Shelf] = {
+            language: _shelf(tongue, [page for page in pages if page.language == language])
+            for language, tongue in TONGUES.items()
+        }
+
+    def answer(self, messages: Sequence[Message]) -> list[str]:
+        """The answer to what `messages` end with, in pieces that joined are its text."""
+        asked = question(messages)
+        phrases = asked.tongue.phrases
+        if asked.greets:
+            return [phrases.introduction]
+        if asked.thanks:
+            return [phrases.welcome]
+        shelf = self._shelves[asked.tongue.language]
+        terms = _terms(asked, shelf)
+        folded = fold(asked.text)
+        remembers = asked.tongue.remembers.search(folded) is not None
+        private = remembers or _is_personal(asked.tongue, folded)
+        if asked.tongue.replied.search(folded) and (
+            statement := recall(asked, messages, terms, shelf.stems, "assistant")
+        ):
+            return _retold(asked.tongue, phrases.answered, statement)
+        if (private or asked.material) and (terms or remembers):
+            if statement := recall(asked, messages, terms, shelf.stems, "user"):
+                return _retold(asked.tongue, phrases.told, statement)
+        if not private:
+            if found := quotations(
+                shelf.sections, shelf.index, terms, defining=asked.tongue.defines.search(folded) is not None
+            ):
+                return _quoted(asked.tongue, found)
+            if terms and (statement := recall(asked, messages, terms, shelf.stems, "user")):
+                return _retold(asked.tongue, phrases.told, statement)
+        return [f"{phrases.unknown[0]} ", *[f"{sentence} " for sentence in phrases.unknown[1:-1]], phrases.unknown[-1]]
+
+    def close(self) -> None:
+        """Free the indexes."""
+        for shelf in self._shelves.values():
+            shelf.index.close()
+
+
+def _shelf(tongue: Tongue, pages: Sequence[Page]) -> Shelf:
+    stems = Stems(tongue)
+    found = tuple([section for page in pages for section in sections(page)])
+    passages = [
+        Passage(section.title, section.heading, tuple([_searched(unit) for unit in section.units])) for section in found
+    ]
+    return Shelf(stems, found, Index(stems, passages))
+
+
+def _searched(unit: Unit) -> str:
+    """What of a unit is found: not the language its block is written in."""
+    return unit.text.partition("\n")[2] if unit.kind == "code" else unit.text
+
+
+def _terms(asked: Question, shelf: Shelf) -> tuple[Term, ...]:
+    """What is asked for. A question that names nothing itself goes on with what the one before named."""
+    terms = shelf.index.terms(asked.text)
+    weak = asked.tongue.weak
+    if asked.before and all([word in weak or word in asked.tongue.stop for word in words(asked.text)]):
+        return shelf.index.terms(f"{asked.before[-1]} {asked.text}")
+    return terms
+
+
+def _is_personal(tongue: Tongue, folded: str) -> bool:
+    """Whether a fact of the user is asked for, which no page can know."""
+    if tongue.own.search(folded) is None or tongue.instruction.search(folded) is not None:
+        return False
+    return not tongue.personal.isdisjoint(words(folded))
+
+
+def _retold(tongue: Tongue, frame: str, statement: Statement) -> list[str]:
+    phrases = tongue.phrases
+    source = phrases.conversation.format(statement.message)
+    return [f"{frame.format(statement.text)} [1]", f"\n\n{phrases.sources}\n[1] {source}"]
+
+
+def _quoted(tongue: Tongue, found: Sequence[Quotation]) -> list[str]:
+    pieces: list[str] = []
+    for number, quotation in enumerate(found, 1):
+        pieces.extend(_laid_out(quotation.units, number, opening=not pieces))
+    sources = [f"[{number}] {_source(quotation.section)}" for number, quotation in enumerate(found, 1)]
+    pieces.append("\n\n" + "\n".join([tongue.phrases.sources, *sources]))
+    return pieces
+
+
+def _laid_out(units: Sequence[Unit], number: int, *, opening: bool) -> list[str]:
+    """`units` as Markdown, the last sentence or item followed by the citation."""
+    cited = max([place for place, unit in enumerate(units) if unit.kind in ("sentence", "item")], default=None)
+    pieces: list[str] = []
+    before: Unit | None = None
+    for place, unit in enumerate(units):
+        text = unit.text
+        if unit.kind == "row" and (before is None or before.head != unit.head):
+            text = f"{unit.head}\n{text}"
+        if place == cited:
+            text = f"{text} [{number}]"
+        pieces.append(_gap(before, unit, opening=opening) + text)
+        before = unit
+    if cited is None:
+        pieces.append(f"\n\n[{number}]")
+    return pieces
+
+
+def _gap(before: Unit | None, unit: Unit, *, opening: bool) -> str:
+    if before is None:
+        return "" if opening else "\n\n"
+    if before.kind == unit.kind:
+        return {"sentence": " ", "code": "\n\n"}.get(unit.kind, "\n")
+    return "\n\n"
+
+
+def _source(section: Section) -> str:
+    return section.title if section.title == section.heading else f"{section.title} — {section.heading}"
