@@ -17,7 +17,9 @@ from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.discovery import Discovery, Found
-from cauce.providers.offline import OfflineProvider, packaged_pages
+from cauce.providers.discovery import Settings as DiscoverySettings
+from cauce.providers.offline.pages import packaged_pages
+from cauce.providers.offline.provider import OfflineProvider
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.transport import AiohttpTransport
@@ -45,8 +47,11 @@ class Runtime(msgspec.Struct, frozen=True):
     first_scan: asyncio.Event
 
 
-def runtime(config: Config) -> Runtime:
-    """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it."""
+def runtime(config: Config, port: int | None = None) -> Runtime:
+    """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it.
+
+    `port` is the one really listened on, where that is not the configured one: discovery leaves it alone.
+    """
     clock = SystemClock()
     ledger = InprocLedger()
     metrics = PrometheusMetrics()
@@ -60,7 +65,7 @@ def runtime(config: Config) -> Runtime:
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
     streams = Streams(log, turn, clock)
-    background = _Background(config, router, streams, clock)
+    background = _Background(config, router, streams, clock, port or config.server.port)
     services = Services(
         settings=config.server,
         stream_settings=config.streams,
@@ -110,8 +115,9 @@ def _router(config: Config) -> Router:
 class _Background:
     """Work that goes on while the server runs: finding local servers and models, forgetting old streams."""
 
-    def __init__(self, config: Config, router: Router, streams: Streams, clock: SystemClock) -> None:
+    def __init__(self, config: Config, router: Router, streams: Streams, clock: SystemClock, port: int) -> None:
         self._config = config
+        self._own = ((config.server.host, port), ("127.0.0.1", port), ("::1", port))
         self._router = router
         self._streams = streams
         self._clock = clock
@@ -137,18 +143,25 @@ class _Background:
         await self._transport.aclose()
 
     async def _discover(self) -> None:
-        discovery = Discovery(self._transport, discovery_settings(self._config))
+        config = self._config
+        variables = {
+            "OLLAMA_HOST": config.environment.ollama_host,
+            "FOUNDRY_LOCAL_ENDPOINT": config.environment.foundry_endpoint,
+        }
+        settings = DiscoverySettings(variables, config.discovery.ports, self._own)
+        discovery = Discovery(self._transport, settings)
 
         def changed(found: tuple[Found, ...], gone: tuple[str, ...]) -> None:
-            for name in gone:
+            # A provider that is configured under the same name is the one people mean.
+            for name in [name for name in gone if name not in config.providers]:
                 logger.info("the local server %s is gone", name)
                 self._router.remove(name)
-            for server in found:
+            for server in [server for server in found if server.name not in config.providers]:
                 logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
                 self._router.add(self._local(server))
             self.first_scan.set()
 
-        await discovery.watch(self._config.discovery.interval, changed, self._clock)
+        await discovery.watch(config.discovery.interval, changed, self._clock)
 
     def _local(self, server: Found) -> Source:
         settings = ProviderSettings("openai", server.base_url)

@@ -24,6 +24,9 @@ _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
+
+
 class ConfigError(Exception):
     """A mistake in the configuration, told in one sentence."""
 
@@ -71,10 +74,11 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DiscoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether local servers are looked for, and how often (seconds)."""
+    """Whether local servers are looked for, and how often (seconds). `ports` says where, per kind, in place of the usual ones."""
 
     enabled: bool = True
     interval: Period = 30.0
+    ports: dict[DiscoverableKind, tuple[int, ...]] = {}
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

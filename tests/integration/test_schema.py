@@ -33,7 +33,11 @@ async def test_generated_requests_never_meet_a_server_error(upstream: Upstream, 
             "--no-color",
         ]
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}
+            *command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
+            env={**os.environ, "HOME": str(tmp_path)},
         )
         output, _ = await asyncio.wait_for(process.communicate(), 240)
     assert process.returncode == 0, output.decode()[-6000:]

@@ -2,12 +2,12 @@
 
 from urllib.parse import urlsplit, urlunsplit
 
-SECRET = "***"
+STARS = "***"
 
 
 def masked(secret: str) -> str:
     """Stars for a secret, nothing for none."""
-    return SECRET if secret else ""
+    return STARS if secret else ""
 
 
 def masked_address(url: str) -> str:
@@ -17,5 +17,5 @@ def masked_address(url: str) -> str:
     except ValueError:
         return url
     userinfo, at, host = parts.netloc.rpartition("@")
-    netloc = f"{SECRET}@{host}" if at and userinfo else parts.netloc
-    return urlunsplit((parts.scheme, netloc, parts.path, SECRET if parts.query else "", ""))
+    netloc = f"{STARS}@{host}" if at and userinfo else parts.netloc
+    return urlunsplit((parts.scheme, netloc, parts.path, STARS if parts.query else "", ""))

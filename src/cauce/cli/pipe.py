@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from cauce.cli.conversation import Reply
 from cauce.cli.terminal import complain, harmless, note, readable
@@ -46,7 +46,7 @@ class Pipe:
         complain(text)
 
     @contextlib.contextmanager
-    def answering(self, reply: Reply) -> Iterator[Callable[[Sequence[Delta]], None]]:
+    def answering(self, reply: Reply) -> Generator[Callable[[Sequence[Delta]], None]]:
         def came(batch: Sequence[Delta]) -> None:
             text = "".join([delta.text for delta in batch if isinstance(delta, Text)])
             print(self._cleaned(text), end="", flush=True)

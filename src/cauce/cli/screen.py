@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -61,7 +61,7 @@ class Screen:
         self._console.print(Text(line(text), style="red"))
 
     @contextlib.contextmanager
-    def answering(self, reply: Reply) -> Iterator[Callable[[Sequence[Delta]], None]]:
+    def answering(self, reply: Reply) -> Generator[Callable[[Sequence[Delta]], None]]:
         self._console.print()
         try:
             with Live(

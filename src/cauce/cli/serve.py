@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_port_taken(config, error), file=sys.stderr)
         return PORT_TAKEN
     lock = _lock(config)
-    built = runtime(config)
+    built = runtime(config, sockets[0].getsockname()[1])
 
     async def ready() -> None:
         await built.first_scan.wait()

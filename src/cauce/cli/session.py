@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -121,7 +122,7 @@ def provenance(running: Runtime, attempts: Sequence[Attempt]) -> str:
     last = attempts[-1]
     reasons = [
         say("{model} failed: {reason}", model=attempt_name(asked), reason=follower.reason)
-        for asked, follower in zip(attempts, attempts[1:], strict=False)
+        for asked, follower in pairwise(attempts)
         if follower.reason is not None
     ]
     if last.level != "offline":

@@ -189,8 +189,8 @@ def _payloads(reply: Reply, request: dict[str, Any]) -> list[bytes]:
             "function": {"name": name, "arguments": ""},
         }
         deltas.append({"tool_calls": [opening]})
-        for piece in (arguments[:half], arguments[half:]):
-            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        pieces = (arguments[:half], arguments[half:])
+        deltas += [{"tool_calls": [{"index": index, "function": {"arguments": piece}}]} for piece in pieces]
     if deltas:
         deltas[0] = {"role": "assistant", **deltas[0]}
     chunks = [_chunk(request, {"index": 0, "delta": delta, "finish_reason": None}) for delta in deltas]

@@ -40,12 +40,16 @@ def addresses(endpoint: str, default_port: int) -> tuple[Address, ...]:
     bare = _ip(text.strip("[]"))
     if bare is not None:
         return tuple([Address(host, default_port) for host in _hosts(str(bare))])
-    parts = urlsplit(text if "://" in text else f"//{text}")
-    scheme = parts.scheme or "http"
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        scheme, host, port = parts.scheme or "http", parts.hostname or "", parts.port
+    except ValueError as error:
+        # Not the parser's own words: they repeat the text, which may hold a password.
+        raise ValueError("it is neither a URL nor host:port") from error
     if scheme not in _SCHEME_PORTS:
         raise ValueError(f"{scheme}:// is not HTTP")
-    port = parts.port or (_SCHEME_PORTS[scheme] if parts.scheme else default_port)
-    return tuple([Address(host, port, scheme) for host in _hosts(parts.hostname or "")])
+    port = port or (_SCHEME_PORTS[scheme] if parts.scheme else default_port)
+    return tuple([Address(host, port, scheme) for host in _hosts(host)])
 
 
 def is_own(address: Address, own: Sequence[tuple[str, int]]) -> bool:

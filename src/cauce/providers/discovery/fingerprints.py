@@ -37,13 +37,13 @@ def _tokens(*values: int | None) -> int | None:
     return next((value for value in values if value is not None and value > 0), None)
 
 
-Id = Annotated[str, msgspec.Meta(min_length=1)]
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Model(msgspec.Struct):
     """An entry of an OpenAI-shaped list. The three lengths are what vLLM and SGLang, LocalAI and others, and we add to it."""
 
-    id: Id
+    id: _Id
     max_model_len: int | None = None
     context_length: int | None = None
     context_window: int | None = None
@@ -70,7 +70,7 @@ class _VllmList(msgspec.Struct):
         return tuple([model.info(loaded=True) for model in self.data])
 
 
-class _LlamaCppStatus(msgspec.Struct):
+class _LlamaCppStatus(msgspec.Struct, frozen=True):
     value: str
 
 
@@ -101,21 +101,21 @@ class _OllamaVersion(msgspec.Struct):
 
 
 class _OllamaModel(msgspec.Struct):
-    name: Id
+    name: _Id
     context_length: int | None = None
 
 
 class _OllamaList(msgspec.Struct):
-    models: list[_OllamaModel]
+    models: list[_OllamaModel] | None  # null: what Go makes of an empty list
 
     def infos(self) -> Models:
-        return tuple([ModelInfo(model.name) for model in self.models])
+        return tuple([ModelInfo(model.name) for model in self.models or []])
 
     def loaded(self) -> Loaded:
-        return {model.name: _tokens(model.context_length) for model in self.models}
+        return {model.name: _tokens(model.context_length) for model in self.models or []}
 
 
-class _InstanceConfig(msgspec.Struct):
+class _InstanceConfig(msgspec.Struct, frozen=True):
     context_length: int | None = None
 
 
@@ -126,7 +126,7 @@ class _Instance(msgspec.Struct):
 class _LMStudioModel(msgspec.Struct):
     """https://lmstudio.ai/docs/developer/rest, `GET /api/v1/models` (0.4)."""
 
-    key: Id
+    key: _Id
     loaded_instances: list[_Instance] = []
     max_context_length: int | None = None
 
@@ -149,7 +149,7 @@ class _LMStudioList(msgspec.Struct):
 class _OldLMStudioModel(msgspec.Struct):
     """https://lmstudio.ai/docs/developer/rest/endpoints, `GET /api/v0/models` (0.3.6)."""
 
-    id: Id
+    id: _Id
     state: str = ""
     loaded_context_length: int | None = None
     max_context_length: int | None = None

@@ -64,7 +64,7 @@ class _Server(msgspec.Struct, frozen=True):
 
     @property
     def identity(self) -> _Identity:
-        """One server often listens on several loopback addresses: same kind and same port are the same server."""
+        """What it keeps its name by."""
         return self.kind.prefix, self.address.port
 
     def found(self, name: str) -> Found:
@@ -77,7 +77,7 @@ class Discovery:
     def __init__(self, transport: Transport, settings: Settings) -> None:
         self._transport = transport
         self._settings = settings
-        self._refused: set[str] = set()
+        self._warned: set[str] = set()
         self._names: dict[_Identity, str] = {}
         self._usual = self._usual_candidates()
 
@@ -90,12 +90,9 @@ class Discovery:
                 for address, kinds in candidates.items()
                 if not is_own(address, self._settings.own)
             ]
-        servers: dict[_Identity, _Server] = {}
-        for server in [look.result() for look in looks]:
-            if server is not None:
-                servers.setdefault(server.identity, server)
-        self._names = _named(servers.values(), self._names)
-        return tuple([server.found(self._names[identity]) for identity, server in servers.items()])
+        servers = _distinct([server for server in [look.result() for look in looks] if server is not None])
+        self._names = _named(servers, self._names)
+        return tuple([server.found(self._names[server.identity]) for server in servers])
 
     async def watch(
         self, interval: float, changed: Callable[[tuple[Found, ...], tuple[str, ...]], None], clock: Clock
@@ -121,7 +118,7 @@ class Discovery:
         for kind in KINDS:
             endpoint = self._settings.environment.get(kind.variable) if kind.variable is not None else None
             if endpoint and endpoint.strip():
-                _merge(candidates, self._addresses(endpoint, kind.ports[0], f"{kind.variable}={endpoint}"), kind)
+                _merge(candidates, self._addresses(endpoint, kind.ports[0], f"the server {kind.variable} names"), kind)
         for kind in KINDS:
             for port in self._settings.ports.get(kind.id, kind.ports):
                 _merge(candidates, [Address(host, port) for host in LOOPBACK], kind)
@@ -138,7 +135,7 @@ class Discovery:
             for kind in [kind for kind in KINDS if kind.command]:
                 _merge(
                     candidates,
-                    self._addresses(url, kind.ports[0], f"{url}, which `foundry service status` names,"),
+                    self._addresses(url, kind.ports[0], "the server `foundry service status` names"),
                     kind,
                 )
         return candidates
@@ -147,11 +144,10 @@ class Discovery:
         try:
             return addresses(endpoint, default_port)
         except ValueError as error:
-            if said not in self._refused:
-                self._refused.add(said)
-                logger.warning(
-                    "%s is not looked at: %s (other servers have to be configured as providers)", said, error
-                )
+            warning = f"{said} is left alone: {error}. Configure it as a provider to use it all the same."
+            if warning not in self._warned:
+                self._warned.add(warning)
+                logger.warning(warning)
             return ()
 
     async def _look(self, address: Address, kinds: Sequence[Kind]) -> _Server | None:
@@ -163,12 +159,16 @@ class Discovery:
                 if probe.is_cauce:
                     return None
                 for kind in (*kinds, *[kind for kind in KINDS if kind not in kinds]):
-                    if probe.shows(kind) and (models := await probe.models(kind)) is not None:
-                        return _Server(kind, address, models)
+                    if probe.shows(kind):
+                        models = await probe.models(kind)
+                        return _Server(kind, address, models) if models is not None else None
                 if probe.answered:
                     logger.debug("%s answers, but not as a model server that is known", address.url)
         except TimeoutError:
             logger.debug("%s took too long to tell what it is", address.url)
+        except Exception:
+            # A stranger's answer that we did not foresee must not end the search for the others.
+            logger.exception("looking at %s failed", address.url)
         return None
 
 
@@ -177,6 +177,14 @@ def _merge(candidates: _Candidates, found: Sequence[Address], kind: Kind) -> Non
         kinds = candidates.setdefault(address, [])
         if kind not in kinds:
             kinds.append(kind)
+
+
+def _distinct(servers: Collection[_Server]) -> list[_Server]:
+    """One server often listens on both loopback addresses: what answers on one port counts once, as the most telling kind."""
+    ports: dict[int, _Server] = {}
+    for server in sorted(servers, key=lambda server: server.kind.numbered):
+        ports.setdefault(server.address.port, server)
+    return list(ports.values())
 
 
 def _named(servers: Collection[_Server], before: Mapping[_Identity, str]) -> dict[_Identity, str]:

@@ -12,6 +12,8 @@ from cauce.providers.offline.question import TONGUES, Question, question
 from cauce.providers.offline.quotation import Quotation, quotations
 from cauce.providers.offline.tongue import Language, Stems, Tongue, fold, words
 
+_TELLING_DIGITS = 3
+
 
 class Shelf(msgspec.Struct, frozen=True):
     """The pages of one language, ready to be searched."""
@@ -69,7 +71,13 @@ def _shelf(tongue: Tongue, pages: Sequence[Page]) -> Shelf:
     stems = Stems(tongue)
     found = tuple([section for page in pages for section in sections(page)])
     passages = [
-        Passage(section.title, section.heading, tuple([_searched(unit) for unit in section.units])) for section in found
+        Passage(
+            section.title,
+            section.heading,
+            tuple([_searched(unit) for unit in section.units]),
+            frozenset([place for place, unit in enumerate(section.units) if unit.kind == "code"]),
+        )
+        for section in found
     ]
     return Shelf(stems, found, Index(stems, passages))
 
@@ -85,7 +93,8 @@ def _terms(asked: Question, shelf: Shelf) -> tuple[Term, ...]:
     weak = asked.tongue.weak
     if asked.before and all([word in weak or word in asked.tongue.stop for word in words(asked.text)]):
         return shelf.index.terms(f"{asked.before[-1]} {asked.text}")
-    return terms
+    # A small number alone is arithmetic, not a status code or a port.
+    return terms if any([not (term.stem.isdigit() and len(term.stem) < _TELLING_DIGITS) for term in terms]) else ()
 
 
 def _is_personal(tongue: Tongue, folded: str) -> bool:

@@ -8,21 +8,13 @@ ENGLISH = Tongue(
     language="en",
     stemmer="english",
     stop=frozenset(
-        """a an the and or but if then than so as at by for from in into of off on onto out over to up with without within about
-        is are was were be been being am do does did done doing have has had having can could will would shall should may
-        might must i me my mine myself you your yours we us our ours he him his she her it its they them their this that
-        these those there here what which who whom whose when where why how not no nor only own same too very just also any
-        some all each every both more most other such s t re ve ll d m don doesn didn isn aren won please hi hello hey ok okay
-        let lets it's i'm im because while again once like much many time times hour""".split()
+        ["a", "an", "the", "and", "or", "but", "if", "then", "than", "so", "as", "at", "by", "for", "from", "in", "into", "of", "on", "onto", "out", "over", "to", "up", "with", "without", "within", "about", "is", "are", "was", "were", "be", "been", "being", "am", "do", "does", "did", "done", "doing", "have", "has", "had", "having", "can", "could", "will", "would", "shall", "should", "may", "might", "must", "i", "me", "my", "mine", "myself", "you", "your", "yours", "we", "us", "our", "ours", "he", "him", "his", "she", "her", "it", "its", "they", "them", "their", "this", "that", "these", "those", "there", "here", "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "no", "nor", "only", "own", "same", "too", "very", "just", "also", "any", "some", "all", "each", "every", "both", "more", "most", "other", "such", "s", "t", "re", "ve", "ll", "d", "m", "don", "doesn", "didn", "isn", "aren", "won", "please", "hi", "hello", "hey", "ok", "okay", "let", "lets", "it's", "i'm", "im", "because", "while", "again", "once", "like", "much", "many", "time", "times", "hour"]
     ),
     weak=frozenset(
-        """get give want need make made use using used set way work works working thing things something tell explain describe
-        show know mean means happen happens happening exist exists possible able help try take takes put go goes come
-        comes add change configure configuration setup create find see look new cauce guide exactly actually right kind
-        question answer information example please return returns support supports supported send sends let allow current currently default""".split()
+        ["not", "get", "give", "want", "need", "make", "made", "use", "using", "used", "set", "way", "work", "works", "working", "thing", "things", "something", "tell", "explain", "describe", "show", "know", "mean", "means", "happen", "happens", "happening", "exist", "exists", "possible", "able", "help", "try", "take", "takes", "put", "go", "goes", "come", "comes", "add", "change", "configure", "configuration", "setup", "create", "find", "see", "look", "new", "cauce", "guide", "exactly", "actually", "right", "kind", "question", "answer", "information", "example", "please", "return", "returns", "support", "supports", "supported", "send", "sends", "let", "allow", "current", "currently", "default"]
     ),
     recall=frozenset(
-        "say said tell told mention mentioned ask asked remember earlier before write wrote call called previously".split()
+        ["say", "said", "tell", "told", "mention", "mentioned", "ask", "asked", "remember", "earlier", "before", "write", "wrote", "call", "called", "previously"]
     ),
     synonyms=(
         "configure setup define",
@@ -41,6 +33,7 @@ ENGLISH = Tongue(
         "resume continue reconnect reconnection",
         "cancel abort interrupt",
         "discovery discover find found detect autodetect detection search look",
+        "error errors status code",
         "error errors failure fail fails failing problem",
         "delete remove",
         "list show see available",
@@ -77,10 +70,10 @@ ENGLISH = Tongue(
         "old age birthday born",
     ),
     greetings=frozenset(
-        "hi hello hey hiya howdy greetings good morning afternoon evening day there cauce help start test".split()
+        ["hi", "hello", "hey", "hiya", "howdy", "greetings", "good", "morning", "afternoon", "evening", "day", "there", "cauce", "help", "start", "test"]
     ),
     thanks=frozenset(
-        "thanks thank you thx cheers very much a lot great perfect cool ok okay so many bye goodbye".split()
+        ["thanks", "thank", "you", "thx", "cheers", "very", "much", "a", "lot", "great", "perfect", "cool", "ok", "okay", "so", "many", "bye", "goodbye"]
     ),
     who=re.compile(
         r"\b(?:who|what) (?:are|r) (?:you|u)\b(?! (?:able|doing|saying))|\bare you (?:an? )?(?:ai|human|bot|robot|real|chatgpt|gpt|claude|"
@@ -99,9 +92,9 @@ ENGLISH = Tongue(
         r"\bhow (?:do|can|should|must|would|to)\b|\bcan i\b|\bwhere (?:do|can|should)\b|\bi (?:want|need|would like)\b"
     ),
     personal=frozenset(
-        "name age old birthday live lives job work favorite favourite wife husband son daughter dog cat email phone surname born".split()
+        ["name", "age", "old", "birthday", "live", "lives", "job", "work", "favorite", "favourite", "wife", "husband", "son", "daughter", "dog", "cat", "email", "phone", "surname", "born"]
     ),
-    defines=re.compile(r"^(?:what(?:'s|’s| is| are)\b|what .+ (?:is|are)$)"),
+    defines=re.compile(r"^\W*(?:what(?:'s|’s| is| are)\b|what .+ (?:is|are)$)"),
     introduces=re.compile(r"\b(?:I am|I'm|I’m|call me|this is) [A-ZÁÉÍÓÚÑ]\w+"),
     named="name",
     phrases=Phrases(

@@ -18,19 +18,23 @@ _WEIGHTS = "2.0, 5.0, 1.0"
 _MOST_HITS = 24
 _MOST_TERMS = 40
 _WEAK = 0.3
+_MOST_WEAK = 0.4
 _OPENING = 0.1
 _DEFINING = 1.5
+_EXAMPLE = 0.7
+"""What a word in a block of code says, in terms of one in a sentence."""
 _SYNONYM = 0.75
 _UNKNOWN = 1.25
 """Weight of a word that no passage has, in terms of the rarest word that one has: a question about it is not for us."""
 
 
 class Passage(msgspec.Struct, frozen=True):
-    """What is found as one. `units` are the pieces it may be quoted in."""
+    """What is found as one. `units` are the pieces it may be quoted in; those at the places `examples` are blocks of code."""
 
     title: str
     heading: str
     units: tuple[str, ...]
+    examples: frozenset[int] = frozenset()
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -50,12 +54,14 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A passage that was found. `coverage` is the share of the question it speaks of, `closest` that of its best unit."""
+    """A passage that was found. `coverage` is the share of the question it speaks of, `closest` that
+    of its heading or its best unit. `defines`: what something is, is asked, and its heading promises to say so."""
 
     place: int
     score: float
     coverage: float
     closest: float
+    defines: bool
 
 
 class Index:
@@ -68,6 +74,7 @@ class Index:
         self._defining = [stems.tongue.defines.search(fold(passage.heading)) is not None for passage in passages]
         bodies = [[stems.content(unit) for unit in passage.units] for passage in passages]
         self._units = [tuple([frozenset(unit) for unit in units]) for units in bodies]
+        self._examples = [passage.examples for passage in passages]
         self._openings = [tuple([unit[0] if unit else "" for unit in units]) for units in bodies]
         self._known = [
             frozenset(title).union(heading, *units)
@@ -107,7 +114,10 @@ class Index:
                 stem = self._stems.of(part)
                 if stem not in found and len(found) < _MOST_TERMS:
                     synonyms = self._stems.synonyms.get(stem, ())
-                    weight = self._weight(stem, synonyms) * (_WEAK if part in tongue.weak else 1.0)
+                    weight = self._weight(stem, synonyms)
+                    if part in tongue.weak:
+                        # Such a word cannot make a question foreign to the guide.
+                        weight = min(weight * _WEAK, _MOST_WEAK)
                     found[stem] = Term(stem, synonyms, weight)
         return tuple(found.values())
 
@@ -125,11 +135,11 @@ class Index:
         for place, relevance in rows:
             coverage = _share(terms, self._known[place])
             # BM25 knows nothing of words that stand together: one sentence about all of the question beats five about parts.
-            closest = max(self.shares(place, terms), default=0.0)
-            about = (0.5 + closest) * (0.5 + self.headed(place, terms))
-            if defining and self._defining[place]:
-                about *= _DEFINING
-            matches.append(Match(place, relevance * coverage * coverage * about, coverage, closest))
+            headed = self.headed(place, terms)
+            closest = max([headed, *self.shares(place, terms)])
+            defines = defining and self._defining[place]
+            about = (0.5 + closest) * (0.5 + headed * self._precision(place, terms)) * (_DEFINING if defines else 1.0)
+            matches.append(Match(place, relevance * coverage * coverage * about, coverage, closest, defines))
         matches.sort(key=lambda match: (-match.score, match.place))
         return matches
 
@@ -138,11 +148,23 @@ class Index:
         return _share(terms, self._headings[place])
 
     def shares(self, place: int, terms: Sequence[Term]) -> list[float]:
-        """The share of `terms` that each unit of a passage speaks of, and a little more for one that begins with them."""
+        """The share of `terms` that each unit of a passage speaks of, more for one that begins with them."""
+        openings = self._openings[place]
+        examples = self._examples[place]
         return [
-            _share(terms, unit) + (_OPENING if any([term.stem == opening for term in terms]) else 0.0)
-            for unit, opening in zip(self._units[place], self._openings[place], strict=True)
+            _share(terms, stems) * _EXAMPLE
+            if unit in examples
+            else _share(terms, stems) + (_OPENING if any([term.stem == openings[unit] for term in terms]) else 0.0)
+            for unit, stems in enumerate(self._units[place])
         ]
+
+    def _precision(self, place: int, terms: Sequence[Term]) -> float:
+        """How little the heading of a passage speaks of anything else, 0 to 1."""
+        heading = self._headings[place]
+        if not heading:
+            return 1.0
+        asked = {form for term in terms for form in (term.stem, *term.synonyms)}
+        return len(heading & asked) / len(heading)
 
     def close(self) -> None:
         """Free the database."""

@@ -11,16 +11,19 @@ COVERAGE = 0.55
 """Share of the question a section must speak of to be quoted at all."""
 
 _CLOSEST = 0.4
-"""Share of the question that one unit of it, or its heading, must speak of."""
+"""Share of the question that its heading or one unit of it must speak of."""
 
 _ABOUT = 0.6
 """Share of the question in a heading from which on the section is about it: it is read from its beginning."""
 
-_WHOLE = 0.9
+_WHOLE = 0.75
 """Share of the question in a heading from which on its whole list is asked for."""
 
 _NEAR = 0.75
 """Share of a unit, in terms of the best unit's, from which on it is quoted beside it."""
+
+_EQUAL = 0.9
+"""The same for the best unit of a second section."""
 
 _BESIDE = 0.6
 """Score of a second section, in terms of the first's, from which on it is quoted too."""
@@ -42,7 +45,7 @@ def quotations(
 ) -> list[Quotation]:
     """What answers `terms`, from one section or two; empty when nothing matches well."""
     matches = [match for match in index.search(terms, defining=defining) if match.coverage >= COVERAGE]
-    matches = [match for match in matches if max(match.closest, index.headed(match.place, terms)) >= _CLOSEST]
+    matches = [match for match in matches if match.closest >= _CLOSEST]
     if not matches:
         return []
     first = _quoted(sections[matches[0].place], index, matches[0], terms)
@@ -61,13 +64,13 @@ def _wants_more(first: Quotation, best: Match, other: Match) -> bool:
         len(first.units) <= 2
         and other.score >= _BESIDE * best.score
         and other.coverage >= best.coverage - 0.1
-        and other.closest >= _NEAR * best.closest
+        and other.closest >= _EQUAL * best.closest
     )
 
 
 def _quoted(section: Section, index: Index, match: Match, terms: Sequence[Term]) -> Quotation:
     shares = index.shares(match.place, terms)
-    headed = index.headed(match.place, terms)
+    headed = max(index.headed(match.place, terms), _ABOUT if match.defines else 0.0)
     units = section.units
     chosen = _prose(units, shares, headed) | _listed(units, shares, headed)
     # What a sentence introduces belongs to it, and the other way round.

@@ -8,24 +8,13 @@ SPANISH = Tongue(
     language="es",
     stemmer="spanish",
     stop=frozenset(
-        """el la los las un una unos unas y o u e ni pero si no que de del a al en con sin por para sobre entre desde hasta hacia
-        como cual cuales quien quienes cuando donde cuanto cuanta cuantos cuantas porque pues es son era eran fue ser soy eres
-        somos esta estan este estos estas esto ese esa esos esas eso aquel aquella ha han he has hemos haber habia hay hubo
-        me te se le les lo nos mi mis tu tus su sus mio mia yo ella ellos ellas nosotros usted ustedes ya muy mas menos
-        tan tambien solo cada todo toda todos todas otro otra otros otras mismo misma algun alguna algunos algunas algo nada
-        puedo puede pueden puedes podria podrias debo debe deben tengo tiene tienen tienes hola favor porfavor ok vale asi
-        estoy estas sea sean hora horas mucho mucha muchos""".split()
+        ["el", "la", "los", "las", "un", "una", "unos", "unas", "y", "o", "u", "e", "ni", "pero", "si", "que", "de", "del", "a", "al", "en", "con", "sin", "por", "para", "sobre", "entre", "desde", "hasta", "hacia", "como", "cual", "cuales", "quien", "quienes", "cuando", "donde", "cuanto", "cuanta", "cuantos", "cuantas", "porque", "pues", "es", "son", "era", "eran", "fue", "ser", "soy", "eres", "somos", "esta", "estan", "este", "estos", "estas", "esto", "ese", "esa", "esos", "esas", "eso", "aquel", "aquella", "ha", "han", "he", "has", "hemos", "haber", "habia", "hay", "hubo", "me", "te", "se", "le", "les", "lo", "nos", "mi", "mis", "tu", "tus", "su", "sus", "mio", "mia", "yo", "ella", "ellos", "ellas", "nosotros", "usted", "ustedes", "ya", "muy", "mas", "menos", "tan", "tambien", "solo", "cada", "todo", "toda", "todos", "todas", "otro", "otra", "otros", "otras", "mismo", "misma", "algun", "alguna", "algunos", "algunas", "algo", "nada", "puedo", "puede", "pueden", "puedes", "podria", "podrias", "debo", "debe", "deben", "tengo", "tiene", "tienen", "tienes", "hola", "favor", "porfavor", "ok", "vale", "asi", "estoy", "estas", "sea", "sean", "hora", "horas", "mucho", "mucha", "muchos"]
     ),
     weak=frozenset(
-        """hacer hago hace hacen hacerlo usar uso usa usan utilizar utilizo utiliza quiero quieres necesito necesita necesitas
-        poner pongo pone dar doy da funciona funcionan funcionar significa significan explica explicar explicame describe dime
-        decir dice saber sabes se existe existen posible ayuda ayudame ver veo mirar encontrar nuevo nueva anadir anado
-        cambiar cambio cambia configurar configuro configura configuracion crear creo crea cauce guia ejemplo pasa pasar ocurre
-        sirve sirven manera forma cosa cosas pregunta respuesta informacion tipo exactamente defecto devolver devuelve soporta admite enviar envio envia permitir permito permite""".split()
+        ["no", "hacer", "hago", "hace", "hacen", "hacerlo", "usar", "uso", "usa", "usan", "utilizar", "utilizo", "utiliza", "quiero", "quieres", "necesito", "necesita", "necesitas", "poner", "pongo", "pone", "dar", "doy", "da", "funciona", "funcionan", "funcionar", "significa", "significan", "explica", "explicar", "explicame", "describe", "dime", "decir", "dice", "saber", "sabes", "se", "existe", "existen", "posible", "ayuda", "ayudame", "ver", "veo", "mirar", "encontrar", "nuevo", "nueva", "anadir", "anado", "cambiar", "cambio", "cambia", "configurar", "configuro", "configura", "configuracion", "crear", "creo", "crea", "cauce", "guia", "ejemplo", "pasa", "pasar", "ocurre", "sirve", "sirven", "manera", "forma", "cosa", "cosas", "pregunta", "respuesta", "informacion", "tipo", "exactamente", "defecto", "devolver", "devuelve", "soporta", "admite", "enviar", "envio", "envia", "permitir", "permito", "permite"]
     ),
     recall=frozenset(
-        """decir dije dijiste dicho digo contar conte contaste contado mencionar mencione mencionaste preguntar pregunte preguntaste
-        preguntado recordar recuerdas recuerda acuerdas acordar antes escribi anteriormente comente""".split()
+        ["decir", "dije", "dijiste", "dicho", "digo", "contar", "conte", "contaste", "contado", "mencionar", "mencione", "mencionaste", "preguntar", "pregunte", "preguntaste", "preguntado", "recordar", "recuerdas", "recuerda", "acuerdas", "acordar", "antes", "escribi", "anteriormente", "comente"]
     ),
     synonyms=(
         "configurar definir ajustar establecer",
@@ -37,6 +26,7 @@ SPANISH = Tongue(
         "desactivar desactivo deshabilitar deshabilito apagar",
         "crear creo generar hacer nueva new",
         "necesitar necesita requisito requisitos requerir",
+        "usar uso usa utilizar utilizo utiliza",
         "cambiar modificar editar otro distinto",
         "clave claves llave token credencial contrasena key apikey",
         "cascada ruta cadena",
@@ -44,6 +34,7 @@ SPANISH = Tongue(
         "reanudar reanudo continuar seguir retomar retomo reconectar reconexion",
         "cancelar cancelo abortar interrumpir",
         "busqueda buscar busco descubrimiento descubrir detectar detecta encontrar encuentra discovery",
+        "error errores estado codigo",
         "error errores fallo fallos fallar problema",
         "borrar eliminar quitar quito",
         "listar lista ver disponibles mostrar soportados compatibles",
@@ -88,9 +79,9 @@ SPANISH = Tongue(
         "trama tramas frame frames evento",
     ),
     greetings=frozenset(
-        "hola buenas buenos dias tardes noches que tal saludos hey cauce ayuda hi hello prueba".split()
+        ["hola", "buenas", "buenos", "dias", "tardes", "noches", "que", "tal", "saludos", "hey", "cauce", "ayuda", "hi", "hello", "prueba"]
     ),
-    thanks=frozenset("gracias muchas mil genial perfecto vale ok adios hasta luego muy amable bien".split()),
+    thanks=frozenset(["gracias", "muchas", "mil", "genial", "perfecto", "vale", "ok", "adios", "hasta", "luego", "muy", "amable", "bien"]),
     who=re.compile(
         r"\b(?:quien|que) eres\b|\beres (?:un |una )?(?:ia|humano|humana|bot|robot|real|chatgpt|gpt|claude|gemini|llm|persona|modelo|"
         r"inteligencia)\b|\bcomo te llamas\b|\bcual es tu nombre\b|\bque (?:puedes|sabes) hacer\b|\bpresentate\b"
@@ -107,9 +98,9 @@ SPANISH = Tongue(
         r"\bcomo (?:puedo|debo|se|configuro|cambio|anado|uso|pongo|hago|creo|conecto|instalo|arranco)\b|\b(?:puedo|quiero|necesito)\b|\bdonde (?:puedo|pongo|esta)\b"
     ),
     personal=frozenset(
-        "nombre llamo llamaba edad anos cumpleanos vivo trabajo favorito favorita mujer marido hijo hija perro gato correo telefono apellido".split()
+        ["nombre", "llamo", "llamaba", "edad", "anos", "cumpleanos", "vivo", "trabajo", "favorito", "favorita", "mujer", "marido", "hijo", "hija", "perro", "gato", "correo", "telefono", "apellido"]
     ),
-    defines=re.compile(r"^que (?:es|son|significa)\b"),
+    defines=re.compile(r"^\W*que (?:es|son|significa)\b"),
     introduces=re.compile(r"\b(?:[Ss]oy|[Mm]e llamo|[Ll]lámame) [A-ZÁÉÍÓÚÑ]\w+"),
     named="nombre",
     phrases=Phrases(

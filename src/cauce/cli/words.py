@@ -1,0 +1,197 @@
+"""What commands say to people, in English and Spanish. Code holds the English; this module, what it is in Spanish.
+
+Help texts are English only.
+"""
+
+import os
+
+_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+"""Where POSIX looks for the language of messages, first come first served."""
+
+
+def say(english: str, **facts: object) -> str:
+    """`english`, in the user's language, with `facts` put in."""
+    return (SPANISH.get(english, english) if _in_spanish() else english).format(**facts)
+
+
+def _in_spanish() -> bool:
+    chosen = next((value for name in _VARIABLES if (value := os.environ.get(name))), "")
+    return chosen.lower().startswith("es")
+
+
+SPANISH: dict[str, str] = {
+    # answers
+    "answered by {model}": "responde {model}",
+    "answered by offline, from Cauce's own documentation": "responde offline, con la documentación de Cauce",
+    "{model} failed: {reason}": "{model} ha fallado: {reason}",
+    "no model is configured; `cauce config init` shows how to connect one": (
+        "no hay ningún modelo configurado; `cauce config init` muestra cómo conectar uno"
+    ),
+    'there is no question: cauce ask "What is Cauce?", or pipe one in': (
+        'falta la pregunta: cauce ask "¿Qué es Cauce?", o pásala por una tubería'
+    ),
+    "the answer was cut short: it reached its longest length (--max-tokens, or the model's own)": (
+        "la respuesta está cortada: ha llegado a su longitud máxima (--max-tokens, o la del modelo)"
+    ),
+    "the answer was cut short by the provider's content filter": (
+        "la respuesta está cortada por el filtro de contenido del proveedor"
+    ),
+    # chat
+    "talking with {model}; /help shows what else there is": "hablas con {model}; /help muestra qué más hay",
+    "talking with {model}": "hablas con {model}",
+    "asking {model}": "preguntando a {model}",
+    "stopped": "detenida",
+    "stopped; the answer above is incomplete": "detenida; la respuesta de arriba está incompleta",
+    "the answer above is incomplete": "la respuesta de arriba está incompleta",
+    "the instructions hold from now on": "las instrucciones valen a partir de ahora",
+    "no instructions from now on": "sin instrucciones a partir de ahora",
+    "the conversation is forgotten": "la conversación está olvidada",
+    "there is no command /{command}; /help lists them": "no existe la orden /{command}; /help las enumera",
+    "{about}{given} + {made} tokens": "{about}{given} + {made} tokens",
+    "/model NAME     ask another model from now on; without NAME: list them": (
+        "/model NOMBRE   preguntar a otro modelo a partir de ahora; sin NOMBRE: enumerarlos"
+    ),
+    "/system TEXT    instructions for the model; without TEXT: none": (
+        "/system TEXTO   instrucciones para el modelo; sin TEXTO: ninguna"
+    ),
+    "/clear          forget the conversation": "/clear          olvidar la conversación",
+    "/exit           leave (also Ctrl-D)": "/exit           salir (también Ctrl-D)",
+    "Enter sends, Alt-Enter or Esc Enter begins a new line, Ctrl-C stops an answer": (
+        "Intro envía, Alt-Intro o Esc Intro empieza otra línea, Ctrl-C detiene una respuesta"
+    ),
+    # models
+    "name": "nombre",
+    "kind": "tipo",
+    "route": "ruta",
+    "provider": "proveedor",
+    "local": "local",
+    "offline": "offline",
+    "alias": "alias",
+    "asks {models}": "pregunta a {models}",
+    "none of its models is there now": "ninguno de sus modelos está disponible ahora",
+    "answers when no model is named": "responde si no se nombra ningún modelo",
+    "answers from Cauce's own documentation": "responde con la documentación de Cauce",
+    "window {tokens} tokens": "ventana de {tokens} tokens",
+    "loaded": "cargado",
+    "{provider} does not list its models: {error}": "{provider} no enumera sus modelos: {error}",
+    # keys
+    "{place}: begins with a letter or digit, then letters, digits, dots, dashes and underscores": (
+        "{place}: empieza por letra o cifra y sigue con letras, cifras, puntos, guiones y guiones bajos"
+    ),
+    "there is a key called {name} already: choose another name": "ya hay una clave llamada {name}: elige otro nombre",
+    "{file} accepts this key from the next start on; it is not shown again:": (
+        "{file} acepta esta clave a partir del próximo arranque; no se vuelve a mostrar:"
+    ),
+    "The key. It is not shown again:": "La clave. No se vuelve a mostrar:",
+    "Add these lines to cauce.toml and start the server again:": (
+        "Añade estas líneas a cauce.toml y arranca de nuevo el servidor:"
+    ),
+    "no keys: any key or none is accepted, from this machine only": (
+        "no hay claves: se acepta cualquiera o ninguna, solo desde esta máquina"
+    ),
+    # config
+    "{file} is written. Every setting in it is commented out: nothing has changed yet.": (
+        "{file} está escrito. Todos sus ajustes están comentados: aún no ha cambiado nada."
+    ),
+    "{file} is there already: --force overwrites it": "{file} ya existe: --force lo sobrescribe",
+    "{file} cannot be written: {reason}": "no se puede escribir {file}: {reason}",
+    "defaults": "valores por defecto",
+    "from other variables": "de otras variables",
+    # check
+    "Configuration": "Configuración",
+    "Server": "Servidor",
+    "Providers": "Proveedores",
+    "Models": "Modelos",
+    "Timeouts": "Tiempos de espera",
+    "read from {sources}": "leída de {sources}",
+    "no file and no variables: the defaults hold (`cauce config init` writes a file)": (
+        "sin fichero ni variables: valen los valores por defecto (`cauce config init` escribe un fichero)"
+    ),
+    "`cauce serve` listens on {host}:{port}, which only this machine reaches": (
+        "`cauce serve` escucha en {host}:{port}, adonde solo llega esta máquina"
+    ),
+    "`cauce serve` listens on {host}:{port}, which other machines may reach": (
+        "`cauce serve` escucha en {host}:{port}, adonde pueden llegar otras máquinas"
+    ),
+    "the port is free": "el puerto está libre",
+    "a Cauce is running there now": "ahora mismo hay un Cauce en marcha ahí",
+    "the port is taken by another program: stop that one, or choose another [server] port": (
+        "el puerto lo tiene otro programa: detenlo, o elige otro [server] port"
+    ),
+    "that address is not to be had: {reason}": "esa dirección no se puede usar: {reason}",
+    "API keys: {names}": "claves de API: {names}",
+    "no API keys: any key or none is accepted": "sin claves de API: se acepta cualquiera o ninguna",
+    "the data folder {folder} can be written": "se puede escribir en la carpeta de datos {folder}",
+    "none configured: set OPENAI_API_KEY, or see `cauce config init`": (
+        "ninguno configurado: define OPENAI_API_KEY, o mira `cauce config init`"
+    ),
+    "a key is set": "con clave",
+    "no key is set": "sin clave",
+    "lists {models} models in {seconds} s": "enumera {models} modelos en {seconds} s",
+    "servers on this machine are not looked for ([discovery] enabled = false)": (
+        "no se buscan servidores en esta máquina ([discovery] enabled = false)"
+    ),
+    "no model server was found on this machine": "no se ha encontrado ningún servidor de modelos en esta máquina",
+    "{name}: found on this machine, {models} models": "{name}: encontrado en esta máquina, {models} modelos",
+    "offline: always there, answers from Cauce's own documentation": (
+        "offline: siempre está, responde con la documentación de Cauce"
+    ),
+    "auto asks, in this order: {models}": "auto pregunta, en este orden, a: {models}",
+    "{name} asks, in this order: {models}": "{name} pregunta, en este orden, a: {models}",
+    "{alias} stands for {model}": "{alias} significa {model}",
+    "a request that names no model goes to {model}": "una petición que no nombra modelo va a {model}",
+    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all": (
+        "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
+        "{total:g} s en total"
+    ),
+    "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin flujo de /llm/message",
+    "all is well": "todo está bien",
+    "not every provider answers: {names}": "no responden todos los proveedores: {names}",
+    "`cauce serve` would refuse to start": "`cauce serve` se negaría a arrancar",
+    "listening on {host} without API keys would let anyone use your models: make a key with "
+    "`cauce keys new NAME`, or pass --insecure": (
+        "escuchar en {host} sin claves de API dejaría usar tus modelos a cualquiera: crea una clave con "
+        "`cauce keys new NOMBRE`, o pasa --insecure"
+    ),
+    "cannot listen on {host}:{port}: {reason}": "no se puede escuchar en {host}:{port}: {reason}",
+    "the data folder {folder} cannot be used: {reason}: set another [server] data_dir": (
+        "la carpeta de datos {folder} no sirve: {reason}: pon otra en [server] data_dir"
+    ),
+    "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
+    "{name} has no default_model, so auto does not ask it and its name alone is no model": (
+        "{name} no tiene default_model, así que auto no le pregunta y su nombre solo no es un modelo"
+    ),
+    "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",
+    "route {route}: {model} is not there now": "ruta {route}: {model} no está disponible ahora",
+    "alias {alias}: {model} is not there now": "alias {alias}: {model} no está disponible ahora",
+    "the default model {model} is not there now": "el modelo por defecto {model} no está disponible ahora",
+    # what to do about a provider
+    "its key is refused: check api_key of [providers.{name}]": (
+        "rechaza la clave: revisa api_key de [providers.{name}]"
+    ),
+    'it wants a key and none is set: give [providers.{name}] an api_key = "env:VARIABLE"': (
+        'pide una clave y no hay ninguna: pon en [providers.{name}] api_key = "env:VARIABLE"'
+    ),
+    "base_url of [providers.{name}] mostly ends in /v1: is {base_url}/v1 right?": (
+        "base_url de [providers.{name}] suele terminar en /v1: ¿será {base_url}/v1?"
+    ),
+    "there is no {base_url}/models: check base_url of [providers.{name}]": (
+        "no existe {base_url}/models: revisa base_url de [providers.{name}]"
+    ),
+    "the key is accepted, but its limit is reached: wait, or look at the plan it belongs to": (
+        "acepta la clave, pero ha llegado a su límite: espera, o mira el plan al que pertenece"
+    ),
+    "the provider has trouble of its own: try again later": "el proveedor tiene problemas propios: prueba más tarde",
+    "nothing listens there: is the server running, and is the port in base_url right?": (
+        "nadie escucha ahí: ¿está en marcha el servidor, y es ese el puerto de base_url?"
+    ),
+    "there is no such host: check base_url, or this machine's network": (
+        "no existe ese host: revisa base_url, o la red de esta máquina"
+    ),
+    "there is no secure connection: does base_url need http:// instead of https://, or a certificate?": (
+        "no hay conexión segura: ¿necesita base_url http:// en lugar de https://, o un certificado?"
+    ),
+    "no answer in time: is that address reachable from here (network, VPN, firewall)?": (
+        "no responde a tiempo: ¿se llega a esa dirección desde aquí (red, VPN, cortafuegos)?"
+    ),
+}
