@@ -122,6 +122,8 @@ class _Background:
         self._streams = streams
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._urls: dict[str, str] = {}
         self._transport = AiohttpTransport("discovery")
         self.first_scan = asyncio.Event()
 
@@ -137,7 +139,7 @@ class _Background:
         await self._streams.drain(0)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
         for known in self._router.sources:
             await known.provider.aclose()
         await self._transport.aclose()
@@ -152,21 +154,38 @@ class _Background:
         discovery = Discovery(self._transport, settings)
 
         def changed(found: tuple[Found, ...], gone: tuple[str, ...]) -> None:
-            # A provider that is configured under the same name is the one people mean.
-            for name in [name for name in gone if name not in config.providers]:
-                logger.info("the local server %s is gone", name)
-                self._router.remove(name)
-            for server in [server for server in found if server.name not in config.providers]:
-                logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
-                self._router.add(self._local(server))
+            for name in gone:
+                self._forget(name)
+            for server in found:
+                self._know(server)
             self.first_scan.set()
 
         await discovery.watch(config.discovery.interval, changed, self._clock)
 
-    def _local(self, server: Found) -> Source:
-        settings = ProviderSettings("openai", server.base_url)
-        made = source(server.name, settings, self._config.timeouts_of())
-        return msgspec.structs.replace(made, local=True, models=server.models)
+    def _know(self, server: Found) -> None:
+        """Let the router know of a local server. A provider configured under its name is the one people mean."""
+        if server.name in self._config.providers:
+            return
+        known = self._router.source(server.name)
+        if known is None or self._urls[server.name] != server.base_url:
+            logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
+            self._forget(server.name)
+            self._urls[server.name] = server.base_url
+            settings = ProviderSettings("openai", server.base_url)
+            known = source(server.name, settings, self._config.timeouts_of())
+        # Otherwise only its models are news: answers that are on their way keep their connections.
+        self._router.add(msgspec.structs.replace(known, local=True, models=server.models))
+
+    def _forget(self, name: str) -> None:
+        """Take a local server that has gone, or has moved, out of the router, and close its connections."""
+        if name in self._config.providers:
+            return
+        known = self._router.remove(name)
+        if known is not None:
+            logger.info("the local server %s is gone or has moved", name)
+            closing = asyncio.create_task(known.provider.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _learn_models(self) -> None:
         """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -99,17 +99,20 @@ def _is_set(value: Any) -> bool:
     return value is not None and (not isinstance(value, msgspec.Struct) or bool(_members(value)))
 
 
-def _members(value: msgspec.Struct) -> dict[str, Any]:
-    return {name: member for name, member in msgspec.structs.asdict(value).items() if member is not None}
+def _members(value: msgspec.Struct | dict[str, Any]) -> dict[str, Any]:
+    members = msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
+    return {name: member for name, member in members.items() if member is not None}
 
 
 def _key(name: str) -> str:
-    # JSON's strings are TOML's basic strings but for DEL, which no name holds.
     bare = name.replace("-", "").replace("_", "").isalnum() and name.isascii()
     return name if bare else _value(name)
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, msgspec.Struct):
-        return "{ " + ", ".join([f"{name} = {_value(member)}" for name, member in _members(value).items()]) + " }"
+    if isinstance(value, msgspec.Struct | dict):
+        members = _members(cast(msgspec.Struct | dict[str, Any], value))
+        inside = ", ".join([f"{_key(name)} = {_value(member)}" for name, member in members.items()])
+        return f"{{ {inside} }}" if inside else "{}"
+    # JSON's strings are TOML's basic strings but for DEL, and its lists of them, of numbers and of booleans are TOML's too.
     return msgspec.json.encode(value).decode()

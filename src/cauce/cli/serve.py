@@ -9,6 +9,7 @@ import fcntl
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     config = _configured(arguments)
     logging.basicConfig(level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if config.log.level == "info":
+        # What uvicorn tells at this level, the banner tells better.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _refuse_open_door(config, insecure=arguments.insecure)
     try:
         sockets = listen(config.server.host, config.server.port)
@@ -52,9 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
         await built.first_scan.wait()
         print(_banner(built, sockets), flush=True)
 
+    # uvicorn ends gracefully on these and then raises them again: to us they have done their work.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _done)
     HTTPServer(built.services, ready).run(sockets)
     lock.close()
     return 0
+
+
+def _done(number: int, frame: object) -> None:
+    """A signal that has been answered."""
 
 
 def _configured(arguments: argparse.Namespace) -> Config:

@@ -71,6 +71,10 @@ class Router:
         """Know `source`, in place of an earlier one of that name."""
         self._sources[source.provider.name] = source
 
+    def source(self, name: str) -> Source | None:
+        """The source called `name`."""
+        return self._sources.get(name)
+
     def remove(self, name: str) -> Source | None:
         """Forget the source called `name`."""
         return self._sources.pop(name, None)

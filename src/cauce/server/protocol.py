@@ -30,6 +30,8 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 class BoundedProtocol(HttpToolsProtocol):
     """See the module."""
 
+    head_deadline = HEAD_DEADLINE
+
     _head_size = 0
     _unparsed = 0
     _head_open = True
@@ -116,7 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.close)
 
     def _watch(self) -> None:
-        self._watchdog = self.loop.call_later(HEAD_DEADLINE, self._too_slow)
+        self._watchdog = self.loop.call_later(self.head_deadline, self._too_slow)
 
     def _unwatch(self) -> None:
         if self._watchdog is not None:
@@ -126,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._watchdog = None
         if self._head_size or self._unparsed:
-            self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_DEADLINE:g} s"))
+            self._refuse(RequestTimeout(f"the request's head did not arrive within {self.head_deadline:g} s"))
         else:
             self.transport.close()
 

@@ -28,7 +28,7 @@ class Shelf(msgspec.Struct, frozen=True):
 
 
 class LocalServer:
-    """A running fake. `pages` and `chat` can be changed while it runs; a page that is None is never answered."""
+    """A running fake. `pages` can be changed while it runs; a page that is None is never answered."""
 
     def __init__(self, kind: str, shelf: Shelf, pages: Pages) -> None:
         self.kind = kind
@@ -69,10 +69,10 @@ class LocalServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; whether the connection stays open."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
-        fields = {name: value.strip() for name, _, value in [line.partition(":") for line in head[1:]]}
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in [line.partition(":") for line in head[1:]]}
         body = await reader.readexactly(int(fields.get("content-length", "0")))
-        method, path = head[0].upper().split(" ")[0], head[0].split(" ")[1]
+        method, path, _ = head[0].split(" ")
         self.requests.append(f"{method} {path}")
         if method == "POST" and path == "/v1/chat/completions":
             self._chat(writer, msgspec.json.decode(body))
@@ -83,7 +83,7 @@ class LocalServer:
         else:
             page = self.pages[path]
             _write(writer, 200, page if isinstance(page, bytes) else msgspec.json.encode(page))
-        return fields.get("connection") != "close"
+        return fields.get("connection", "").lower() != "close"
 
     def _chat(self, writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         model = request["model"]
@@ -99,12 +99,13 @@ class LocalServer:
             plain = {**frame, "object": "chat.completion", "choices": [choice], "usage": usage}
             _write(writer, 200, msgspec.json.encode(plain))
             return
-        deltas = [{"content": word if place == 0 else " " + word} for place, word in enumerate(words)]
-        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        deltas = [{"role": "assistant", "content": words[0]}, *[{"content": " " + word} for word in words[1:]]]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
         frame["object"] = "chat.completion.chunk"
         chunks: list[dict[str, Any]] = [{**frame, "choices": [choice]} for choice in choices]
-        if (request.get("stream_options") or {}).get("include_usage"):
+        options: dict[str, Any] = request.get("stream_options") or {}
+        if options.get("include_usage"):
             chunks.append({**frame, "choices": [], "usage": usage})
         events = [b"data: " + payload + b"\n\n" for payload in [*map(msgspec.json.encode, chunks), b"[DONE]"]]
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -197,7 +198,7 @@ def _lmstudio_v0(shelf: Shelf) -> Pages:
 
 
 def _llamacpp(shelf: Shelf) -> Pages:
-    properties = {"default_generation_settings": {"n_ctx": shelf.window, "params": {}}, "total_slots": 1}
+    properties = {"default_generation_settings": {"n_ctx": shelf.window}, "total_slots": 1}
     return {"/health": {"status": "ok"}, "/props": properties, "/v1/models": _openai_list(shelf, "llamacpp", meta=None)}
 
 

@@ -82,11 +82,14 @@ class Probe:
         request = Outgoing("GET", self._address.url + path, _HEADERS, connect=PROBE_TIME, total=PROBE_TIME)
         try:
             answer = await self._transport.send(request)
-            if answer.status != 200:
-                await answer.aclose()
-                return
-            self.is_cauce = self.is_cauce or "x-cauce-request-id" in answer.headers
-            self._bodies[path] = await answer.read(MAX_LIST if path in LISTS else MAX_ANSWER)
         except CauceError:
-            # Nobody there, too slow, too large or not HTTP: the usual case, and not worth a line each time.
+            # Nobody there is the usual case, and not worth a line each time.
             return
+        if answer.status != 200:
+            await answer.aclose()
+            return
+        self.is_cauce = self.is_cauce or "x-cauce-request-id" in answer.headers
+        try:
+            self._bodies[path] = await answer.read(MAX_LIST if path in LISTS else MAX_ANSWER)
+        except CauceError as error:
+            logger.debug("%s%s cannot be read: %s", self._address.url, path, error.message)

@@ -52,7 +52,7 @@ class Library:
         if (private or asked.material) and (terms or remembers):
             if statement := recall(asked, messages, terms, shelf.stems, "user"):
                 return _retold(asked.tongue, phrases.told, statement)
-        if not private:
+        if not private and asked.tongue.writes.search(folded) is None:
             if found := quotations(
                 shelf.sections, shelf.index, terms, defining=asked.tongue.defines.search(folded) is not None
             ):

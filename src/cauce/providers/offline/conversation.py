@@ -18,6 +18,8 @@ _LONGEST = 600
 """Characters of a sentence that are quoted."""
 
 _ENOUGH = 0.6
+_ENOUGH_OF_OWN = 0.5
+"""Share of a question that a statement must speak of; less where the user's own affairs are asked for."""
 
 
 Role = Literal["user", "assistant"]

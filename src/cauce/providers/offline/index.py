@@ -15,7 +15,7 @@ from cauce.providers.offline.tongue import Stems, fold, words
 _WEIGHTS = "2.0, 5.0, 1.0"
 """BM25 weights of title, heading and body."""
 
-_MOST_HITS = 24
+_MOST_HITS = 60
 _MOST_TERMS = 40
 _WEAK = 0.3
 _MOST_WEAK = 0.4
@@ -117,6 +117,8 @@ class Index:
                     weight = self._weight(stem, synonyms)
                     if part in tongue.weak:
                         # Such a word cannot make a question foreign to the guide.
+                        if not self._knows(stem, synonyms):
+                            continue
                         weight = min(weight * _WEAK, _MOST_WEAK)
                     found[stem] = Term(stem, synonyms, weight)
         return tuple(found.values())
@@ -137,7 +139,7 @@ class Index:
             # BM25 knows nothing of words that stand together: one sentence about all of the question beats five about parts.
             headed = self.headed(place, terms)
             closest = max([headed, *self.shares(place, terms)])
-            defines = defining and self._defining[place]
+            defines = defining and headed > 0 and self._defining[place]
             about = (0.5 + closest) * (0.5 + headed * self._precision(place, terms)) * (_DEFINING if defines else 1.0)
             matches.append(Match(place, relevance * coverage * coverage * about, coverage, closest, defines))
         matches.sort(key=lambda match: (-match.score, match.place))
@@ -160,11 +162,11 @@ class Index:
 
     def _precision(self, place: int, terms: Sequence[Term]) -> float:
         """How little the heading of a passage speaks of anything else, 0 to 1."""
-        heading = self._headings[place]
-        if not heading:
-            return 1.0
         asked = {form for term in terms for form in (term.stem, *term.synonyms)}
-        return len(heading & asked) / len(heading)
+        weak = self._stems.weak
+        heading = self._headings[place]
+        strange = sum([0.5 if stem in weak else 1.0 for stem in heading if stem not in asked])
+        return 1.0 - strange / len(heading) if heading else 1.0
 
     def close(self) -> None:
         """Free the database."""
@@ -175,6 +177,9 @@ class Index:
         if "_" not in word or self._stems.of(word) in self._frequency:
             return [word]
         return [part for part in word.split("_") if part]
+
+    def _knows(self, stem: str, synonyms: tuple[str, ...]) -> bool:
+        return any([form in self._frequency for form in (stem, *synonyms)])
 
     def _weight(self, stem: str, synonyms: tuple[str, ...]) -> float:
         frequency = self._frequency.get(stem) or max(

@@ -7,7 +7,7 @@ import msgspec
 from cauce.providers.offline.index import Index, Match, Term
 from cauce.providers.offline.pages import Section, Unit
 
-COVERAGE = 0.55
+COVERAGE = 0.6
 """Share of the question a section must speak of to be quoted at all."""
 
 _CLOSEST = 0.4

@@ -2,32 +2,53 @@
 
 import re
 
-from cauce.providers.offline.tongue import Phrases, Tongue
+from cauce.providers.offline.tongue import Phrases, Tongue, word_set
 
 SPANISH = Tongue(
     language="es",
     stemmer="spanish",
-    stop=frozenset(
-        ["el", "la", "los", "las", "un", "una", "unos", "unas", "y", "o", "u", "e", "ni", "pero", "si", "que", "de", "del", "a", "al", "en", "con", "sin", "por", "para", "sobre", "entre", "desde", "hasta", "hacia", "como", "cual", "cuales", "quien", "quienes", "cuando", "donde", "cuanto", "cuanta", "cuantos", "cuantas", "porque", "pues", "es", "son", "era", "eran", "fue", "ser", "soy", "eres", "somos", "esta", "estan", "este", "estos", "estas", "esto", "ese", "esa", "esos", "esas", "eso", "aquel", "aquella", "ha", "han", "he", "has", "hemos", "haber", "habia", "hay", "hubo", "me", "te", "se", "le", "les", "lo", "nos", "mi", "mis", "tu", "tus", "su", "sus", "mio", "mia", "yo", "ella", "ellos", "ellas", "nosotros", "usted", "ustedes", "ya", "muy", "mas", "menos", "tan", "tambien", "solo", "cada", "todo", "toda", "todos", "todas", "otro", "otra", "otros", "otras", "mismo", "misma", "algun", "alguna", "algunos", "algunas", "algo", "nada", "puedo", "puede", "pueden", "puedes", "podria", "podrias", "debo", "debe", "deben", "tengo", "tiene", "tienen", "tienes", "hola", "favor", "porfavor", "ok", "vale", "asi", "estoy", "estas", "sea", "sean", "hora", "horas", "mucho", "mucha", "muchos"]
+    stop=word_set(
+        """el la los las un una unos unas y o u e ni pero si que de del a al en con sin por para sobre entre desde
+        hasta hacia como cual cuales quien quienes cuando donde cuanto cuanta cuantos cuantas porque pues es
+        son era eran fue ser soy eres somos esta estan este estos estas esto ese esa esos esas eso aquel
+        aquella ha han he has hemos haber habia hay hubo me te se le les lo nos mi mis tu tus su sus mio mia
+        yo ella ellos ellas nosotros usted ustedes ya muy mas menos tan tambien solo cada todo toda todos
+        todas otro otra otros otras mismo misma algun alguna algunos algunas algo nada puedo puede pueden
+        puedes podria podrias debo debe deben tengo tiene tienen tienes hola favor porfavor ok vale asi
+        estoy estas sea sean hora horas mucho mucha muchos"""
     ),
-    weak=frozenset(
-        ["no", "hacer", "hago", "hace", "hacen", "hacerlo", "usar", "uso", "usa", "usan", "utilizar", "utilizo", "utiliza", "quiero", "quieres", "necesito", "necesita", "necesitas", "poner", "pongo", "pone", "dar", "doy", "da", "funciona", "funcionan", "funcionar", "significa", "significan", "explica", "explicar", "explicame", "describe", "dime", "decir", "dice", "saber", "sabes", "se", "existe", "existen", "posible", "ayuda", "ayudame", "ver", "veo", "mirar", "encontrar", "nuevo", "nueva", "anadir", "anado", "cambiar", "cambio", "cambia", "configurar", "configuro", "configura", "configuracion", "crear", "creo", "crea", "cauce", "guia", "ejemplo", "pasa", "pasar", "ocurre", "sirve", "sirven", "manera", "forma", "cosa", "cosas", "pregunta", "respuesta", "informacion", "tipo", "exactamente", "defecto", "devolver", "devuelve", "soporta", "admite", "enviar", "envio", "envia", "permitir", "permito", "permite"]
+    weak=word_set(
+        """hacer hago hace hacen hacerlo usar uso usa usan utilizar utilizo utiliza quiero quieres necesito necesita
+        necesitas poner pongo pone dar doy da funciona funcionan funcionar significa significan explica
+        explicar explicame describe dime decir dice saber sabes se existe existen posible ayuda ayudame ver
+        veo mirar encontrar nuevo nueva anadir anado cambiar cambio cambia configurar configuro configura
+        configuracion crear creo crea cauce guia ejemplo pasa pasar ocurre sirve sirven manera forma cosa
+        cosas pregunta respuesta informacion tipo exactamente defecto devolver devuelve soporta admite
+        enviar envio envia permitir permito permite conectar conecto conecta apuntar activar activo
+        habilitar abrir abro varios varias primero primera sitio lado diferencia proteger
+        protejo fijar fijo recibir recibo hablame cuentame hablar llevar"""
     ),
-    recall=frozenset(
-        ["decir", "dije", "dijiste", "dicho", "digo", "contar", "conte", "contaste", "contado", "mencionar", "mencione", "mencionaste", "preguntar", "pregunte", "preguntaste", "preguntado", "recordar", "recuerdas", "recuerda", "acuerdas", "acordar", "antes", "escribi", "anteriormente", "comente"]
+    recall=word_set(
+        """decir dije dijiste dicho digo contar conte contaste contado mencionar mencione mencionaste preguntar
+        pregunte preguntaste preguntado recordar recuerdas recuerda acuerdas acordar antes escribi
+        anteriormente comente"""
     ),
     synonyms=(
+        "abrir abro abre",
+        "proteger protejo protege",
+        "fijar fijo poner pongo definir",
+        "depuracion depurar debug",
         "configurar definir ajustar establecer",
         "configuracion ajustes ajuste opciones",
         "arrancar arranco iniciar inicio lanzar ejecutar empezar levantar comenzar",
         "apagar detener parar paro cerrar terminar finalizar",
         "instalar instalacion descargar",
-        "puerto escuchar",
         "desactivar desactivo deshabilitar deshabilito apagar",
         "crear creo generar hacer nueva new",
         "necesitar necesita requisito requisitos requerir",
         "usar uso usa utilizar utilizo utiliza",
-        "cambiar modificar editar otro distinto",
+        "cambiar modificar editar",
+        "otro distinto",
         "clave claves llave token credencial contrasena key apikey",
         "cascada ruta cadena",
         "respaldo fallback alternativa reserva",
@@ -78,10 +99,8 @@ SPANISH = Tongue(
         "maquina ordenador equipo pc",
         "trama tramas frame frames evento",
     ),
-    greetings=frozenset(
-        ["hola", "buenas", "buenos", "dias", "tardes", "noches", "que", "tal", "saludos", "hey", "cauce", "ayuda", "hi", "hello", "prueba"]
-    ),
-    thanks=frozenset(["gracias", "muchas", "mil", "genial", "perfecto", "vale", "ok", "adios", "hasta", "luego", "muy", "amable", "bien"]),
+    greetings=word_set("""hola buenas buenos dias tardes noches que tal saludos hey cauce ayuda hi hello prueba"""),
+    thanks=word_set("""gracias muchas mil genial perfecto vale ok adios hasta luego muy amable bien"""),
     who=re.compile(
         r"\b(?:quien|que) eres\b|\beres (?:un |una )?(?:ia|humano|humana|bot|robot|real|chatgpt|gpt|claude|gemini|llm|persona|modelo|"
         r"inteligencia)\b|\bcomo te llamas\b|\bcual es tu nombre\b|\bque (?:puedes|sabes) hacer\b|\bpresentate\b"
@@ -97,10 +116,15 @@ SPANISH = Tongue(
     instruction=re.compile(
         r"\bcomo (?:puedo|debo|se|configuro|cambio|anado|uso|pongo|hago|creo|conecto|instalo|arranco)\b|\b(?:puedo|quiero|necesito)\b|\bdonde (?:puedo|pongo|esta)\b"
     ),
-    personal=frozenset(
-        ["nombre", "llamo", "llamaba", "edad", "anos", "cumpleanos", "vivo", "trabajo", "favorito", "favorita", "mujer", "marido", "hijo", "hija", "perro", "gato", "correo", "telefono", "apellido"]
+    personal=word_set(
+        """nombre llamo llamaba edad anos cumpleanos vivo trabajo favorito favorita mujer marido hijo hija perro gato
+        correo telefono apellido"""
     ),
-    defines=re.compile(r"^\W*que (?:es|son|significa)\b"),
+    defines=re.compile(r"^\W*(?:que (?:es|son|significa)|hablame de|explicame)\b"),
+    writes=re.compile(
+        r"^\W*(?:(?:por favor|ahora|puedes|podrias) )*(?:escrib(?:e|eme|ir)|reescrib|redact|compon|traduc|resum|parafrase|convert|conviert|calcul|"
+        r"resuelv|dibuj|invent|imagin|depura|recomiend)\w*"
+    ),
     introduces=re.compile(r"\b(?:[Ss]oy|[Mm]e llamo|[Ll]lámame) [A-ZÁÉÍÓÚÑ]\w+"),
     named="nombre",
     phrases=Phrases(

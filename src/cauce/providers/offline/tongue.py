@@ -55,6 +55,8 @@ class Tongue(msgspec.Struct, frozen=True):
     """Facts of a person: no guide knows them."""
     defines: re.Pattern[str]
     """Asks what something is, or heads a section that says so."""
+    writes: re.Pattern[str]
+    """Gives a task that takes a model: writing, translating, calculating."""
     introduces: re.Pattern[str]
     """States the speaker's name."""
     named: str
@@ -66,6 +68,11 @@ class Stemmer(Protocol):
     """What is used of the `snowballstemmer` package."""
 
     def stemWord(self, word: str) -> str: ...  # noqa: N802
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as text."""
+    return frozenset(text.split())
 
 
 def fold(text: str) -> str:
@@ -100,6 +107,7 @@ class Stems:
         self._stemmer = _stemmer(tongue.stemmer)
         self._known: dict[str, str] = {}
         self.synonyms = self._groups(tongue.synonyms)
+        self.weak = frozenset([self.of(word) for word in tongue.weak])
         self.named = self.of(tongue.named)
 
     def of(self, word: str) -> str:

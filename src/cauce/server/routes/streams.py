@@ -9,6 +9,7 @@
 """
 
 import re
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,6 +25,7 @@ from cauce.wire.native.request import parse_request
 
 PREFIX = "/chat/stream/"
 
+_SAFE = "!$&'()*+,;=:@"
 _ID = re.compile(r"[^\x00-\x20/\x7f]{1,200}")
 _CURSOR = re.compile(r"(?P<seq>\d{1,15})(?:\.\d+)?")
 
@@ -88,13 +90,15 @@ async def _read(exchange: Exchange, services: Services, head: Head, *, after: in
     key = head.key
     projector = NativeProjector(key.id, epoch=head.epoch, after=after, resumed=resumed)
     settings = services.stream_settings
-    location = f"{PREFIX}{key.id}/resume".encode()
+    # Header values are Latin-1 at best; ids may be in any script.
+    name = quote(key.id, safe=_SAFE).encode()
+    location = PREFIX.encode() + name + b"/resume"
 
     async def work() -> None:
         reader = services.streams.attach(key)
         stream = EventStream(exchange, hold=0, heartbeat=settings.heartbeat, opening=priming(after))
         async with stream:
-            await stream.write(b"", (b"x-cauce-stream-id", key.id.encode("utf-8")), (b"location", location))
+            await stream.write(b"", (b"x-cauce-stream-id", name), (b"location", location))
             # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
             deltas = services.streams.tail(key, 0)
             while batch := await deltas.read():

@@ -1,0 +1,157 @@
+"""Health, metrics, discovery, and what protects the server from slow clients."""
+
+import asyncio
+import contextlib
+import socket
+
+import msgspec
+import pytest
+import uvicorn
+
+from cauce.domain.errors import RequestTimeout
+from cauce.server.app import Application
+from cauce.server.exchange import BODY_DEADLINE, Exchange
+from cauce.server.protocol import BoundedProtocol
+from cauce.server.run import listen
+from cauce.testing.clock import FakeClock
+from cauce.testing.local_servers import local_server
+from cauce.testing.upstream import Reply, Upstream
+from tests.http import ask, connection, within
+from tests.serving import MESSAGES, Served, serving, upstream_table
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_health_tells_each_provider_without_calling_it(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url, default_model="m")) as served:
+        health = await ask(served.port, "GET", "/health")
+    assert (health.status, health.json()["status"]) == (200, "healthy")
+    assert health.json()["providers"]["up"]["status"] == "unknown"
+    assert {"version", "uptime"} <= health.json().keys()
+    assert upstream.requests == []
+
+
+async def test_health_is_degraded_while_a_provider_is_down_and_recovers_with_it(upstream: Upstream) -> None:
+    upstream.answers = [Reply(status=500, error={"message": "oops"}), Reply()]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        await ask(served.port, "POST", "/llm/message", body)
+        down = (await ask(served.port, "GET", "/health")).json()
+        await ask(served.port, "POST", "/llm/message", body)
+        up = (await ask(served.port, "GET", "/health")).json()
+    assert (down["status"], down["providers"]["up"]["last_error"]) == ("degraded", "provider_error")
+    assert (up["status"], up["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+async def test_probe_asks_for_one_token(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        probe = (await ask(served.port, "GET", "/health?probe=up/m")).json()["probe"]
+        unknown = (await ask(served.port, "GET", "/health?probe=nope")).json()["probe"]
+    assert probe["ok"] and upstream.requests[0]["max_tokens"] == 1
+    assert not unknown["ok"] and "does not exist here" in unknown["error"]
+
+
+async def test_live_and_ready_answer(upstream: Upstream) -> None:
+    async with serving() as served:
+        assert (await ask(served.port, "GET", "/health/live")).json() == {"status": "alive"}
+        assert (await ask(served.port, "GET", "/health/ready")).json() == {"status": "ready"}
+
+
+async def test_metrics_count_attempts_tokens_and_times(upstream: Upstream) -> None:
+    upstream.answers = [Reply(), Reply(status=500, error={"message": "oops"})]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        for _ in range(2):
+            await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})
+        text = (await ask(served.port, "GET", "/metrics")).body.decode()
+    assert 'cauce_attempts_total{model="m",outcome="completed",provider="up"} 1.0' in text
+    assert 'cauce_attempts_total{model="m",outcome="failed",provider="up"} 1.0' in text
+    assert 'cauce_tokens_total{kind="input",model="m",provider="up"} 7.0' in text
+    assert 'cauce_first_delta_seconds_count{model="m",provider="up"} 1.0' in text
+
+
+async def listed(served: Served, name: str, there: bool) -> None:
+    """Return once `name` is (or is no longer) among the models."""
+    while True:
+        models = (await ask(served.port, "GET", "/v1/models")).json()["data"]
+        if (name in [model["id"] for model in models]) == there:
+            return
+        await asyncio.sleep(0)
+
+
+async def test_models_of_a_local_server_come_answer_in_auto_and_go_with_it() -> None:
+    elsewhere = ("foundry", "foundry-v1", "lmstudio", "llamacpp", "vllm", "openai-compatible")
+    async with contextlib.AsyncExitStack() as running:
+        local = await running.enter_async_context(local_server("ollama", models=("llama3.2:3b",)))
+        ports = ", ".join([f"ollama = [{local.port}]", *[f"{kind} = []" for kind in elsewhere]])
+        toml = f"[discovery]\ninterval = 0.05\nports = {{ {ports} }}"
+        async with serving(toml, {"CAUCE_DISCOVERY__ENABLED": "true"}) as served:
+            await within(listed(served, "ollama/llama3.2:3b", there=True))
+            answer = (await ask(served.port, "POST", "/llm/message", {"messages": MESSAGES})).json()
+            assert answer["model"] == "ollama/llama3.2:3b"
+            await running.aclose()
+            await within(listed(served, "ollama/llama3.2:3b", there=False))
+            answer = (await ask(served.port, "POST", "/llm/message", {"messages": MESSAGES})).json()
+            assert answer["model"] == "offline"
+
+
+def test_localhost_listens_on_both_loopback_addresses_where_there_are_two() -> None:
+    sockets = listen("localhost", 0)
+    try:
+        assert sockets[0].getsockname()[0] == "127.0.0.1"
+        assert len({one.getsockname()[1] for one in sockets}) == 1
+        assert [one.family for one in sockets][1:] in ([], [socket.AF_INET6])
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class Impatient(BoundedProtocol):
+    head_deadline = 0.05
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"POST /llm/message HTTP/1.1\r\nHost: localh", 408), (b"", None)])
+async def test_client_that_is_slow_to_send_its_head_is_let_go(sent: bytes, status: int | None) -> None:
+    async with serving() as served:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                Application(served.runtime.services), http=Impatient, lifespan="off", log_config=None, ws="none"
+            )
+        )
+        sockets = listen("127.0.0.1", 0)
+        task = asyncio.create_task(server._serve(sockets))
+        async with connection(sockets[0].getsockname()[1]) as client:
+            client.writer.write(sent)
+            answer = await within(client.reader.read())
+        assert (int(answer.split(b" ")[1]) if answer else None) == status
+        server.should_exit = True
+        await task
+
+
+async def test_body_that_does_not_come_is_a_408() -> None:
+    clock = FakeClock()
+    silence = asyncio.Event()
+
+    async def receive() -> dict[str, object]:
+        await silence.wait()
+        return {}
+
+    async def send(_: object) -> None:
+        return None
+
+    asgi = {"method": "POST", "path": "/llm/message", "headers": [], "query_string": b""}
+    exchange = Exchange(asgi, receive, send, clock, "req_1")  # pyright: ignore[reportArgumentType]
+    reading = asyncio.create_task(exchange.body(1000))
+    await clock.until_waiting()
+    clock.advance(BODY_DEADLINE)
+    with pytest.raises(RequestTimeout):
+        await within(reading)
+
+
+async def test_slow_reader_does_not_stop_the_stream_nor_other_readers(upstream: Upstream) -> None:
+    upstream.answers = [Reply(text=" ".join(["x" * 2000] * 400))]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        async with connection(served.port) as slow:
+            await slow.send("POST", "/chat/stream/s", msgspec.json.encode({"model": "up/m", "messages": MESSAGES}))
+            whole = await within(ask(served.port, "GET", "/chat/stream/s/resume?after=0"), 10)
+            assert whole.frames()[-1]["type"] == "complete"
+            assert (await within(slow.response(), 10)).body == whole.body
