@@ -90,7 +90,7 @@ async def script(node: Node, name: str, *arguments: Any) -> AsyncIterator[Script
         yield Script(process)
     finally:
         try:
-            await asyncio.wait_for(process.communicate(), RUN_SECONDS)
+            await asyncio.wait_for(process.communicate(b""), RUN_SECONDS)
         except TimeoutError:
             process.kill()
             await process.communicate()

@@ -126,5 +126,7 @@ def test_wheel_holds_what_the_server_needs_and_nothing_that_runs_by_itself(tmp_p
 )
 def test_import_loads_nothing_it_does_not_need(module: str, never: tuple[str, ...]) -> None:
     code = f"import {module}, sys; print(*sorted(set({never!r}) & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=dict(os.environ)
+    )
     assert done.stdout.strip() == ""

@@ -64,7 +64,11 @@ class Chatbot:
         answer = response.json()
         self.conversation.append({"role": "assistant", "content": answer["response"]})
         self.tokens += answer["tokens_used"]
-        return {"text": answer["response"], "seconds": answer["processing_time"], "level": response.headers["x-cauce-level"]}
+        return {
+            "text": answer["response"],
+            "seconds": answer["processing_time"],
+            "level": response.headers["x-cauce-level"],
+        }
 
 
 class Lost(Exception):
@@ -194,7 +198,10 @@ async def test_chatbot_without_retries_sees_503_with_the_seconds_to_wait(direct:
 async def test_chatbot_that_sleeps_the_whole_retry_after_is_not_sent_to_sleep_for_an_hour(
     direct: Cauce, upstream: Upstream
 ) -> None:
-    upstream.answers = [Reply(status=429, error={"message": "slow"}, headers={"retry-after": "3600"}), Reply(text="Here.")]
+    upstream.answers = [
+        Reply(status=429, error={"message": "slow"}, headers={"retry-after": "3600"}),
+        Reply(text="Here."),
+    ]
     bot = Chatbot(direct.url)
     answer = await in_thread(bot.say, "Hello?")
     assert answer["text"] == "Here." and len(upstream.requests) == 2
@@ -351,7 +358,8 @@ async def test_streaming_client_whose_network_swallowed_frames_still_gets_the_wh
         with pytest.raises((Lost, requests.exceptions.ConnectionError)):
             await within(reading)
     assert again.full == "a b c d e"
-    assert "".join(again.pieces) in ("b c d e", "c d e")
+    # What was written to the dead connection is not sent again without a cursor: the pieces are some end of the text.
+    assert "a b c d e".endswith("".join(again.pieces))
     chat.session.close()
     again.session.close()
 
@@ -398,4 +406,3 @@ async def test_streaming_client_is_told_the_final_error(direct: Cauce, upstream:
     await in_thread(chat.start, "Go.")
     assert chat.error is not None and chat.full is None and "".join(chat.pieces) == "a b "
     chat.session.close()
-

@@ -240,6 +240,45 @@ class TestDecoding:
             except ProviderFailure:
                 continue
 
+    shapes = st.fixed_dictionaries(
+        {
+            "choices": st.lists(
+                st.fixed_dictionaries(
+                    {
+                        "index": st.sampled_from([0, 0, 0, 1]),
+                        "delta": st.fixed_dictionaries(
+                            {"content": st.sampled_from(["", "a", '"', "\\", '"content":"x"', "ñ", None])},
+                            optional={"role": st.just("assistant"), "note": st.just("n")},
+                        ),
+                    },
+                    optional={
+                        "logprobs": st.sampled_from([None, {"content": []}]),
+                        "finish_reason": st.sampled_from([None, None, "stop"]),
+                    },
+                ),
+                max_size=2,
+            )
+        },
+        optional={
+            "fingerprint": st.sampled_from(["f", "g", None]),
+            "usage": st.sampled_from([None, {"prompt_tokens": 1}]),
+            "x_groq": st.sampled_from([{"usage": {"prompt_tokens": 2}}]),
+        },
+    )
+
+    @given(st.lists(shapes, min_size=1, max_size=8))
+    def test_chunks_alike_are_read_as_if_each_were_read_in_full(self, shapes: list[dict[str, Any]]) -> None:
+        stream = [b"data: " + encode(shape) + b"\n\n" for shape in shapes]
+        end = chunk({}, "stop") + DONE
+        # A space inside makes every chunk differ from every template, so it is always read in full.
+        full = [b'data: { "pad%d": null,' % place + one[len(b"data: {") :] for place, one in enumerate(stream)]
+        assert read(*stream, end) == read(*full, end)
+
+    def test_fields_of_one_chunk_are_not_repeated_on_the_next(self) -> None:
+        empty = b"data: " + encode({"choices": [], "filters": [1]}) + b"\n\n"
+        deltas = read(empty, *[chunk({"content": text}) for text in "abc"], chunk({}, "stop"))
+        assert [delta.extra is not None for delta in deltas] == [True, False, False, False]
+
     json_values = st.recursive(
         st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=5),
         lambda inner: (

@@ -10,7 +10,7 @@ from cauce.providers.offline.index import Index, Passage, Term
 from cauce.providers.offline.pages import Page, Section, Unit, sections
 from cauce.providers.offline.question import TONGUES, Question, question
 from cauce.providers.offline.quotation import Quotation, quotations
-from cauce.providers.offline.tongue import Language, Stems, Tongue, fold, words
+from cauce.providers.offline.tongue import Language, Phrases, Stems, Tongue
 
 _TELLING_DIGITS = 3
 
@@ -42,24 +42,17 @@ class Library:
             return [phrases.welcome]
         shelf = self._shelves[asked.tongue.language]
         terms = _terms(asked, shelf)
-        folded = fold(asked.text)
-        remembers = asked.tongue.remembers.search(folded) is not None
-        private = remembers or _is_personal(asked.tongue, folded)
-        if asked.tongue.replied.search(folded) and (
-            statement := recall(asked, messages, terms, shelf.stems, "assistant")
-        ):
-            return _retold(asked.tongue, phrases.answered, statement)
-        if (private or asked.material) and (terms or remembers):
+        if asked.replied and (statement := recall(asked, messages, terms, shelf.stems, "assistant")):
+            return _retold(phrases, phrases.answered, statement)
+        private = asked.remembers or asked.personal
+        if _looks_back(asked, terms) and (statement := recall(asked, messages, terms, shelf.stems, "user")):
+            return _retold(phrases, phrases.told, statement)
+        if not private and not asked.writes and terms:
+            if found := quotations(shelf.sections, shelf.index, terms, defining=asked.defines):
+                return _quoted(phrases, found)
             if statement := recall(asked, messages, terms, shelf.stems, "user"):
-                return _retold(asked.tongue, phrases.told, statement)
-        if not private and asked.tongue.writes.search(folded) is None:
-            if found := quotations(
-                shelf.sections, shelf.index, terms, defining=asked.tongue.defines.search(folded) is not None
-            ):
-                return _quoted(asked.tongue, found)
-            if terms and (statement := recall(asked, messages, terms, shelf.stems, "user")):
-                return _retold(asked.tongue, phrases.told, statement)
-        return [f"{phrases.unknown[0]} ", *[f"{sentence} " for sentence in phrases.unknown[1:-1]], phrases.unknown[-1]]
+                return _retold(phrases, phrases.told, statement)
+        return [*[f"{sentence} " for sentence in phrases.unknown[:-1]], phrases.unknown[-1]]
 
     def close(self) -> None:
         """Free the indexes."""
@@ -88,34 +81,32 @@ def _searched(unit: Unit) -> str:
 
 
 def _terms(asked: Question, shelf: Shelf) -> tuple[Term, ...]:
-    """What is asked for. A question that names nothing itself goes on with what the one before named."""
-    terms = shelf.index.terms(asked.text)
-    weak = asked.tongue.weak
-    if asked.before and all([word in weak or word in asked.tongue.stop for word in words(asked.text)]):
+    """What is asked for."""
+    if asked.goes_on:
         return shelf.index.terms(f"{asked.before[-1]} {asked.text}")
+    terms = shelf.index.terms(asked.text)
     # A small number alone is arithmetic, not a status code or a port.
     return terms if any([not (term.stem.isdigit() and len(term.stem) < _TELLING_DIGITS) for term in terms]) else ()
 
 
-def _is_personal(tongue: Tongue, folded: str) -> bool:
-    """Whether a fact of the user is asked for, which no page can know."""
-    if tongue.own.search(folded) is None or tongue.instruction.search(folded) is not None:
-        return False
-    return not tongue.personal.isdisjoint(words(folded))
+def _looks_back(asked: Question, terms: Sequence[Term]) -> bool:
+    """Whether the conversation, or text that came with the question, is to be searched before the guide."""
+    if asked.remembers:
+        return True
+    return bool(terms) and (asked.personal or (asked.material != "" and not asked.instructs))
 
 
-def _retold(tongue: Tongue, frame: str, statement: Statement) -> list[str]:
-    phrases = tongue.phrases
+def _retold(phrases: Phrases, frame: str, statement: Statement) -> list[str]:
     source = phrases.conversation.format(statement.message)
     return [f"{frame.format(statement.text)} [1]", f"\n\n{phrases.sources}\n[1] {source}"]
 
 
-def _quoted(tongue: Tongue, found: Sequence[Quotation]) -> list[str]:
+def _quoted(phrases: Phrases, found: Sequence[Quotation]) -> list[str]:
     pieces: list[str] = []
     for number, quotation in enumerate(found, 1):
         pieces.extend(_laid_out(quotation.units, number, opening=not pieces))
     sources = [f"[{number}] {_source(quotation.section)}" for number, quotation in enumerate(found, 1)]
-    pieces.append("\n\n" + "\n".join([tongue.phrases.sources, *sources]))
+    pieces.append("\n\n" + "\n".join([phrases.sources, *sources]))
     return pieces
 
 

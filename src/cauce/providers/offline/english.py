@@ -93,7 +93,7 @@ ENGLISH = Tongue(
     ),
     remembers=re.compile(
         r"\b(?:did|have|had) i (?:just |already |ever )?(?:say|said|tell|told|mention|mentioned|ask|asked|call|called|write|wrote|give|given)\b"
-        r"|\bi (?:just |already )?(?:said|told|mentioned|asked|wrote|gave)\b|\b(?:do|can) you (?:still )?remember\b|\bremember (?:my|what|when|that)\b"
+        r"|\bi (?:just |already )?(?:said|told|mentioned|asked|wrote|gave)\b|\b(?:do|can) you (?:still )?remember\b|\bremember (?:what|when) i\b"
         r"|\bmy (?:last|previous|first|earlier) (?:message|question)\b"
     ),
     replied=re.compile(

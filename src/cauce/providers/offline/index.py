@@ -24,6 +24,7 @@ _DEFINING = 1.5
 _EXAMPLE = 0.7
 """What a word in a block of code says, in terms of one in a sentence."""
 _SYNONYM = 0.75
+_STRANGE_WEAK = 0.5
 _UNKNOWN = 1.25
 """Weight of a word that no passage has, in terms of the rarest word that one has: a question about it is not for us."""
 
@@ -64,27 +65,24 @@ class Match(msgspec.Struct, frozen=True):
     defines: bool
 
 
+class _Entry(msgspec.Struct, frozen=True):
+    """A passage as stems. `openings` are the first stems of its units."""
+
+    heading: frozenset[str]
+    units: tuple[frozenset[str], ...]
+    openings: tuple[str, ...]
+    examples: frozenset[int]
+    all: frozenset[str]
+    defining: bool
+
+
 class Index:
     """Passages of one language."""
 
     def __init__(self, stems: Stems, passages: Sequence[Passage]) -> None:
         self._stems = stems
-        self._titles = [stems.content(passage.title) for passage in passages]
-        self._headings = [frozenset(stems.content(passage.heading)) for passage in passages]
-        self._defining = [stems.tongue.defines.search(fold(passage.heading)) is not None for passage in passages]
-        bodies = [[stems.content(unit) for unit in passage.units] for passage in passages]
-        self._units = [tuple([frozenset(unit) for unit in units]) for units in bodies]
-        self._examples = [passage.examples for passage in passages]
-        self._openings = [tuple([unit[0] if unit else "" for unit in units]) for units in bodies]
-        self._known = [
-            frozenset(title).union(heading, *units)
-            for title, heading, units in zip(self._titles, self._headings, self._units, strict=True)
-        ]
+        self._entries: list[_Entry] = []
         self._frequency: dict[str, int] = {}
-        for known in self._known:
-            for stem in known:
-                self._frequency[stem] = self._frequency.get(stem, 0) + 1
-        self._rarest = self._rarity(1)
         # The connection is made in a worker thread and used on the event loop, never by both at once.
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
@@ -92,16 +90,9 @@ class Index:
         )
         self._database.executemany(
             "INSERT INTO passages (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
-            [
-                (place, " ".join(title), " ".join(heading), " ".join([stem for unit in body for stem in unit]))
-                for place, (title, heading, body) in enumerate(zip(self._titles, self._headings, bodies, strict=True))
-            ],
+            [(place, *self._enter(passage)) for place, passage in enumerate(passages)],
         )
-
-    @property
-    def vocabulary(self) -> Collection[str]:
-        """All stems in it."""
-        return self._frequency.keys()
+        self._rarest = self._rarity(1)
 
     def terms(self, text: str) -> tuple[Term, ...]:
         """What `text` asks for, each word once. Words of questions about the conversation ask for nothing."""
@@ -133,44 +124,66 @@ class Index:
             f"SELECT rowid, -bm25(passages, {_WEIGHTS}) FROM passages WHERE passages MATCH ? ORDER BY 2 DESC, rowid LIMIT ?",  # noqa: S608
             (query, _MOST_HITS),
         ).fetchall()
-        matches: list[Match] = []
-        for place, relevance in rows:
-            coverage = _share(terms, self._known[place])
-            # BM25 knows nothing of words that stand together: one sentence about all of the question beats five about parts.
-            headed = self.headed(place, terms)
-            closest = max([headed, *self.shares(place, terms)])
-            defines = defining and headed > 0 and self._defining[place]
-            about = (0.5 + closest) * (0.5 + headed * self._precision(place, terms)) * (_DEFINING if defines else 1.0)
-            matches.append(Match(place, relevance * coverage * coverage * about, coverage, closest, defines))
+        matches = [self._judged(place, relevance, terms, defining) for place, relevance in rows]
         matches.sort(key=lambda match: (-match.score, match.place))
         return matches
 
     def headed(self, place: int, terms: Sequence[Term]) -> float:
         """The share of `terms` that the heading of a passage speaks of."""
-        return _share(terms, self._headings[place])
+        return _share(terms, self._entries[place].heading)
 
     def shares(self, place: int, terms: Sequence[Term]) -> list[float]:
         """The share of `terms` that each unit of a passage speaks of, more for one that begins with them."""
-        openings = self._openings[place]
-        examples = self._examples[place]
-        return [
-            _share(terms, stems) * _EXAMPLE
-            if unit in examples
-            else _share(terms, stems) + (_OPENING if any([term.stem == openings[unit] for term in terms]) else 0.0)
-            for unit, stems in enumerate(self._units[place])
-        ]
-
-    def _precision(self, place: int, terms: Sequence[Term]) -> float:
-        """How little the heading of a passage speaks of anything else, 0 to 1."""
-        asked = {form for term in terms for form in (term.stem, *term.synonyms)}
-        weak = self._stems.weak
-        heading = self._headings[place]
-        strange = sum([0.5 if stem in weak else 1.0 for stem in heading if stem not in asked])
-        return 1.0 - strange / len(heading) if heading else 1.0
+        entry = self._entries[place]
+        shares: list[float] = []
+        for unit, stems in enumerate(entry.units):
+            share = _share(terms, stems)
+            if unit in entry.examples:
+                share *= _EXAMPLE
+            elif any([term.stem == entry.openings[unit] for term in terms]):
+                share += _OPENING
+            shares.append(share)
+        return shares
 
     def close(self) -> None:
         """Free the database."""
         self._database.close()
+
+    def _enter(self, passage: Passage) -> tuple[str, str, str]:
+        """Keep `passage`; returns its title, heading and body as text of stems."""
+        stems = self._stems
+        title = stems.content(passage.title)
+        heading = stems.content(passage.heading)
+        units = [stems.content(unit) for unit in passage.units]
+        entry = _Entry(
+            frozenset(heading),
+            tuple([frozenset(unit) for unit in units]),
+            tuple([unit[0] if unit else "" for unit in units]),
+            passage.examples,
+            frozenset(title).union(heading, *units),
+            stems.tongue.defines.search(fold(passage.heading)) is not None,
+        )
+        self._entries.append(entry)
+        for stem in entry.all:
+            self._frequency[stem] = self._frequency.get(stem, 0) + 1
+        return " ".join(title), " ".join(heading), " ".join([stem for unit in units for stem in unit])
+
+    def _judged(self, place: int, relevance: float, terms: Sequence[Term], defining: bool) -> Match:
+        """BM25 knows nothing of words that stand together: one sentence about all of a question beats five about its parts."""
+        entry = self._entries[place]
+        headed = self.headed(place, terms)
+        coverage = _share(terms, entry.all)
+        closest = max([headed, *self.shares(place, terms)])
+        defines = defining and headed > 0 and entry.defining
+        about = (0.5 + closest) * (0.5 + headed * self._precision(entry.heading, terms))
+        score = relevance * coverage * coverage * about * (_DEFINING if defines else 1.0)
+        return Match(place, score, coverage, closest, defines)
+
+    def _precision(self, heading: frozenset[str], terms: Sequence[Term]) -> float:
+        """How little `heading` speaks of anything else, 0 to 1."""
+        asked = {form for term in terms for form in (term.stem, *term.synonyms)}
+        strange = sum([_STRANGE_WEAK if stem in self._stems.weak else 1.0 for stem in heading if stem not in asked])
+        return 1.0 - strange / len(heading) if heading else 1.0
 
     def _parts(self, word: str) -> list[str]:
         """A name with underscores that nobody knows asks for its parts."""
@@ -188,7 +201,7 @@ class Index:
         return self._rarity(frequency) if frequency else self._rarest * _UNKNOWN
 
     def _rarity(self, frequency: int) -> float:
-        return math.log(1 + (len(self._known) + 0.5) / (frequency + 0.5))
+        return math.log(1 + (len(self._entries) + 0.5) / (frequency + 0.5))
 
 
 def _share(terms: Sequence[Term], stems: Collection[str]) -> float:

@@ -14,11 +14,16 @@ TONGUES: dict[Language, Tongue] = {"en": ENGLISH, "es": SPANISH}
 
 _SPANISH_SIGNS = re.compile(r"[¿¡ñáéíóú]", re.I)
 _SIGN = 2
-_LONG = 60
-"""Words from which on a message of several paragraphs is material with a question, not a question."""
+"""What a Spanish letter or mark says, in words."""
 
-_LONGEST_QUESTION = 400
+_LONG = 60
+"""Words from which on a message of several lines is material with a question, not a question."""
+
+_LONGEST = 400
 """Words of a question that are read."""
+
+_SHORT = 10
+"""Words of a question about the answerer itself."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -26,17 +31,14 @@ class Question(msgspec.Struct, frozen=True):
 
     text: str
     tongue: Tongue
-    material: str
-    before: tuple[str, ...]
+    material: str = ""
+    before: tuple[str, ...] = ()
 
     @property
     def greets(self) -> bool:
         """Whether it says hello or asks who is there, and no more."""
         said = words(self.text)
-        folded = fold(self.text)
-        if not said:
-            return True
-        if self.tongue.who.search(folded):
+        if self._has(self.tongue.who):
             return len(said) <= _SHORT
         return all([word in self.tongue.greetings for word in said])
 
@@ -45,22 +47,59 @@ class Question(msgspec.Struct, frozen=True):
         """Whether it says thank you, and no more."""
         return all([word in self.tongue.thanks for word in words(self.text)])
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it asks for what the user said."""
+        return self._has(self.tongue.remembers)
 
-_SHORT = 10
+    @property
+    def replied(self) -> bool:
+        """Whether it asks for what the assistant said."""
+        return self._has(self.tongue.replied)
+
+    @property
+    def instructs(self) -> bool:
+        """Whether it asks how to do something."""
+        return self._has(self.tongue.instruction)
+
+    @property
+    def personal(self) -> bool:
+        """Whether it asks for a fact of the user, which no page can know."""
+        if self.instructs or not self._has(self.tongue.own):
+            return False
+        return not self.tongue.personal.isdisjoint(words(self.text))
+
+    @property
+    def defines(self) -> bool:
+        """Whether it asks what something is."""
+        return self._has(self.tongue.defines)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it gives a task that takes a model."""
+        return self._has(self.tongue.writes)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it names nothing itself, so that its subject is that of the message before."""
+        empty = self.tongue.stop | self.tongue.weak
+        return bool(self.before) and all([word in empty for word in words(self.text)])
+
+    def _has(self, cue: re.Pattern[str]) -> bool:
+        return cue.search(fold(self.text)) is not None
 
 
 def question(messages: Sequence[Message]) -> Question:
     """The question that `messages` end with."""
     said = [message.text for message in messages if message.role == "user" and message.text.strip()]
-    newest = said[-1] if said else ""
-    text, material = _apart(newest)
+    text, material = _apart(said[-1] if said else "")
     return Question(text, TONGUES[_language([text, *reversed(said)])], material, tuple(said[:-1]))
 
 
 def _language(texts: Sequence[str]) -> Language:
     """The language of the first of `texts` that shows one."""
     for text in texts:
-        read = words(text)[:_LONGEST_QUESTION]
+        read = words(" ".join(text.split(maxsplit=_LONGEST)[:_LONGEST]))
         spanish = sum([word in _ONLY_SPANISH for word in read]) + _SIGN * (_SPANISH_SIGNS.search(text) is not None)
         english = sum([word in _ONLY_ENGLISH for word in read])
         if spanish != english:
@@ -72,19 +111,16 @@ def _apart(text: str) -> tuple[str, str]:
     """Question and material of a message: text piped or pasted in comes with a question before or after it."""
     if text.count(" ") < _LONG:
         return text, ""
-    paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
-    if len(paragraphs) < 2:
-        lines = text.strip().splitlines()
-        paragraphs = [lines[0], "\n".join(lines[1:])] if len(lines) > 1 else [text]
-    asked = next((place for place in (-1, 0) if paragraphs[place].endswith("?")), 0)
-    chosen = paragraphs.pop(asked)
-    return " ".join(chosen.split()[:_LONGEST_QUESTION]), "\n".join(paragraphs)
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text.strip())]
+    if len(blocks) == 1:
+        blocks = text.strip().splitlines()
+    asked = blocks.pop(-1 if blocks[-1].endswith("?") else 0)
+    return " ".join(asked.split(maxsplit=_LONGEST)[:_LONGEST]), "\n".join(blocks)
 
 
 def _marks(tongue: Tongue) -> frozenset[str]:
     return tongue.stop | tongue.weak | tongue.recall | tongue.greetings | tongue.thanks
 
 
-_SHARED = _marks(ENGLISH) & _marks(SPANISH)
-_ONLY_ENGLISH = _marks(ENGLISH) - _SHARED
-_ONLY_SPANISH = _marks(SPANISH) - _SHARED
+_ONLY_ENGLISH = _marks(ENGLISH) - _marks(SPANISH)
+_ONLY_SPANISH = _marks(SPANISH) - _marks(ENGLISH)

@@ -15,6 +15,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
 from cauce.wire.openai_chat.errors import parse_error, to_failure
 from cauce.wire.openai_chat.messages import WIRE
+from cauce.wire.openai_chat.template import TextTemplate
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
 
 _REASONS: dict[str, FinishReason] = {
@@ -58,6 +59,8 @@ class ChatDecoder:
         """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
         self._last: dict[str, Any] = {}
         self._done = False
+        self._template = TextTemplate()
+        self._template_extra: Extra | None = None
 
     def feed(self, data: bytes) -> list[Delta]:
         """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream."""
@@ -105,10 +108,25 @@ class ChatDecoder:
     def _event(self, event: Event, deltas: list[Delta]) -> None:
         if self._done:
             return
-        if event.data.startswith(b"[DONE]"):
+        data = event.data
+        if text := self._template.text(data):
+            deltas.append(Text(text, 0, self._template_extra))
+        elif data.startswith(b"[DONE]"):
             self._done = True
-            return
-        self._chunk(self._object(event.data), deltas)
+        else:
+            before = len(deltas)
+            chunk = self._object(data)
+            self._chunk(chunk, deltas)
+            if len(deltas) == before + 1 and type(alike := deltas[before]) is Text:
+                self._learn(chunk, alike, data)
+
+    def _learn(self, chunk: dict[str, Any], delta: Text, data: bytes) -> None:
+        """Take `data` as the template of chunks to come, if what it says beside its text holds for each of them."""
+        first, *others = chunk["choices"]
+        own = None if chunk.keys() <= _CHUNK_FIELDS else self._shared
+        if delta.extra is own and not (others or delta.choice or first.get("finish_reason") or chunk.get("usage")):
+            self._template.learn(data, delta.text)
+            self._template_extra = delta.extra
 
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
