@@ -6,6 +6,7 @@ Settings come from cauce.toml in this folder (or --config FILE) and from CAUCE_S
 
 import argparse
 import fcntl
+import gc
 import ipaddress
 import logging
 import os
@@ -54,6 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def ready() -> None:
         await built.first_scan.wait()
+        # What is built by now stays: the collector need not look at it with every few hundred requests.
+        gc.collect()
+        gc.freeze()
         print(_banner(built, sockets), flush=True)
 
     # uvicorn ends gracefully on these and then raises them again: to us they have done their work.

@@ -47,8 +47,14 @@ class Running:
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode())
 
+    def say_no_more(self) -> None:
+        """Close stdin."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
     async def finish(self) -> Finished:
         """Close stdin and wait for the end."""
+        self.say_no_more()
         out, err = await within(self.process.communicate(), PATIENCE)
         assert self.process.returncode is not None
         return Finished(self.process.returncode, (self._read + out).decode(), err.decode())

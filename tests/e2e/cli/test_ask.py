@@ -31,7 +31,7 @@ async def test_text_reaches_a_pipe_while_the_answer_is_still_coming(home: Home) 
     async with Upstream(Reply(text="one two three", gate=gate)) as upstream:
         in_front_of(home, upstream)
         async with home.running("ask", "Count.") as command:
-            command.process.stdin.write_eof()  # type: ignore[union-attr]
+            command.say_no_more()
             gate.release()
             await command.until("one")
             gate.release()
@@ -174,7 +174,7 @@ async def test_interrupting_closes_the_upstream_and_prints_nothing_ugly(home: Ho
     async with Upstream(Reply(text="The river runs on and on.", stall_after=2)) as upstream:
         in_front_of(home, upstream)
         async with home.running("ask", "Hi") as command:
-            command.process.stdin.write_eof()  # type: ignore[union-attr]
+            command.say_no_more()
             await command.until("The river")
             command.process.send_signal(signal.SIGINT)
             await within(upstream.closed.wait())
@@ -186,7 +186,7 @@ async def test_interrupting_before_the_first_word_closes_the_upstream(home: Home
     async with Upstream(Reply(silent=True)) as upstream:
         in_front_of(home, upstream)
         async with home.running("ask", "Hi") as command:
-            command.process.stdin.write_eof()  # type: ignore[union-attr]
+            command.say_no_more()
             await within(upstream.asked.wait(), 20)
             command.process.send_signal(signal.SIGINT)
             await within(upstream.closed.wait())
@@ -199,7 +199,7 @@ async def test_a_reader_that_leaves_closes_the_upstream_quietly(home: Home) -> N
     async with Upstream(Reply(text="one two three four", gate=gate)) as upstream:
         in_front_of(home, upstream)
         async with home.running("ask", "Count.") as command:
-            command.process.stdin.write_eof()  # type: ignore[union-attr]
+            command.say_no_more()
             await command.until("one")
             command.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
             gate.release()
@@ -207,3 +207,4 @@ async def test_a_reader_that_leaves_closes_the_upstream_quietly(home: Home) -> N
             await within(upstream.closed.wait())
             assert command.process.stderr is not None
             assert await within(command.process.stderr.read()) == b""
+            print("CODE", await within(command.process.wait()))
