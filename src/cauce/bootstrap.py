@@ -150,7 +150,7 @@ class _Background:
             "OLLAMA_HOST": config.environment.ollama_host,
             "FOUNDRY_LOCAL_ENDPOINT": config.environment.foundry_endpoint,
         }
-        settings = DiscoverySettings(variables, config.discovery.ports, self._own)
+        settings = DiscoverySettings(variables, {**config.discovery.ports}, self._own)
         discovery = Discovery(self._transport, settings)
 
         def changed(found: tuple[Found, ...], gone: tuple[str, ...]) -> None:

@@ -33,10 +33,10 @@ async def seen(node: Node, server: Cauce, case: str, *arguments: Any, **options:
 
 async def test_chat(node: Node, server: Cauce, upstream: Upstream) -> None:
     completion = await seen(node, server, "chat")
-    assert completion["choices"][0]["message"] == {"role": "assistant", "content": HELLO, "refusal": None}
+    assert completion["choices"][0]["message"] == {"role": "assistant", "content": HELLO}
     assert completion["choices"][0]["finish_reason"] == "stop"
     assert completion["usage"]["total_tokens"] == 12 and completion["object"] == "chat.completion"
-    assert completion["model"] == "up/m" and completion["_request_id"] is None
+    assert completion["model"] == "up/m"
     assert upstream.requests[0]["temperature"] == 0.2
     assert upstream.headers[0]["authorization"] == "Bearer upstream-key"
 
@@ -167,7 +167,7 @@ async def test_failure_after_the_headers_have_left_is_an_error_of_the_sdk(
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
     async with cauce(tmp_path, in_front_of(upstream.base_url)) as server:
         got = await seen(node, server, "broken")
-    assert [text for text, _ in got["texts"]] == ["a ", "b "]
+    assert "".join(text for text, _ in got["texts"]) == "a b "
     assert all(reason is None for _, reason in got["texts"])
     for error in (got["error"], got["helper"]):
         assert error["isAPIError"], error
@@ -244,7 +244,7 @@ async def test_stream_that_is_aborted_closes_the_upstream(
         # The script still runs: it is the abort that is seen, not the end of a process.
         await within(upstream.closed.wait(), 1)
     if way == "abortedByController":
-        assert got == {"texts": ["a ", "b "]}
+        assert got == {"texts": ["a ", "b "]}, got
     if way == "abortedByHelper":
         assert got["kind"] == "APIUserAbortError"
 

@@ -75,6 +75,18 @@ class SSEDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
+def one_line(frames: bytes) -> bytes:
+    """`frames` of JSON with the characters escaped that some clients take for line ends (NEL, U+2028, U+2029).
+
+    They are none to SSE, but Python's `str.splitlines`, and so `iter_lines(decode_unicode=True)` of `requests`, splits there.
+    """
+    if b"\xe2\x80" in frames:
+        frames = frames.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    if b"\xc2\x85" in frames:
+        frames = frames.replace(b"\xc2\x85", b"\\u0085")
+    return frames
+
+
 def _parse(block: bytes) -> Event | None:
     data: list[bytes] = []
     name = ""

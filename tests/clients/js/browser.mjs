@@ -2,6 +2,8 @@
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
+const PATIENCE_MS = 5000;
+
 const browser = await chromium.launch({
   executablePath: process.argv[2],
   args: [
@@ -21,7 +23,7 @@ const commands = {
   async open({ number, url, scheme }) {
     const context = await browser.newContext({ colorScheme: scheme, viewport: { width: 1100, height: 850 } });
     const page = await context.newPage();
-    page.setDefaultTimeout(5000);
+    page.setDefaultTimeout(PATIENCE_MS);
     const exchanges = [];
     const complaints = [];
     page.on("requestfinished", async (request) => {
@@ -41,7 +43,12 @@ const commands = {
   text: ({ page, selector }) => page.innerText(selector),
   evaluate: ({ page, expression }) => page.evaluate(expression),
   async until({ page, expression }) {
-    await page.waitForFunction(expression);
+    // Not `waitForFunction`: a page's own policy may forbid what that does.
+    const deadline = performance.now() + PATIENCE_MS;
+    while (!(await page.evaluate(expression))) {
+      if (performance.now() > deadline) throw new Error(`it never came true that ${expression}: ${await page.innerText("body")}`);
+      await page.evaluate(() => new Promise(requestAnimationFrame));
+    }
   },
   async screenshot({ page, path, full = true }) {
     await page.screenshot({ path, fullPage: full });

@@ -143,7 +143,8 @@ const cases = {
     const stream = await client.chat.completions.create({ model, messages, stream: true });
     const texts = [];
     for await (const chunk of stream) {
-      texts.push(chunk.choices[0].delta.content ?? "");
+      // The first chunk names the role and has no text.
+      if (chunk.choices[0].delta.content) texts.push(chunk.choices[0].delta.content);
       if (texts.length === 2) stream.controller.abort();
     }
     return { texts };
@@ -174,7 +175,7 @@ const cases = {
   timedOut: () => failing(() => client.chat.completions.create({ model, messages }, { timeout: 500 })),
 };
 
-// The process ends by itself once its connections have: an abort that leaves one open is seen.
 const result = await cases[process.argv[2]]();
 process.stdout.write(JSON.stringify(result) + "\n");
+// What an abort does is looked at while this process still runs.
 if (process.argv[2].startsWith("aborted")) await new Promise((resolve) => process.stdin.once("data", resolve).once("end", resolve));

@@ -207,4 +207,3 @@ async def test_a_reader_that_leaves_closes_the_upstream_quietly(home: Home) -> N
             await within(upstream.closed.wait())
             assert command.process.stderr is not None
             assert await within(command.process.stderr.read()) == b""
-            print("CODE", await within(command.process.wait()))

@@ -22,6 +22,7 @@ from cauce.domain.delta import (
     ToolResult,
 )
 from cauce.wire.native.answer import attempt_name, render_attempts, render_usage
+from cauce.wire.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
 
@@ -91,7 +92,7 @@ class NativeProjector:
                     **beside,
                 }
                 out.append(b"id: %d\ndata: %s\n\n" % (self._seq, _encode(frame)))
-        return b"".join(out)
+        return one_line(b"".join(out))
 
     def _resumed(self) -> bytes:
         frame = {"id": self._stream_id, "type": "start", "data": "", "resumed": True}

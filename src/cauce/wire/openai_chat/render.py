@@ -23,6 +23,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
 from cauce.wire.openai_chat.errors import render_failed
 from cauce.wire.openai_chat.messages import WIRE
+from cauce.wire.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
 _DONE = b"data: [DONE]\n\n"
@@ -71,7 +72,7 @@ class ChatProjector:
                     out.append(self._before_shared + _encode(delta.text) + _AFTER_TEXT)
                     continue
             self._render(delta, out)
-        return b"".join(out)
+        return one_line(b"".join(out))
 
     def _before(self, fields: dict[str, Any]) -> bytes:
         """A chunk of text up to its text."""

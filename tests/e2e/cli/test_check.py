@@ -1,0 +1,213 @@
+"""`cauce check`."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cauce.testing.upstream import Upstream
+from tests.e2e.cli.command import Home
+from tests.e2e.cli.refusing import refusing
+from tests.serving import serving, upstream_table
+
+pytestmark = pytest.mark.anyio
+
+PORT = "[server]\nport = 0\n"
+
+
+async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(
+            PORT
+            + upstream_table("up", upstream.base_url, default_model="fake-model")
+            + '[models.fast]\ncandidates = ["up/fake-model", "offline"]\n[aliases]\nmini = "fast"\n'
+        )
+        checked = await home.cauce("check")
+    assert (checked.code, checked.err) == (0, "")
+    for sentence in (
+        f"read from {home.file}",
+        f"✓ up: {upstream.base_url}, a key is set, lists 1 models in ",
+        "auto asks, in this order: up/fake-model > offline",
+        "fast asks, in this order: up/fake-model > offline",
+        "mini stands for fast",
+        "no API keys: any key or none is accepted",
+        "the port is free",
+        f"the data folder {home.folder}/.local/share/cauce can be written",
+        "5 s to connect",
+        "28 s for a plain answer",
+    ):
+        assert sentence in checked.out
+    assert checked.out.endswith("all is well\n")
+    assert upstream.requests == []
+    assert not (home.folder / ".local").exists()
+
+
+async def test_secrets_are_shown_nowhere(home: Home) -> None:
+    async with Upstream() as upstream:
+        address = upstream.base_url.replace("//", "//user:sesame@") + "?code=sesame"
+        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "{address}"\napi_key = "sesame"\n')
+        outputs = [await home.cauce(*words) for words in (["check"], ["check", "--json"], ["config", "show"])]
+    assert not any("sesame" in output.out for output in outputs)
+    assert "***@127.0.0.1" in outputs[0].out
+
+
+async def test_it_is_explained_in_spanish_where_the_locale_is(home: Home) -> None:
+    home.configure(PORT)
+    checked = await home.cauce("check", LANG="es_ES.UTF-8")
+    assert checked.out.startswith("Configuración\n")
+    assert checked.out.endswith("todo está bien\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "key", "advice"),
+    [
+        (401, "/v1", 'api_key = "x"', "its key is refused: check api_key of [providers.up]"),
+        (403, "/v1", 'api_key = "x"', "its key is refused"),
+        (401, "/v1", "", "it wants a key and none is set"),
+        (404, "", "", "/v1 right?"),
+        (404, "/v1", "", "check base_url of [providers.up]"),
+        (429, "/v1", "", "its limit is reached"),
+        (503, "/v1", "", "try again later"),
+    ],
+)
+async def test_a_provider_that_refuses_is_a_failure_with_advice(
+    home: Home, status: int, path: str, key: str, advice: str
+) -> None:
+    async with refusing(status) as address:
+        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "{address}{path}"\n{key}\n')
+        checked = await home.cauce("check")
+    assert (checked.code, checked.err) == (1, "")
+    assert f"✗ up: {address}{path}, {'a key is set' if key else 'no key is set'}" in checked.out
+    assert advice in checked.out
+    assert checked.out.endswith("not every provider answers: up\n")
+
+
+async def test_a_web_page_in_place_of_an_api_is_a_wrong_address(home: Home) -> None:
+    async with refusing(200, body=b"<html>Welcome</html>") as address:
+        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "{address}"\n')
+        checked = await home.cauce("check")
+    assert checked.code == 1
+    assert f"is {address}/v1 right?" in checked.out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_server_that_is_not_running_is_told_so(home: Home, host: str) -> None:
+    async with Upstream() as upstream:
+        port = upstream.port
+    home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "http://{host}:{port}/v1"\n')
+    checked = await home.cauce("check")
+    assert checked.code == 1
+    assert "nothing listens there: is the server running" in checked.out
+
+
+async def test_secure_addresses_of_plain_servers_are_told_so(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "https://127.0.0.1:{upstream.port}/v1"\n')
+        checked = await home.cauce("check")
+    assert checked.code == 1
+    assert "does base_url need http://" in checked.out
+
+
+async def test_models_that_a_provider_does_not_list_are_warnings(home: Home) -> None:
+    async with Upstream() as upstream:
+        upstream.models = ["models/gemini", "qwen:latest"]
+        home.configure(
+            PORT
+            + upstream_table("up", upstream.base_url, default_model="gone")
+            + '[models.fast]\ncandidates = ["up/gemini", "up/qwen", "up/lost", "ollama/away"]\n'
+        )
+        checked = await home.cauce("check")
+        as_json = (await home.cauce("check", "--json")).json()
+    assert checked.code == 0
+    assert as_json["warnings"] == [
+        "up does not list its default_model gone",
+        "route fast: up does not list lost",
+        "route fast: ollama/away is not there now",
+    ]
+    assert "! route fast: up does not list lost\n" in checked.out
+
+
+async def test_an_open_door_is_a_mistake(home: Home) -> None:
+    home.configure('[server]\nhost = "0.0.0.0"\nport = 0\n')
+    checked = await home.cauce("check")
+    assert checked.code == 2
+    assert "without API keys would let anyone use your models" in checked.out
+    assert checked.out.endswith("`cauce serve` would refuse to start\n")
+
+
+async def test_a_data_folder_that_is_a_file_is_a_mistake(home: Home) -> None:
+    home.configure(PORT + f'data_dir = "{home.file}"\n')
+    checked = await home.cauce("check")
+    assert checked.code == 2
+    assert "is not a folder" in checked.out
+
+
+async def test_a_mistake_in_the_file_is_exit_code_2(home: Home) -> None:
+    home.configure("[server]\nport = 'many'\n")
+    checked = await home.cauce("check")
+    assert (checked.code, checked.out) == (2, "")
+    assert checked.err.startswith(f"cauce: {home.file}: ")
+
+
+async def test_a_port_that_another_program_holds_is_told_and_no_failure(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(f"[server]\nport = {upstream.port}\n")
+        checked = await home.cauce("check")
+    assert checked.code == 0
+    assert "the port is taken by another program" in checked.out
+
+
+async def test_a_cauce_that_holds_the_port_is_recognised(home: Home) -> None:
+    async with serving() as served:
+        home.configure(f"[server]\nport = {served.port}\n")
+        checked = await home.cauce("check")
+    assert checked.code == 0
+    assert "a Cauce is running there now" in checked.out
+
+
+async def test_servers_on_this_machine_are_told(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(PORT + f"[discovery]\nports = {{ openai-compatible = [{upstream.port}] }}\n")
+        checked = await home.cauce("check", CAUCE_DISCOVERY__ENABLED="true")
+    assert checked.code == 0
+    assert "found on this machine, 1 models" in checked.out
+
+
+async def test_json_tells_programs_the_same(home: Home) -> None:
+    async with Upstream() as upstream, refusing(401) as address:
+        home.configure(
+            PORT + upstream_table("up", upstream.base_url) + upstream_table("down", f"{address}/v1", default_model="m")
+        )
+        checked = await home.cauce("check", "--json")
+    told = checked.json()
+    providers = {provider["name"]: provider for provider in told["providers"]}
+    assert checked.code == 1
+    assert (providers["up"]["models"], providers["down"]["models"]) == (1, None)
+    assert providers["down"]["key_set"] is True
+    assert "api_key" in providers["down"]["advice"]
+    assert told["server"]["port_state"] == {"state": "free"}
+    assert told["auto"] == ["down/m", "offline"]
+
+
+async def test_a_provider_that_is_silent_holds_up_no_other(home: Home, tmp_path: Path) -> None:
+    asked: list[str] = []
+    silent = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode())
+        silent.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server, Upstream() as upstream:
+        port = server.sockets[0].getsockname()[1]
+        home.configure(
+            PORT
+            + upstream_table("up", upstream.base_url)
+            + f'[providers.slow]\nkind = "openai"\nbase_url = "http://127.0.0.1:{port}/v1"\n'
+        )
+        checked = await home.cauce("check")
+    assert checked.code == 1
+    assert "no answer in time" in checked.out
+    assert "✓ up" in checked.out
