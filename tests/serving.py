@@ -65,6 +65,7 @@ async def serving(toml: str = "", environment: Mapping[str, str] | None = None) 
     task = asyncio.create_task(server._serve(sockets))
     try:
         await started.wait()
+        await built.first_scan.wait()
         yield Served(sockets[0].getsockname()[1], built, server)
     finally:
         server.should_exit = True

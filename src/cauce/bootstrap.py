@@ -1,6 +1,7 @@
 """`Config` to running parts: the one place that names concrete adapters."""
 
 import asyncio
+import contextlib
 import logging
 
 import msgspec
@@ -34,11 +35,14 @@ from cauce.telemetry.prometheus import PrometheusMetrics
 MODELS_EVERY = 600.0
 """Seconds between looks at what models configured providers offer."""
 
+PATIENCE = 1.0
+"""Seconds a start waits for the models of providers that are configured without a default model."""
+
 logger = logging.getLogger("cauce.bootstrap")
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """Everything running. `first_scan` is set once local servers have been looked for."""
+    """Everything running. `first_scan` is set once local servers have been looked for, and models where none is configured."""
 
     config: Config
     services: Services
@@ -97,7 +101,8 @@ def source(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
     transport = AiohttpTransport(name, settings.max_concurrent)
     dialect = DIALECTS[settings.dialect or ("openai" if "//api.openai.com/" in settings.base_url else "compatible")]
     provider = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
-    return Source(provider, settings.default_model, tier=settings.tier, timeouts=timeouts)
+    default_model = settings.default_model or dialect.default_model
+    return Source(provider, default_model, tier=settings.tier, timeouts=timeouts)
 
 
 def _router(config: Config) -> Router:
@@ -125,6 +130,8 @@ class _Background:
         self._closing: set[asyncio.Task[None]] = set()
         self._urls: dict[str, str] = {}
         self._transport = AiohttpTransport("discovery")
+        self._scanned = asyncio.Event()
+        self._learned = asyncio.Event()
         self.first_scan = asyncio.Event()
 
     async def start(self) -> None:
@@ -132,7 +139,8 @@ class _Background:
         if self._config.discovery.enabled:
             work.append(self._discover())
         else:
-            self.first_scan.set()
+            self._scanned.set()
+        work.append(self._look_once())
         self._tasks = [asyncio.create_task(one) for one in work]
 
     async def stop(self) -> None:
@@ -143,6 +151,15 @@ class _Background:
         for known in self._router.sources:
             await known.provider.aclose()
         await self._transport.aclose()
+
+    async def _look_once(self) -> None:
+        await self._scanned.wait()
+        if any(known.preferred is None and not known.sole for known in self._router.sources):
+            # Its name alone means the first model it lists, so the list is worth a moment.
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(PATIENCE):
+                    await self._learned.wait()
+        self.first_scan.set()
 
     async def _discover(self) -> None:
         config = self._config
@@ -158,7 +175,7 @@ class _Background:
                 self._forget(name)
             for server in found:
                 self._know(server)
-            self.first_scan.set()
+            self._scanned.set()
 
         await discovery.watch(config.discovery.interval, changed, self._clock)
 
@@ -192,6 +209,7 @@ class _Background:
         while True:
             configured = [known for known in self._router.sources if not known.local and not known.sole]
             await asyncio.gather(*[self._learn(known) for known in configured])
+            self._learned.set()
             await self._clock.sleep(MODELS_EVERY)
 
     async def _learn(self, known: Source) -> None:

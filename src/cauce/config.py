@@ -149,7 +149,6 @@ _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSetting
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 _OPENAI_URL = "https://api.openai.com/v1"
-_OPENAI_MODEL = "gpt-5-mini"
 _NOT_YET = {
     "ANTHROPIC_API_KEY": "Anthropic's own wire is not spoken by this version",
     "GOOGLE_AI_API_KEY": "Gemini's own wire is not spoken by this version; its OpenAI-compatible endpoint is (see the providers page)",
@@ -310,7 +309,7 @@ def _with_environment(
     key = environment.get("OPENAI_API_KEY")
     if key and "openai" not in found:
         base_url = environment.get("OPENAI_BASE_URL") or _OPENAI_URL
-        found["openai"] = ProviderSettings("openai", base_url, key, default_model=_OPENAI_MODEL)
+        found["openai"] = ProviderSettings("openai", base_url, key)
     for name, settings in found.items():
         if settings.api_key.startswith("env:"):
             variable = settings.api_key.removeprefix("env:")

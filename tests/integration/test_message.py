@@ -29,6 +29,12 @@ async def test_answer_has_the_fields_clients_read(upstream: Upstream) -> None:
     assert "stream" not in upstream.requests[0]
 
 
+async def test_placeholder_reaches_an_upstream_configured_without_a_default_model(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        response = await ask(served.port, "POST", "/llm/message", {"model": "tu-modelo", "messages": MESSAGES})
+    assert response.json()["model"] == "up/fake-model"
+
+
 async def test_clients_key_never_reaches_the_upstream(upstream: Upstream) -> None:
     async with serving(upstream_table("up", upstream.base_url)) as served:
         headers = {"Authorization": "Bearer any-value-works"}

@@ -55,7 +55,7 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
 
 def test_openai_appears_by_itself_with_its_key(tmp_path: Path) -> None:
     provider = read(tmp_path, OPENAI_API_KEY="sk-1").providers["openai"]
-    assert (provider.base_url, provider.default_model) == ("https://api.openai.com/v1", "gpt-5-mini")
+    assert provider.base_url == "https://api.openai.com/v1"
     elsewhere = read(tmp_path, OPENAI_API_KEY="sk-1", OPENAI_BASE_URL="http://127.0.0.1:5/v1").providers["openai"]
     assert elsewhere.base_url == "http://127.0.0.1:5/v1"
 

@@ -140,7 +140,7 @@ def _checked(source: Source, settings: ProviderSettings, seconds: float, found: 
         name,
         masked_address(settings.base_url),
         settings.api_key != "",
-        settings.default_model,
+        source.default_model,
         settings.tier,
         source.timeouts,
         round(seconds, 3),
@@ -159,14 +159,20 @@ def _asked(running: Runtime, name: str) -> tuple[str, ...]:
 
 def _warnings(config: Config, running: Runtime, models: Models) -> list[str]:
     warnings: list[str] = []
-    for name, settings in config.providers.items():
-        default = settings.default_model
+    for source in upstreams(running):
+        name, default = source.provider.name, source.default_model
         if default is not None and not _offers(models, name, default):
             warnings.append(say("{name} does not list its default_model {model}", name=name, model=default))
-        if default is None and settings.kind != "offline":
+        if default is None and source.preferred is not None:
             warnings.append(
-                say("{name} has no default_model, so auto does not ask it and its name alone is no model", name=name)
+                say(
+                    "{name} has no default_model: its name alone asks {model}, the first it lists",
+                    name=name,
+                    model=source.preferred,
+                )
             )
+        if source.preferred is None:
+            warnings.append(say("{name} has no default_model, so auto does not ask it", name=name))
     for route, model in config.models.items():
         for candidate in model.candidates:
             provider, slash, wanted = candidate.partition("/")

@@ -103,11 +103,15 @@ async def learn(running: Runtime) -> dict[str, CauceError]:
 
 
 async def make_known(running: Runtime, model: str) -> None:
-    """See to it that `model` is found if any provider offers it: one without its provider's name may still be unknown here."""
+    """See to it that `model` is found if any provider offers it, whose list of models may not have come yet."""
     try:
-        running.router.candidates(Request(model, ()))
+        found = running.router.candidates(Request(model, ()))
     except ModelNotFound:
         await learn(running)
+    else:
+        nameless = any([source.preferred is None for source in upstreams(running)])
+        if nameless and all([candidate.level == "offline" for candidate in found]):
+            await learn(running)
 
 
 def attempts_in(noticed: Sequence[Status | Attempt]) -> list[Attempt]:

@@ -158,9 +158,10 @@ SPANISH: dict[str, str] = {
         "la carpeta de datos {folder} no sirve: {reason}: pon otra en [server] data_dir"
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
-    "{name} has no default_model, so auto does not ask it and its name alone is no model": (
-        "{name} no tiene default_model, así que auto no le pregunta y su nombre solo no es un modelo"
+    "{name} has no default_model: its name alone asks {model}, the first it lists": (
+        "{name} no tiene default_model: su nombre solo pregunta a {model}, el primero que enumera"
     ),
+    "{name} has no default_model, so auto does not ask it": "{name} no tiene default_model, así que auto no le pregunta",
     "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",
     "route {route}: {model} is not there now": "ruta {route}: {model} no está disponible ahora",
     "alias {alias}: {model} is not there now": "alias {alias}: {model} no está disponible ahora",

@@ -51,6 +51,13 @@ class Source(msgspec.Struct, frozen=True):
     level: Level | None = None
     timeouts: Timeouts = Timeouts()
 
+    @property
+    def preferred(self) -> str | None:
+        """The model its name alone means: the default one, else the first it is known to offer."""
+        if self.default_model is not None:
+            return self.default_model
+        return next(iter(_conversational(self.models)), None)
+
 
 class Router:
     """The table of names. Sources come and go while the server runs (`add`, `remove`)."""
@@ -138,8 +145,8 @@ class Router:
                 return _candidate(source, model)
             if not slash and source.sole:
                 return _candidate(source, "")
-            if not slash and source.default_model is not None:
-                return _candidate(source, source.default_model)
+            if not slash and (preferred := source.preferred) is not None:
+                return _candidate(source, preferred)
             return None
         owners = [
             source
@@ -155,8 +162,8 @@ class Router:
                 candidates.append(_candidate(source, ""))
             elif source.local:
                 candidates.extend([_candidate(source, model) for model in _conversational(source.models)])
-            elif source.default_model is not None:
-                candidates.append(_candidate(source, source.default_model))
+            elif (preferred := source.preferred) is not None:
+                candidates.append(_candidate(source, preferred))
         if not candidates:
             raise ModelNotFound("no model is configured and the offline answerer is switched off: configure a provider")
         return candidates

@@ -99,6 +99,13 @@ async def test_a_model_without_its_provider_is_found_where_it_is_offered(home: H
     assert upstream.requests[0]["model"] == "rare-model"
 
 
+async def test_a_provider_without_a_default_model_is_asked_for_the_first_it_lists(home: Home) -> None:
+    async with Upstream(Reply(text="Here.")) as upstream:
+        home.configure(upstream_table("up", upstream.base_url))
+        asked = await home.cauce("ask", "Hi")
+    assert (asked.code, asked.out, asked.err) == (0, "Here.\n", "")
+
+
 async def test_an_unknown_model_is_one_line_and_exit_code_1(home: Home) -> None:
     async with Upstream() as upstream:
         in_front_of(home, upstream)

@@ -1,10 +1,12 @@
 """`cauce check`."""
 
-import asyncio
-from pathlib import Path
+import socket
 
 import pytest
 
+from cauce.cli.advice import advice
+from cauce.config import ProviderSettings
+from cauce.domain.errors import ErrorCode, ProviderFailure
 from cauce.testing.upstream import Upstream
 from tests.e2e.cli.command import Home
 from tests.e2e.cli.refusing import refusing
@@ -101,11 +103,31 @@ async def test_a_server_that_is_not_running_is_told_so(home: Home, host: str) ->
 
 
 async def test_secure_addresses_of_plain_servers_are_told_so(home: Home) -> None:
-    async with Upstream() as upstream:
-        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "https://127.0.0.1:{upstream.port}/v1"\n')
+    async with refusing(400, after=b"") as address:
+        home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "{address.replace("http", "https")}/v1"\n')
         checked = await home.cauce("check")
     assert checked.code == 1
     assert "does base_url need http://" in checked.out
+
+
+def failure_from(cause: Exception, code: ErrorCode | None = None) -> ProviderFailure:
+    failure = ProviderFailure("It broke.", failure="transient", provider="up", code=code)
+    failure.__cause__ = cause
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (failure_from(TimeoutError(), "timeout"), "no answer in time"),
+        (failure_from(socket.gaierror(-2, "Name or service not known")), "there is no such host"),
+        (failure_from(ConnectionResetError()), ""),
+    ],
+)
+def test_what_no_fake_server_can_do_has_its_advice_too(failure: ProviderFailure, told: str) -> None:
+    given = advice("up", ProviderSettings("openai", "http://127.0.0.1:1/v1"), failure)
+    assert given.startswith(told)
+    assert bool(given) is bool(told)
 
 
 async def test_models_that_a_provider_does_not_list_are_warnings(home: Home) -> None:
@@ -186,28 +208,5 @@ async def test_json_tells_programs_the_same(home: Home) -> None:
     assert providers["down"]["key_set"] is True
     assert "api_key" in providers["down"]["advice"]
     assert told["server"]["port_state"] == {"state": "free"}
-    assert told["auto"] == ["down/m", "offline"]
-
-
-async def test_a_provider_that_is_silent_holds_up_no_other(home: Home, tmp_path: Path) -> None:
-    asked: list[str] = []
-    silent = asyncio.Event()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readline()).decode())
-        silent.set()
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    async with server, Upstream() as upstream:
-        port = server.sockets[0].getsockname()[1]
-        home.configure(
-            PORT
-            + upstream_table("up", upstream.base_url)
-            + f'[providers.slow]\nkind = "openai"\nbase_url = "http://127.0.0.1:{port}/v1"\n'
-        )
-        checked = await home.cauce("check")
-    assert checked.code == 1
-    assert "no answer in time" in checked.out
-    assert "✓ up" in checked.out
+    assert told["auto"] == ["down/m", "up/fake-model", "offline"]
+    assert told["warnings"] == ["up has no default_model: its name alone asks fake-model, the first it lists"]

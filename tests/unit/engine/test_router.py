@@ -60,6 +60,12 @@ def test_tier_name_of_a_provider_that_is_not_there_says_so() -> None:
         names(router(OPENAI), "CLAUDE_HAIKU")
 
 
+def test_provider_without_default_model_means_the_first_it_lists() -> None:
+    listing = source("up", models=(ModelInfo("text-embedding-3"), ModelInfo("chat-model")))
+    assert names(router(OFFLINE, listing), "auto")[0] == ("up/chat-model", "primary")
+    assert names(router(listing), "up") == [("up/chat-model", "primary")]
+
+
 def test_direct_name_has_no_fallback() -> None:
     assert names(router(OFFLINE, OPENAI), "openai/anything-new") == [("openai/anything-new", "primary")]
 

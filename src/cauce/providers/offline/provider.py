@@ -1,6 +1,7 @@
 """The `offline` provider: an extractive answerer. It quotes; it never makes a sentence up, and it says so when it has none."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Sequence
 
@@ -56,7 +57,14 @@ class OfflineProvider:
     def _built(self) -> Library:
         with self._building:
             if self._library is None:
-                self._library = Library(self._pages)
+                try:
+                    self._library = Library(self._pages)
+                except sqlite3.OperationalError as error:
+                    raise ProviderFailure(
+                        f"the offline answerer needs an SQLite with FTS5, which this Python does not have: {error}",
+                        failure="transient",
+                        provider=NAME,
+                    ) from error
             return self._library
 
 

@@ -21,6 +21,8 @@ class Dialect(msgspec.Struct, frozen=True):
     model_drops: tuple[tuple[str, tuple[str, ...]], ...] = ()
     developer_role: bool = False
     stream_usage: bool = True
+    default_model: str | None = None
+    """The model to ask where nobody says which."""
 
     def apply(self, body: dict[str, Any]) -> dict[str, Any]:
         """`body`, a chat request in its standard form, as this server takes it. Changes `body`."""
@@ -55,6 +57,7 @@ DIALECTS: dict[str, Dialect] = {
             drops=("top_k",),
             model_drops=(("gpt-5-chat*", ()), ("gpt-5*", _SAMPLING), ("o[1-9]*", _SAMPLING)),
             developer_role=True,
+            default_model="gpt-5-mini",
         ),
     )
 }
