@@ -12,6 +12,7 @@ from cauce.engine.compose import compose
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
+from cauce.engine.policies.patience import patience
 from cauce.engine.policies.trace import trace
 from cauce.engine.router import Route, Router, Source
 from cauce.engine.streams.streams import Streams
@@ -23,7 +24,7 @@ from cauce.providers.offline.pages import packaged_pages
 from cauce.providers.offline.provider import OfflineProvider
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.provider import OpenAICompatible
-from cauce.providers.transport import AiohttpTransport
+from cauce.providers.transport import HTTPTransport
 from cauce.server.app import Application
 from cauce.server.services import Services
 from cauce.stores.inproc.ledger import InprocLedger
@@ -64,7 +65,7 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     async def open_candidate(call: Call) -> Deltas:
         return await call.candidate.provider.open(call)
 
-    per_candidate = compose(open_candidate, meter(clock, ledger, metrics))
+    per_candidate = compose(open_candidate, meter(clock, ledger, metrics), patience(clock))
     opened = compose(per_candidate, trace(), deadline(clock), fallback(clock))
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
@@ -98,7 +99,7 @@ def source(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
     """The provider `settings` describes."""
     if settings.kind == "offline":
         return Source(OfflineProvider(packaged_pages()), sole=True, level="offline", timeouts=timeouts)
-    transport = AiohttpTransport(name, settings.max_concurrent)
+    transport = HTTPTransport(name, settings.max_concurrent)
     dialect = DIALECTS[settings.dialect or ("openai" if "//api.openai.com/" in settings.base_url else "compatible")]
     provider = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
     default_model = settings.default_model or dialect.default_model
@@ -111,7 +112,7 @@ def _router(config: Config) -> Router:
         for name, model in config.models.items()
     ]
     router = Router(routes, config.aliases, config.environment.default_model or "auto")
-    providers = {**config.providers, "offline": ProviderSettings("offline")}
+    providers = {"offline": ProviderSettings("offline"), **config.providers}
     for name, settings in providers.items():
         router.add(source(name, settings, config.timeouts_of(settings.timeouts)))
     return router
@@ -129,7 +130,7 @@ class _Background:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._urls: dict[str, str] = {}
-        self._transport = AiohttpTransport("discovery")
+        self._transport = HTTPTransport("discovery")
         self._scanned = asyncio.Event()
         self._learned = asyncio.Event()
         self.first_scan = asyncio.Event()

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -162,12 +163,12 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
     Raises `ConfigError`.
     """
     file = _file(path, environment, folder)
-    where = str(file) if file is not None else "the environment"
     raw = _read(file) if file is not None else {}
     sources = [str(file)] if file is not None else []
     overridden = _overlay(raw, environment)
     if overridden:
         sources.append(f"variables {', '.join(sorted(overridden))}")
+    where = " with ".join(sources) or "the environment"
     _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
     sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     named = {
@@ -184,7 +185,7 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
         aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
         sources=tuple(sources),
-        notes=tuple([f"{name} is set, but {why}" for name, why in _NOT_YET.items() if environment.get(name)]),
+        notes=_notes(environment),
     )
     config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
     _check(config, where)
@@ -282,13 +283,22 @@ def _environment(environment: Mapping[str, str]) -> Environment:
     return Environment(
         environment.get("DEFAULT_LLM_MODEL", ""),
         _number(environment, "DEFAULT_TEMPERATURE", float),
-        _number(environment, "DEFAULT_MAX_TOKENS", int),
+        _number(environment, "DEFAULT_MAX_TOKENS", int, least=1),
         environment.get("OLLAMA_HOST") or None,
         environment.get("FOUNDRY_LOCAL_ENDPOINT") or None,
     )
 
 
-def _number(environment: Mapping[str, str], name: str, kind: type[Any]) -> Any:
+def _notes(environment: Mapping[str, str]) -> tuple[str, ...]:
+    notes = [f"{name} is set, but {why}" for name, why in _NOT_YET.items() if environment.get(name)]
+    for name in environment:
+        section, _, key = name.removeprefix(PREFIX).lower().partition("_")
+        if name.startswith(PREFIX) and _SEPARATOR not in name and section in {**_SECTIONS, **_NAMED} and key:
+            notes.append(f"{name} is not read: write {PREFIX}{section.upper()}{_SEPARATOR}{key.upper()}")
+    return tuple(notes)
+
+
+def _number(environment: Mapping[str, str], name: str, kind: type[Any], least: int = 0) -> Any:
     text = environment.get(name)
     if not text:
         return None
@@ -296,8 +306,8 @@ def _number(environment: Mapping[str, str], name: str, kind: type[Any]) -> Any:
         value = kind(text)
     except ValueError as error:
         raise ConfigError(f"{name}: must be a number, not {text!r}") from error
-    if value < 0:
-        raise ConfigError(f"{name}: must not be negative")
+    if value < least:
+        raise ConfigError(f"{name}: must be at least {least}")
     return value
 
 
@@ -326,8 +336,8 @@ def _check(config: Config, where: str) -> None:
         place = f"{where}: providers.{name}"
         if provider.kind == "offline" and name != "offline":
             raise ConfigError(f"{place}: the offline answerer is always called offline")
-        if provider.kind == "openai" and not provider.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"{place}.base_url: must be an http:// or https:// address, with /v1 at its end")
+        if provider.kind == "openai":
+            _check_address(provider.base_url, f"{place}.base_url")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
     for name, model in config.models.items():
@@ -338,9 +348,37 @@ def _check(config: Config, where: str) -> None:
     for name, target in config.aliases.items():
         if target not in config.models and target not in config.aliases:
             _check_target(config, target, f"{where}: aliases.{name}")
+        if name in _circle(config.aliases, name):
+            raise ConfigError(
+                f"{where}: aliases.{name}: stands for itself: {' -> '.join(_circle(config.aliases, name))}"
+            )
+    names = [key.name for key in config.auth.keys]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: auth.keys: two keys are called {name!r}: their holders would share streams")
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _circle(aliases: Mapping[str, str], name: str) -> list[str]:
+    """What `name` stands for, step by step, until a name that is no alias or that was there before."""
+    steps = [aliases[name]]
+    while steps[-1] in aliases and aliases[steps[-1]] not in steps:
+        steps.append(aliases[steps[-1]])
+    return steps
+
+
+def _check_address(address: str, place: str) -> None:
+    try:
+        url = urlsplit(address)
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(f"{place}: must be an http:// or https:// address, with /v1 at its end")
+    if urlsplit(address).username is not None:
+        raise ConfigError(f"{place}: must not hold a user or password: put the key into api_key")
 
 
 def _check_target(config: Config, name: str, place: str) -> None:

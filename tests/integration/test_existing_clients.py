@@ -267,9 +267,6 @@ async def test_streaming_client_reads_the_whole_answer(server: Cauce, upstream: 
     chat.session.close()
 
 
-@pytest.mark.xfail(
-    reason="frames carry U+0085, U+2028 and U+2029 as they are, which `str.splitlines` takes for line ends"
-)
 async def test_client_that_splits_lines_as_unicode_does_reads_every_character(
     server: Cauce, upstream: Upstream
 ) -> None:

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from contextlib import aclosing
 
 from cauce.bootstrap import Runtime
+from cauce.cli.configuration import configured
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.session import IMPATIENT, answer, attempts_in, configured, make_known, provenance, session
+from cauce.cli.session import IMPATIENT, answer, attempts_in, make_known, provenance, session
 from cauce.cli.terminal import INTERRUPTED, complain, dimmed, harmless, note, readable, sendable
 from cauce.cli.words import say
 from cauce.config import Config

@@ -21,11 +21,12 @@ from contextlib import aclosing
 from typing import Any
 
 from cauce.bootstrap import Runtime
+from cauce.cli.configuration import configured
 from cauce.cli.conversation import Conversation, Ended, Front, Reply
 from cauce.cli.main import configuration_argument
 from cauce.cli.pipe import Pipe
 from cauce.cli.screen import Screen
-from cauce.cli.session import IMPATIENT, answer, attempts_in, configured, make_known, provenance, session
+from cauce.cli.session import IMPATIENT, answer, attempts_in, make_known, provenance, session
 from cauce.cli.terminal import INTERRUPTED, complain, sendable
 from cauce.cli.words import say
 from cauce.config import Config

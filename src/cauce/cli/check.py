@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from cauce.cli.configuration import configured
 from cauce.cli.diagnosis import Checked, Diagnosis, diagnose
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.session import configured
 from cauce.cli.terminal import INTERRUPTED, harmless, line
 from cauce.cli.words import say
 from cauce.ports.provider import Timeouts

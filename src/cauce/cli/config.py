@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import msgspec
 
+from cauce.cli.configuration import configured
 from cauce.cli.keys import SHOWN_DIGITS
 from cauce.cli.main import MISUSE, configuration_argument
 from cauce.cli.masking import masked, masked_address
-from cauce.cli.session import configured
 from cauce.cli.terminal import complain
 from cauce.cli.words import say
 from cauce.config import FILE, Config

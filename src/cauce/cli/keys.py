@@ -15,8 +15,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from cauce.cli.configuration import configured
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.session import configured
 from cauce.cli.terminal import complain
 from cauce.cli.words import say
 from cauce.config import Config, ConfigError, load

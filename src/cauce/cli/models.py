@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cauce.bootstrap import Runtime
+from cauce.cli.configuration import configured
 from cauce.cli.main import configuration_argument
-from cauce.cli.session import PATIENT, configured, learn, session
+from cauce.cli.session import PATIENT, learn, session
 from cauce.cli.terminal import INTERRUPTED, complain, line
 from cauce.cli.words import say
 from cauce.config import Config

@@ -24,6 +24,7 @@ from cauce.bootstrap import Runtime, runtime
 from cauce.cli.main import configuration_argument
 from cauce.config import Config, ConfigError, load
 from cauce.engine.router import Source
+from cauce.server.gate import is_loopback
 from cauce.server.run import HTTPServer, listen
 
 PORT_TAKEN = 1
@@ -83,21 +84,12 @@ def _configured(arguments: argparse.Namespace) -> Config:
 
 
 def _refuse_open_door(config: Config, *, insecure: bool) -> None:
-    if config.auth.keys or insecure or _is_loopback(config.server.host):
+    if config.auth.keys or insecure or is_loopback(config.server.host):
         return
     raise ConfigError(
         f"listening on {config.server.host} without API keys would let anyone use your models: "
         "make a key with `cauce keys new NAME`, or pass --insecure"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _port_taken(config: Config, error: OSError) -> str:

@@ -1,25 +1,19 @@
-"""What commands that work in their own process share: the configuration, the runtime while they need it, one answer as it comes.
+"""What commands that work in their own process share: the runtime while they need it, one answer as it comes.
 
 There is no server and no lock here, and nothing is kept.
 """
 
-import argparse
 import asyncio
 import contextlib
-import logging
-import os
-import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from itertools import pairwise
-from pathlib import Path
 
 import msgspec
 
 from cauce.bootstrap import Runtime, runtime
-from cauce.cli.terminal import lenient_output
 from cauce.cli.words import say
-from cauce.config import Config, load
+from cauce.config import Config
 from cauce.domain.delta import Attempt, Delta, Status
 from cauce.domain.errors import CauceError, ModelNotFound, ProviderFailure
 from cauce.domain.request import Request, Scope
@@ -32,18 +26,6 @@ IMPATIENT = 1.0
 
 PATIENT = 5.0
 """Seconds that a list of what is there waits for them."""
-
-
-def configured(arguments: argparse.Namespace) -> Config:
-    """The configuration that `arguments` name. Raises `ConfigError`.
-
-    Prepares the process for a command that writes for people: the log says only what is broken, unless it is set to `debug`.
-    """
-    config = load(arguments.config, os.environ, Path.cwd())
-    level = logging.DEBUG if config.log.level == "debug" else logging.ERROR
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    lenient_output()
-    return config
 
 
 @contextlib.asynccontextmanager

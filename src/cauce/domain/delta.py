@@ -128,3 +128,16 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
 
 
 Delta = Text | Reasoning | ToolCall | ToolResult | Status | Attempt | Restart | Opaque | Finish
+
+
+def delta_size(delta: Delta) -> int:
+    """Characters a delta carries that a model or a tool wrote."""
+    match delta:
+        case Text(text) | Reasoning(text):
+            return len(text)
+        case ToolCall(arguments=arguments):
+            return len(arguments)
+        case ToolResult(content=content):
+            return len(content)
+        case _:
+            return 0

@@ -9,7 +9,7 @@ import logging
 import msgspec
 
 from cauce.domain.delta import Attempt
-from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure, may_ask_next
+from cauce.domain.errors import CauceError, DeadlineExceeded, may_ask_next
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
@@ -43,19 +43,12 @@ def fallback(clock: Clock) -> Policy:
                         reason_code=None if error is None else error.code,
                     )
                 )
-                share = _share(call, candidate, remaining, len(call.candidates) - index)
                 try:
-                    async with clock.timeout(share):
-                        return await open(_narrowed(call, candidate, remaining))
-                except TimeoutError as late:
-                    error = ProviderFailure(
-                        f"{candidate.name} gave no answer within {share or 0:.3g} s",
-                        failure="transient",
-                        provider=candidate.provider.name,
-                        code="timeout",
-                    )
-                    error.__cause__ = late
+                    return await open(_narrowed(call, candidate, remaining, len(call.candidates) - index))
                 except CauceError as failed:
+                    if error is not None and candidate.level == "offline":
+                        # What the last resort cannot do must not hide why the models did not answer.
+                        raise error from failed
                     error = failed
                     if not may_ask_next(failed):
                         raise
@@ -77,12 +70,13 @@ def _share(call: Call, candidate: Candidate, remaining: float | None, left: int)
     return patience if share is None else min(share, patience)
 
 
-def _narrowed(call: Call, candidate: Candidate, remaining: float | None) -> Call:
-    """`call` for this candidate alone, whose total time ends with the call's."""
+def _narrowed(call: Call, candidate: Candidate, remaining: float | None, left: int) -> Call:
+    """`call` for this candidate alone, with its share of the time; its total ends with the call's."""
+    share = _share(call, candidate, remaining, left)
     if remaining is not None and remaining < candidate.timeouts.total:
         timeouts = msgspec.structs.replace(candidate.timeouts, total=remaining)
         candidate = msgspec.structs.replace(candidate, timeouts=timeouts)
-    return msgspec.structs.replace(call, candidates=(candidate,))
+    return msgspec.structs.replace(call, candidates=(candidate,), patience=share)
 
 
 def _too_late(call: Call) -> str:

@@ -164,8 +164,6 @@ class Router:
                 candidates.extend([_candidate(source, model) for model in _conversational(source.models)])
             elif (preferred := source.preferred) is not None:
                 candidates.append(_candidate(source, preferred))
-        if not candidates:
-            raise ModelNotFound("no model is configured and the offline answerer is switched off: configure a provider")
         return candidates
 
     def _leveled(self, candidate: Candidate, place: int) -> Candidate:

@@ -50,6 +50,9 @@ Notice = Callable[[Status | Attempt], None]
 """Told what is going on while `open` is awaited. It must return at once."""
 
 
+_UNREPORTED = Usage(estimated=True)
+
+
 def unnoticed(_: Status | Attempt) -> None:
     """The notice of a caller who does not care."""
 
@@ -66,6 +69,8 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str = ""
     deadline: float | None = None
     notice: Notice = unnoticed
+    patience: float | None = None
+    """Seconds the candidate has until its first delta (None: no bound of its own)."""
     streamed: bool = True
     """Ask the upstream for a stream. False: the client wants one plain answer and nobody logs or buffers it."""
 
@@ -122,10 +127,10 @@ class Deltas:
                 batch = await anext(self._source)
             except StopAsyncIteration:
                 error = _cut("upstream")
-                await self._end("failed", Usage(), error)
+                await self._end("failed", _UNREPORTED, error)
                 raise error from None
             except CauceError as error:
-                await self._end("failed", Usage(), error)
+                await self._end("failed", _UNREPORTED, error)
                 raise
         last = batch[-1] if batch else None
         if isinstance(last, Finish):
@@ -146,7 +151,7 @@ class Deltas:
     async def aclose(self) -> None:
         """Close the upstream. Does nothing to an answer that has ended."""
         if not self._ended:
-            await self._end("cancelled", Usage(), None)
+            await self._end("cancelled", _UNREPORTED, None)
 
     async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         self._ended = True

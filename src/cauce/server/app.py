@@ -39,6 +39,11 @@ class MethodNotAllowed(InvalidRequest):
         return 405
 
 
+def _not_allowed(exchange: Exchange, allowed: str) -> MethodNotAllowed:
+    exchange.headers.append((b"allow", f"{allowed}, OPTIONS".encode()))
+    return MethodNotAllowed(f"{exchange.path} takes {allowed}, not {exchange.method}")
+
+
 class Application:
     """The app for any ASGI server."""
 
@@ -74,7 +79,7 @@ class Application:
             elif exchange.path.startswith(streams.PREFIX):
                 await self._stream(exchange)
             elif exchange.path in self._hot_paths:
-                raise MethodNotAllowed(f"{exchange.path} takes POST, not {exchange.method}")
+                raise _not_allowed(exchange, "POST")
             else:
                 await self._rest(exchange, receive, send)
         except ClientGone:
@@ -102,8 +107,10 @@ class Application:
                 await streams.cancel(exchange, self._services, stream_id)
             case "GET" | "POST", "resume":
                 await streams.resume(exchange, self._services, stream_id)
-            case _, None | "resume":
-                raise MethodNotAllowed(f"{exchange.path} does not take {exchange.method}")
+            case _, None:
+                raise _not_allowed(exchange, "GET, POST, DELETE")
+            case _, "resume":
+                raise _not_allowed(exchange, "GET, POST")
             case _:
                 raise NotFound(f"there is no {exchange.path} here")
 
@@ -122,7 +129,7 @@ class Application:
             await self._cold(exchange.asgi, receive, dressed)
         except HTTPException as refused:
             if refused.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                raise MethodNotAllowed(f"{exchange.path} does not take {exchange.method}") from refused
+                raise _not_allowed(exchange, (refused.headers or {}).get("Allow", "GET")) from refused
             if refused.status_code == HTTPStatus.NOT_FOUND:
                 raise NotFound(f"there is no {exchange.path} here: /docs lists what there is") from refused
             raise InvalidRequest(refused.detail) from refused

@@ -131,12 +131,7 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [
-                    (b"content-type", content_type),
-                    (b"content-length", b"%d" % len(body)),
-                    *self.headers,
-                    *headers,
-                ],
+                "headers": [*_describing(status, body, content_type), *self.headers, *headers],
             }
         )
         await self._send({"type": "http.response.body", "body": body})
@@ -169,3 +164,10 @@ class Exchange:
     def _too_large(self, limit: int) -> PayloadTooLarge:
         self.headers.append((b"connection", b"close"))
         return PayloadTooLarge(f"the request body is larger than {limit} bytes: send less, or raise [server] max_body")
+
+
+def _describing(status: int, body: bytes, content_type: bytes) -> tuple[Header, ...]:
+    """Headers about the body; a 204 has none to speak of (RFC 9110 8.6)."""
+    if status == 204:
+        return ()
+    return (b"content-type", content_type), (b"content-length", b"%d" % len(body))

@@ -5,6 +5,7 @@ people develop. The origin `null` (a page opened from a file) and others are opt
 """
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Sequence
 
@@ -30,8 +31,9 @@ class Gate:
 
     def __init__(self, settings: ServerSettings, keys: Sequence[Key]) -> None:
         self._hosts = _LOOPBACK_HOSTS | {settings.host.lower()} | {host.lower() for host in settings.hosts}
-        # With keys a foreign page can do nothing without one; without keys the Host name is what tells it apart.
-        self._check_host = not keys or bool(settings.hosts)
+        # With keys a foreign page can do nothing without one; without keys the Host name is what tells it apart. A server
+        # that is open to the network on purpose has nothing left to protect by it.
+        self._check_host = bool(settings.hosts) or (not keys and is_loopback(settings.host))
         self._origins = frozenset([origin.rstrip("/") for origin in settings.cors_origins])
         self._scopes = {key.hash.removeprefix("sha256:").lower(): key.scope for key in keys}
         self._open = Scope()
@@ -95,6 +97,14 @@ class Gate:
             if exchange.header(b"access-control-request-private-network") == "true":
                 headers.append((b"access-control-allow-private-network", b"true"))
         return headers
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` is for this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def hash_key(key: str) -> str:

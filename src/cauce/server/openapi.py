@@ -75,23 +75,33 @@ def _streams() -> dict[str, Any]:
         "name": "id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,200}$"},
+        "schema": {"type": "string", "pattern": "^[^\\x00-\\x20/\\x7f]{1,200}$"},
     }
     cursor = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    epoch = {
+        "name": "epoch",
+        "in": "query",
+        "schema": {"type": "integer"},
+        "description": "Epoch of the cursor's record.",
+    }
+    last_event_id = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
     events = {200: _events(), 204: {"description": "The stream has ended and the cursor is at its end."}}
     resume = {
         "summary": "Read a stream on",
         "description": "From `Last-Event-ID` or `after`; without either from where the last reader stopped.",
-        "parameters": [cursor],
+        "parameters": [cursor, epoch, last_event_id],
     }
     return {
         "/chat/stream/{id}": {
             "parameters": [stream_id],
-            "post": _operation(
-                "Start a stream, or attach to it",
-                "The id is yours to choose and makes the call idempotent. Leaving is not cancelling.",
-                body=MessageRequestBody,
-                answers={200: _events()},
+            "post": _optional(
+                _operation(
+                    "Start a stream, or attach to it",
+                    "The id is yours to choose and makes the call idempotent. Without a body it only attaches. "
+                    "Leaving is not cancelling.",
+                    body=MessageRequestBody,
+                    answers={200: _events()},
+                )
             ),
             "get": _operation("Tell how a stream stands", "", answers={200: _json(StreamState)}),
             "delete": _operation("Cancel a stream", "Idempotent.", answers={200: _json(StreamState)}),
@@ -161,6 +171,12 @@ def _operation(
             "required": True,
             "content": {"application/json": {"schema": schema, "example": _EXAMPLE}},
         }
+    return operation
+
+
+def _optional(operation: dict[str, Any]) -> dict[str, Any]:
+    """`operation` with a body that may be left out."""
+    operation["requestBody"]["required"] = False
     return operation
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 
 import uvicorn
@@ -30,7 +29,7 @@ class HTTPServer(uvicorn.Server):
                 Application(services),
                 http=BoundedProtocol,
                 ws="none",
-                loop="uvloop" if sys.platform != "win32" else "asyncio",
+                loop="uvloop",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -33,7 +33,7 @@ const commands = {
     page.on("requestfailed", (request) =>
       exchanges.push({ method: request.method(), url: request.url(), status: null, failure: request.failure()?.errorText }),
     );
-    page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+    page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} ${message.location().url}`));
     page.on("pageerror", (error) => complaints.push(String(error)));
     pages.set(number, { context, page, exchanges, complaints });
     await page.goto(url);

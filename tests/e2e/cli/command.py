@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -91,6 +92,7 @@ class Home:
             stderr=PIPE,
             cwd=self.folder,
             env={**self.environment, **environment},
+            preexec_fn=_interruptible,
         )
         try:
             yield Running(process)
@@ -98,3 +100,8 @@ class Home:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _interruptible() -> None:
+    # A shell has its background jobs ignore Ctrl-C, and their children would inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,12 +1,15 @@
 """`cauce ask`."""
 
 import asyncio
+import os
 import signal
+import sys
 
 import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.e2e.cli.command import Home
+from tests.e2e.cli.terminal import Terminal
 from tests.http import within
 from tests.serving import upstream_table
 
@@ -104,6 +107,50 @@ async def test_a_provider_without_a_default_model_is_asked_for_the_first_it_list
         home.configure(upstream_table("up", upstream.base_url))
         asked = await home.cauce("ask", "Hi")
     assert (asked.code, asked.out, asked.err) == (0, "Here.\n", "")
+
+
+async def test_a_server_found_on_this_machine_answers(home: Home) -> None:
+    async with Upstream(Reply(text="Here.")) as upstream:
+        home.configure(f"[discovery]\nports = {{ openai-compatible = [{upstream.port}] }}\n")
+        asked = await home.cauce("ask", "Hi", CAUCE_DISCOVERY__ENABLED="true")
+    assert (asked.code, asked.out, asked.err) == (0, "Here.\n", "")
+
+
+THINKING = Reply(
+    chunks=(
+        b'{"choices":[{"index":0,"delta":{"reasoning_content":"Hmm\\u001b[2J."},"finish_reason":null}]}',
+        b'{"choices":[{"index":0,"delta":{"content":"Yes\\u001b[2J."},"finish_reason":null}]}',
+        b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}',
+        b"[DONE]",
+    )
+)
+
+
+async def test_reasoning_is_not_part_of_what_is_piped(home: Home) -> None:
+    async with Upstream(THINKING) as upstream:
+        in_front_of(home, upstream)
+        asked = await home.cauce("ask", "Hi")
+    assert (asked.out, asked.err) == ("Yes\x1b[2J.\n", "")
+
+
+async def test_a_terminal_shows_reasoning_dim_and_no_control_characters_of_the_model(home: Home) -> None:
+    terminal = Terminal()
+    async with Upstream(THINKING) as upstream:
+        in_front_of(home, upstream)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cauce", "ask", "Hi"),
+            stdin=terminal.theirs,
+            stdout=terminal.theirs,
+            stderr=terminal.theirs,
+            cwd=home.folder,
+            env=home.environment,
+        )
+        try:
+            await terminal.until("\x1b[2mHmm[2J.\x1b[0m\r\nYes[2J.\r\n")
+            assert await within(process.wait()) == 0
+        finally:
+            os.close(terminal.theirs)
+            terminal.close()
 
 
 async def test_an_unknown_model_is_one_line_and_exit_code_1(home: Home) -> None:

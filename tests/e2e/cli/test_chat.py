@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pty
 import signal
 import stat
 import sys
@@ -11,13 +10,11 @@ import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.e2e.cli.command import PATIENCE, Home
+from tests.e2e.cli.terminal import PROMPT, Terminal
 from tests.http import within
 from tests.serving import upstream_table
 
 pytestmark = pytest.mark.anyio
-
-PROMPT = "\x1b[?2004h"
-"""What shows that the prompt takes keys: it asks the terminal for bracketed paste."""
 
 
 def in_front_of(home: Home, upstream: Upstream) -> None:
@@ -150,43 +147,6 @@ async def test_interrupting_between_answers_leaves(home: Home) -> None:
             assert await command.process.stderr.read() == b""
 
 
-class Terminal:
-    """A terminal that a command runs in."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = pty.openpty()
-        os.set_blocking(self.ours, False)
-        self._seen = b""
-
-    def type(self, text: str) -> None:
-        os.write(self.ours, text.encode())
-
-    async def until(self, text: str) -> None:
-        """Return once `text` was shown after what was waited for before."""
-        loop = asyncio.get_running_loop()
-        while text.encode() not in self._seen:
-            readable = asyncio.Event()
-            loop.add_reader(self.ours, readable.set)
-            try:
-                await within(readable.wait(), PATIENCE)
-            except TimeoutError:
-                raise AssertionError(f"{text!r} was not shown: {self._seen!r}") from None
-            finally:
-                loop.remove_reader(self.ours)
-            self._seen += os.read(self.ours, 65536)
-            self._answer_questions()
-        self._seen = self._seen.partition(text.encode())[2]
-
-    def close(self) -> None:
-        os.close(self.ours)
-
-    def _answer_questions(self) -> None:
-        # Terminals are asked where the cursor is, and answer.
-        if b"\x1b[6n" in self._seen:
-            self._seen = self._seen.replace(b"\x1b[6n", b"")
-            self.type("\x1b[1;1R")
-
-
 async def test_in_a_terminal_a_question_is_edited_sent_stopped_and_kept_in_a_private_history(home: Home) -> None:
     answers = (Reply(text="**The river** runs."), Reply(text="Endless water flows.", stall_after=2))
     terminal = Terminal()
@@ -199,7 +159,7 @@ async def test_in_a_terminal_a_question_is_edited_sent_stopped_and_kept_in_a_pri
             stderr=terminal.theirs,
             cwd=home.folder,
             env={**home.environment, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
-            preexec_fn=_own_terminal(terminal.theirs),
+            preexec_fn=terminal.take,
         )
         os.close(terminal.theirs)
         try:
@@ -228,15 +188,3 @@ async def test_in_a_terminal_a_question_is_edited_sent_stopped_and_kept_in_a_pri
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert "+Two\n+lines\n" in history.read_text()
     assert "half a line" not in history.read_text()
-
-
-def _own_terminal(descriptor: int):
-    """Make the terminal the process's own, so that Ctrl-C in it is a signal to the process."""
-    import fcntl
-    import termios
-
-    def prepare() -> None:
-        os.setsid()
-        fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-
-    return prepare

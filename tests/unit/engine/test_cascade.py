@@ -13,6 +13,7 @@ from cauce.engine.compose import collect, compose
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
+from cauce.engine.policies.patience import patience
 from cauce.engine.policies.trace import trace
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Timeouts
 from cauce.stores.inproc.ledger import InprocLedger
@@ -39,7 +40,7 @@ class Cascade:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        one: Open = compose(ask, meter(self.clock, self.ledger, PrometheusMetrics()))
+        one: Open = compose(ask, meter(self.clock, self.ledger, PrometheusMetrics()), patience(self.clock))
         self.open = compose(one, trace(), deadline(self.clock), fallback(self.clock))
 
     def call(self, *, timeout: float | None = None, streamed: bool = True) -> Call:
@@ -109,7 +110,10 @@ async def test_silent_candidate_is_left_after_its_patience_and_its_upstream_is_c
     cascade = Cascade(silent, ScriptedProvider("b", answering("ok")), timeouts=Timeouts(first_delta=0.02))
     assert (await collect(await cascade.open(cascade.call()))).choices[0].text == "ok"
     assert silent.closed.is_set()
-    assert [entry.outcome for entry in cascade.ledger.entries()] == ["cancelled", "completed"]
+    assert [(entry.outcome, entry.error_code) for entry in cascade.ledger.entries()] == [
+        ("failed", "timeout"),
+        ("completed", None),
+    ]
 
 
 async def test_used_up_time_is_told_as_a_timeout() -> None:

@@ -18,7 +18,7 @@ from cauce.ports.provider import ModelInfo
 from cauce.providers.discovery import Discovery, Found, Settings
 from cauce.providers.discovery.addresses import LOOPBACK, Address, addresses, is_own
 from cauce.providers.discovery.kinds import KINDS
-from cauce.providers.transport import AiohttpTransport
+from cauce.providers.transport import HTTPTransport
 from cauce.testing.clock import FakeClock
 from cauce.testing.local_servers import LocalServer, local_server
 
@@ -29,8 +29,8 @@ LOADED = ("qwen3:8b",)
 
 
 @pytest.fixture
-async def transport() -> AsyncGenerator[AiohttpTransport, None]:
-    transport = AiohttpTransport("discovery")
+async def transport() -> AsyncGenerator[HTTPTransport, None]:
+    transport = HTTPTransport("discovery")
     yield transport
     await transport.aclose()
 
@@ -102,7 +102,7 @@ async def answering(head: str) -> AsyncGenerator[int, None]:
     ],
 )
 async def test_each_kind_is_found_with_its_models_and_which_of_them_are_loaded(
-    transport: AiohttpTransport, fake: str, kind: str, name: str, label: str, models: list[tuple[int | None, bool]]
+    transport: HTTPTransport, fake: str, kind: str, name: str, label: str, models: list[tuple[int | None, bool]]
 ) -> None:
     async with local_server(fake, MODELS, LOADED) as server:
         found = await Discovery(transport, looking({kind: [server.port]})).scan()
@@ -110,7 +110,7 @@ async def test_each_kind_is_found_with_its_models_and_which_of_them_are_loaded(
     assert found == (Found(name, label, server.base_url, expected),)
 
 
-async def test_server_of_no_known_kind_is_named_after_its_port(transport: AiohttpTransport) -> None:
+async def test_server_of_no_known_kind_is_named_after_its_port(transport: HTTPTransport) -> None:
     async with local_server("openai-compatible", MODELS) as server:
         (found,) = await Discovery(transport, looking({"llamacpp": [server.port]})).scan()
     assert (found.name, found.label) == (f"local-{server.port}", "OpenAI-compatible server")
@@ -119,7 +119,7 @@ async def test_server_of_no_known_kind_is_named_after_its_port(transport: Aiohtt
 
 @pytest.mark.parametrize(("fake", "port_of"), [("vllm", "llamacpp"), ("llamacpp", "vllm")])
 async def test_server_on_the_usual_port_of_another_kind_is_known_by_what_it_answers(
-    transport: AiohttpTransport, fake: str, port_of: str
+    transport: HTTPTransport, fake: str, port_of: str
 ) -> None:
     async with local_server(fake, MODELS[:1]) as server:
         (found,) = await Discovery(transport, looking({port_of: [server.port]})).scan()
@@ -127,13 +127,13 @@ async def test_server_on_the_usual_port_of_another_kind_is_known_by_what_it_answ
     assert found.models == (ModelInfo(MODELS[0], 8192, loaded=True),)
 
 
-async def test_servers_of_one_kind_on_two_ports_have_two_names(transport: AiohttpTransport) -> None:
+async def test_servers_of_one_kind_on_two_ports_have_two_names(transport: HTTPTransport) -> None:
     async with local_server("ollama") as first, local_server("ollama") as second:
         found = await Discovery(transport, looking({"ollama": [first.port, second.port]})).scan()
     assert [server.name for server in found] == ["ollama", f"ollama-{second.port}"]
 
 
-async def test_server_keeps_its_name_when_the_one_before_it_goes(transport: AiohttpTransport) -> None:
+async def test_server_keeps_its_name_when_the_one_before_it_goes(transport: HTTPTransport) -> None:
     async with local_server("ollama") as second:
         async with local_server("ollama") as first:
             discovery = Discovery(transport, looking({"ollama": [first.port, second.port]}))
@@ -143,7 +143,7 @@ async def test_server_keeps_its_name_when_the_one_before_it_goes(transport: Aioh
 
 
 @needs_ipv6
-async def test_server_seen_at_both_loopback_addresses_counts_once(transport: AiohttpTransport) -> None:
+async def test_server_seen_at_both_loopback_addresses_counts_once(transport: HTTPTransport) -> None:
     async with (
         local_server("ollama") as server,
         local_server("ollama", at=("::1", server.port)) as other,
@@ -154,7 +154,7 @@ async def test_server_seen_at_both_loopback_addresses_counts_once(transport: Aio
 
 
 @needs_ipv6
-async def test_port_that_shows_two_kinds_is_the_more_telling_one(transport: AiohttpTransport) -> None:
+async def test_port_that_shows_two_kinds_is_the_more_telling_one(transport: HTTPTransport) -> None:
     async with (
         local_server("openai-compatible") as server,
         local_server("ollama", at=("::1", server.port)),
@@ -164,14 +164,14 @@ async def test_port_that_shows_two_kinds_is_the_more_telling_one(transport: Aioh
 
 
 @needs_ipv6
-async def test_server_that_listens_on_the_ipv6_loopback_alone_is_found_there(transport: AiohttpTransport) -> None:
+async def test_server_that_listens_on_the_ipv6_loopback_alone_is_found_there(transport: HTTPTransport) -> None:
     async with local_server("lmstudio", at=("::1", 0)) as server:
         (found,) = await Discovery(transport, looking({"lmstudio": [server.port]})).scan()
     assert found.base_url == f"http://[::1]:{server.port}/v1"
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:{}", ":{}", "http://localhost:{}/", "0.0.0.0:{}", " 'LOCALHOST:{}' "])
-async def test_ollama_is_found_where_its_variable_says(transport: AiohttpTransport, endpoint: str) -> None:
+async def test_ollama_is_found_where_its_variable_says(transport: HTTPTransport, endpoint: str) -> None:
     async with local_server("ollama") as server:
         settings = looking({}, environment={"OLLAMA_HOST": endpoint.format(server.port)})
         (found,) = await Discovery(transport, settings).scan()
@@ -179,7 +179,7 @@ async def test_ollama_is_found_where_its_variable_says(transport: AiohttpTranspo
 
 
 @pytest.mark.parametrize("generation", ["foundry", "foundry-v1"])
-async def test_foundry_is_found_where_its_variable_says(transport: AiohttpTransport, generation: str) -> None:
+async def test_foundry_is_found_where_its_variable_says(transport: HTTPTransport, generation: str) -> None:
     async with local_server(generation) as server:
         settings = looking({}, environment={"FOUNDRY_LOCAL_ENDPOINT": server.base_url, "OLLAMA_HOST": None})
         (found,) = await Discovery(transport, settings).scan()
@@ -189,7 +189,7 @@ async def test_foundry_is_found_where_its_variable_says(transport: AiohttpTransp
 @needs_shell
 @pytest.mark.parametrize("generation", ["foundry", "foundry-v1"])
 async def test_foundry_is_found_where_its_command_says(
-    transport: AiohttpTransport, tmp_path: Path, generation: str
+    transport: HTTPTransport, tmp_path: Path, generation: str
 ) -> None:
     async with local_server(generation) as server:
         log = tmp_path / "asked"
@@ -206,7 +206,7 @@ async def test_foundry_is_found_where_its_command_says(
     ["echo 'Model management service is not running!'", "exit 3", "printf '\\377\\376'"],
 )
 async def test_command_that_tells_no_local_address_does_not_hinder_the_rest(
-    transport: AiohttpTransport, tmp_path: Path, script: str
+    transport: HTTPTransport, tmp_path: Path, script: str
 ) -> None:
     command = executable(tmp_path / "foundry", script)
     async with local_server("ollama") as server:
@@ -214,7 +214,7 @@ async def test_command_that_tells_no_local_address_does_not_hinder_the_rest(
     assert [server.name for server in found] == ["ollama"]
 
 
-async def test_loaded_models_of_foundry_may_come_as_objects_and_unlisted(transport: AiohttpTransport) -> None:
+async def test_loaded_models_of_foundry_may_come_as_objects_and_unlisted(transport: HTTPTransport) -> None:
     pages = {
         "/openai/models": [{"name": "phi-4"}, {"modelId": "qwen"}, "mistral"],
         "/openai/loadedmodels": [{"id": "qwen"}, {"name": "extra"}],
@@ -225,7 +225,7 @@ async def test_loaded_models_of_foundry_may_come_as_objects_and_unlisted(transpo
     assert flags == {"phi-4": False, "qwen": True, "mistral": False, "extra": True}
 
 
-async def test_llama_cpp_that_serves_several_models_tells_which_are_loaded(transport: AiohttpTransport) -> None:
+async def test_llama_cpp_that_serves_several_models_tells_which_are_loaded(transport: HTTPTransport) -> None:
     entries = [
         {"id": "a", "owned_by": "llamacpp", "status": {"value": "loaded"}},
         {"id": "b", "owned_by": "llamacpp", "status": {"value": "unloaded"}},
@@ -236,13 +236,13 @@ async def test_llama_cpp_that_serves_several_models_tells_which_are_loaded(trans
     assert found.models == (ModelInfo("a", None, loaded=True), ModelInfo("b", None, loaded=False))
 
 
-async def test_server_that_does_not_tell_what_is_loaded_is_found_without_flags(transport: AiohttpTransport) -> None:
+async def test_server_that_does_not_tell_what_is_loaded_is_found_without_flags(transport: HTTPTransport) -> None:
     async with local_server("ollama", pages={"/api/ps": b"busy"}) as server:
         (found,) = await Discovery(transport, looking({"ollama": [server.port]})).scan()
     assert found.models == (ModelInfo("llama3.2:3b"),)
 
 
-async def test_server_that_never_answers_does_not_keep_the_others_waiting(transport: AiohttpTransport) -> None:
+async def test_server_that_never_answers_does_not_keep_the_others_waiting(transport: HTTPTransport) -> None:
     async with silent_server() as (port, asked), local_server("ollama") as server:
         settings = looking({"vllm": [port], "lmstudio": [port], "ollama": [server.port]})
         async with asyncio.timeout(30):
@@ -252,7 +252,7 @@ async def test_server_that_never_answers_does_not_keep_the_others_waiting(transp
 
 
 async def test_page_that_is_never_answered_does_not_hide_a_server_that_shows_another_sign(
-    transport: AiohttpTransport,
+    transport: HTTPTransport,
 ) -> None:
     async with local_server("ollama", pages={"/": None, "/api/ps": None}) as server:
         async with asyncio.timeout(30):
@@ -281,7 +281,7 @@ DEEP = b'{"x":' + b"[" * 100_000
     ],
 )
 async def test_server_whose_answers_are_malformed_is_skipped(
-    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture, kind: str, pages: dict[str, Any]
+    transport: HTTPTransport, caplog: pytest.LogCaptureFixture, kind: str, pages: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.DEBUG, "cauce")
     async with local_server(kind, pages=pages) as broken, local_server("vllm") as whole:
@@ -291,7 +291,7 @@ async def test_server_whose_answers_are_malformed_is_skipped(
     assert f":{broken.port}" in caplog.text
 
 
-async def test_list_of_models_may_be_larger_than_other_answers(transport: AiohttpTransport) -> None:
+async def test_list_of_models_may_be_larger_than_other_answers(transport: HTTPTransport) -> None:
     padding = " " * (2 * 1024 * 1024)
     listed = {"data": [{"id": "a", "owned_by": "someone", "description": padding}]}
     async with local_server("openai-compatible", pages={"/v1/models": listed}) as server:
@@ -304,7 +304,7 @@ async def test_list_of_models_may_be_larger_than_other_answers(transport: Aiohtt
     "endpoint", ["http://192.0.2.7:11434", "example.com", "[2001:db8::1]:11434", "ftp://127.0.0.1", "127.0.0.1:x"]
 )
 async def test_endpoint_that_is_not_local_is_ignored_with_one_warning(
-    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture, endpoint: str, variable: str
+    transport: HTTPTransport, caplog: pytest.LogCaptureFixture, endpoint: str, variable: str
 ) -> None:
     caplog.set_level(logging.DEBUG, "cauce")
     discovery = Discovery(transport, looking({}, environment={variable: endpoint}))
@@ -317,7 +317,7 @@ async def test_endpoint_that_is_not_local_is_ignored_with_one_warning(
 
 @needs_shell
 async def test_command_that_names_another_machine_is_warned_about_once(
-    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    transport: HTTPTransport, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     command = executable(tmp_path / "foundry", "echo http://192.0.2.7:5273/")
     discovery = Discovery(transport, looking({}, foundry=command))
@@ -327,7 +327,7 @@ async def test_command_that_names_another_machine_is_warned_about_once(
 
 
 async def test_warning_about_an_endpoint_does_not_repeat_its_password(
-    transport: AiohttpTransport, caplog: pytest.LogCaptureFixture
+    transport: HTTPTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     for endpoint in ("http://me:secret@example.com", "http://me:secret@[::1", "http://me:secret@localhost:x"):
         Discovery(transport, looking({}, environment={"OLLAMA_HOST": endpoint}))
@@ -335,7 +335,7 @@ async def test_warning_about_an_endpoint_does_not_repeat_its_password(
     assert "secret" not in caplog.text
 
 
-async def test_nobody_there_is_not_worth_a_word(transport: AiohttpTransport, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nobody_there_is_not_worth_a_word(transport: HTTPTransport, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "cauce")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -345,7 +345,7 @@ async def test_nobody_there_is_not_worth_a_word(transport: AiohttpTransport, cap
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "a-name-for-this-machine"])
-async def test_our_own_address_is_never_asked(transport: AiohttpTransport, host: str) -> None:
+async def test_our_own_address_is_never_asked(transport: HTTPTransport, host: str) -> None:
     async with local_server("vllm") as ourselves, local_server("vllm") as other:
         settings = looking(
             {"vllm": [ourselves.port, other.port]},
@@ -368,7 +368,7 @@ async def test_our_own_address_is_never_asked(transport: AiohttpTransport, host:
     ],
 )
 async def test_refusals_and_redirects_and_another_cauce_are_no_model_servers(
-    transport: AiohttpTransport, head: str
+    transport: HTTPTransport, head: str
 ) -> None:
     async with local_server("vllm") as elsewhere:
         async with answering(head.format(elsewhere=elsewhere.port)) as port:
@@ -406,7 +406,7 @@ async def next_scan(clock: FakeClock) -> None:
     await clock.until_waiting()
 
 
-async def test_server_that_goes_away_and_comes_back_is_reported_both_times(transport: AiohttpTransport) -> None:
+async def test_server_that_goes_away_and_comes_back_is_reported_both_times(transport: HTTPTransport) -> None:
     changes, clock = Changes(), FakeClock()
     async with contextlib.AsyncExitStack() as stack:
         server: LocalServer = await stack.enter_async_context(local_server("ollama"))
@@ -422,14 +422,14 @@ async def test_server_that_goes_away_and_comes_back_is_reported_both_times(trans
             assert changes.reports[2:] == [changes.reports[0]]
 
 
-async def test_first_scan_is_reported_even_when_nothing_is_there(transport: AiohttpTransport) -> None:
+async def test_first_scan_is_reported_even_when_nothing_is_there(transport: HTTPTransport) -> None:
     changes, clock = Changes(), FakeClock()
     async with watching(Discovery(transport, looking({})), changes, clock):
         await next_scan(clock)
     assert changes.reports == [((), ())]
 
 
-async def test_model_that_gets_loaded_is_reported_as_a_change_of_its_server(transport: AiohttpTransport) -> None:
+async def test_model_that_gets_loaded_is_reported_as_a_change_of_its_server(transport: HTTPTransport) -> None:
     changes, clock = Changes(), FakeClock()
     async with local_server("foundry", MODELS) as server:
         discovery = Discovery(transport, looking({"foundry": [server.port]}))
@@ -442,7 +442,7 @@ async def test_model_that_gets_loaded_is_reported_as_a_change_of_its_server(tran
     assert gone == ()
 
 
-async def test_watch_scans_only_when_its_interval_has_passed(transport: AiohttpTransport) -> None:
+async def test_watch_scans_only_when_its_interval_has_passed(transport: HTTPTransport) -> None:
     changes, clock = Changes(), FakeClock()
     async with local_server("vllm") as server:
         async with watching(Discovery(transport, looking({"vllm": [server.port]})), changes, clock):
@@ -455,7 +455,7 @@ async def test_watch_scans_only_when_its_interval_has_passed(transport: AiohttpT
             assert len(server.requests) == 2 * asked
 
 
-async def test_model_that_was_found_can_be_asked_plainly_and_streamed(transport: AiohttpTransport) -> None:
+async def test_model_that_was_found_can_be_asked_plainly_and_streamed(transport: HTTPTransport) -> None:
     async with local_server("llamacpp", MODELS) as server:
         (found,) = await Discovery(transport, looking({"llamacpp": [server.port]})).scan()
         async with AsyncOpenAI(base_url=found.base_url, api_key="any", max_retries=0) as client:

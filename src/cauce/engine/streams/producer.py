@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Status, Text, delta_size
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
 from cauce.domain.stream import Commit, Hold, State
 from cauce.engine import ending
@@ -22,7 +22,7 @@ INBOX = 64
 """Batches that may wait between the socket and the log."""
 
 MAX_TEXT = 8 * 1024 * 1024
-"""Characters of text one stream may have."""
+"""Characters of text, reasoning and arguments one stream may have."""
 
 logger = logging.getLogger("cauce.streams")
 
@@ -105,7 +105,7 @@ class Producer:
 
     async def _append(self, deltas: list[Delta]) -> bool:
         """Append `deltas`; whether the stream has ended with them."""
-        self._length += sum([len(delta.text) for delta in deltas if isinstance(delta, Text)])
+        self._length += sum([delta_size(delta) for delta in deltas])
         if self._length > MAX_TEXT and not isinstance(deltas[-1], Finish):
             deltas.append(
                 ending.failed(PayloadTooLarge(f"the answer is longer than {MAX_TEXT} characters"), text_delivered=True)

@@ -22,6 +22,9 @@ _LONG = 60
 _LONGEST = 400
 """Words of a question that are read."""
 
+_MOST_READ = 4_000
+"""Characters of it, however it is written."""
+
 _SHORT = 10
 """Words of a question about the answerer itself."""
 
@@ -93,6 +96,7 @@ def question(messages: Sequence[Message]) -> Question:
     """The question that `messages` end with."""
     said = [message.text for message in messages if message.role == "user" and message.text.strip()]
     text, material = _apart(said[-1] if said else "")
+    text = text[:_MOST_READ]
     return Question(text, TONGUES[_language([text, *reversed(said)])], material, tuple(said[:-1]))
 
 

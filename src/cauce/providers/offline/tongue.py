@@ -113,6 +113,7 @@ class Stems:
 
     def of(self, word: str) -> str:
         """The stem of a folded word."""
+        word = word[:_LONGEST_WORD]
         stem = self._known.get(word)
         if stem is None:
             if len(self._known) >= _MOST_KNOWN:
@@ -139,6 +140,8 @@ class Stems:
                 members.setdefault(stem, {}).update(dict.fromkeys(stems))
         return {stem: tuple([other for other in group if other != stem]) for stem, group in members.items()}
 
+
+_LONGEST_WORD = 40
 
 _MOST_KNOWN = 20_000
 """Words whose stems are remembered: the guide's are about 3,000, the rest are readers'."""

@@ -99,7 +99,7 @@ class OpenAICompatible:
             if incoming.status != 200:
                 raise await self._refusal(incoming)
             decoder = ChatDecoder(self._name)
-            if not call.streamed or "json" in incoming.headers.get("Content-Type", ""):
+            if not call.streamed or "json" in incoming.headers.get("content-type", ""):
                 yield decoder.completion(await incoming.read())
                 return
             async with aclosing(incoming.chunks()) as chunks:
@@ -119,7 +119,7 @@ class OpenAICompatible:
         if 300 <= status < 400:
             await incoming.aclose()
             return ProviderFailure(
-                f"{self._name} redirects to {incoming.headers.get('Location', 'nowhere')}: correct its base_url",
+                f"{self._name} redirects to {incoming.headers.get('location', 'nowhere')}: correct its base_url",
                 failure="transient",
                 provider=self._name,
                 upstream_status=status,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cauce.domain.delta import Delta, Status, Text
+from cauce.domain.delta import Delta, Status, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     Commit,
@@ -56,7 +56,7 @@ class _Stream:
     def add(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
             self.records.append(Record(len(self.records) + 1, self.epoch, delta))
-            self.bytes += _RECORD_COST + (len(delta.text) if isinstance(delta, Text) else 0)
+            self.bytes += _RECORD_COST + delta_size(delta)
         # Whoever waits holds the old event; the next one to wait gets a fresh one.
         self.doorbell.set()
         self.doorbell = asyncio.Event()
@@ -78,6 +78,7 @@ class InprocStreamLog:
             return Created(self._head(known), None)
         if new.key in self._expired:
             raise Gone(f"stream {new.key.id!r} has expired: use a new id")
+        await self.sweep()
         stream = self._streams[new.key] = _Stream(new)
         facts = {"model": new.request.model, "created": int(new.created)}
         stream.add([Status("accepted", facts=facts)])

@@ -229,6 +229,9 @@ class ChatDecoder:
                 deltas.append(ToolCall(place, call.call_id, call.name, "".join(call.arguments), "ready", choice))
 
     def _finish(self) -> Finish:
+        if "error" in self._reasons.values():
+            # Some servers say in the finish reason that they broke, and then end cleanly.
+            raise self._broken("ended its answer with the finish reason error")
         reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])
         data: dict[str, Any] = {}
         if self._pending is not None:

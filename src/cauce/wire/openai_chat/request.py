@@ -66,7 +66,6 @@ class ChatCompletionBody(msgspec.Struct):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
-    metadata: dict[str, Any] | None = None
 
 
 _FIELDS = frozenset(ChatCompletionBody.__struct_fields__)
@@ -99,7 +98,6 @@ def parse_request(body: bytes) -> Request:
         stream=chat.stream,
         include_usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
         user=chat.user,
-        metadata=chat.metadata,
         extra=Extra(WIRE, unknown) if unknown else None,
     )
 
@@ -147,8 +145,6 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         body["user"] = request.user
     if request.extra is not None and request.extra.wire == WIRE:
         body.update(request.extra.data)
-        if request.metadata is not None:
-            body["metadata"] = request.metadata
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}

@@ -24,8 +24,8 @@ def provider() -> OfflineProvider:
     return OfflineProvider(packaged_pages())
 
 
-def call(provider: OfflineProvider, text: str = QUESTION, sampling: Sampling = Sampling()) -> Call:
-    request = Request("offline", (Message("user", (TextPart(text),)),), sampling)
+def call(provider: OfflineProvider, text: str = QUESTION, sampling: Sampling | None = None) -> Call:
+    request = Request("offline", (Message("user", (TextPart(text),)),), sampling or Sampling())
     return Call(request, Scope(), (Candidate(provider, "", "offline"),))
 
 

@@ -1,0 +1,28 @@
+"""How long a candidate may take until its first delta."""
+
+from cauce.domain.errors import ProviderFailure
+from cauce.ports.clock import Clock
+from cauce.ports.provider import Call, Deltas, Open, Policy
+
+
+def patience(clock: Clock) -> Policy:
+    """Give up a candidate that has nothing within `call.patience` seconds: its upstream is closed, and that is a failure of it."""
+
+    def policy(open: Open) -> Open:
+        async def opened(call: Call) -> Deltas:
+            if call.patience is None:
+                return await open(call)
+            try:
+                async with clock.timeout(call.patience):
+                    return await open(call)
+            except TimeoutError as late:
+                raise ProviderFailure(
+                    f"{call.candidate.name} gave no answer within {call.patience:.3g} s",
+                    failure="transient",
+                    provider=call.candidate.provider.name,
+                    code="timeout",
+                ) from late
+
+        return opened
+
+    return policy

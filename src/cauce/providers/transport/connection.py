@@ -1,0 +1,302 @@
+"""One HTTP/1.1 connection and the answers that come over it: sockets to asyncio, syntax to httptools (llhttp).
+
+    idle -> asked -> head -> body -> idle        a whole answer gives the connection back
+                  \\-> broken                     anything else ends it
+
+An answer without a length ends with its connection; every other answer that ends so is broken.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncGenerator, Callable
+from typing import cast
+
+import httptools
+
+from cauce.domain.errors import CauceError
+from cauce.providers.transport.port import MAX_BODY
+
+MAX_HEAD = 256 * 1024
+"""Bytes the head of an answer may have."""
+
+HIGH_WATER = 1024 * 1024
+"""Bytes of a streamed body that wait to be read before the socket is left alone."""
+
+
+class Broken(Exception):
+    """The connection ended before its answer did. `early`: before the first byte of it."""
+
+    def __init__(self, reason: str, *, early: bool = False) -> None:
+        super().__init__(reason)
+        self.early = early
+
+
+class Answer:
+    """See `port.Incoming`. `explain` turns what broke into the error that callers know."""
+
+    def __init__(self, connection: "Connection", explain: Callable[[Exception], CauceError]) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.until_close = False
+        self._connection = connection
+        self._explain = explain
+        self._loop = connection.loop
+        self._waiter: asyncio.Future[None] | None = None
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._limit = HIGH_WATER
+        self._whole = False
+        self._error: Exception | None = None
+        self._inflate: Callable[[bytes], bytes] | None = None
+        self._heard = 0.0
+        self._idle: float | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._over: Callable[[], None] | None = None
+
+    def on_over(self, over: Callable[[], None]) -> None:
+        """Have `over` called once, when nothing more will be read."""
+        self._over = over
+
+    def bound(self, total: float | None, idle: float | None, late: Exception) -> None:
+        """Break with `late` after `total` seconds; break a streamed body after `idle` seconds of silence."""
+        self._idle = idle
+        self._heard = self._loop.time()
+        if total is not None:
+            self._timers.append(self._loop.call_later(total, self._connection.fail, late))
+
+    async def head(self) -> None:
+        """Wait for status and headers. Raises `Broken` or what `bound` was given."""
+        while not self.status:
+            await self._wake()
+
+    async def read(self, limit: int = MAX_BODY) -> bytes:
+        self._whole, self._limit = True, limit
+        try:
+            while not self.complete:
+                if self._waiting > limit:
+                    raise self._explain(ValueError(f"the answer is larger than {limit} bytes"))
+                await self._wake()
+        except (Broken, TimeoutError) as error:
+            raise self._explain(error) from error
+        finally:
+            self._let_go()
+        if self._waiting > limit:
+            raise self._explain(ValueError(f"the answer is larger than {limit} bytes"))
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        self._watch()
+        try:
+            while True:
+                if self._parts:
+                    chunk = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+                    self._parts.clear()
+                    self._waiting = 0
+                    self._connection.resume()
+                    yield chunk
+                elif self.complete:
+                    return
+                else:
+                    await self._wake()
+        except (Broken, TimeoutError) as error:
+            raise self._explain(error) from error
+        finally:
+            self._let_go()
+
+    async def aclose(self) -> None:
+        self._let_go()
+
+    def begin(self, status: int, headers: dict[str, str], *, bodiless: bool) -> None:
+        """The head has come."""
+        self.status = status
+        self.headers = headers
+        has_length = "content-length" in headers or "chunked" in headers.get("transfer-encoding", "").lower()
+        self.until_close = not has_length and not bodiless
+        encoding = headers.get("content-encoding", "").lower()
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            # We ask for none; some servers compress all the same. 32: gzip or zlib, whichever the data says.
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+        self._ring()
+
+    def feed(self, data: bytes) -> None:
+        """A piece of the body has come."""
+        if self._inflate is not None:
+            data = self._inflate(data)
+        self._parts.append(data)
+        self._waiting += len(data)
+        if not self._whole:
+            if self._waiting > HIGH_WATER:
+                self._connection.pause()
+            self._ring()
+        elif self._waiting > self._limit:
+            self._ring()
+
+    def end(self) -> None:
+        """The body has come whole."""
+        self.complete = True
+        self._ring()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come."""
+        self._error = error
+        self._ring()
+
+    def hear(self) -> None:
+        """Bytes came: the upstream is alive."""
+        self._heard = self._loop.time()
+
+    async def _wake(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._error is not None and not self._parts:
+            raise self._error
+
+    def _ring(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _watch(self) -> None:
+        """One timer per stream, set anew when it goes off: nothing per chunk."""
+        if self._idle is not None:
+            self.hear()
+            self._timers.append(self._loop.call_later(self._idle, self._check))
+
+    def _check(self) -> None:
+        assert self._idle is not None
+        left = self._heard + self._idle - self._loop.time()
+        if left > 0:
+            self._timers.append(self._loop.call_later(left, self._check))
+        else:
+            self._connection.fail(TimeoutError(f"silent for {self._idle:g} s"))
+
+    def _let_go(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if not self.complete:
+            self._connection.abort()
+        over, self._over = self._over, None
+        if over is not None:
+            over()
+
+
+class Connection(asyncio.Protocol):
+    """The socket. `released(connection, reusable)` is told when it has nothing more to do for its answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, released: Callable[["Connection", bool], None]) -> None:
+        self.loop = loop
+        self.idle_since = 0.0
+        self.alive = True
+        self._released = released
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answer: Answer | None = None
+        self._headers: dict[str, str] = {}
+        self._head_size = 0
+        self._heard = False
+        self._paused = False
+        self._interim = False
+
+    def ask(self, data: bytes, explain: Callable[[Exception], CauceError]) -> Answer:
+        """Send a request; its answer comes with time."""
+        assert self._transport is not None and self._answer is None
+        self._answer = Answer(self, explain)
+        self._heard = False
+        self._transport.write(data)
+        return self._answer
+
+    def fail(self, error: Exception) -> None:
+        """Break, telling the answer why."""
+        answer, self._answer = self._answer, None
+        self.abort()
+        if answer is not None:
+            answer.fail(error)
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+        self.alive = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        """Leave what comes in the socket: the reader is behind."""
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's, only alike.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            # Bytes nobody asked for: the next answer could not be trusted.
+            self.abort()
+            return
+        self._heard = True
+        answer.hear()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, zlib.error) as error:
+            self.fail(Broken(f"sent what is not HTTP/1.1: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.alive = False
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            if answer.until_close and answer.status and exc is None:
+                answer.end()
+            else:
+                reason = str(exc) if exc is not None else "closed before the answer was complete"
+                answer.fail(Broken(reason, early=not self._heard))
+        self._released(self, False)
+
+    # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEAD:
+            raise httptools.HttpParserError(f"a head of more than {MAX_HEAD} bytes")
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, {}
+        self._head_size = 0
+        self._interim = status < 200
+        if self._answer is None:
+            # An answer nobody asked for, behind one that was: the next could not be told from it.
+            self.abort()
+        elif not self._interim:
+            self._answer.begin(status, headers, bodiless=status in (204, 304))
+
+    def on_body(self, body: bytes) -> None:
+        if self._answer is not None:
+            self._answer.feed(body)
+
+    def on_message_complete(self) -> None:
+        answer = self._answer
+        if answer is None or self._interim:
+            return
+        self._answer = None
+        answer.end()
+        self.resume()
+        if self._parser.should_keep_alive() and self.alive:
+            self._released(self, True)
+        else:
+            self.abort()

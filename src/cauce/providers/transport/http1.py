@@ -1,0 +1,182 @@
+"""The HTTP/1.1 client: a keep-alive pool per provider.
+
+TCP_NODELAY (set by asyncio and uvloop on every TCP socket), no redirects, no cookies, no proxies from the environment,
+capped bodies. What breaks becomes `ProviderFailure` or `DeadlineExceeded` here, once.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
+from cauce.providers.transport.connection import Answer, Broken, Connection
+from cauce.providers.transport.port import Outgoing
+
+KEEP_ALIVE = 75.0
+"""Seconds an unused connection is kept."""
+
+_MOST_IDLE = 1000
+_PORTS = {"http": 80, "https": 443}
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a URL leads: what a connection is good for."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class _Late(TimeoutError):
+    """The total time is over."""
+
+
+class HTTPTransport:
+    """See `port.Transport`. `connections` bounds the requests under way at once; further ones wait (0: no bound)."""
+
+    def __init__(self, provider: str, connections: int = 0) -> None:
+        self._provider = provider
+        self._slots = asyncio.Semaphore(connections) if connections else None
+        self._idle: dict[_Place, deque[Connection]] = {}
+        self._places: dict[Connection, _Place] = {}
+        self._heads: dict[tuple[str, str], tuple[Mapping[str, str], _Place, bytes]] = {}
+        self._tls: ssl.SSLContext | None = None
+
+    async def send(self, outgoing: Outgoing) -> Answer:
+        if self._slots is None:
+            return await self._send(outgoing)
+        await self._slots.acquire()
+        try:
+            answer = await self._send(outgoing)
+        except BaseException:
+            self._slots.release()
+            raise
+        answer.on_over(self._slots.release)
+        return answer
+
+    async def _send(self, outgoing: Outgoing) -> Answer:
+        place, data = self._request(outgoing)
+
+        def explain(error: Exception) -> CauceError:
+            return self._explain(error, outgoing)
+
+        while True:
+            connection = self._take(place)
+            reused = connection is not None
+            if connection is None:
+                connection = await self._dial(place, outgoing)
+            answer = connection.ask(data, explain)
+            answer.bound(outgoing.total, outgoing.idle, _Late())
+            try:
+                await answer.head()
+            except (Broken, TimeoutError) as error:
+                await answer.aclose()
+                # A server that closes an idle connection just as we take it has not seen the request: ask once more.
+                if not (reused and isinstance(error, Broken) and error.early):
+                    raise explain(error) from error
+            except BaseException:
+                await answer.aclose()
+                raise
+            else:
+                return answer
+
+    async def aclose(self) -> None:
+        for connection in list(self._places):
+            connection.abort()
+        self._idle.clear()
+        # The loop tells each of them that its connection is lost.
+        await asyncio.sleep(0)
+
+    def _request(self, outgoing: Outgoing) -> tuple[_Place, bytes]:
+        """Where the request goes, and its bytes. A provider's heads differ in their length only, so they are kept."""
+        key = (outgoing.method, outgoing.url)
+        kept = self._heads.get(key)
+        if kept is None or kept[0] is not outgoing.headers:
+            url = urlsplit(outgoing.url)
+            kept = self._heads[key] = (outgoing.headers, self._place(url), self._head(outgoing, url))
+        _, place, head = kept
+        if outgoing.body is None:
+            return place, head + b"\r\n"
+        return place, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(outgoing.body), outgoing.body)
+
+    def _place(self, url: SplitResult) -> _Place:
+        if url.scheme not in _PORTS or not url.hostname:
+            raise self._failure(f"{url.geturl()} is no http:// or https:// address")
+        return _Place(url.scheme, url.hostname, url.port or _PORTS[url.scheme])
+
+    def _head(self, outgoing: Outgoing, url: SplitResult) -> bytes:
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        host = url.netloc.rpartition("@")[2]
+        lines = [f"{outgoing.method} {target} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
+        lines += [f"{name}: {value}" for name, value in outgoing.headers.items()]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise self._failure("a header or its API key holds a line break: correct the configuration")
+        return ("\r\n".join(lines) + "\r\n").encode("latin-1", "replace")
+
+    def _take(self, place: _Place) -> Connection | None:
+        """An idle connection to `place`, the one used last."""
+        idle = self._idle.get(place)
+        if not idle:
+            return None
+        horizon = idle[-1].loop.time() - KEEP_ALIVE
+        while idle and idle[0].idle_since < horizon:
+            idle.popleft().abort()
+        while idle:
+            connection = idle.pop()
+            if connection.alive:
+                return connection
+        return None
+
+    async def _dial(self, place: _Place, outgoing: Outgoing) -> Connection:
+        loop = asyncio.get_running_loop()
+        context = None
+        if place.scheme == "https":
+            context = self._tls = self._tls or ssl.create_default_context()
+        try:
+            async with asyncio.timeout(outgoing.connect):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self._released), place.host, place.port, ssl=context
+                )
+        except TimeoutError as error:
+            raise self._failure(
+                f"no connection to {_shown(outgoing)} within {outgoing.connect:g} s", timeout=True
+            ) from error
+        except OSError as error:
+            raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error
+        self._places[connection] = place
+        return connection
+
+    def _released(self, connection: Connection, reusable: bool) -> None:
+        if not reusable:
+            self._places.pop(connection, None)
+            return
+        connection.idle_since = connection.loop.time()
+        idle = self._idle.setdefault(self._places[connection], deque())
+        idle.append(connection)
+        if len(idle) > _MOST_IDLE:
+            idle.popleft().abort()
+
+    def _explain(self, error: Exception, outgoing: Outgoing) -> CauceError:
+        where = _shown(outgoing)
+        if isinstance(error, _Late):
+            return DeadlineExceeded(f"{where} did not finish within {outgoing.total or 0:g} s")
+        if isinstance(error, TimeoutError):
+            return self._failure(f"{self._provider} was {error}", timeout=True)
+        if isinstance(error, Broken):
+            return self._failure(f"the connection to {where} broke: {error}")
+        return ProviderFailure(
+            f"{self._provider}: {error}", failure="bad_request", provider=self._provider, code="provider_error"
+        )
+
+    def _failure(self, message: str, *, timeout: bool = False) -> ProviderFailure:
+        code = "timeout" if timeout else None
+        return ProviderFailure(message, failure="transient", provider=self._provider, code=code)
+
+
+def _shown(outgoing: Outgoing) -> str:
+    """The address without its query, which may hold secrets."""
+    return outgoing.url.partition("?")[0]
