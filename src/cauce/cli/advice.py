@@ -5,7 +5,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from cauce.cli.masking import masked_address
 from cauce.cli.words import say
 from cauce.config import ProviderSettings
 from cauce.domain.errors import CauceError, ProviderFailure
@@ -43,7 +42,7 @@ def _key(name: str, settings: ProviderSettings) -> str:
 
 
 def _address(name: str, settings: ProviderSettings) -> str:
-    base_url = masked_address(settings.base_url).rstrip("/")
+    base_url = settings.base_url.rstrip("/")
     if not base_url.endswith("/v1"):
         return say(
             "base_url of [providers.{name}] mostly ends in /v1: is {base_url}/v1 right?", name=name, base_url=base_url

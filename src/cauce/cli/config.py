@@ -16,7 +16,6 @@ import msgspec
 from cauce.cli.configuration import configured
 from cauce.cli.keys import SHOWN_DIGITS
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.masking import masked, masked_address
 from cauce.cli.terminal import complain
 from cauce.cli.words import say
 from cauce.config import FILE, Config
@@ -74,8 +73,8 @@ def _shown(config: Config) -> Iterator[str]:
         yield from _table(section, msgspec.structs.asdict(getattr(config, section)))
     for name, provider in config.providers.items():
         values = msgspec.structs.asdict(provider)
-        secrets = {"api_key": masked(provider.api_key), "base_url": masked_address(provider.base_url)}
-        yield from _table(f"providers.{_key(name)}", {**values, **secrets})
+        masked = {"api_key": "***" if provider.api_key else ""}
+        yield from _table(f"providers.{_key(name)}", {**values, **masked})
     for name, model in config.models.items():
         yield from _table(f"models.{_key(name)}", msgspec.structs.asdict(model))
     if config.aliases:

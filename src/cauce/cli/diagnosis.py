@@ -8,7 +8,6 @@ import msgspec
 from cauce.bootstrap import Runtime
 from cauce.cli import ground
 from cauce.cli.advice import advice
-from cauce.cli.masking import masked_address
 from cauce.cli.session import PATIENT, offered, session, upstreams
 from cauce.cli.words import say
 from cauce.config import Config, ProviderSettings
@@ -138,7 +137,7 @@ def _checked(source: Source, settings: ProviderSettings, seconds: float, found: 
     failed = found if isinstance(found, CauceError) else None
     return Checked(
         name,
-        masked_address(settings.base_url),
+        settings.base_url,
         settings.api_key != "",
         source.default_model,
         settings.tier,

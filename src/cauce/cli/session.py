@@ -15,7 +15,7 @@ from cauce.bootstrap import Runtime, runtime
 from cauce.cli.words import say
 from cauce.config import Config
 from cauce.domain.delta import Attempt, Delta, Status
-from cauce.domain.errors import CauceError, ModelNotFound, ProviderFailure
+from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request, Scope
 from cauce.engine.router import Source
 from cauce.ports.provider import ModelInfo
@@ -67,9 +67,6 @@ async def offered(source: Source) -> tuple[ModelInfo, ...] | CauceError:
         return await source.provider.models()
     except CauceError as error:
         return error
-    except ValueError as error:
-        # A base_url that is no address at all.
-        return ProviderFailure(f"{error}", failure="bad_request", provider=source.provider.name, code="provider_error")
 
 
 async def learn(running: Runtime) -> dict[str, CauceError]:

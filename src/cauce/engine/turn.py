@@ -30,7 +30,7 @@ class Turn:
         sampling = self._sampling(request.sampling)
         if sampling is not request.sampling or not request.model:
             request = msgspec.structs.replace(request, sampling=sampling, model=request.model or self._router.default)
-        return Call(request, scope, candidates, request_id, None, notice, streamed)
+        return Call(request, scope, candidates, request_id=request_id, notice=notice, streamed=streamed)
 
     async def open(self, call: Call) -> Deltas:
         """The answer, once its first delta is in hand. Raises `CauceError`."""
