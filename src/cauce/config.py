@@ -7,7 +7,7 @@ with the place, the key and what would be right.
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -185,7 +185,7 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
         aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
         sources=tuple(sources),
-        notes=_notes(environment),
+        notes=_notes(environment, {settings.api_key for settings in named["providers"].values()}),
     )
     config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
     _check(config, where)
@@ -289,8 +289,9 @@ def _environment(environment: Mapping[str, str]) -> Environment:
     )
 
 
-def _notes(environment: Mapping[str, str]) -> tuple[str, ...]:
-    notes = [f"{name} is set, but {why}" for name, why in _NOT_YET.items() if environment.get(name)]
+def _notes(environment: Mapping[str, str], keys: Collection[str]) -> tuple[str, ...]:
+    unread = [name for name in _NOT_YET if environment.get(name) and f"env:{name}" not in keys]
+    notes = [f"{name} is set, but {_NOT_YET[name]}" for name in unread]
     for name in environment:
         section, _, key = name.removeprefix(PREFIX).lower().partition("_")
         if name.startswith(PREFIX) and _SEPARATOR not in name and section in {**_SECTIONS, **_NAMED} and key:

@@ -8,12 +8,9 @@ import msgspec
 import pytest
 import uvicorn
 
-from cauce.domain.errors import RequestTimeout
 from cauce.server.app import Application
-from cauce.server.exchange import BODY_DEADLINE, Exchange
 from cauce.server.protocol import BoundedProtocol
 from cauce.server.run import listen
-from cauce.testing.clock import FakeClock
 from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, connection, within
@@ -107,10 +104,17 @@ def test_localhost_listens_on_both_loopback_addresses_where_there_are_two() -> N
 
 class Impatient(BoundedProtocol):
     head_deadline = 0.05
+    body_deadline = 0.05
 
 
-@pytest.mark.parametrize(("sent", "status"), [(b"POST /llm/message HTTP/1.1\r\nHost: localh", 408), (b"", None)])
-async def test_client_that_is_slow_to_send_its_head_is_let_go(sent: bytes, status: int | None) -> None:
+HALF_A_BODY = b"POST /llm/message HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"POST /llm/message HTTP/1.1\r\nHost: localh", 408), (HALF_A_BODY, 408), (b"", None)],
+)
+async def test_client_that_is_slow_to_send_is_let_go(sent: bytes, status: int | None) -> None:
     async with serving() as served:
         server = uvicorn.Server(
             uvicorn.Config(
@@ -125,26 +129,6 @@ async def test_client_that_is_slow_to_send_its_head_is_let_go(sent: bytes, statu
         assert (int(answer.split(b" ")[1]) if answer else None) == status
         server.should_exit = True
         await task
-
-
-async def test_body_that_does_not_come_is_a_408() -> None:
-    clock = FakeClock()
-    silence = asyncio.Event()
-
-    async def receive() -> dict[str, object]:
-        await silence.wait()
-        return {}
-
-    async def send(_: object) -> None:
-        return None
-
-    asgi = {"method": "POST", "path": "/llm/message", "headers": [], "query_string": b""}
-    exchange = Exchange(asgi, receive, send, clock, "req_1")  # pyright: ignore[reportArgumentType]
-    reading = asyncio.create_task(exchange.body(1000))
-    await clock.until_waiting()
-    clock.advance(BODY_DEADLINE)
-    with pytest.raises(RequestTimeout):
-        await within(reading)
 
 
 async def test_slow_reader_does_not_stop_the_stream_nor_other_readers(upstream: Upstream) -> None:

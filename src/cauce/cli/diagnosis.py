@@ -15,6 +15,7 @@ from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request
 from cauce.engine.router import AUTO, Source
 from cauce.ports.provider import Timeouts
+from cauce.server.gate import is_loopback
 
 Models = dict[str, frozenset[str]]
 """The models of each provider that told them."""
@@ -111,7 +112,7 @@ def _ground(config: Config) -> Ground:
         server.host,
         server.port,
         ground.port(server),
-        ground.is_loopback(server.host),
+        is_loopback(server.host),
         ground.open_door(config),
         tuple([key.name for key in config.auth.keys]),
         str(config.data_dir),

@@ -2,7 +2,6 @@
 
 import errno
 import http.client
-import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from cauce.config import Config
+from cauce.server.gate import is_loopback
 from cauce.server.run import listen
 from cauce.server.settings import ServerSettings
 
@@ -31,16 +31,6 @@ class _Health(msgspec.Struct):
     status: str
     version: str
     providers: dict[str, object]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def open_door(config: Config) -> bool:

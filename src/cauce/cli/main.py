@@ -5,6 +5,7 @@ Only the named command's module is imported, so that `cauce serve` does not wait
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ first steps:
 
 `cauce COMMAND --help` explains a command.
 """
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count it."""
 
 MISUSE = 2
 """Exit code of a mistake in the call or the configuration."""
@@ -62,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cauce: {error}", file=sys.stderr)
         return MISUSE
     except BrokenPipeError:
-        # The reader of our output has closed it (`cauce models | head`).
-        sys.stderr.close()
+        # The reader of our output has closed it (`cauce models | head`): what is left unwritten has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def configuration_argument(command: argparse.ArgumentParser) -> None:

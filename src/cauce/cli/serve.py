@@ -21,11 +21,15 @@ import msgspec
 
 from cauce import __version__
 from cauce.bootstrap import Runtime, runtime
+from cauce.cli.ground import open_door
 from cauce.cli.main import configuration_argument
 from cauce.config import Config, ConfigError, load
 from cauce.engine.router import Source
-from cauce.server.gate import is_loopback
 from cauce.server.run import HTTPServer, listen
+
+COLLECT_AFTER = (10_000, 20, 20)
+"""How many objects more than were freed start a collection, and how many of one generation one of the next: a request makes a
+few hundred, nearly all of them freed by counting."""
 
 PORT_TAKEN = 1
 
@@ -59,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         # What is built by now stays: the collector need not look at it with every few hundred requests.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         print(_banner(built, sockets), flush=True)
 
     # uvicorn ends gracefully on these and then raises them again: to us they have done their work.
@@ -84,7 +89,7 @@ def _configured(arguments: argparse.Namespace) -> Config:
 
 
 def _refuse_open_door(config: Config, *, insecure: bool) -> None:
-    if config.auth.keys or insecure or is_loopback(config.server.host):
+    if insecure or not open_door(config):
         return
     raise ConfigError(
         f"listening on {config.server.host} without API keys would let anyone use your models: "

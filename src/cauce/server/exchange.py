@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from cauce.domain.errors import PayloadTooLarge, RequestTimeout
+from cauce.domain.errors import PayloadTooLarge
 from cauce.domain.request import Scope
 from cauce.ports.clock import Clock
 
@@ -13,9 +13,6 @@ ASGIScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
-
-BODY_DEADLINE = 30.0
-"""Seconds a client has to send its body."""
 
 _DRAIN_FACTOR = 4
 """A body up to this many times the limit is read to its end, so that its sender gets to see the 413."""
@@ -70,7 +67,7 @@ class Exchange:
         return values[-1] if values else None
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises `PayloadTooLarge`, `RequestTimeout`, and `ClientGone` when it breaks off."""
+        """The whole body. Raises `PayloadTooLarge`, and `ClientGone` when it breaks off."""
         declared = self.request_headers.get(b"content-length")
         size = int(declared) if declared is not None and declared.isdigit() else 0
         too_large = size > limit
@@ -78,24 +75,17 @@ class Exchange:
             raise self._too_large(limit)
         parts: list[bytes] = []
         received = 0
-        try:
-            async with self.clock.timeout(BODY_DEADLINE):
-                while True:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    part = message.get("body", b"")
-                    received += len(part)
-                    too_large = too_large or received > limit
-                    if received > limit * _DRAIN_FACTOR:
-                        break
-                    if not too_large:
-                        parts.append(part)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError as late:
-            self.headers.append((b"connection", b"close"))
-            raise RequestTimeout(f"the request body did not arrive within {BODY_DEADLINE:g} s") from late
+        while received <= limit * _DRAIN_FACTOR:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            received += len(part)
+            too_large = too_large or received > limit
+            if not too_large:
+                parts.append(part)
+            if not message.get("more_body", False):
+                break
         if too_large:
             raise self._too_large(limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -106,14 +96,12 @@ class Exchange:
         assert task is not None
         gone = False
 
-        async def watch() -> None:
+        def leave() -> None:
             nonlocal gone
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
             gone = True
             task.cancel()
 
-        watcher = asyncio.create_task(watch())
+        unwatch = self._watch(leave)
         try:
             return await work
         except asyncio.CancelledError:
@@ -122,7 +110,21 @@ class Exchange:
                 raise ClientGone from None
             raise
         finally:
-            watcher.cancel()
+            unwatch()
+
+    def _watch(self, leave: Callable[[], None]) -> Callable[[], object]:
+        """Have `leave` called when the client goes; returns what ends that. Our own protocol tells without a task."""
+        tell = self.asgi.get("extensions", {}).get("cauce.lost")
+        if tell is not None:
+            tell(leave)
+            return lambda: tell(None)
+
+        async def watch() -> None:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            leave()
+
+        return asyncio.create_task(watch()).cancel
 
     async def respond(self, status: int, body: bytes, content_type: bytes, *headers: Header) -> None:
         """Send a whole answer."""

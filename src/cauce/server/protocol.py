@@ -5,7 +5,8 @@ uvicorn's parser takes headers of any size and waits for them for ever; here a h
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +22,9 @@ MAX_HEADERS = 200
 HEAD_DEADLINE = 15.0
 """Seconds a client has to send its head, from the connection's start or its first byte."""
 
+BODY_DEADLINE = 30.0
+"""Seconds a client has to send its body, after its head."""
+
 LINGER = 2.0
 """Seconds a refused connection is still read from, so that its client gets to read why."""
 
@@ -28,43 +32,53 @@ _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header 
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """See the module."""
+    """See the module. What arrives in one piece, as nearly all requests do, costs no timer."""
 
     head_deadline = HEAD_DEADLINE
+    body_deadline = BODY_DEADLINE
 
+    _part: Literal["head", "body", "none"] = "head"
+    """What of a request is being waited for."""
     _head_size = 0
     _unparsed = 0
-    _head_open = True
     _refused = False
     _watchdog: asyncio.TimerHandle | None = None
+    _lost: Callable[[], None] | None = None
+    _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
         self._unwatch()
         super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         super().data_received(data)
-        if self._head_open and not self._refused:
+        if self._refused or self._part == "none":
+            return
+        if self._part == "head":
             # The parser reports a header once it is whole: what it still holds is counted here.
             self._unparsed += len(data)
             if self._unparsed > 2 * MAX_HEAD:
                 self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
-            elif self._watchdog is None:
-                self._watch()
+                return
+        if self._watchdog is None:
+            self._watch()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._part = "head"
         self._head_size = 0
         self._unparsed = 0
-        self._head_open = True
         scope: dict[str, Any] = self.scope  # pyright: ignore[reportAssignmentType]
-        scope["extensions"] = {"cauce.abort": self._abort}
+        scope["extensions"] = {"cauce.abort": self._abort, "cauce.lost": self._when_lost}
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -79,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
-        self._head_open = False
+        self._part = "body"
         self._unwatch()
         if not self._refused:
             super().on_headers_complete()
@@ -89,12 +103,13 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._part = "none"
+        self._unwatch()
         if not self._refused:
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        if not self._refused:
-            self._refuse(InvalidRequest("this is not valid HTTP/1.1"))
+        self._refuse(InvalidRequest("this is not valid HTTP/1.1"))
 
     def _grow(self, size: int) -> None:
         self._head_size += size
@@ -118,19 +133,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.close)
 
     def _watch(self) -> None:
-        self._watchdog = self.loop.call_later(self.head_deadline, self._too_slow)
+        seconds = self.body_deadline if self._part == "body" else self.head_deadline
+        self._watchdog = self.loop.call_later(seconds, self._too_slow, seconds)
 
     def _unwatch(self) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
 
-    def _too_slow(self) -> None:
+    def _too_slow(self, seconds: float) -> None:
         self._watchdog = None
-        if self._head_size or self._unparsed:
-            self._refuse(RequestTimeout(f"the request's head did not arrive within {self.head_deadline:g} s"))
-        else:
+        silent = self._part == "head" and not (self._head_size or self._unparsed)
+        answered = self._part == "body" and self.cycle.response_started
+        if silent or answered:
             self.transport.close()
+        else:
+            self._refuse(RequestTimeout(f"the request's {self._part} did not arrive within {seconds:g} s"))
 
     def _abort(self) -> None:
         self.transport.abort()
+
+    def _when_lost(self, tell: Callable[[], None] | None) -> None:
+        """Have `tell` called when the client goes (None: no longer); at once if it has gone."""
+        self._lost = tell
+        if tell is not None and self._is_lost:
+            tell()

@@ -98,14 +98,14 @@ def _looks_back(asked: Question, terms: Sequence[Term]) -> bool:
 
 def _retold(phrases: Phrases, frame: str, statement: Statement) -> list[str]:
     source = phrases.conversation.format(statement.message)
-    return [f"{frame.format(statement.text)} [1]", f"\n\n{phrases.sources}\n[1] {source}"]
+    return [f"{frame.format(statement.text)} [1]", f"\n\n{phrases.sources}\n- [1] {source}"]
 
 
 def _quoted(phrases: Phrases, found: Sequence[Quotation]) -> list[str]:
     pieces: list[str] = []
     for number, quotation in enumerate(found, 1):
         pieces.extend(_laid_out(quotation.units, number, opening=not pieces))
-    sources = [f"[{number}] {_source(quotation.section)}" for number, quotation in enumerate(found, 1)]
+    sources = [f"- [{number}] {_source(quotation.section)}" for number, quotation in enumerate(found, 1)]
     pieces.append("\n\n" + "\n".join([phrases.sources, *sources]))
     return pieces
 

@@ -19,6 +19,9 @@ from cauce.providers.transport.port import Outgoing
 KEEP_ALIVE = 75.0
 """Seconds an unused connection is kept."""
 
+STALE = 1.0
+"""Seconds after which a server may have given up an unused connection: no keep-alive is shorter."""
+
 _MOST_IDLE = 1000
 _PORTS = {"http": 80, "https": 443}
 
@@ -66,7 +69,7 @@ class HTTPTransport:
 
         while True:
             connection = self._take(place)
-            reused = connection is not None
+            stale = connection is not None and connection.loop.time() - connection.idle_since >= STALE
             if connection is None:
                 connection = await self._dial(place, outgoing)
             answer = connection.ask(data, explain)
@@ -75,8 +78,8 @@ class HTTPTransport:
                 await answer.head()
             except (Broken, TimeoutError) as error:
                 await answer.aclose()
-                # A server that closes an idle connection just as we take it has not seen the request: ask once more.
-                if not (reused and isinstance(error, Broken) and error.early):
+                # A server that gives up an idle connection just as we take it has not seen the request: ask once more.
+                if not (stale and isinstance(error, Broken) and error.early):
                     raise explain(error) from error
             except BaseException:
                 await answer.aclose()

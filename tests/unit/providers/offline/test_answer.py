@@ -106,7 +106,7 @@ def test_question_in_spanish_is_answered_from_the_spanish_page(ask: Ask, questio
 @pytest.mark.parametrize("question", [question for question, _, _ in (*ENGLISH, *SPANISH)])
 def test_every_citation_has_its_source_and_every_source_its_citation(ask: Ask, question: str) -> None:
     body, _, sources = re.split(r"\n\n(Sources|Fuentes):\n", ask(question))
-    listed = re.findall(r"^\[(\d)\] .+$", sources, re.M)
+    listed = re.findall(r"^- \[(\d)\] .+$", sources, re.M)
     without_code = re.sub(r"```.*?```", "", body, flags=re.S)
     assert re.findall(r"\[(\d)\]", without_code) == listed == [str(place + 1) for place in range(len(listed))]
 

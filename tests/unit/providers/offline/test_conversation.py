@@ -9,13 +9,13 @@ from tests.unit.providers.offline.conftest import Ask
 
 def test_name_that_was_said_is_found(ask: Ask) -> None:
     assert ask("My name is Ada and I live in Lugo.", "Noted.", "What did I say my name was?") == (
-        "You said: “My name is Ada and I live in Lugo.” [1]\n\nSources:\n[1] This conversation, message 1"
+        "You said: “My name is Ada and I live in Lugo.” [1]\n\nSources:\n- [1] This conversation, message 1"
     )
 
 
 def test_name_that_was_said_in_spanish_is_found(ask: Ask) -> None:
     assert ask("Me llamo Ada y vivo en Lugo.", "Vale.", "¿cómo dije que me llamaba?") == (
-        "Dijiste: «Me llamo Ada y vivo en Lugo.» [1]\n\nFuentes:\n[1] Esta conversación, mensaje 1"
+        "Dijiste: «Me llamo Ada y vivo en Lugo.» [1]\n\nFuentes:\n- [1] Esta conversación, mensaje 1"
     )
 
 

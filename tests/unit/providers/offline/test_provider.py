@@ -110,7 +110,7 @@ async def test_pages_are_those_it_was_given() -> None:
     provider = OfflineProvider([page])
     completion = await collect(await provider.open(call(provider, "When does the ferry leave?")))
     assert completion.choices[0].text == (
-        "The ferry leaves at noon. [1]\n\nSources:\n[1] Ferry — When the ferry leaves"
+        "The ferry leaves at noon. [1]\n\nSources:\n- [1] Ferry — When the ferry leaves"
     )
     await provider.aclose()
 
