@@ -163,12 +163,26 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
     Raises `ConfigError`.
     """
     file = _file(path, environment, folder)
+    where = str(file) if file is not None else "the environment"
     raw = _read(file) if file is not None else {}
-    sources = [str(file)] if file is not None else []
     overridden = _overlay(raw, environment)
-    if overridden:
-        sources.append(f"variables {', '.join(sorted(overridden))}")
-    where = " with ".join(sources) or "the environment"
+    try:
+        return _load(raw, environment, where, _sources(file, overridden))
+    except ConfigError as error:
+        # A mistake under a key that a variable has set is the variable's.
+        for name, key in overridden.items():
+            section, _, last = key.rpartition(".")
+            if f" {key}" in str(error) or f"[{section}] has no key '{last}'" in str(error):
+                raise ConfigError(str(error).replace(where, f"the variable {name}", 1)) from error
+        raise
+
+
+def _sources(file: Path | None, overridden: Collection[str]) -> tuple[str, ...]:
+    variables = [f"variables {', '.join(sorted(overridden))}"] if overridden else []
+    return (*([str(file)] if file is not None else []), *variables)
+
+
+def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sources: tuple[str, ...]) -> Config:
     _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
     sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     named = {
@@ -184,7 +198,7 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
         models=named["models"],
         aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
-        sources=tuple(sources),
+        sources=sources,
         notes=_notes(environment, {settings.api_key for settings in named["providers"].values()}),
     )
     config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
@@ -212,9 +226,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
-    """Lay `CAUCE_SECTION__KEY` variables over `raw`; returns their names. Values that look like JSON lists are read as such."""
-    used: list[str] = []
+def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Lay `CAUCE_SECTION__KEY` variables over `raw`; returns which key each has set. Values that look like JSON are read as such."""
+    used: dict[str, str] = {}
     for name, value in environment.items():
         if not name.startswith(PREFIX) or _SEPARATOR not in name:
             continue
@@ -226,7 +240,7 @@ def _overlay(raw: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
                 raise ConfigError(f"{name}: {'.'.join(tables)} is not a table in the file")
             target = cast(dict[str, Any], inner)
         target[key] = _value(name, value)
-        used.append(name)
+        used[name] = ".".join((*tables, key))
     return used
 
 

@@ -117,6 +117,11 @@ def test_mistake_is_one_sentence_with_file_key_and_what_would_be_right(tmp_path:
 
 def test_mistakes_in_variables_are_told_too(tmp_path: Path) -> None:
     assert "there is no section 'nope'" in mistake(tmp_path, CAUCE_NOPE__X="1")
+    assert mistake(tmp_path, "[server]\nport = 1", CAUCE_SERVER__PORT="x").startswith(
+        "the variable CAUCE_SERVER__PORT: server.port"
+    )
+    assert mistake(tmp_path, CAUCE_SERVER__PROT="1").startswith("the variable CAUCE_SERVER__PROT: [server] has no key")
+    assert mistake(tmp_path, "[server]\nprot = 1", CAUCE_SERVER__PORT="1").startswith(str(tmp_path))
     assert "DEFAULT_TEMPERATURE: must be a number" in mistake(tmp_path, DEFAULT_TEMPERATURE="warm")
     assert "begins like JSON" in mistake(tmp_path, CAUCE_SERVER__HOSTS="[oops")
     assert "there is no such configuration file" in mistake(tmp_path, CAUCE_CONFIG=str(tmp_path / "gone.toml"))

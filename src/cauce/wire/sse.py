@@ -39,6 +39,8 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Events completed by `data`. Raises `EventTooLarge`."""
+        if not data:
+            return []
         if self._carriage_return or b"\r" in data:
             data = self._unify(data)
         buffer = self._buffer + data if self._buffer else data

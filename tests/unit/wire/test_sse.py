@@ -30,6 +30,10 @@ def test_line_feed_after_a_split_carriage_return_is_no_second_line_end() -> None
     assert data_of(decode(b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n")) == [b"a\nb"]
 
 
+def test_nothing_between_a_carriage_return_and_its_line_feed_changes_nothing() -> None:
+    assert data_of(decode(b"data: a\r", b"", b"\ndata: b\r\n\r\n")) == [b"a\nb"]
+
+
 def test_several_data_lines_are_joined_by_line_feeds() -> None:
     assert data_of(decode(b"data: a\ndata:\ndata:b\n\n")) == [b"a\n\nb"]
 
