@@ -167,7 +167,7 @@ async def test_a_mistake_in_the_file_is_exit_code_2(home: Home) -> None:
     home.configure("[server]\nport = 'many'\n")
     checked = await home.cauce("check")
     assert (checked.code, checked.out) == (2, "")
-    assert checked.err.startswith(f"cauce: {home.file} ")
+    assert checked.err.startswith(f"cauce: {home.file}: ")
 
 
 async def test_a_port_that_another_program_holds_is_told_and_no_failure(home: Home) -> None:

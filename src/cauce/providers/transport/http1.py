@@ -39,15 +39,18 @@ class _Late(TimeoutError):
 
 
 class HTTPTransport:
-    """See `port.Transport`. `connections` bounds the requests under way at once; further ones wait (0: no bound)."""
+    """See `port.Transport`. `connections` bounds the requests under way at once; further ones wait (0: no bound).
 
-    def __init__(self, provider: str, connections: int = 0) -> None:
+    `tls` says whom to trust (None: whom the system trusts, which SSL_CERT_FILE can say).
+    """
+
+    def __init__(self, provider: str, connections: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self._provider = provider
         self._slots = asyncio.Semaphore(connections) if connections else None
         self._idle: dict[_Place, deque[Connection]] = {}
         self._places: dict[Connection, _Place] = {}
         self._heads: dict[tuple[str, str], tuple[Mapping[str, str], _Place, bytes]] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
 
     async def send(self, outgoing: Outgoing) -> Answer:
         if self._slots is None:
@@ -99,7 +102,10 @@ class HTTPTransport:
         key = (outgoing.method, outgoing.url)
         kept = self._heads.get(key)
         if kept is None or kept[0] is not outgoing.headers:
-            url = urlsplit(outgoing.url)
+            try:
+                url = urlsplit(outgoing.url)
+            except ValueError as error:
+                raise self._failure(f"{_shown(outgoing)} is no http:// or https:// address: {error}") from error
             kept = self._heads[key] = (outgoing.headers, self._place(url), self._head(outgoing, url))
         _, place, head = kept
         if outgoing.body is None:
@@ -147,6 +153,10 @@ class HTTPTransport:
         except TimeoutError as error:
             raise self._failure(
                 f"no connection to {_shown(outgoing)} within {outgoing.connect:g} s", timeout=True
+            ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise self._failure(
+                f"the certificate of {_shown(outgoing)} is not trusted: {error.verify_message}"
             ) from error
         except OSError as error:
             raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error

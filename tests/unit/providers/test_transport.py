@@ -1,0 +1,342 @@
+"""The HTTP/1.1 client against servers that send exactly the bytes a test says."""
+
+import asyncio
+import contextlib
+import gzip
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
+from cauce.providers.transport import HTTPTransport, Outgoing
+from tests.http import within
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+class Server:
+    """Serves each connection with `handler`; counts them, and knows which were closed by the client."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.connections = 0
+        self.left = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/x"
+
+
+@contextlib.asynccontextmanager
+async def server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        running.connections += 1
+        tasks.add(asyncio.current_task())  # pyright: ignore[reportArgumentType]
+        try:
+            await handler(reader, writer)
+            if await reader.read(1) == b"":
+                running.left.set()
+        except ConnectionError:
+            running.left.set()
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    running = Server(listening.sockets[0].getsockname()[1])
+    try:
+        yield running
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[HTTPTransport]:
+    made = HTTPTransport("up")
+    yield made
+    await made.aclose()
+
+
+def answering(*pieces: bytes, close: bool = False) -> Handler:
+    """Answers every request of a connection with these bytes."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                return
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            if close:
+                writer.close()
+                return
+
+    return handler
+
+
+async def turns(count: int = 200) -> None:
+    """Let the loop go round, so that what is on its way arrives."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+
+
+def get(running: Server, **bounds: Any) -> Outgoing:
+    return Outgoing("GET", running.url, {"X-Test": "1"}, **bounds)
+
+
+async def test_connection_is_used_again_after_a_whole_answer(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN)) as running:
+        for _ in range(3):
+            answer = await transport.send(get(running))
+            assert (answer.status, await answer.read()) == (200, b"hello")
+        assert running.connections == 1
+
+
+async def test_streamed_body_that_is_read_to_its_end_gives_the_connection_back(transport: HTTPTransport) -> None:
+    async with server(answering(CHUNKED)) as running:
+        for _ in range(2):
+            answer = await transport.send(get(running))
+            assert b"".join([chunk async for chunk in answer.chunks()]) == b"hello world"
+        assert running.connections == 1
+
+
+@given(st.lists(st.integers(0, len(CHUNKED)), max_size=6))
+def test_any_split_of_the_bytes_reads_alike(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(CHUNKED)]
+    pieces = [CHUNKED[start:stop] for start, stop in itertools.pairwise(places)]
+
+    async def read() -> bytes:
+        transport = HTTPTransport("up")
+        async with server(answering(*pieces)) as running:
+            body = await (await transport.send(get(running))).read()
+            await transport.aclose()
+            return body
+
+    assert asyncio.run(read()) == b"hello world"
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + PLAIN, b"hello"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n", b""),
+    ],
+)
+async def test_bodiless_interim_and_trailing_parts_are_understood(
+    transport: HTTPTransport, head: bytes, body: bytes
+) -> None:
+    async with server(answering(head)) as running:
+        for _ in range(2):
+            assert await (await transport.send(get(running))).read() == body
+        assert running.connections == 1
+
+
+async def test_body_without_a_length_ends_with_its_connection(transport: HTTPTransport) -> None:
+    async with server(answering(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True)) as running:
+        assert await (await transport.send(get(running))).read() == b"all of it"
+
+
+async def test_compressed_body_is_unpacked(transport: HTTPTransport) -> None:
+    packed = gzip.compress(b"hello " * 1000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with server(answering(head + packed[:20], packed[20:])) as running:
+        assert await (await transport.send(get(running))).read() == b"hello " * 1000
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        b"this is no HTTP\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 300_000 + b"\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_answer_that_breaks_is_a_failure_of_the_provider(
+    transport: HTTPTransport, sent: bytes, streamed: bool
+) -> None:
+    async with server(answering(sent, close=True)) as running:
+        with pytest.raises(ProviderFailure) as caught:
+            answer = await transport.send(get(running))
+            if streamed:
+                assert b"".join([chunk async for chunk in answer.chunks()]) == b""
+            await answer.read()
+    assert caught.value.failure == "transient"
+
+
+async def test_nobody_listening_is_told_with_the_address(transport: HTTPTransport) -> None:
+    with pytest.raises(ProviderFailure, match=r"cannot connect to http://127\.0\.0\.1:9/x"):
+        await transport.send(Outgoing("GET", "http://127.0.0.1:9/x?key=secret", {}))
+
+
+async def test_body_over_its_cap_is_refused_and_its_connection_closed(transport: HTTPTransport) -> None:
+    async with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"x" * 5000)) as running:
+        answer = await transport.send(get(running))
+        with pytest.raises(ProviderFailure, match="larger than 100 bytes"):
+            await answer.read(100)
+        await within(running.left.wait())
+
+
+async def test_silence_in_a_stream_ends_it(transport: HTTPTransport) -> None:
+    async with server(answering(CHUNKED[:-20])) as running:
+        answer = await transport.send(get(running, idle=0.05))
+        with pytest.raises(ProviderFailure, match=r"silent for 0\.05 s") as caught:
+            assert [chunk async for chunk in answer.chunks()] == []
+        assert caught.value.code == "timeout"
+        await within(running.left.wait())
+
+
+@pytest.mark.parametrize("sent", [b"", CHUNKED[:-20]])
+async def test_total_time_ends_everything(transport: HTTPTransport, sent: bytes) -> None:
+    async with server(answering(sent)) as running:
+        with pytest.raises(DeadlineExceeded):
+            await (await transport.send(get(running, total=0.05))).read()
+        await within(running.left.wait())
+
+
+@pytest.mark.parametrize("sent", [b"", PLAIN[:-2]])
+async def test_caller_that_gives_up_closes_the_connection(transport: HTTPTransport, sent: bytes) -> None:
+    async def ask() -> bytes:
+        return await (await transport.send(get(running))).read()
+
+    async with server(answering(sent)) as running:
+        asking = asyncio.create_task(ask())
+        while not running.connections:
+            await asyncio.sleep(0)
+        asking.cancel()
+        await within(running.left.wait())
+        assert asking.cancelled() or asking.cancelling()
+
+
+async def test_reader_that_stops_early_closes_the_connection(transport: HTTPTransport) -> None:
+    async with server(answering(CHUNKED[:-5])) as running:
+        chunks = (await transport.send(get(running))).chunks()
+        await anext(chunks)
+        await chunks.aclose()
+        await within(running.left.wait())
+
+
+async def test_server_that_sends_faster_than_we_read_is_held_back(transport: HTTPTransport) -> None:
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * 1024 * 1024))
+        for _ in range(1024):
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+            sent += 65_536
+
+    async with server(flood) as running:
+        chunks = (await transport.send(get(running))).chunks()
+        size = len(await anext(chunks))
+        before = -1
+        while sent != before:
+            before = sent
+            await turns()
+        assert sent < 32 * 1024 * 1024
+        async for chunk in chunks:
+            size += len(chunk)
+        assert size == 64 * 1024 * 1024
+
+
+async def test_idle_connection_the_server_has_given_up_is_not_used(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN, close=True)) as running:
+        for _ in range(3):
+            assert await (await transport.send(get(running))).read() == b"hello"
+            await turns()
+        assert running.connections == 3
+
+
+async def test_bytes_nobody_asked_for_end_their_connection(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN + PLAIN)) as running:
+        for _ in range(3):
+            assert await (await transport.send(get(running))).read() == b"hello"
+            await turns()
+        assert running.connections == 3
+
+
+async def test_requests_beyond_the_bound_wait_their_turn() -> None:
+    transport = HTTPTransport("up", connections=2)
+    busy = most = 0
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal busy, most
+        while not reader.at_eof():
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                return
+            busy += 1
+            most = max(most, busy)
+            await turns(5)
+            busy -= 1
+            writer.write(PLAIN)
+
+    async def ask() -> bytes:
+        return await (await transport.send(get(running))).read()
+
+    async with server(slow) as running:
+        assert await within(asyncio.gather(*[ask() for _ in range(12)])) == [b"hello"] * 12
+        assert most == 2
+    await transport.aclose()
+
+
+async def test_header_with_a_line_break_never_leaves(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN)) as running:
+        with pytest.raises(ProviderFailure, match="line break"):
+            await transport.send(Outgoing("GET", running.url, {"Authorization": "Bearer a\r\nX: b"}))
+        assert running.connections == 0
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+async def test_https_is_spoken_to_servers_whose_certificate_is_trusted(
+    transport: HTTPTransport, authority: trustme.CA
+) -> None:
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    trusted = HTTPTransport("up", tls=trusting)
+    async with server(answering(PLAIN), serving) as running:
+        url = running.url.replace("http:", "https:")
+        assert await (await trusted.send(Outgoing("GET", url, {}))).read() == b"hello"
+        await trusted.aclose()
+        with pytest.raises(ProviderFailure, match="certificate"):
+            await transport.send(Outgoing("GET", url, {}))
+
+
+async def test_address_that_is_none_is_told(transport: HTTPTransport) -> None:
+    for url in ("ftp://127.0.0.1/x", "http://[bad/v1", "http:///x"):
+        with pytest.raises(CauceError, match="address"):
+            await transport.send(Outgoing("GET", url, {}))
