@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(BIN)/uv
+# The certificates this machine trusts, as pip and browsers do, not a list of its own.
+UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fix bench lock clean test-clients
