@@ -9,133 +9,28 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import Any, cast
 
 import msgspec
 
-from cauce.ports.provider import Timeouts
-from cauce.providers.openai_compatible.dialect import DIALECTS
-from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
+from cauce.config.checks import check
+from cauce.config.shape import (
+    AuthSettings,
+    CommonTimeouts,
+    Config,
+    ConfigError,
+    DiscoverySettings,
+    Environment,
+    LogSettings,
+    ModelSettings,
+    ProviderSettings,
+)
+from cauce.server.settings import ServerSettings, StreamSettings
 
 FILE = "cauce.toml"
 PREFIX = "CAUCE_"
 _SEPARATOR = "__"
-_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
-
-
-class ConfigError(Exception):
-    """A mistake in the configuration, told in one sentence."""
-
-
-class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds. In `[providers.*]` and `[models.*]` what is not given is taken from `[timeouts]`."""
-
-    connect: Period | None = None
-    first_delta: Period | None = None
-    idle: Period | None = None
-    total: Period | None = None
-
-
-class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds. `message` bounds a plain `/llm/message`."""
-
-    connect: Period = 5.0
-    first_delta: Period = 60.0
-    idle: Period = 30.0
-    total: Period = 600.0
-    message: Period = 28.0
-
-
-class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A provider. `api_key` may be `env:VARIABLE`; it is never shown."""
-
-    kind: Literal["openai", "offline"]
-    base_url: str = ""
-    api_key: str = ""
-    dialect: str | None = None
-    default_model: str | None = None
-    tier: int = 2
-    max_concurrent: int = 0
-    timeouts: TimeoutSettings = TimeoutSettings()
-
-    def __repr__(self) -> str:
-        return f"ProviderSettings({self.kind}, {self.base_url})"
-
-
-class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A public model name: its candidates in order."""
-
-    candidates: tuple[str, ...]
-    timeouts: TimeoutSettings | None = None
-
-
-class DiscoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether local servers are looked for, and how often (seconds). `ports` says where, per kind, in place of the usual ones."""
-
-    enabled: bool = True
-    interval: Period = 30.0
-    ports: dict[DiscoverableKind, tuple[int, ...]] = {}
-
-
-class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """API keys, as `cauce keys new` prints them."""
-
-    keys: tuple[Key, ...] = ()
-
-
-class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is logged."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Environment(msgspec.Struct, frozen=True):
-    """What other people's variables say: defaults for requests, and where local servers were told to be."""
-
-    default_model: str = ""
-    temperature: float | None = None
-    max_tokens: int | None = None
-    ollama_host: str | None = None
-    foundry_endpoint: str | None = None
-
-
-class Config(msgspec.Struct, frozen=True):
-    """All of it. `sources` says where it was read, for people."""
-
-    server: ServerSettings = ServerSettings()
-    providers: dict[str, ProviderSettings] = {}
-    models: dict[str, ModelSettings] = {}
-    aliases: dict[str, str] = {}
-    timeouts: CommonTimeouts = CommonTimeouts()
-    streams: StreamSettings = StreamSettings()
-    discovery: DiscoverySettings = DiscoverySettings()
-    auth: AuthSettings = AuthSettings()
-    log: LogSettings = LogSettings()
-    environment: Environment = Environment()
-    sources: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    """Things a person should know that are no mistakes."""
-
-    @property
-    def data_dir(self) -> Path:
-        """The data folder."""
-        return Path(self.server.data_dir).expanduser()
-
-    def timeouts_of(self, *overrides: TimeoutSettings | None) -> Timeouts:
-        """The common timeouts with `overrides` laid over them, the last one strongest."""
-        values = {name: getattr(self.timeouts, name) for name in TimeoutSettings.__struct_fields__}
-        for override in overrides:
-            for name in TimeoutSettings.__struct_fields__:
-                value = getattr(override, name) if override is not None else None
-                if value is not None:
-                    values[name] = value
-        return Timeouts(**values)
-
 
 _SECTIONS: dict[str, type] = {
     "server": ServerSettings,
@@ -146,8 +41,6 @@ _SECTIONS: dict[str, type] = {
     "log": LogSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
-
-_LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _NOT_YET = {
@@ -202,7 +95,7 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         notes=_notes(environment, {settings.api_key for settings in named["providers"].values()}),
     )
     config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
-    _check(config, where)
+    check(config, where)
     return config
 
 
@@ -343,61 +236,3 @@ def _with_environment(
                 raise ConfigError(f"{where}: providers.{name}.api_key: the variable {variable} is not set")
             found[name] = msgspec.structs.replace(settings, api_key=secret)
     return found
-
-
-def _check(config: Config, where: str) -> None:
-    """What no single field can tell."""
-    for name, provider in config.providers.items():
-        place = f"{where}: providers.{name}"
-        if provider.kind == "offline" and name != "offline":
-            raise ConfigError(f"{place}: the offline answerer is always called offline")
-        if provider.kind == "openai":
-            _check_address(provider.base_url, f"{place}.base_url")
-        if provider.dialect is not None and provider.dialect not in DIALECTS:
-            raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
-    for name, model in config.models.items():
-        if not model.candidates:
-            raise ConfigError(f"{where}: models.{name}.candidates: must name at least one model")
-        for candidate in model.candidates:
-            _check_target(config, candidate, f"{where}: models.{name}.candidates")
-    for name, target in config.aliases.items():
-        if target not in config.models and target not in config.aliases:
-            _check_target(config, target, f"{where}: aliases.{name}")
-        if name in _circle(config.aliases, name):
-            raise ConfigError(
-                f"{where}: aliases.{name}: stands for itself: {' -> '.join(_circle(config.aliases, name))}"
-            )
-    names = [key.name for key in config.auth.keys]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{where}: auth.keys: two keys are called {name!r}: their holders would share streams")
-    for index, key in enumerate(config.auth.keys):
-        if _HASH.fullmatch(key.hash) is None:
-            raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
-
-
-def _circle(aliases: Mapping[str, str], name: str) -> list[str]:
-    """What `name` stands for, step by step, until a name that is no alias or that was there before."""
-    steps = [aliases[name]]
-    while steps[-1] in aliases and aliases[steps[-1]] not in steps:
-        steps.append(aliases[steps[-1]])
-    return steps
-
-
-def _check_address(address: str, place: str) -> None:
-    try:
-        url = urlsplit(address)
-        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ConfigError(f"{place}: must be an http:// or https:// address, with /v1 at its end")
-    if urlsplit(address).username is not None:
-        raise ConfigError(f"{place}: must not hold a user or password: put the key into api_key")
-
-
-def _check_target(config: Config, name: str, place: str) -> None:
-    provider = name.partition("/")[0]
-    known = (*config.providers, "offline", "auto")
-    if provider not in known and not provider.startswith(_LOCAL_PREFIXES):
-        raise ConfigError(f"{place}: {name!r} names no provider; known are: {', '.join(dict.fromkeys(known))}")

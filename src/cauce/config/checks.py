@@ -1,0 +1,69 @@
+"""What no single field can tell: whether the parts of a configuration fit each other."""
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from cauce.config.shape import Config, ConfigError
+from cauce.providers.openai_compatible.dialect import DIALECTS
+
+_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
+
+
+def check(config: Config, where: str) -> None:
+    """Raises `ConfigError` for the first thing that does not fit. `where` is where the configuration was read."""
+    for name, provider in config.providers.items():
+        place = f"{where}: providers.{name}"
+        if provider.kind == "offline" and name != "offline":
+            raise ConfigError(f"{place}: the offline answerer is always called offline")
+        if provider.kind == "openai":
+            _check_address(provider.base_url, f"{place}.base_url")
+        if provider.dialect is not None and provider.dialect not in DIALECTS:
+            raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
+    for name, model in config.models.items():
+        if not model.candidates:
+            raise ConfigError(f"{where}: models.{name}.candidates: must name at least one model")
+        for candidate in model.candidates:
+            _check_target(config, candidate, f"{where}: models.{name}.candidates")
+    for name, target in config.aliases.items():
+        if target not in config.models and target not in config.aliases:
+            _check_target(config, target, f"{where}: aliases.{name}")
+        if name in _circle(config.aliases, name):
+            raise ConfigError(
+                f"{where}: aliases.{name}: stands for itself: {' -> '.join(_circle(config.aliases, name))}"
+            )
+    names = [key.name for key in config.auth.keys]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: auth.keys: two keys are called {name!r}: their holders would share streams")
+    for index, key in enumerate(config.auth.keys):
+        if _HASH.fullmatch(key.hash) is None:
+            raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _circle(aliases: Mapping[str, str], name: str) -> list[str]:
+    """What `name` stands for, step by step, until a name that is no alias or that was there before."""
+    steps = [aliases[name]]
+    while steps[-1] in aliases and aliases[steps[-1]] not in steps:
+        steps.append(aliases[steps[-1]])
+    return steps
+
+
+def _check_address(address: str, place: str) -> None:
+    try:
+        url = urlsplit(address)
+        sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(f"{place}: must be an http:// or https:// address, with /v1 at its end")
+    if urlsplit(address).username is not None:
+        raise ConfigError(f"{place}: must not hold a user or password: put the key into api_key")
+
+
+def _check_target(config: Config, name: str, place: str) -> None:
+    provider = name.partition("/")[0]
+    known = (*config.providers, "offline", "auto")
+    if provider not in known and not provider.startswith(_LOCAL_PREFIXES):
+        raise ConfigError(f"{place}: {name!r} names no provider; known are: {', '.join(dict.fromkeys(known))}")
