@@ -40,6 +40,12 @@ def test_banner_tells_what_was_found_and_where_to_look(serve: Serve) -> None:
         assert told in banner
 
 
+def test_banner_speaks_spanish_to_those_who_do(serve: Serve) -> None:
+    banner = serve.start(LANG="es_ES.UTF-8")
+    assert "escucha en http://127.0.0.1:" in banner and "carpeta de datos" in banner
+    assert "¿Cómo configuro un proveedor?" in banner
+
+
 def test_curl_line_of_the_banner_works_as_pasted(serve: Serve) -> None:
     banner = serve.start()
     line = next(line.strip() for line in banner.splitlines() if line.strip().startswith("curl "))

@@ -7,24 +7,20 @@ Settings come from cauce.toml in this folder (or --config FILE) and from CAUCE_S
 import argparse
 import fcntl
 import gc
-import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from cauce import __version__
-from cauce.bootstrap import Runtime, runtime
+from cauce.bootstrap import runtime
+from cauce.cli.banner import banner
 from cauce.cli.ground import open_door
 from cauce.cli.main import configuration_argument
 from cauce.config import Config, ConfigError, load
-from cauce.engine.router import Source
 from cauce.server.run import HTTPServer, listen
 
 COLLECT_AFTER = (10_000, 20, 20)
@@ -64,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
-        print(_banner(built, sockets), flush=True)
+        print(banner(built, sockets), flush=True)
 
     # uvicorn ends gracefully on these and then raises them again: to us they have done their work.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,44 +118,3 @@ def _lock(config: Config) -> IO[str]:
             f"the data folder {folder} cannot be used: {error.strerror}: set another [server] data_dir"
         ) from error
     return lock
-
-
-def _banner(built: Runtime, sockets: Sequence[socket.socket]) -> str:
-    config = built.config
-    host, port = sockets[0].getsockname()[:2]
-    shown = "127.0.0.1" if ipaddress.ip_address(host).is_unspecified else f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}"
-    configured = [name for name, settings in config.providers.items() if settings.kind != "offline"]
-    local = [source for source in built.router.sources if source.local]
-    lines = [
-        f"Cauce {__version__} listens on {url}",
-        "",
-        f"  configuration  {', '.join(config.sources) or 'none: defaults (cauce config init writes a file)'}",
-        f"  providers      {', '.join(configured) or 'none: set OPENAI_API_KEY or see cauce config init'}",
-        f"  local servers  {_local(config, local)}",
-        "  offline        always there: answers from Cauce's own documentation",
-        f"  data folder    {config.data_dir}",
-        f"  API keys       {', '.join([key.name for key in config.auth.keys]) or 'none: any key or none is accepted'}",
-        f"  look at        {url}/docs  {url}/health  {url}/v1/models",
-        *[f"  note           {note}" for note in config.notes],
-    ]
-    if "null" not in config.server.cors_origins:
-        lines.append('  note           pages opened from a file need [server] cors_origins = ["null"]')
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if config.auth.keys else ""
-    lines += [
-        "",
-        "Try it:",
-        f"  curl -s {url}/llm/message{key} -H 'Content-Type: application/json' "
-        """-d '{"messages": [{"role": "user", "content": "How do I configure a provider?"}]}'""",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _local(config: Config, local: Sequence[Source]) -> str:
-    if not config.discovery.enabled:
-        return "not looked for ([discovery] enabled = false)"
-    names = [f"{source.provider.name} ({len(source.models)} models)" for source in local]
-    return (
-        ", ".join(names) or "none found (Ollama, LM Studio, llama.cpp, vLLM, Foundry Local are looked for every 30 s)"
-    )

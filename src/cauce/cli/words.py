@@ -195,4 +195,29 @@ SPANISH: dict[str, str] = {
     "no answer in time: is that address reachable from here (network, VPN, firewall)?": (
         "no responde a tiempo: ¿se llega a esa dirección desde aquí (red, VPN, cortafuegos)?"
     ),
+    # serve
+    "Cauce {version} listens on {url}": "Cauce {version} escucha en {url}",
+    "configuration": "configuración",
+    "providers": "proveedores",
+    "local servers": "servidores locales",
+    "data folder": "carpeta de datos",
+    "API keys": "claves de API",
+    "look at": "mira en",
+    "note": "nota",
+    "Try it:": "Pruébalo:",
+    "How do I configure a provider?": "¿Cómo configuro un proveedor?",
+    "none: defaults (cauce config init writes a file)": (
+        "ninguna: valores por defecto (cauce config init escribe un fichero)"
+    ),
+    "none: set OPENAI_API_KEY or see cauce config init": "ninguno: define OPENAI_API_KEY o mira cauce config init",
+    "none: any key or none is accepted": "ninguna: se acepta cualquier clave, o ninguna",
+    "always there: answers from Cauce's own documentation": ("siempre está: responde con la documentación de Cauce"),
+    'pages opened from a file need [server] cors_origins = ["null"]': (
+        'las páginas abiertas desde un fichero necesitan [server] cors_origins = ["null"]'
+    ),
+    "not looked for ([discovery] enabled = false)": "no se buscan ([discovery] enabled = false)",
+    "{name} ({count} models)": "{name} ({count} modelos)",
+    "none found (Ollama, LM Studio, llama.cpp, vLLM, Foundry Local are looked for every {seconds} s)": (
+        "ninguno (Ollama, LM Studio, llama.cpp, vLLM y Foundry Local se buscan cada {seconds} s)"
+    ),
 }
