@@ -15,11 +15,14 @@ from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
 from cauce.engine.policies.patience import patience
 from cauce.engine.policies.trace import trace
+from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Timeouts
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.system.clock import SystemClock
 from cauce.telemetry.prometheus import PrometheusMetrics
+from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider, answering
+from tests.http import within
 
 pytestmark = pytest.mark.anyio
 
@@ -31,8 +34,10 @@ def down(failure: str = "transient") -> ProviderFailure:
 class Cascade:
     """The composed `open`, as bootstrap makes it, with everything it told."""
 
-    def __init__(self, *providers: ScriptedProvider, timeouts: Timeouts | None = None) -> None:
-        self.clock = SystemClock()
+    def __init__(
+        self, *providers: ScriptedProvider, timeouts: Timeouts | None = None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or SystemClock()
         self.ledger = InprocLedger()
         self.noticed: list[Status | Attempt] = []
         self.candidates = tuple([Candidate(provider, "m", timeouts=timeouts or Timeouts()) for provider in providers])
@@ -114,6 +119,34 @@ async def test_silent_candidate_is_left_after_its_patience_and_its_upstream_is_c
         ("failed", "timeout"),
         ("completed", None),
     ]
+
+
+async def test_time_is_shared_out_so_that_the_last_candidate_is_reached_before_the_client_gives_up() -> None:
+    clock = FakeClock()
+    silent = [ScriptedProvider(name, [asyncio.Event()]) for name in "abc"]
+    cascade = Cascade(*silent, ScriptedProvider("d", answering("ok")), clock=clock)
+    asking = asyncio.create_task(cascade.open(cascade.call(timeout=28, streamed=False)))
+    for provider, share in zip(silent, (7, 7, 7), strict=True):
+        await clock.until_waiting()
+        assert not provider.closed.is_set()
+        clock.advance(share)
+        await within(provider.closed.wait())
+    assert (await collect(await within(asking))).choices[0].text == "ok"
+
+
+async def test_no_share_is_below_five_seconds_while_there_is_time() -> None:
+    clock = FakeClock()
+    silent = [ScriptedProvider(name, [asyncio.Event()]) for name in "abcde"]
+    cascade = Cascade(*silent, clock=clock)
+    asking = asyncio.create_task(cascade.open(cascade.call(timeout=12, streamed=False)))
+    for provider, share in zip(silent, (5, 5, 2), strict=False):
+        await clock.until_waiting()
+        clock.advance(share)
+        await within(provider.closed.wait())
+    with pytest.raises(CauceError) as caught:
+        await within(asking)
+    assert caught.value.code == "timeout"
+    assert [bool(provider.calls) for provider in silent] == [True, True, True, False, False]
 
 
 async def test_used_up_time_is_told_as_a_timeout() -> None:
