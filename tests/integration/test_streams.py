@@ -225,6 +225,29 @@ async def test_ids_may_be_written_in_any_script(upstream: Upstream) -> None:
     assert response.frames()[0]["id"] == "conversación-1"
 
 
+@pytest.mark.parametrize("path", ["/llm/message", "/v1/chat/completions"])
+async def test_shutdown_ends_streams_without_a_log_honestly_too(upstream: Upstream, path: str) -> None:
+    upstream.answers = [Reply(text="a b c d", stall_after=2)]
+    async with serving(config(upstream)) as served:
+        async with connection(served.port) as client:
+            await client.send("POST", path, RAW[:-1] + b',"stream":true}')
+            await read_until(client, b'"b "')
+            served.server.should_exit = True
+            assert b"shut down" in await within(client.until(b"overloaded"))
+            assert (await within(client.chunk())) == b""
+
+
+async def test_shutdown_answers_plain_calls_that_wait(upstream: Upstream) -> None:
+    upstream.answers = [Reply(silent=True)]
+    async with serving(config(upstream)) as served:
+        async with connection(served.port) as client:
+            await client.send("POST", "/llm/message", RAW)
+            await within(upstream.asked.wait())
+            served.server.should_exit = True
+            response = await within(client.response())
+    assert (response.status, response.json()["error_code"]) == (503, "overloaded")
+
+
 async def test_shutdown_ends_open_streams_honestly(upstream: Upstream) -> None:
     upstream.answers = [Reply(text="a b c d", stall_after=2)]
     async with serving(config(upstream)) as served:

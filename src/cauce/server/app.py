@@ -1,5 +1,6 @@
 """The ASGI application: every request passes the gate; hot routes are plain ASGI, the rest is Starlette's."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from cauce.domain.errors import CauceError, InvalidRequest, NotFound
+from cauce.engine.streams.streams import shut_down
 from cauce.server.errors import respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
@@ -86,6 +88,11 @@ class Application:
             logger.debug("%s: the client left", exchange.request_id)
         except CauceError as error:
             await self._fail(exchange, error)
+        except asyncio.CancelledError:
+            # The server has waited for this answer as long as it may.
+            if not services.streams.draining:
+                raise
+            await self._fail(exchange, shut_down())
         except Exception:
             logger.exception("%s: unexpected error on %s %s", exchange.request_id, exchange.method, exchange.path)
             await self._fail(exchange, unexpected())

@@ -1,5 +1,6 @@
 """Answers without a log, rendered straight from their opened deltas. The client leaving closes the upstream."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -12,6 +13,7 @@ from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
 from cauce.engine import ending
 from cauce.engine.compose import collect
+from cauce.engine.streams.streams import shut_down
 from cauce.server.event_stream import EventStream
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
@@ -100,6 +102,10 @@ async def relay(
                 if not exchange.started:
                     raise
                 await stream.write(projector.feed([*pending, ending.failed(error, text_delivered=delivered)]))
+            except asyncio.CancelledError:
+                if not (exchange.started and services.streams.draining):
+                    raise
+                await stream.write(projector.feed([*pending, ending.failed(shut_down(), text_delivered=delivered)]))
             await stream.finish()
 
     await exchange.while_connected(work())

@@ -28,6 +28,11 @@ _CANCEL_WAIT = 2.0
 logger = logging.getLogger("cauce.streams")
 
 
+def shut_down() -> Overloaded:
+    """The error of an answer that the end of the server cut short."""
+    return Overloaded("the server shut down before the answer was complete", retry_after=1)
+
+
 class Streams:
     """Owns a producer task per open stream; readers come and go without it noticing."""
 
@@ -137,9 +142,8 @@ class Streams:
             async with self._clock.timeout(seconds):
                 await asyncio.wait(tasks)
         except TimeoutError:
-            error = Overloaded("the server shut down before the answer was complete", retry_after=1)
             for producer, _ in list(self._producers.values()):
-                producer.end(ending.failed(error, text_delivered=True))
+                producer.end(ending.failed(shut_down(), text_delivered=True))
             await asyncio.wait(tasks)
 
     def _was_cancelled(self, key: StreamKey) -> bool:
