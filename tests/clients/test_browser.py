@@ -263,7 +263,6 @@ async def test_page_opened_from_a_file_is_refused_unless_null_is_allowed(
             assert await page.text("#answer") == "Hello from upstream."
 
 
-@pytest.mark.xfail(reason="the preflight is refused too, so the browser tells the page nothing")
 async def test_page_opened_from_a_file_can_read_why_its_question_was_refused(
     browser: Browser, server: Cauce, upstream: Upstream
 ) -> None:

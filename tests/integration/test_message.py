@@ -66,6 +66,8 @@ async def test_upstream_that_dies_before_its_first_delta_is_replaced(upstream: U
         (Reply(status=429, error={"message": "slow"}, headers={"retry-after": "7"}), 429, "rate_limited"),
         (Reply(status=500, error=ERROR), 502, "provider_error"),
         (Reply(status=503, error={"message": "busy"}), 503, "overloaded"),
+        (Reply(status=503, error=ERROR), 503, "overloaded"),
+        (Reply(status=529, error={"message": "busy", "type": "server_error"}), 503, "overloaded"),
         (Reply(status=200, raw=b"<html>login</html>"), 502, "provider_error"),
         (Reply(status=200, raw=b'{"choices": []}'), 502, "provider_error"),
         (Reply(status=200, raw=b""), 502, "provider_error"),
@@ -85,7 +87,8 @@ async def test_upstream_failure_has_its_true_status(
         response = await ask(served.port, "POST", "/llm/message", body)
     assert (response.status, response.json()["error_code"]) == (status, code), response.body
     assert response.json()["request_id"] == response.headers["x-cauce-request-id"]
-    assert response.headers.get("retry-after") == ("7" if code == "rate_limited" else None)
+    expected = {"rate_limited": "7", "overloaded": "1"}
+    assert response.headers.get("retry-after") == expected.get(code)
 
 
 async def test_long_retry_after_stands_in_the_body_only(upstream: Upstream) -> None:

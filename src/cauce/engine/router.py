@@ -195,9 +195,9 @@ def _candidate(source: Source, model: str) -> Candidate:
     return Candidate(source.provider, model, source.level or "primary", source.timeouts)
 
 
-def _auto_order(source: Source) -> tuple[int, int, str]:
-    place = 2 if source.sole else 1 if source.local else 0
-    return place, source.tier, source.provider.name
+def _auto_order(source: Source) -> tuple[int, int]:
+    """Sources of one tier stay in the order they were configured in."""
+    return (2 if source.sole else 1 if source.local else 0), source.tier
 
 
 def _conversational(models: tuple[ModelInfo, ...]) -> list[str]:

@@ -14,11 +14,19 @@ LONGEST_RETRY_AFTER = 60.0
 """Seconds. Clients sleep through the whole header; longer waits stand in the body only."""
 
 
+RETRY_AFTER = 1.0
+"""Seconds to wait where nobody has said how long: a client that knows nothing would come back at once."""
+
+
 async def respond_error(exchange: Exchange, error: CauceError) -> None:
     """Answer with `error`."""
     headers: list[Header] = []
-    if error.retry_after is not None and error.retry_after <= LONGEST_RETRY_AFTER:
-        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    wait = error.retry_after
+    if wait is None and error.code in ("rate_limited", "overloaded"):
+        wait = RETRY_AFTER
+    if wait is not None and wait <= LONGEST_RETRY_AFTER:
+        headers.append((b"retry-after", b"%d" % math.ceil(wait)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(wait * 1000)))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await exchange.respond_json(

@@ -53,6 +53,9 @@ class Exchange:
         self.request_headers: dict[bytes, bytes] = dict(asgi["headers"])
         self.request_id = request_id
         self.headers: list[Header] = [(b"x-cauce-request-id", request_id.encode())]
+        if self.path.startswith("/v1/"):
+            # Where the official SDKs look for it.
+            self.headers.append((b"x-request-id", request_id.encode()))
         self.scope = Scope()
         self.started = False
 

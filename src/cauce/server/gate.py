@@ -20,7 +20,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?:
 
 _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
-    b"x-cauce-overhead-ms, retry-after, location"
+    b"x-cauce-overhead-ms, x-request-id, retry-after, retry-after-ms, location"
 )
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_AGE = b"600"
@@ -48,7 +48,8 @@ class Gate:
             return
         # Even a refusal is readable by the page it is meant for: it says what to configure.
         exchange.headers.extend(self._cors(exchange, origin))
-        if not self.allows(origin, host):
+        # A preflight does nothing; refusing it would keep the page from reading the refusal of what follows.
+        if exchange.method != "OPTIONS" and not self.allows(origin, host):
             raise Forbidden(f"pages of origin {origin!r} may not call this server: add it to [server] cors_origins")
 
     def allows(self, origin: str, host: str) -> bool:

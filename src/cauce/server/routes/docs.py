@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from cauce.server import openapi
 
 _POLICY = {
-    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
 }
 
 

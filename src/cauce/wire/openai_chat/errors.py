@@ -35,7 +35,6 @@ _BY_CODE: dict[str, tuple[Failure, ErrorCode | None]] = {
     "overloaded_error": ("overloaded", None),
     "content_filter": ("content_filter", None),
     "content_policy_violation": ("content_filter", None),
-    "server_error": ("transient", None),
 }
 
 _CONTEXT = re.compile(r"maximum context length|context (?:window|length|size)|too many tokens|prompt is too long", re.I)
