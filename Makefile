@@ -49,7 +49,7 @@ fix: $(VENV)/dev.done ## Format, and mend what the linter can mend
 bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 	$(BIN)/python -m bench
 
-test-clients: $(VENV)/dev.done ## Official JavaScript SDK and a browser against Cauce (needs Node and npm)
+test-clients: $(VENV)/dev.done ## Official JavaScript SDK and a browser against Cauce (fetches npm packages; Chromium if it is there)
 	$(BIN)/python -m pytest -q tests/clients
 
 lock: $(VENV)/uv.done ## Resolve the dependencies again

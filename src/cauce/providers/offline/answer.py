@@ -86,7 +86,12 @@ def _terms(asked: Question, shelf: Shelf) -> tuple[Term, ...]:
         return shelf.index.terms(f"{asked.before[-1]} {asked.text}")
     terms = shelf.index.terms(asked.text)
     # A small number alone is arithmetic, not a status code or a port.
-    return terms if any([not (term.stem.isdigit() and len(term.stem) < _TELLING_DIGITS) for term in terms]) else ()
+    return terms if any([_tells(term.stem) for term in terms]) else ()
+
+
+def _tells(stem: str) -> bool:
+    """Whether a word can say what is asked about: one letter or a short number cannot."""
+    return len(stem) >= (_TELLING_DIGITS if stem.isdigit() else 2)
 
 
 def _looks_back(asked: Question, terms: Sequence[Term]) -> bool:

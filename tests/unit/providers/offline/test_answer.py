@@ -217,3 +217,8 @@ def test_query_syntax_of_the_search_engine_means_nothing(library: Library, quest
 def test_very_long_words_and_messages_are_read_in_part(library: Library) -> None:
     assert library.answer(conversation("x" * 1_000_000))
     assert "--port 9000" in "".join(library.answer(conversation("How do I change the port? " + "the " * 100_000)))
+
+
+@pytest.mark.parametrize("question", ["x", "x?", "k v"])
+def test_letters_alone_ask_about_nothing(ask: Ask, question: str) -> None:
+    assert "OPENAI_API_KEY" in ask(question)
