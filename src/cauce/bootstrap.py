@@ -128,8 +128,8 @@ class _Background:
         self._streams = streams
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
-        self._closing: set[asyncio.Task[None]] = set()
-        self._urls: dict[str, str] = {}
+        self._local: dict[str, tuple[str, Source]] = {}
+        self._made: list[Source] = []
         self._transport = HTTPTransport("discovery")
         self._scanned = asyncio.Event()
         self._learned = asyncio.Event()
@@ -148,8 +148,8 @@ class _Background:
         await self._streams.drain(0)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
-        for known in self._router.sources:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for known in (*self._router.sources, *self._made):
             await known.provider.aclose()
         await self._transport.aclose()
 
@@ -184,26 +184,21 @@ class _Background:
         """Let the router know of a local server. A provider configured under its name is the one people mean."""
         if server.name in self._config.providers:
             return
-        known = self._router.source(server.name)
-        if known is None or self._urls[server.name] != server.base_url:
-            logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
-            self._forget(server.name)
-            self._urls[server.name] = server.base_url
+        url, known = self._local.get(server.name, ("", None))
+        if known is None or url != server.base_url:
             settings = ProviderSettings("openai", server.base_url)
             known = source(server.name, settings, self._config.timeouts_of())
-        # Otherwise only its models are news: answers that are on their way keep their connections.
+            self._made.append(known)
+        # A server that was away, or only has other models now, keeps its connections: answers may be on their way.
+        self._local[server.name] = (server.base_url, known)
+        if self._router.source(server.name) is None:
+            logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
         self._router.add(msgspec.structs.replace(known, local=True, models=server.models))
 
     def _forget(self, name: str) -> None:
-        """Take a local server that has gone, or has moved, out of the router, and close its connections."""
-        if name in self._config.providers:
-            return
-        known = self._router.remove(name)
-        if known is not None:
-            logger.info("the local server %s is gone or has moved", name)
-            closing = asyncio.create_task(known.provider.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        """Take a local server that does not answer out of the router. A busy one misses probes: nothing is closed."""
+        if name not in self._config.providers and self._router.remove(name) is not None:
+            logger.info("the local server %s does not answer any more", name)
 
     async def _learn_models(self) -> None:
         """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""

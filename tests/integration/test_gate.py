@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cauce.server.gate import hash_key
-from cauce.testing.upstream import Upstream
+from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, connection, within
 from tests.serving import MESSAGES, serving, upstream_table
 
@@ -230,6 +230,35 @@ async def test_bad_body_is_400_and_names_its_field(path: str, body: Any, field: 
     told = response.json()
     assert (response.status, code_of(path, told)) == (400, "invalid_request")
     assert (told["error"]["param"] if path.startswith("/v1") else told.get("field")) == field
+
+
+@pytest.mark.parametrize("path", SURFACES)
+async def test_json_nested_without_end_is_400(path: str) -> None:
+    async with serving() as served:
+        response = await ask(served.port, "POST", path, b"[" * 100_000)
+    assert (response.status, code_of(path, response.json())) == (400, "invalid_request")
+
+
+async def test_offer_to_speak_http2_is_ignored(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+        response = await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES}, offer)
+    assert response.status == 200
+
+
+async def test_rubbish_behind_a_request_does_not_break_into_its_answer(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(1)
+    upstream.answers = [Reply(text="a b", gate=gate)]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        async with connection(served.port) as client:
+            body = b'{"model":"up/m","stream":true,"messages":[{"role":"user","content":"x"}]}'
+            await client.send("POST", "/llm/message", body)
+            await client.head()
+            await within(client.until(b'"a "'))
+            client.writer.write(b"BAD BAD\r\n\r\n")
+            for _ in range(5):
+                gate.release()
+            assert b"HTTP/1.1 4" not in await within(client.until(b'"type":"complete"'))
 
 
 async def test_connection_is_kept_for_the_next_request(upstream: Upstream) -> None:

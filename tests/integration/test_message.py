@@ -1,6 +1,7 @@
 """`POST /llm/message`, over HTTP, in front of a fake upstream."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,19 @@ async def test_upstream_failure_has_its_true_status(
     assert response.json()["request_id"] == response.headers["x-cauce-request-id"]
     expected = {"rate_limited": "7", "overloaded": "1"}
     assert response.headers.get("retry-after") == expected.get(code)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens_details": "x"}, {"prompt_tokens": "many"}, "none", [1], None])
+async def test_odd_usage_of_an_upstream_spoils_no_answer(upstream: Upstream, usage: Any) -> None:
+    upstream.answers = [Reply(usage=usage)]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        native = await ask(served.port, "POST", "/llm/message", body)
+        chat = await ask(served.port, "POST", "/v1/chat/completions", body)
+    assert (native.status, chat.status) == (200, 200)
+    if not isinstance(usage, dict):
+        # What nobody counted is estimated: 20 characters are 5 tokens.
+        assert native.json()["usage"]["output_tokens"] == 5
 
 
 async def test_long_retry_after_stands_in_the_body_only(upstream: Upstream) -> None:

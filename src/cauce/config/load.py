@@ -78,6 +78,11 @@ def _sources(file: Path | None, overridden: Collection[str]) -> tuple[str, ...]:
 def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sources: tuple[str, ...]) -> Config:
     _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
     sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
+    for name, table in _table(raw, "providers", where).items():
+        if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, "openai", "offline"):
+            raise ConfigError(
+                f"{where}: providers.{name}.kind: must be openai (any OpenAI-compatible server) or offline"
+            )
     named = {
         section: {
             _name(name, section, where): _convert(value, shape, f"{section}.{name}", where)

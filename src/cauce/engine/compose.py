@@ -70,7 +70,7 @@ def _add(delta: Delta, answers: dict[int, _Answer]) -> None:
         case Reasoning(text):
             answer.reasoning.append(text)
         case ToolCall(_, call_id, name, arguments, "ready"):
-            answer.calls.append(ToolCallPart(call_id, name, arguments))
+            answer.calls.append(ToolCallPart(call_id, name, arguments, delta.extra))
         case ToolCall() | ToolResult() | Status() | Attempt() | Opaque() | Restart() | Finish():
             pass
 

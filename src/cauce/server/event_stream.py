@@ -5,6 +5,7 @@ Heartbeats are comment lines without a blank line: some SDKs hand a comment bloc
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from cauce.server.exchange import Exchange, Header
 
@@ -16,10 +17,22 @@ HEADERS: tuple[Header, ...] = (
 
 
 class EventStream:
-    """Use as an async context manager: leaving it without `finish` breaks the connection."""
+    """Use as an async context manager: leaving it without `finish` breaks the connection.
 
-    def __init__(self, exchange: Exchange, *, hold: float, heartbeat: float, opening: bytes = b"") -> None:
+    `headers` tells those known when headers leave; times are seconds.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        headers: Callable[[], Sequence[Header]],
+        *,
+        hold: float,
+        heartbeat: float,
+        opening: bytes = b"",
+    ) -> None:
         self._exchange = exchange
+        self._headers = headers
         self._hold = hold
         self._interval = heartbeat
         self._opening = opening
@@ -39,12 +52,12 @@ class EventStream:
         if self._exchange.started and not self._finished:
             await self._exchange.abort()
 
-    async def write(self, data: bytes, *headers: Header) -> None:
-        """Send `data`; with it, if they have not left yet, the response's headers and `headers`."""
+    async def write(self, data: bytes) -> None:
+        """Send `data`; with it, if they have not left yet, the response's headers."""
         exchange = self._exchange
         async with self._writing:
             if not exchange.started:
-                await exchange.start(200, *HEADERS, *headers)
+                await exchange.start(200, *HEADERS, *self._headers())
                 data = self._opening + data
             if data:
                 await exchange.write(data)

@@ -5,6 +5,7 @@ uvicorn's parser takes headers of any size and waits for them for ever; here a h
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ BODY_DEADLINE = 30.0
 
 LINGER = 2.0
 """Seconds a refused connection is still read from, so that its client gets to read why."""
+
+_UPGRADE = re.compile(rb"(\r\n)upgrade\s*:(?=[^\r\n]*\bh2c\b)", re.IGNORECASE)
+"""An offer to go on in HTTP/2, which may be ignored (RFC 9110 7.8); the parser would take the request's body for HTTP/2."""
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -60,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if b"pgrade" in data and self._part != "body":
+            data = _UPGRADE.sub(rb"\1X-Ignored-Upgrade:", data, count=1)
         super().data_received(data)
         if self._refused or self._part == "none":
             return
@@ -69,7 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._unparsed > 2 * MAX_HEAD:
                 self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
                 return
-        if self._watchdog is None:
+        # A client that begins its next request while it is being answered is not waited for.
+        if self._watchdog is None and not (self._part == "head" and self._answering()):
             self._watch()
 
     def on_message_begin(self) -> None:
@@ -121,6 +128,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        if self._part == "head" and self._answering():
+            # The request before this one is still being answered: its answer comes whole, and is the last.
+            self.cycle.keep_alive = False
+            return
         path = self.url.partition(b"?")[0].decode("latin-1") if self._head_size else ""
         body = msgspec.json.encode(error_body(path, error, ""))
         self.transport.write(
@@ -149,6 +160,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._refuse(RequestTimeout(f"the request's {self._part} did not arrive within {seconds:g} s"))
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
 
     def _abort(self) -> None:
         self.transport.abort()

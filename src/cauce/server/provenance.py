@@ -8,6 +8,8 @@ from cauce.server.exchange import Header
 
 def provenance(attempts: Sequence[Attempt], stream_id: str, overhead: float) -> tuple[Header, ...]:
     """`overhead` is the time spent here and not in providers, in seconds, as far as it is known when headers leave."""
+    if not attempts:
+        return ((b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),)
     last = attempts[-1]
     name = f"{last.provider}/{last.model}" if last.model else last.provider
     return (

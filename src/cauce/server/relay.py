@@ -86,18 +86,23 @@ async def relay(
 
     async def work() -> None:
         delivered = False
-        stream = EventStream(exchange, hold=settings.hold_headers, heartbeat=settings.heartbeat, opening=opening)
+        stream = EventStream(
+            exchange,
+            lambda: provenance(attempts, stream_id, asked - exchange.began),
+            hold=settings.hold_headers,
+            heartbeat=settings.heartbeat,
+            opening=opening,
+        )
         async with stream:
             try:
                 deltas = await services.turn.open(call)
                 async with aclosing(deltas):
-                    headers = provenance(attempts, stream_id, asked - exchange.began)
                     while batch := await deltas.read():
                         if pending:
                             batch = [*pending, *batch]
                             pending.clear()
                         delivered = delivered or any([isinstance(delta, Text) for delta in batch])
-                        await stream.write(projector.feed(batch), *headers)
+                        await stream.write(projector.feed(batch))
             except CauceError as error:
                 if not exchange.started:
                     raise

@@ -19,6 +19,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
         value = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
     return {key: item for key, item in cast(dict[str, Any], value).items() if item is not None}

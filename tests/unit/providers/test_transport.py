@@ -340,3 +340,118 @@ async def test_address_that_is_none_is_told(transport: HTTPTransport) -> None:
     for url in ("ftp://127.0.0.1/x", "http://[bad/v1", "http:///x"):
         with pytest.raises(CauceError, match="address"):
             await transport.send(Outgoing("GET", url, {}))
+
+
+async def test_bounds_of_one_answer_do_not_reach_the_next_on_its_connection(transport: HTTPTransport) -> None:
+    gate = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PLAIN)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CHUNKED[:-20])
+        await gate.wait()
+        writer.write(CHUNKED[-20:])
+
+    async with server(handler) as running:
+        first = await transport.send(get(running, idle=0.03, total=0.05))
+        await turns()
+        unread = first.chunks()
+        await anext(unread)
+        second = await transport.send(get(running))
+        # The first answer's reader is still there when its times have passed.
+        await asyncio.sleep(0.1)
+        gate.set()
+        assert b"".join([chunk async for chunk in second.chunks()]) == b"hello world"
+        assert [chunk async for chunk in unread] == []
+        assert running.connections == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_large_body_that_came_before_it_was_asked_for_is_read_whole(
+    transport: HTTPTransport, packed: bool
+) -> None:
+    body = bytes(range(256)) * 16_384
+    sent = gzip.compress(body) if packed else body
+    encoding = b"Content-Encoding: gzip\r\n" if packed else b""
+    head = b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (encoding, len(sent))
+    async with server(answering(head + sent[:-10], sent[-10:])) as running:
+        for _ in range(2):
+            answer = await transport.send(get(running, total=5))
+            await turns()
+            assert await within(answer.read()) == body
+
+
+async def test_reader_that_stalls_is_not_taken_for_a_silent_upstream(transport: HTTPTransport) -> None:
+    size = 24 * 1024 * 1024
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    async with server(answering(head + b"x" * size)) as running:
+        answer = await transport.send(get(running, idle=0.05))
+        chunks = answer.chunks()
+        got = len(await anext(chunks))
+        await asyncio.sleep(0.2)
+        async for chunk in chunks:
+            got += len(chunk)
+        assert got == size
+
+
+async def test_half_an_unasked_answer_spoils_no_later_one(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN + b"HTTP/1.1 418 Teapot\r\nX-A: ")) as running:
+        for _ in range(2):
+            answer = await transport.send(get(running))
+            assert (answer.status, await answer.read()) == (200, b"hello")
+            await turns()
+
+
+async def test_trailers_do_not_become_headers_of_the_next_answer(transport: HTTPTransport) -> None:
+    trailed = CHUNKED[:-2] + b"Content-Encoding: gzip\r\nRetry-After: 9\r\n\r\n"
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (trailed, PLAIN):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+
+    async with server(handler) as running:
+        assert await (await transport.send(get(running))).read() == b"hello world"
+        second = await transport.send(get(running))
+        assert await second.read() == b"hello" and "retry-after" not in second.headers
+
+
+async def test_cut_compressed_body_is_a_failure(transport: HTTPTransport) -> None:
+    packed = gzip.compress(b"hello " * 1000)[:-12]
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with server(answering(head + packed)) as running:
+        with pytest.raises(ProviderFailure, match="compressed body is cut"):
+            await (await transport.send(get(running))).read()
+
+
+async def test_answer_that_is_left_gives_its_connection_back_when_it_ends_soon(transport: HTTPTransport) -> None:
+    gate = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(CHUNKED[:-5])
+            await gate.wait()
+            writer.write(CHUNKED[-5:])
+
+    async with server(handler) as running:
+        for _ in range(2):
+            gate.clear()
+            answer = await transport.send(get(running))
+            chunks = answer.chunks()
+            await anext(chunks)
+            answer.leave(5)
+            await chunks.aclose()
+            gate.set()
+            await turns()
+        assert running.connections == 1
+        gate.clear()
+        answer = await transport.send(get(running))
+        answer.leave(0.01)
+        await asyncio.sleep(0.05)
+        gate.set()
+        await within(running.left.wait())

@@ -95,6 +95,20 @@ class TestRequests:
         }
         assert render_request(parse_request(encode(body)), "real-name", stream=False) == {**body, "model": "real-name"}
 
+    @pytest.mark.parametrize(
+        "foreign",
+        [
+            {"tools": [{"type": "custom", "custom": {"name": "x"}}]},
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            {"response_format": {"type": "grammar", "grammar": "root ::= x"}},
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}, "defer": True}, "cache": 1}]},
+            {"metadata": {"trace": "1"}},
+        ],
+    )
+    def test_what_only_this_wire_knows_goes_through(self, foreign: dict[str, Any]) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **foreign}
+        assert render_request(parse_request(encode(body)), "m", stream=False) == body
+
     def test_streams_upstream_always_ask_for_usage(self) -> None:
         request = parse_request(encode({"messages": [{"role": "user", "content": "hi"}], "stream": True}))
         assert request.stream and not request.include_usage
@@ -178,6 +192,31 @@ class TestDecoding:
             ("b", "two", "{}"),
         ]
         assert isinstance(deltas[-1], Finish) and deltas[-1].reason == "tool_calls"
+
+    def test_two_calls_under_one_index_stay_two_and_keep_what_only_this_wire_knows(self) -> None:
+        def call(id: str, arguments: str) -> dict[str, Any]:
+            function = {"name": f"f_{id}", "arguments": arguments, "note": id}
+            return {"tool_calls": [{"index": 0, "id": id, "function": function, "extra_content": {"signature": id}}]}
+
+        deltas = read(chunk(call("a", '{"a":1}')), chunk(call("b", '{"b":2}'), "tool_calls"), DONE)
+        ready = [delta for delta in deltas if isinstance(delta, ToolCall) and delta.mark == "ready"]
+        assert [(one.call_id, one.name, one.arguments) for one in ready] == [
+            ("a", "f_a", '{"a":1}'),
+            ("b", "f_b", '{"b":2}'),
+        ]
+        shown_calls = [
+            one["choices"][0]["delta"]["tool_calls"][0]
+            for one in shown(ChatProjector("id", "m", 5), deltas)
+            if "tool_calls" in one["choices"][0]["delta"]
+        ]
+        assert [(one["index"], one["extra_content"], one["function"]["note"]) for one in shown_calls] == [
+            (0, {"signature": "a"}, "a"),
+            (1, {"signature": "b"}, "b"),
+        ]
+
+    def test_choice_without_a_finish_reason_was_cut(self) -> None:
+        with pytest.raises(ProviderFailure, match="cut off"):
+            read(chunk({"content": "a"}, choice={"index": 1}), chunk({"content": "b"}, "stop"), DONE)
 
     @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
     def test_reasoning_of_either_spelling_is_reasoning(self, field: str) -> None:
@@ -269,7 +308,7 @@ class TestDecoding:
     @given(st.lists(shapes, min_size=1, max_size=8))
     def test_chunks_alike_are_read_as_if_each_were_read_in_full(self, shapes: list[dict[str, Any]]) -> None:
         stream = [b"data: " + encode(shape) + b"\n\n" for shape in shapes]
-        end = chunk({}, "stop") + DONE
+        end = chunk({}, "stop") + chunk({}, "stop", choice={"index": 1}) + DONE
         # A space inside makes every chunk differ from every template, so it is always read in full.
         full = [b'data: { "pad%d": null,' % place + one[len(b"data: {") :] for place, one in enumerate(stream)]
         assert read(*stream, end) == read(*full, end)

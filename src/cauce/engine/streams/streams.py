@@ -105,8 +105,11 @@ class Streams:
         self._log.mark(key, reader, seq)
 
     async def cancel(self, key: StreamKey) -> Head | None:
-        """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s)."""
-        head = await self._log.request_cancel(key)
+        """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s).
+
+        Raises `Gone` once the stream has expired.
+        """
+        head = await self._log.request_cancel(key) if await self._log.head(key) is not None else None
         if head is None:
             self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
             while len(self._overtaken) > _MOST_OVERTAKEN:

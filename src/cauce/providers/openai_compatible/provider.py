@@ -1,6 +1,5 @@
 """The adapter for upstreams that speak OpenAI Chat Completions."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from email.utils import parsedate_to_datetime
@@ -24,7 +23,7 @@ _ERROR_BODY = 1024 * 1024
 _MODELS_BODY = 8 * 1024 * 1024
 _MODELS_TIMEOUT = 10.0
 _LAST_BYTES = 0.1
-"""Seconds to wait for the end of the body after `[DONE]`: a socket read to its end can be used again."""
+"""Seconds the end of the body may take after `[DONE]`: a socket that has nothing more to say can be used again."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -98,7 +97,7 @@ class OpenAICompatible:
         try:
             if incoming.status != 200:
                 raise await self._refusal(incoming)
-            decoder = ChatDecoder(self._name)
+            decoder = ChatDecoder(self._name, estimate_input_tokens, call.request)
             if not call.streamed or "json" in incoming.headers.get("content-type", ""):
                 yield decoder.completion(await incoming.read())
                 return
@@ -107,7 +106,7 @@ class OpenAICompatible:
                     if deltas := decoder.feed(chunk):
                         yield deltas
                     if decoder.done:
-                        await _last_bytes(chunks)
+                        incoming.leave(_LAST_BYTES)
                         break
             yield decoder.finish()
         finally:
@@ -137,18 +136,10 @@ class _Models(msgspec.Struct):
     data: list[_Model] = []
 
 
-async def _last_bytes(chunks: AsyncGenerator[bytes, None]) -> None:
-    try:
-        async with asyncio.timeout(_LAST_BYTES):
-            await anext(chunks, b"")
-    except TimeoutError:
-        pass
-
-
 def _error_in(body: bytes) -> UpstreamError | None:
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(value, list) and value:
         value = cast(list[Any], value)[0]

@@ -9,7 +9,7 @@ An answer without a length ends with its connection; every other answer that end
 import asyncio
 import zlib
 from collections.abc import AsyncGenerator, Callable
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -21,6 +21,18 @@ MAX_HEAD = 256 * 1024
 
 HIGH_WATER = 1024 * 1024
 """Bytes of a streamed body that wait to be read before the socket is left alone."""
+
+
+class _Inflate(Protocol):
+    """What `zlib.decompressobj` makes."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = 0, /) -> bytes: ...
 
 
 class Broken(Exception):
@@ -48,11 +60,12 @@ class Answer:
         self._limit = HIGH_WATER
         self._whole = False
         self._error: Exception | None = None
-        self._inflate: Callable[[bytes], bytes] | None = None
+        self._inflate: _Inflate | None = None
         self._heard = 0.0
         self._idle: float | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._over: Callable[[], None] | None = None
+        self._left = False
 
     def on_over(self, over: Callable[[], None]) -> None:
         """Have `over` called once, when nothing more will be read."""
@@ -63,7 +76,7 @@ class Answer:
         self._idle = idle
         self._heard = self._loop.time()
         if total is not None:
-            self._timers.append(self._loop.call_later(total, self._connection.fail, late))
+            self._timers.append(self._loop.call_later(total, self._connection.fail, self, late))
 
     async def head(self) -> None:
         """Wait for status and headers. Raises `Broken` or what `bound` was given."""
@@ -72,6 +85,8 @@ class Answer:
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
         self._whole, self._limit = True, limit
+        # What came before this call may have filled the buffer of a reader that takes its time.
+        self._connection.resume(self)
         try:
             while not self.complete:
                 if self._waiting > limit:
@@ -93,7 +108,7 @@ class Answer:
                     chunk = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                     self._parts.clear()
                     self._waiting = 0
-                    self._connection.resume()
+                    self._connection.resume(self)
                     yield chunk
                 elif self.complete:
                     return
@@ -107,6 +122,14 @@ class Answer:
     async def aclose(self) -> None:
         self._let_go()
 
+    def leave(self, seconds: float) -> None:
+        self._left = True
+        self._forget_timers()
+        if not self.complete:
+            self._timers.append(
+                self._loop.call_later(seconds, self._connection.fail, self, Broken("its end did not come"))
+            )
+
     def begin(self, status: int, headers: dict[str, str], *, bodiless: bool) -> None:
         """The head has come."""
         self.status = status
@@ -116,29 +139,38 @@ class Answer:
         encoding = headers.get("content-encoding", "").lower()
         if encoding in ("gzip", "x-gzip", "deflate"):
             # We ask for none; some servers compress all the same. 32: gzip or zlib, whichever the data says.
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._ring()
 
     def feed(self, data: bytes) -> None:
         """A piece of the body has come."""
+        if self._left:
+            return
         if self._inflate is not None:
-            data = self._inflate(data)
+            data = self._inflate.decompress(data, MAX_BODY)
+            if self._inflate.unconsumed_tail:
+                raise zlib.error(f"a piece of the body unpacks to more than {MAX_BODY} bytes")
         self._parts.append(data)
         self._waiting += len(data)
         if not self._whole:
             if self._waiting > HIGH_WATER:
-                self._connection.pause()
+                self._connection.pause(self)
             self._ring()
         elif self._waiting > self._limit:
             self._ring()
 
     def end(self) -> None:
         """The body has come whole."""
-        self.complete = True
+        self._forget_timers()
+        if self._inflate is not None and not self._inflate.eof and not self._left:
+            self._error = Broken("its compressed body is cut")
+        else:
+            self.complete = True
         self._ring()
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come."""
+        self._forget_timers()
         self._error = error
         self._ring()
 
@@ -169,18 +201,26 @@ class Answer:
 
     def _check(self) -> None:
         assert self._idle is not None
+        if self._connection.paused:
+            # It is we who do not listen.
+            self.hear()
         left = self._heard + self._idle - self._loop.time()
         if left > 0:
             self._timers.append(self._loop.call_later(left, self._check))
         else:
-            self._connection.fail(TimeoutError(f"silent for {self._idle:g} s"))
+            self._connection.fail(self, TimeoutError(f"silent for {self._idle:g} s"))
 
-    def _let_go(self) -> None:
+    def _forget_timers(self) -> None:
+        """A connection outlives its answers: what was meant for one must not reach the next."""
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
-        if not self.complete:
-            self._connection.abort()
+
+    def _let_go(self) -> None:
+        if not self._left:
+            self._forget_timers()
+            if not self.complete:
+                self._connection.drop(self)
         over, self._over = self._over, None
         if over is not None:
             over()
@@ -200,8 +240,9 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._head_size = 0
         self._heard = False
-        self._paused = False
+        self._in_head = True
         self._interim = False
+        self.paused = False
 
     def ask(self, data: bytes, explain: Callable[[Exception], CauceError]) -> Answer:
         """Send a request; its answer comes with time."""
@@ -211,12 +252,19 @@ class Connection(asyncio.Protocol):
         self._transport.write(data)
         return self._answer
 
-    def fail(self, error: Exception) -> None:
-        """Break, telling the answer why."""
-        answer, self._answer = self._answer, None
+    def fail(self, answer: Answer | None, error: Exception) -> None:
+        """Break, telling `answer` why; nothing happens to a connection that serves another by now."""
+        if answer is None or answer is not self._answer:
+            return
+        self._answer = None
         self.abort()
-        if answer is not None:
-            answer.fail(error)
+        answer.fail(error)
+
+    def drop(self, answer: Answer) -> None:
+        """Nobody wants the rest of `answer`."""
+        if answer is self._answer:
+            self._answer = None
+            self.abort()
 
     def abort(self) -> None:
         """Close the socket at once."""
@@ -224,16 +272,17 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def pause(self) -> None:
-        """Leave what comes in the socket: the reader is behind."""
-        if not self._paused and self._transport is not None:
-            self._paused = True
+    def pause(self, answer: Answer) -> None:
+        """Leave what comes in the socket: the reader of `answer` is behind."""
+        if answer is self._answer and not self.paused and self._transport is not None:
+            self.paused = True
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        """Read on."""
-        if self._paused and self._transport is not None:
-            self._paused = False
+    def resume(self, answer: Answer) -> None:
+        """Read on for `answer`."""
+        if answer is self._answer and self.paused and self._transport is not None:
+            self.paused = False
+            answer.hear()
             self._transport.resume_reading()
 
     # What asyncio calls.
@@ -250,10 +299,16 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         answer.hear()
+        if self._in_head:
+            # The parser reports a header once it is whole: what it still holds is counted here.
+            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, zlib.error) as error:
-            self.fail(Broken(f"sent what is not HTTP/1.1: {error}"))
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            cause = error.__context__ if isinstance(error.__context__, zlib.error) else error
+            self.fail(answer, Broken(f"sent what is not HTTP/1.1: {cause}"))
+        if self._in_head and self._head_size > MAX_HEAD:
+            self.fail(answer, Broken(f"sent a head of more than {MAX_HEAD} bytes"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
@@ -268,21 +323,27 @@ class Connection(asyncio.Protocol):
 
     # What httptools calls.
 
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._head_size = 0
+        self._in_head = True
+        if self._answer is None:
+            # An answer nobody asked for, behind one that was: the next could not be told from it.
+            self.abort()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            raise httptools.HttpParserError(f"a head of more than {MAX_HEAD} bytes")
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        # Trailers come after the body; they say nothing we need.
+        if self._in_head:
+            if len(name) + len(value) > MAX_HEAD:
+                raise httptools.HttpParserError(f"a header of more than {MAX_HEAD} bytes")
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, {}
-        self._head_size = 0
+        self._in_head = False
         self._interim = status < 200
-        if self._answer is None:
-            # An answer nobody asked for, behind one that was: the next could not be told from it.
-            self.abort()
-        elif not self._interim:
+        if self._answer is not None and not self._interim:
             self._answer.begin(status, headers, bodiless=status in (204, 304))
 
     def on_body(self, body: bytes) -> None:
@@ -293,9 +354,9 @@ class Connection(asyncio.Protocol):
         answer = self._answer
         if answer is None or self._interim:
             return
+        self.resume(answer)
         self._answer = None
         answer.end()
-        self.resume()
         if self._parser.should_keep_alive() and self.alive:
             self._released(self, True)
         else:

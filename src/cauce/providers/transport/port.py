@@ -46,6 +46,10 @@ class Incoming(Protocol):
         """The body as it arrives, each item what was there to read. Closing the generator closes the connection."""
         ...
 
+    def leave(self, seconds: float) -> None:
+        """Nothing more is wanted, and the body is about to end: keep the connection if it does within that time."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connection if the body was not read to its end."""
         ...

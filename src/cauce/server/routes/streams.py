@@ -9,6 +9,7 @@
 """
 
 import re
+from contextlib import aclosing
 from urllib.parse import quote
 
 import msgspec
@@ -51,8 +52,7 @@ async def create(exchange: Exchange, services: Services, stream_id: str) -> None
         head = await services.streams.start(key, parse_request(body), exchange.scope, exchange.request_id)
     else:
         head = await _known(services, key)
-    cursor = _cursor(exchange, head)
-    await _read(exchange, services, head, after=cursor or 0, resumed=False)
+    await _read_from(exchange, services, head, _cursor(exchange, head) or 0)
 
 
 async def resume(exchange: Exchange, services: Services, stream_id: str) -> None:
@@ -62,11 +62,7 @@ async def resume(exchange: Exchange, services: Services, stream_id: str) -> None
     head = await _known(services, key)
     cursor = _cursor(exchange, head)
     if cursor is not None:
-        if head.ended and cursor == head.tail:
-            # An EventSource stops reconnecting at 204.
-            await exchange.respond(204, b"", b"text/event-stream")
-            return
-        await _read(exchange, services, head, after=cursor, resumed=False)
+        await _read_from(exchange, services, head, cursor)
         return
     mark = head.reader_mark or 0
     # Without a cursor nobody can tell whether the terminal frame arrived: it is sent again.
@@ -86,6 +82,14 @@ async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None
     await _respond_state(exchange, services, head)
 
 
+async def _read_from(exchange: Exchange, services: Services, head: Head, cursor: int) -> None:
+    if head.ended and cursor == head.tail:
+        # An EventSource stops reconnecting at 204.
+        await exchange.respond(204, b"", b"text/event-stream")
+        return
+    await _read(exchange, services, head, after=cursor, resumed=False)
+
+
 async def _read(exchange: Exchange, services: Services, head: Head, *, after: int, resumed: bool) -> None:
     key = head.key
     projector = NativeProjector(key.id, epoch=head.epoch, after=after, resumed=resumed)
@@ -96,11 +100,11 @@ async def _read(exchange: Exchange, services: Services, head: Head, *, after: in
 
     async def work() -> None:
         reader = services.streams.attach(key)
-        stream = EventStream(exchange, hold=0, heartbeat=settings.heartbeat, opening=priming(after))
-        async with stream:
-            await stream.write(b"", (b"x-cauce-stream-id", name), (b"location", location))
-            # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
-            deltas = services.streams.tail(key, 0)
+        headers = ((b"x-cauce-stream-id", name), (b"location", location))
+        stream = EventStream(exchange, lambda: headers, hold=0, heartbeat=settings.heartbeat, opening=priming(after))
+        # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
+        async with stream, aclosing(services.streams.tail(key, 0)) as deltas:
+            await stream.write(b"")
             while batch := await deltas.read():
                 if frames := projector.feed(batch):
                     await stream.write(frames)

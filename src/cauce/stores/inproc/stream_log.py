@@ -53,13 +53,17 @@ class _Stream:
         self.reader = 0
         self.reader_mark: int | None = None
 
-    def add(self, deltas: Sequence[Delta]) -> None:
+    def add(self, deltas: Sequence[Delta]) -> int:
+        """Append; returns how many bytes that takes, roughly."""
+        size = 0
         for delta in deltas:
             self.records.append(Record(len(self.records) + 1, self.epoch, delta))
-            self.bytes += _RECORD_COST + delta_size(delta)
+            size += _RECORD_COST + delta_size(delta)
+        self.bytes += size
         # Whoever waits holds the old event; the next one to wait gets a fresh one.
         self.doorbell.set()
         self.doorbell = asyncio.Event()
+        return size
 
 
 class InprocStreamLog:
@@ -70,6 +74,9 @@ class InprocStreamLog:
         self._retention = retention
         self._max_bytes = max_bytes
         self._streams: dict[StreamKey, _Stream] = {}
+        self._ended: dict[StreamKey, float] = {}
+        """When each ended stream ended, oldest first."""
+        self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
 
     async def create(self, new: NewStream) -> Created:
@@ -81,7 +88,7 @@ class InprocStreamLog:
         await self.sweep()
         stream = self._streams[new.key] = _Stream(new)
         facts = {"model": new.request.model, "created": int(new.created)}
-        stream.add([Status("accepted", facts=facts)])
+        self._bytes += stream.add([Status("accepted", facts=facts)])
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
@@ -98,8 +105,8 @@ class InprocStreamLog:
         if commit.state is not None:
             stream.state = advance(stream.state, commit.state)
         if commit.finish is not None:
-            stream.terminal_at = self._clock.now()
-        stream.add(commit.deltas)
+            stream.terminal_at = self._ended[hold.key] = self._clock.now()
+        self._bytes += stream.add(commit.deltas)
         return msgspec.structs.replace(hold, tail=len(stream.records))
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
@@ -137,21 +144,20 @@ class InprocStreamLog:
             stream.reader_mark = seq
 
     async def sweep(self) -> int:
-        ended = [(stream.terminal_at, key) for key, stream in self._streams.items() if stream.terminal_at is not None]
-        ended.sort(key=lambda item: item[0])
-        size = sum([stream.bytes for stream in self._streams.values()])
         horizon = self._clock.now() - self._retention
         swept = 0
-        for terminal_at, key in ended:
-            if terminal_at > horizon and size <= self._max_bytes:
+        while self._ended:
+            key, terminal_at = next(iter(self._ended.items()))
+            if terminal_at > horizon and self._bytes <= self._max_bytes:
                 break
-            size -= self._streams[key].bytes
             self._expire(key)
             swept += 1
         return swept
 
     def _expire(self, key: StreamKey) -> None:
         stream = self._streams.pop(key)
+        del self._ended[key]
+        self._bytes -= stream.bytes
         stream.state = advance(stream.state, "expired")
         self._expired[key] = None
         while len(self._expired) > _TOMBSTONES:

@@ -5,6 +5,7 @@ servers send it after an error. There is one `Finish`, at the very end, because 
 servers repeat that reason.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -12,6 +13,8 @@ import msgspec
 from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Text, ToolCall
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
+from cauce.domain.request import Request
+from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
 from cauce.wire.openai_chat.errors import parse_error, to_failure
 from cauce.wire.openai_chat.messages import WIRE
@@ -28,6 +31,8 @@ _REASONS: dict[str, FinishReason] = {
 }
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason"})
+_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
+_FUNCTION_FIELDS = frozenset({"name", "arguments"})
 _DELTA_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content", "reasoning"})
 
 _NONE: list[Any] = []
@@ -36,28 +41,41 @@ _decoder = msgspec.json.Decoder()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "call_id", "name")
+    __slots__ = ("arguments", "call_id", "extra", "given_id", "name", "place")
 
-    def __init__(self, call_id: str, name: str) -> None:
+    def __init__(self, place: int, call_id: str, name: str, *, given_id: bool) -> None:
+        self.place = place
         self.call_id = call_id
+        self.given_id = given_id
         self.name = name
         self.arguments: list[str] = []
+        self.extra: Extra | None = None
 
 
 class ChatDecoder:
-    """State of one answer being read. `provider` names the upstream in errors."""
+    """State of one answer being read. `provider` names the upstream in errors.
 
-    def __init__(self, provider: str) -> None:
+    Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
+    """
+
+    def __init__(
+        self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
+    ) -> None:
         self._provider = provider
+        self._estimate = estimate
+        self._request = request
+        self._characters = 0
+        self._seen: set[int] = set()
+        self._foreign: dict[str, str] = {}
         self._sse = SSEDecoder()
         self._reasons: dict[int, FinishReason] = {}
-        self._calls: dict[tuple[int, int], _OpenCall] = {}
+        self._calls: dict[int, list[_OpenCall]] = {}
+        self._current: dict[tuple[int, int], _OpenCall] = {}
         self._usage: Usage | None = None
         self._pending: Extra | None = None
         """Unknown fields of chunks that no delta has carried yet."""
         self._shared: Extra | None = None
         """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
-        self._last: dict[str, Any] = {}
         self._done = False
         self._template = TextTemplate()
         self._template_extra: Extra | None = None
@@ -78,7 +96,7 @@ class ChatDecoder:
         deltas: list[Delta] = []
         for event in self._sse.finish():
             self._event(event, deltas)
-        if not self._reasons:
+        if not self._reasons or self._seen - self._reasons.keys():
             raise ProviderFailure(
                 f"{self._provider}: the stream ended without a finish reason: it was cut off",
                 failure="transient",
@@ -109,7 +127,8 @@ class ChatDecoder:
         if self._done:
             return
         data = event.data
-        if text := self._template.text(data):
+        if self._pending is None and (text := self._template.text(data)):
+            self._characters += len(text)
             deltas.append(Text(text, 0, self._template_extra))
         elif data.startswith(b"[DONE]"):
             self._done = True
@@ -131,7 +150,7 @@ class ChatDecoder:
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
             value = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._broken(f"sent invalid JSON: {error}") from error
         if not isinstance(value, dict):
             raise self._broken("sent JSON that is not an object")
@@ -147,7 +166,9 @@ class ChatDecoder:
             unknown = _unknown(chunk, _CHUNK_FIELDS)
             if self._shared is None or self._shared.data["chunk"] != unknown:
                 self._shared = Extra(WIRE, {"chunk": unknown})
-            if unknown:
+            if unknown and self._pending is not None:
+                self._pending = Extra(WIRE, {"chunk": {**self._pending.data["chunk"], **unknown}})
+            elif unknown:
                 self._pending = self._shared
         for choice in self._list(chunk.get("choices") or _NONE):
             self._choice(choice, deltas)
@@ -157,16 +178,19 @@ class ChatDecoder:
         delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
         if type(delta) is not dict or type(index) is not int:
             raise self._broken("sent a choice of an unknown shape")
+        self._seen.add(index)
         extra, self._pending = self._pending, None
         if not (choice.keys() <= _CHOICE_FIELDS and delta.keys() <= _DELTA_FIELDS):
             extra = _with_levels(extra, choice, delta)
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning and isinstance(reasoning, str):
+            self._characters += len(reasoning)
             deltas.append(Reasoning(reasoning, None, index, extra))
             extra = None
         content = delta.get("content")
         if content:
             if type(content) is str:
+                self._characters += len(content)
                 deltas.append(Text(content, index, extra))
             else:
                 self._parts(content, index, extra, deltas)
@@ -183,11 +207,11 @@ class ChatDecoder:
         reason = choice.get("finish_reason")
         if reason is not None and index not in self._reasons:
             self._ready(index, deltas)
-            known = _REASONS.get(str(reason))
-            if known is None:
-                # A word of one server's own: clients of this wire get to see it.
-                self._last["finish_reason"] = reason
-            self._reasons[index] = known or "stop"
+            known = _REASONS.get(str(reason), "stop")
+            if reason != known:
+                # A word of one server's own, or of an older time: clients of this wire get to see it.
+                self._foreign[str(index)] = str(reason)
+            self._reasons[index] = known
 
     def _parts(self, content: Any, index: int, extra: Extra | None, deltas: list[Delta]) -> None:
         """List-typed content, as Mistral's reasoning models send it."""
@@ -204,46 +228,69 @@ class ChatDecoder:
                 case _:
                     continue
 
-    def _tool_call(self, call: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> None:
-        function = _member(call, "function")
-        place = call.get("index")
-        call_id = call.get("id")
-        if not isinstance(place, int):
-            # Servers that leave the index out send one whole call per piece, or go on with the last one.
-            others = [key[1] for key in self._calls if key[0] == choice]
-            place = len(others) if call_id or not others else others[-1]
-        key = (choice, place)
-        known = self._calls.get(key)
-        if known is None:
-            known = self._calls[key] = _OpenCall(
-                str(call_id or f"call_{choice}_{place}"), str(function.get("name") or "")
-            )
+    def _tool_call(self, raw: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> None:
+        function = _member(raw, "function")
+        name = str(function.get("name") or "")
+        call = self._call(raw, choice, name)
+        if name and not call.name:
+            call.name = name
         arguments = function.get("arguments")
         piece = arguments if isinstance(arguments, str) else "" if arguments is None else _text(arguments)
-        known.arguments.append(piece)
-        deltas.append(ToolCall(place, known.call_id, known.name, piece, "piece", choice, extra))
+        call.arguments.append(piece)
+        self._characters += len(piece)
+        own = {
+            level: unknown
+            for level, unknown in (
+                ("call", _unknown(raw, _CALL_FIELDS)),
+                ("function", _unknown(function, _FUNCTION_FIELDS)),
+            )
+            if unknown
+        }
+        if own:
+            call.extra = Extra(WIRE, {**(call.extra.data if call.extra is not None else {}), **own})
+            extra = Extra(WIRE, {**(extra.data if extra is not None else {}), **own})
+        deltas.append(ToolCall(call.place, call.call_id, call.name, piece, "piece", choice, extra))
+
+    def _call(self, raw: dict[str, Any], choice: int, name: str) -> _OpenCall:
+        """The call a piece belongs to: the one under its index, unless it brings another id."""
+        calls = self._calls.setdefault(choice, [])
+        call_id = raw.get("id")
+        index = raw.get("index")
+        if type(index) is not int:
+            # Servers that leave the index out send one whole call per piece, or go on with the last one.
+            index = len(calls) if call_id or not calls else len(calls) - 1
+        known = self._current.get((choice, index))
+        if known is None or (call_id and known.given_id and call_id != known.call_id):
+            place = len(calls)
+            known = _OpenCall(place, str(call_id or f"call_{choice}_{place}"), name, given_id=bool(call_id))
+            calls.append(known)
+            self._current[(choice, index)] = known
+        return known
 
     def _ready(self, choice: int, deltas: list[Delta]) -> None:
-        for (owner, place), call in self._calls.items():
-            if owner == choice:
-                deltas.append(ToolCall(place, call.call_id, call.name, "".join(call.arguments), "ready", choice))
+        for call in self._calls.get(choice, ()):
+            arguments = "".join(call.arguments)
+            deltas.append(ToolCall(call.place, call.call_id, call.name, arguments, "ready", choice, call.extra))
 
     def _finish(self) -> Finish:
         if "error" in self._reasons.values():
             # Some servers say in the finish reason that they broke, and then end cleanly.
             raise self._broken("ended its answer with the finish reason error")
         reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])
-        data: dict[str, Any] = {}
-        if self._pending is not None:
-            data.update(self._pending.data)
-        if self._last:
-            data["choice"] = self._last
+        data = dict(self._pending.data) if self._pending is not None else {}
+        if self._foreign:
+            data["finish_reasons"] = self._foreign
         return Finish(
             reasons[0],
-            self._usage or Usage(estimated=True),
+            self._usage or self._estimated(),
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
+
+    def _estimated(self) -> Usage:
+        written = -(-self._characters // CHARACTERS_PER_TOKEN)
+        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
+        return Usage(asked, written, estimated=True)
 
     def _read_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):

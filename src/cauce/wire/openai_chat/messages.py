@@ -58,6 +58,7 @@ class ToolChoiceBody(msgspec.Struct):
 
 _MESSAGE_FIELDS = frozenset(MessageBody.__struct_fields__)
 _TOOL_CALL_FIELDS = frozenset(ToolCallBody.__struct_fields__)
+_FUNCTION_FIELDS = frozenset(FunctionBody.__struct_fields__)
 _TOOL_FIELDS = frozenset({"type", "function"})
 
 
@@ -173,11 +174,18 @@ def parse_tools(bodies: list[ToolBody], raw: list[dict[str, Any]]) -> tuple[Tool
                 body.function.description,
                 body.function.parameters,
                 body.function.strict,
-                _extra(raw[index], _TOOL_FIELDS),
+                _tool_extra(raw[index]),
             )
             for index, body in enumerate(bodies)
         ]
     )
+
+
+def _tool_extra(raw: dict[str, Any]) -> Extra | None:
+    unknown = rest(raw, _TOOL_FIELDS)
+    if function := rest(raw["function"], _FUNCTION_FIELDS):
+        unknown["function"] = function
+    return Extra(WIRE, unknown) if unknown else None
 
 
 def render_tool(tool: Tool) -> dict[str, Any]:
@@ -189,7 +197,8 @@ def render_tool(tool: Tool) -> dict[str, Any]:
         function["parameters"] = tool.parameters
     if tool.strict is not None:
         function["strict"] = tool.strict
-    return {"type": "function", "function": function, **_own(tool.extra)}
+    own = _own(tool.extra)
+    return {"type": "function", **own, "function": {**function, **own.get("function", {})}}
 
 
 def parse_tool_choice(choice: str | ToolChoiceBody) -> ToolChoice:

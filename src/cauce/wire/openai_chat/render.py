@@ -54,6 +54,7 @@ class ChatProjector:
         self._include_usage = include_usage
         self._roles: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
+        self._named: set[tuple[int, int]] = set()
 
     def feed(self, deltas: Sequence[Delta]) -> bytes:
         """The chunks of `deltas`, ready to be written at once."""
@@ -93,9 +94,9 @@ class ChatProjector:
             case Reasoning(text, _, choice, extra):
                 out.append(self._chunk(choice, {"reasoning_content": text}, extra))
             case ToolCall(index, call_id, name, arguments, "piece", choice, extra):
-                out.append(
-                    self._chunk(choice, {"tool_calls": [self._call(choice, index, call_id, name, arguments)]}, extra)
-                )
+                call = self._call(choice, index, call_id, name, arguments)
+                _lay_call(call, extra)
+                out.append(self._chunk(choice, {"tool_calls": [call]}, extra))
             case Finish():
                 self._finish(delta, out)
             case ToolCall() | ToolResult() | Status() | Attempt() | Restart() | Opaque():
@@ -106,8 +107,12 @@ class ChatProjector:
 
     def _call(self, choice: int, index: int, call_id: str, name: str, arguments: str) -> dict[str, Any]:
         if (choice, index) in self._calls:
-            return {"index": index, "function": {"arguments": arguments}}
+            late = {"name": name} if name and (choice, index) not in self._named else {}
+            self._named.add((choice, index))
+            return {"index": index, "function": {**late, "arguments": arguments}}
         self._calls.add((choice, index))
+        if name:
+            self._named.add((choice, index))
         return {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
     def _finish(self, finish: Finish, out: list[bytes]) -> None:
@@ -115,7 +120,7 @@ class ChatProjector:
             out.append(b"data: " + _encode(render_failed(finish.error)) + b"\n\n")
             return
         for choice, reason in enumerate(finish.reasons or (finish.reason,)):
-            out.append(self._chunk(choice, {}, finish.extra, _REASONS[reason]))
+            out.append(self._chunk(choice, {}, finish.extra, _reason(choice, reason, finish.extra)))
         if self._include_usage:
             chunk: dict[str, Any] = {**self._head, "choices": [], "usage": render_usage(finish.usage)}
             out.append(b"data: " + _encode(chunk) + b"\n\n")
@@ -135,7 +140,8 @@ def render_completion(completion: Completion, id: str, model: str, created: int)
     body = head
     for index, choice in enumerate(completion.choices):
         extras = choice.extras if completion.extra is None else (*choice.extras, completion.extra)
-        one = _overlay(head, index, "message", _message(choice), _REASONS[choice.finish_reason], extras)
+        reason = _reason(index, choice.finish_reason, completion.extra)
+        one = _overlay(head, index, "message", _message(choice), reason, extras)
         choices.extend(one["choices"])
         body = {**body, **one}
     body["choices"] = choices
@@ -143,11 +149,23 @@ def render_completion(completion: Completion, id: str, model: str, created: int)
     return _encode(body)
 
 
+def _reason(choice: int, reason: FinishReason, extra: Extra | None) -> str:
+    """The finish reason of a choice: the upstream's own word where it spoke this wire."""
+    own: dict[str, str] = extra.data.get("finish_reasons", {}) if extra is not None and extra.wire == WIRE else {}
+    return own.get(str(choice), _REASONS[reason])
+
+
+def _lay_call(call: dict[str, Any], extra: Extra | None) -> None:
+    """Put the unknown fields of a tool call back where they came from."""
+    if extra is not None and extra.wire == WIRE:
+        call.update(extra.data.get("call", {}))
+        call["function"].update(extra.data.get("function", {}))
+
+
 def _message(choice: Choice) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": choice.text if choice.text or not choice.tool_calls else None,
-    }
+    # A refusal, audio or a call stands in place of text: clients tell by the null.
+    instead = bool(choice.tool_calls) or any(["delta" in extra.data for extra in choice.extras])
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text if choice.text or not instead else None}
     if choice.reasoning:
         message["reasoning_content"] = choice.reasoning
     if choice.tool_calls:
@@ -155,6 +173,8 @@ def _message(choice: Choice) -> dict[str, Any]:
             {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in choice.tool_calls
         ]
+        for body, call in zip(message["tool_calls"], choice.tool_calls, strict=True):
+            _lay_call(body, call.extra)
     return message
 
 
@@ -197,12 +217,17 @@ def render_usage(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         "prompt_tokens_details": {
-            **(own.get("prompt_tokens_details") or {}),
+            **_details(own, "prompt_tokens_details"),
             "cached_tokens": usage.cached_tokens,
             "cache_write_tokens": usage.cache_write_tokens,
         },
         "completion_tokens_details": {
-            **(own.get("completion_tokens_details") or {}),
+            **_details(own, "completion_tokens_details"),
             "reasoning_tokens": usage.reasoning_tokens,
         },
     }
+
+
+def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:
+    details = usage.get(name)
+    return cast(dict[str, Any], details) if isinstance(details, dict) else {}

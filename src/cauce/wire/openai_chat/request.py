@@ -1,6 +1,6 @@
 """Requests of the chat wire: what clients send us and what we send upstream."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -74,8 +74,9 @@ _FIELDS = frozenset(ChatCompletionBody.__struct_fields__)
 def parse_request(body: bytes) -> Request:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
     raw = decode_object(body)
+    unknown = _foreign(raw)
     chat = check(raw, ChatCompletionBody)
-    unknown = rest(raw, _FIELDS)
+    unknown.update(rest(raw, _FIELDS))
     return Request(
         model=chat.model,
         messages=parse_messages(chat.messages, raw["messages"]),
@@ -100,6 +101,25 @@ def parse_request(body: bytes) -> Request:
         user=chat.user,
         extra=Extra(WIRE, unknown) if unknown else None,
     )
+
+
+def _foreign(raw: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `raw` what only servers of this wire understand: kinds of tools, choices and formats that are not ours."""
+    taken: dict[str, Any] = {}
+    tools: Any = raw.get("tools")
+    if isinstance(tools, list) and any([_kind(tool) not in (None, "function") for tool in cast(list[Any], tools)]):
+        taken["tools"] = raw.pop("tools")
+    if _kind(raw.get("tool_choice")) not in (None, "function"):
+        taken["tool_choice"] = raw.pop("tool_choice")
+    if _kind(raw.get("response_format")) not in (None, "text", "json_object", "json_schema"):
+        taken["response_format"] = raw.pop("response_format")
+    return taken
+
+
+def _kind(value: Any) -> str | None:
+    """The `type` of a JSON object, where it is a string."""
+    kind = cast(dict[str, Any], value).get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def stop_sequences(stop: str | list[str] | None) -> tuple[str, ...]:
