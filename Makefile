@@ -1,13 +1,14 @@
 # Everything starts from plain Python 3.11+ and make. Each target sets up what it needs, from hashed locks, in .venv.
 
 PYTHON ?= python3
+DATA ?= ../shared/recordings
 VENV := .venv
 BIN := $(VENV)/bin
 # The certificates this machine trusts, as pip and browsers do, not a list of its own.
 UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench lock clean test-clients
+.PHONY: help run test check fix bench lock clean test-clients test-recordings
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 
 test-clients: $(VENV)/dev.done ## Official JavaScript SDK and a browser against Cauce (fetches npm packages; Chromium if it is there)
 	$(BIN)/python -m pytest -q tests/clients
+
+test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
+	CAUCE_RECORDINGS="$(DATA)" $(BIN)/python -m pytest -q tests/recordings
 
 lock: $(VENV)/uv.done ## Resolve the dependencies again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/run.txt

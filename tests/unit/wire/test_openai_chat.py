@@ -1,5 +1,6 @@
 """The chat wire in both directions."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -213,6 +214,18 @@ class TestDecoding:
             (0, {"signature": "a"}, "a"),
             (1, {"signature": "b"}, "b"),
         ]
+
+    def test_call_of_a_custom_tool_is_read_and_shown_again(self) -> None:
+        call = {"id": "a", "type": "custom", "custom": {"name": "math", "input": "4 + 4"}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        deltas = ChatDecoder("up").completion(
+            encode({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+        )
+        (ready,) = [delta for delta in deltas if isinstance(delta, ToolCall) and delta.mark == "ready"]
+        assert (ready.name, ready.arguments) == ("math", "4 + 4")
+        part = ToolCallPart(ready.call_id, ready.name, ready.arguments, ready.extra)
+        shown_again = render_completion(Completion((Choice(tool_calls=(part,)),), Usage()), "id", "m", 5)
+        assert json.loads(shown_again)["choices"][0]["message"]["tool_calls"] == [call]
 
     def test_choice_without_a_finish_reason_was_cut(self) -> None:
         with pytest.raises(ProviderFailure, match="cut off"):

@@ -229,7 +229,7 @@ class ChatDecoder:
                     continue
 
     def _tool_call(self, raw: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> None:
-        function = _member(raw, "function")
+        function = _member(raw, "function") or _custom(raw)
         name = str(function.get("name") or "")
         call = self._call(raw, choice, name)
         if name and not call.name:
@@ -238,15 +238,7 @@ class ChatDecoder:
         piece = arguments if isinstance(arguments, str) else "" if arguments is None else _text(arguments)
         call.arguments.append(piece)
         self._characters += len(piece)
-        own = {
-            level: unknown
-            for level, unknown in (
-                ("call", _unknown(raw, _CALL_FIELDS)),
-                ("function", _unknown(function, _FUNCTION_FIELDS)),
-            )
-            if unknown
-        }
-        if own:
+        if own := _own_fields(raw, function):
             call.extra = Extra(WIRE, {**(call.extra.data if call.extra is not None else {}), **own})
             extra = Extra(WIRE, {**(extra.data if extra is not None else {}), **own})
         deltas.append(ToolCall(call.place, call.call_id, call.name, piece, "piece", choice, extra))
@@ -310,6 +302,21 @@ class ChatDecoder:
 
 def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name not in known and value is not None}
+
+
+def _custom(raw: dict[str, Any]) -> dict[str, Any]:
+    """A call of a custom tool, whose input is free text, seen as one of a function."""
+    custom = _member(raw, "custom")
+    return {"name": custom.get("name"), "arguments": custom.get("input")} if custom else {}
+
+
+def _own_fields(raw: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
+    """What only this wire knows of a tool call and of its function."""
+    call = _unknown(raw, _CALL_FIELDS)
+    if raw.get("type") not in (None, "function"):
+        call["type"] = raw["type"]
+    levels = (("call", call), ("function", _unknown(function, _FUNCTION_FIELDS)))
+    return {level: unknown for level, unknown in levels if unknown}
 
 
 def _with_levels(extra: Extra | None, choice: dict[str, Any], delta: dict[str, Any]) -> Extra | None:

@@ -159,7 +159,11 @@ def _lay_call(call: dict[str, Any], extra: Extra | None) -> None:
     """Put the unknown fields of a tool call back where they came from."""
     if extra is not None and extra.wire == WIRE:
         call.update(extra.data.get("call", {}))
-        call["function"].update(extra.data.get("function", {}))
+        if call.get("type", "function") == "function":
+            call["function"].update(extra.data.get("function", {}))
+        else:
+            # Another kind of call: what it is made of has been put back with its own fields.
+            del call["function"]
 
 
 def _message(choice: Choice) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Recorded provider traffic, replayed. Not part of the default run: it needs the recordings."""
