@@ -207,5 +207,5 @@ async def test_json_tells_programs_the_same(home: Home) -> None:
     assert providers["down"]["key_set"] is True
     assert "api_key" in providers["down"]["advice"]
     assert told["server"]["port_state"] == {"state": "free"}
-    assert told["auto"] == ["down/m", "up/fake-model", "offline"]
+    assert told["auto"] == ["up/fake-model", "down/m", "offline"]
     assert told["warnings"] == ["up has no default_model: its name alone asks fake-model, the first it lists"]
