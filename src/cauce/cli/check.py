@@ -13,7 +13,7 @@ import msgspec
 from cauce.cli.configuration import configured
 from cauce.cli.diagnosis import Checked, Diagnosis, diagnose
 from cauce.cli.main import MISUSE, configuration_argument
-from cauce.cli.terminal import INTERRUPTED, harmless, line
+from cauce.cli.terminal import harmless, line
 from cauce.cli.words import say
 from cauce.ports.provider import Timeouts
 
@@ -29,10 +29,7 @@ def configure(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look and tell."""
     config = configured(arguments)
-    try:
-        found = asyncio.run(diagnose(config))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    found = asyncio.run(diagnose(config))
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

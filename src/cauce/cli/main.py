@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cauce import __version__
+from cauce.cli.terminal import INTERRUPTED
 from cauce.config import ConfigError
 
 COMMANDS: dict[str, str] = {
@@ -32,9 +33,6 @@ first steps:
 
 `cauce COMMAND --help` explains a command.
 """
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells count it."""
 
 MISUSE = 2
 """Exit code of a mistake in the call or the configuration."""

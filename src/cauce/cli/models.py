@@ -15,7 +15,7 @@ from cauce.bootstrap import Runtime
 from cauce.cli.configuration import configured
 from cauce.cli.main import configuration_argument
 from cauce.cli.session import PATIENT, learn, session
-from cauce.cli.terminal import INTERRUPTED, complain, line
+from cauce.cli.terminal import complain, line
 from cauce.cli.words import say
 from cauce.config import Config
 from cauce.domain.errors import ModelNotFound
@@ -60,10 +60,7 @@ def configure(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List them. A provider that does not answer is named, and is no failure."""
     config = configured(arguments)
-    try:
-        listing = asyncio.run(_listing(config))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    listing = asyncio.run(_listing(config))
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(listing)).decode())
         return 0

@@ -1,7 +1,7 @@
 """One HTTP request and its answer, over plain ASGI: what hot routes use instead of a framework's request and response."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -93,7 +93,7 @@ class Exchange:
             raise self._too_large(limit)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def while_connected(self, work: Awaitable[T]) -> T:
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """`work`'s result; cancels it and raises `ClientGone` when the client leaves first. The body must have been read."""
         task = asyncio.current_task()
         assert task is not None
@@ -105,6 +105,9 @@ class Exchange:
             task.cancel()
 
         unwatch = self._watch(leave)
+        if unwatch is None:
+            work.close()
+            raise ClientGone
         try:
             return await work
         except asyncio.CancelledError:
@@ -115,12 +118,14 @@ class Exchange:
         finally:
             unwatch()
 
-    def _watch(self, leave: Callable[[], None]) -> Callable[[], object]:
-        """Have `leave` called when the client goes; returns what ends that. Our own protocol tells without a task."""
+    def _watch(self, leave: Callable[[], None]) -> Callable[[], object] | None:
+        """Have `leave` called when the client goes; returns what ends that, None if it has gone already.
+
+        Our own protocol tells without a task.
+        """
         tell = self.asgi.get("extensions", {}).get("cauce.lost")
         if tell is not None:
-            tell(leave)
-            return lambda: tell(None)
+            return (lambda: tell(None)) if tell(leave) else None
 
         async def watch() -> None:
             while (await self._receive())["type"] != "http.disconnect":

@@ -167,8 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _abort(self) -> None:
         self.transport.abort()
 
-    def _when_lost(self, tell: Callable[[], None] | None) -> None:
-        """Have `tell` called when the client goes (None: no longer); at once if it has gone."""
+    def _when_lost(self, tell: Callable[[], None] | None) -> bool:
+        """Have `tell` called when the client goes (None: no longer); returns whether it is still there."""
         self._lost = tell
-        if tell is not None and self._is_lost:
-            tell()
+        return not self._is_lost

@@ -29,8 +29,8 @@ class Services(msgspec.Struct, frozen=True):
     """When the process started, on the monotonic clock."""
     last_entry: Callable[[str], Entry | None]
     """The newest ledger entry of a provider."""
-    exposition: Callable[[], bytes]
-    """The metrics, in Prometheus' text format."""
+    exposition: Callable[[], tuple[bytes, str]]
+    """The metrics in Prometheus' text format, and its content type."""
     start: Callable[[], Awaitable[None]]
     """Start background work: discovery, sweeping."""
     stop: Callable[[], Awaitable[None]]

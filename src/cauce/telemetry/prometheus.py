@@ -15,8 +15,6 @@ MOST_SERIES = 500
 class PrometheusMetrics:
     """See `ports.metrics.Metrics`."""
 
-    content_type = CONTENT_TYPE_LATEST
-
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         labels = ("provider", "model")
@@ -41,9 +39,9 @@ class PrometheusMetrics:
             series = self._bind(provider, model)
         series.count(outcome, latency, first_delta, usage)
 
-    def exposition(self) -> bytes:
-        """The figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def exposition(self) -> tuple[bytes, str]:
+        """The figures in Prometheus' text format, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def _bind(self, provider: str, model: str) -> "_Series":
         shown = model if len(self._series) < MOST_SERIES else "other"

@@ -80,7 +80,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Figures in Prometheus' text format."""
     services: Services = request.app.state.services
-    return Response(services.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    figures, content_type = services.exposition()
+    return Response(figures, media_type=content_type)
 
 
 def _provider(services: Services, name: str, local: bool, models: int) -> ProviderHealth:

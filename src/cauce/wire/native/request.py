@@ -1,4 +1,4 @@
-"""What clients of the native wire send."""
+"""What clients of the native wire send: read by the server, written by clients."""
 
 from typing import Annotated, Any
 
@@ -13,6 +13,9 @@ from cauce.wire.openai_chat.messages import (
     parse_messages,
     parse_tool_choice,
     parse_tools,
+    render_message,
+    render_tool,
+    render_tool_choice,
 )
 from cauce.wire.openai_chat.request import (
     Positive,
@@ -20,8 +23,12 @@ from cauce.wire.openai_chat.request import (
     Share,
     Temperature,
     parse_response_format,
+    render_response_format,
     stop_sequences,
 )
+
+_PLAIN = ("model", "stream", "conversation_id", "user", "reasoning_effort", "task", "timeout")
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
 
 
 class MessageRequestBody(msgspec.Struct):
@@ -78,3 +85,29 @@ def parse_request(body: bytes) -> Request:
         fallbacks=tuple(message.fallbacks),
         timeout=message.timeout,
     )
+
+
+def render_request(request: Request) -> dict[str, Any]:
+    """The body that asks a Cauce for `request`. What is not set is left out."""
+    body: dict[str, Any] = {"messages": [render_message(message) for message in request.messages]}
+    for name in _PLAIN:
+        value = getattr(request, name)
+        if value:
+            body[name] = value
+    for name in _SAMPLING:
+        value = getattr(request.sampling, name)
+        if value is not None:
+            body[name] = value
+    if request.sampling.stop:
+        body["stop"] = list(request.sampling.stop)
+    if request.fallbacks:
+        body["fallbacks"] = list(request.fallbacks)
+    if request.metadata is not None:
+        body["metadata"] = request.metadata
+    if request.tools:
+        body["tools"] = [render_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = render_tool_choice(request.tool_choice)
+    if request.response_format is not None:
+        body["response_format"] = render_response_format(request.response_format)
+    return body

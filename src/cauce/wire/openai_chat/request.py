@@ -158,7 +158,7 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
     if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
-        body["response_format"] = _render_response_format(request.response_format)
+        body["response_format"] = render_response_format(request.response_format)
     if request.reasoning_effort is not None:
         body["reasoning_effort"] = request.reasoning_effort
     if request.user is not None:
@@ -171,7 +171,8 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
     return body
 
 
-def _render_response_format(response_format: ResponseFormat) -> dict[str, Any]:
+def render_response_format(response_format: ResponseFormat) -> dict[str, Any]:
+    """`response_format` as the wire has it."""
     if response_format.kind != "json_schema":
         return {"type": response_format.kind}
     schema: dict[str, Any] = {"name": response_format.name or "answer", "schema": response_format.schema or {}}
