@@ -17,7 +17,7 @@ from cauce.engine.policies.trace import trace
 from cauce.engine.router import Route, Router, Source
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
-from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
+from cauce.ports.provider import Call, Deltas, ModelInfo, Provider, Timeouts
 from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
 from cauce.providers.offline.pages import packaged_pages
@@ -97,13 +97,27 @@ def application(config: Config) -> Application:
 
 def source(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
     """The provider `settings` describes."""
-    if settings.kind == "offline":
-        return Source(OfflineProvider(packaged_pages()), sole=True, level="offline", timeouts=timeouts)
+    return _BUILDERS[settings.kind](name, settings, timeouts)
+
+
+def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+    return Source(OfflineProvider(packaged_pages()), sole=True, level="offline", timeouts=timeouts)
+
+
+def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     dialect = DIALECTS[settings.dialect or ("openai" if "//api.openai.com/" in settings.base_url else "compatible")]
     provider = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
-    default_model = settings.default_model or dialect.default_model
-    return Source(provider, default_model, tier=settings.tier, timeouts=timeouts)
+    return _source(provider, settings, timeouts, dialect.default_model)
+
+
+def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, default_model: str | None) -> Source:
+    tier = settings.tier if settings.tier is not None else _TIERS.get(settings.kind, 2)
+    return Source(provider, settings.default_model or default_model, tier=tier, timeouts=timeouts)
+
+
+_TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}
+_BUILDERS = {"offline": _offline, "openai": _openai}
 
 
 def _router(config: Config) -> Router:

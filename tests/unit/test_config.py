@@ -90,7 +90,7 @@ PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'
         ("[server]\nport = 70000", "server.port: expected `int` <= 65535"),
         ("server = 5", "[server] must be a table"),
         ('[providers.a]\nkind = "openai"', "providers.a.base_url: must be an http:// or https:// address"),
-        ('[providers.a]\nkind = "magic"', "providers.a.kind: must be openai (any OpenAI-compatible server) or offline"),
+        ('[providers.a]\nkind = "magic"', "providers.a.kind: must be one of openai, anthropic, gemini"),
         ('[providers.a]\nbase_url = "https://a.example"', "providers.a: object missing required field `kind`"),
         ('[providers."a b"]\nkind = "offline"', "a name has letters, digits, dots, dashes and underscores only"),
         ('[providers.mine]\nkind = "offline"', "the offline answerer is always called offline"),
@@ -127,5 +127,14 @@ def test_mistakes_in_variables_are_told_too(tmp_path: Path) -> None:
     assert "there is no such configuration file" in mistake(tmp_path, CAUCE_CONFIG=str(tmp_path / "gone.toml"))
 
 
-def test_keys_of_wires_not_spoken_yet_are_noted(tmp_path: Path) -> None:
-    assert "ANTHROPIC_API_KEY is set" in read(tmp_path, ANTHROPIC_API_KEY="x").notes[0]
+def test_providers_whose_key_is_in_the_environment_appear_by_themselves(tmp_path: Path) -> None:
+    config = read(tmp_path, ANTHROPIC_API_KEY="a", GEMINI_API_KEY="g", GEMINI_BASE_URL="http://127.0.0.1:9")
+    assert config.providers["anthropic"].base_url == "https://api.anthropic.com"
+    assert config.providers["gemini"].base_url == "http://127.0.0.1:9"
+    assert (config.providers["anthropic"].api_key, config.providers["gemini"].api_key) == ("a", "g")
+    assert read(tmp_path, GOOGLE_AI_API_KEY="first", GEMINI_API_KEY="second").providers["gemini"].api_key == "first"
+
+
+def test_kinds_with_one_maker_need_no_address(tmp_path: Path) -> None:
+    config = read(tmp_path, '[providers.claude]\nkind = "anthropic"\napi_key = "k"')
+    assert config.providers["claude"].base_url == "https://api.anthropic.com"

@@ -141,7 +141,7 @@ def _checked(source: Source, settings: ProviderSettings, seconds: float, found: 
         settings.base_url,
         settings.api_key != "",
         source.default_model,
-        settings.tier,
+        source.tier,
         source.timeouts,
         round(seconds, 3),
         found if isinstance(found, int) else None,

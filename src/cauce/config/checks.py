@@ -17,8 +17,8 @@ def check(config: Config, where: str) -> None:
         place = f"{where}: providers.{name}"
         if provider.kind == "offline" and name != "offline":
             raise ConfigError(f"{place}: the offline answerer is always called offline")
-        if provider.kind == "openai":
-            _check_address(provider.base_url, f"{place}.base_url")
+        if provider.kind != "offline":
+            _check_address(provider.base_url, f"{place}.base_url", "with" if provider.kind == "openai" else "without")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
     for name, model in config.models.items():
@@ -50,14 +50,14 @@ def _circle(aliases: Mapping[str, str], name: str) -> list[str]:
     return steps
 
 
-def _check_address(address: str, place: str) -> None:
+def _check_address(address: str, place: str, version: str) -> None:
     try:
         url = urlsplit(address)
         sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         sound = False
     if not sound:
-        raise ConfigError(f"{place}: must be an http:// or https:// address, with /v1 at its end")
+        raise ConfigError(f"{place}: must be an http:// or https:// address, {version} /v1 at its end")
     if urlsplit(address).username is not None:
         raise ConfigError(f"{place}: must not hold a user or password: put the key into api_key")
 

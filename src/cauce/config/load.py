@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -21,6 +21,7 @@ from cauce.config.shape import (
     ConfigError,
     DiscoverySettings,
     Environment,
+    Kind,
     LogSettings,
     ModelSettings,
     ProviderSettings,
@@ -42,12 +43,21 @@ _SECTIONS: dict[str, type] = {
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 
-_OPENAI_URL = "https://api.openai.com/v1"
-_NOT_YET = {
-    "ANTHROPIC_API_KEY": "Anthropic's own wire is not spoken by this version",
-    "GOOGLE_AI_API_KEY": "Gemini's own wire is not spoken by this version; its OpenAI-compatible endpoint is (see the providers page)",
-    "GEMINI_API_KEY": "Gemini's own wire is not spoken by this version; its OpenAI-compatible endpoint is (see the providers page)",
-}
+_BY_THEMSELVES: tuple[tuple[str, Kind, tuple[str, ...], str, str], ...] = (
+    ("openai", "openai", ("OPENAI_API_KEY",), "OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    ("anthropic", "anthropic", ("ANTHROPIC_API_KEY",), "ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+    (
+        "gemini",
+        "gemini",
+        ("GOOGLE_AI_API_KEY", "GEMINI_API_KEY"),
+        "GEMINI_BASE_URL",
+        "https://generativelanguage.googleapis.com",
+    ),
+)
+"""Providers that appear when their key is in the environment: name, kind, variables of the key, variable of the address, address."""
+
+_ADDRESSES = {kind: address for _, kind, _, _, address in _BY_THEMSELVES if kind != "openai"}
+"""Where kinds with one maker are, unless configured otherwise."""
 
 
 def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Config:
@@ -79,9 +89,10 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
     _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
     sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     for name, table in _table(raw, "providers", where).items():
-        if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, "openai", "offline"):
+        if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, *get_args(Kind)):
+            kinds = ", ".join(get_args(Kind))
             raise ConfigError(
-                f"{where}: providers.{name}.kind: must be openai (any OpenAI-compatible server) or offline"
+                f"{where}: providers.{name}.kind: must be one of {kinds} (openai: any OpenAI-compatible server)"
             )
     named = {
         section: {
@@ -97,7 +108,7 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
         sources=sources,
-        notes=_notes(environment, {settings.api_key for settings in named["providers"].values()}),
+        notes=_notes(environment),
     )
     config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
     check(config, where)
@@ -201,9 +212,8 @@ def _environment(environment: Mapping[str, str]) -> Environment:
     )
 
 
-def _notes(environment: Mapping[str, str], keys: Collection[str]) -> tuple[str, ...]:
-    unread = [name for name in _NOT_YET if environment.get(name) and f"env:{name}" not in keys]
-    notes = [f"{name} is set, but {_NOT_YET[name]}" for name in unread]
+def _notes(environment: Mapping[str, str]) -> tuple[str, ...]:
+    notes: list[str] = []
     for name in environment:
         section, _, key = name.removeprefix(PREFIX).lower().partition("_")
         if name.startswith(PREFIX) and _SEPARATOR not in name and section in {**_SECTIONS, **_NAMED} and key:
@@ -229,11 +239,13 @@ def _with_environment(
 ) -> dict[str, ProviderSettings]:
     """`providers` with their secrets filled in, and with those that appear by themselves."""
     found = dict(providers)
-    key = environment.get("OPENAI_API_KEY")
-    if key and "openai" not in found:
-        base_url = environment.get("OPENAI_BASE_URL") or _OPENAI_URL
-        found["openai"] = ProviderSettings("openai", base_url, key)
+    for name, kind, variables, address_variable, address in _BY_THEMSELVES:
+        key = next((environment[variable] for variable in variables if environment.get(variable)), "")
+        if key and name not in found:
+            found[name] = ProviderSettings(kind, environment.get(address_variable) or address, key)
     for name, settings in found.items():
+        if not settings.base_url and settings.kind in _ADDRESSES:
+            settings = found[name] = msgspec.structs.replace(settings, base_url=_ADDRESSES[settings.kind])
         if settings.api_key.startswith("env:"):
             variable = settings.api_key.removeprefix("env:")
             secret = environment.get(variable)

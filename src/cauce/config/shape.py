@@ -11,6 +11,9 @@ from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
 DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
 
 
+Kind = Literal["openai", "anthropic", "gemini", "offline"]
+
+
 class ConfigError(Exception):
     """A mistake in the configuration, told in one sentence."""
 
@@ -35,14 +38,20 @@ class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A provider. `api_key` may be `env:VARIABLE`; it is never shown."""
+    """A provider. `api_key` may be `env:VARIABLE`; it is never shown.
 
-    kind: Literal["openai", "offline"]
+    `wire` is what an upstream of kind `openai` is spoken to in. `api_version` is that of kinds `anthropic` (a date) and
+    `gemini` (`v1` or `v1beta`). Without `tier` it is that of the kind.
+    """
+
+    kind: Kind
     base_url: str = ""
     api_key: str = ""
     dialect: str | None = None
+    wire: Literal["chat", "responses"] = "chat"
+    api_version: str | None = None
     default_model: str | None = None
-    tier: int = 2
+    tier: int | None = None
     max_concurrent: int = 0
     timeouts: TimeoutSettings = TimeoutSettings()
 

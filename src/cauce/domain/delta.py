@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from cauce.domain.citation import Citation
 from cauce.domain.errors import ErrorCode
 from cauce.domain.extra import Extra
+from cauce.domain.signature import Signature
 from cauce.domain.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
@@ -17,17 +19,41 @@ Outcome = Literal["completed", "incomplete", "failed", "cancelled"]
 Level = Literal["primary", "fallback", "cache", "offline"]
 
 
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """One token of a text and its log probability; `top` are the alternatives. `bytes` are the token's, as UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    top: tuple["TokenLogprob", ...] = ()
+
+
 class Text(msgspec.Struct, frozen=True, tag="text"):
+    """A piece of text. `begins`: a new part of the answer begins here, though the one before it is text too."""
+
+    text: str
+    choice: int = 0
+    extra: Extra | None = None
+    begins: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal"):
+    """A piece of the model's words for why it does not answer."""
+
     text: str
     choice: int = 0
     extra: Extra | None = None
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning"):
+    """A piece of reasoning. Its signature comes with the last piece, which may have no text."""
+
     text: str
-    signature: str | None = None
+    signature: Signature | None = None
     choice: int = 0
     extra: Extra | None = None
+    begins: bool = False
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
@@ -35,6 +61,7 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
 
     `index` tells parallel calls apart. Pieces carry parts of the argument string; when all have come, one more with mark
     `ready` repeats the whole, so `ready` never stands without its pieces. `abandoned`: the attempt that made it broke.
+    A signature stands on the first piece and on `ready`.
     """
 
     index: int
@@ -44,6 +71,7 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
     mark: Literal["piece", "ready", "abandoned"] = "piece"
     choice: int = 0
     extra: Extra | None = None
+    signature: Signature | None = None
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
@@ -95,7 +123,7 @@ class Restart(msgspec.Struct, frozen=True, tag="restart"):
 
 
 class Opaque(msgspec.Struct, frozen=True, tag="opaque"):
-    """A block only one wire knows."""
+    """A block, or an event about one, that only one wire knows. `data` says which, the way that wire's codec decides."""
 
     wire: str
     data: dict[str, Any]
@@ -127,13 +155,13 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     extra: Extra | None = None
 
 
-Delta = Text | Reasoning | ToolCall | ToolResult | Status | Attempt | Restart | Opaque | Finish
+Delta = Text | Refusal | Reasoning | ToolCall | ToolResult | Citation | Status | Attempt | Restart | Opaque | Finish
 
 
 def delta_size(delta: Delta) -> int:
     """Characters a delta carries that a model or a tool wrote."""
     match delta:
-        case Text(text) | Reasoning(text):
+        case Text(text) | Reasoning(text) | Refusal(text):
             return len(text)
         case ToolCall(arguments=arguments):
             return len(arguments)

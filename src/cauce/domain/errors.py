@@ -3,6 +3,7 @@
     CauceError                      something a client is told about, in words it can act on
     ├── RequestError                the caller can mend it: the request is refused before any model is asked
     │   ├── InvalidRequest          invalid_request          names the field
+    │   ├── Unsupported             invalid_request          this model or wire cannot do it; another candidate may
     │   ├── Unauthorized            unauthorized
     │   ├── Forbidden               forbidden
     │   ├── NotFound                not_found
@@ -127,6 +128,12 @@ class InvalidRequest(RequestError):
     code = "invalid_request"
 
 
+class Unsupported(RequestError):
+    """The request holds what this candidate's wire, server or model cannot do. The next candidate is asked."""
+
+    code = "invalid_request"
+
+
 class Unauthorized(RequestError):
     code = "unauthorized"
 
@@ -170,7 +177,8 @@ class RequestTimeout(RequestError):
 class ProviderFailure(CauceError):
     """An upstream refused, failed or broke its protocol.
 
-    `provider` is its configured name, `upstream_status` its HTTP status where one arrived.
+    `provider` is its configured name, `upstream_status` its HTTP status where one arrived, `should_retry` its own word on
+    whether asking again makes sense (`x-should-retry`), stronger than the class of the failure.
     """
 
     def __init__(
@@ -182,9 +190,11 @@ class ProviderFailure(CauceError):
         code: ErrorCode | None = None,
         upstream_status: int | None = None,
         retry_after: float | None = None,
+        should_retry: bool | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.failure = failure
+        self.should_retry = should_retry
         self.code = code or TREATMENT[failure].code
         self.provider = provider
         self.upstream_status = upstream_status
@@ -206,6 +216,6 @@ class InternalError(CauceError):
 
 def may_ask_next(error: CauceError) -> bool:
     """Whether the next candidate may be asked after `error`: by its class, or because another model may do what this one cannot."""
-    if error.code in _ANOTHER_MODEL_MAY:
+    if error.code in _ANOTHER_MODEL_MAY or isinstance(error, Unsupported):
         return True
     return error.failure is not None and TREATMENT[error.failure].next_candidate

@@ -4,12 +4,22 @@ from typing import Any, Literal
 
 import msgspec
 
+from cauce.domain.citation import Citation
 from cauce.domain.extra import Extra
+from cauce.domain.signature import Signature
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class TextPart(msgspec.Struct, frozen=True):
+    text: str
+    extra: Extra | None = None
+    citations: tuple[Citation, ...] = ()
+
+
+class RefusalPart(msgspec.Struct, frozen=True):
+    """The model's words for why it does not answer."""
+
     text: str
     extra: Extra | None = None
 
@@ -22,11 +32,21 @@ class ImagePart(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
+class DocumentPart(msgspec.Struct, frozen=True):
+    """A document: `url` is http(s) or a data URL. `name` is its file name or title."""
+
+    url: str
+    media_type: str | None = None
+    name: str | None = None
+    extra: Extra | None = None
+
+
 class ReasoningPart(msgspec.Struct, frozen=True):
     """Reasoning of an earlier turn. `signature` must go back unchanged where the model gave one."""
 
     text: str
-    signature: str | None = None
+    signature: Signature | None = None
+    extra: Extra | None = None
 
 
 class ToolCallPart(msgspec.Struct, frozen=True):
@@ -36,6 +56,7 @@ class ToolCallPart(msgspec.Struct, frozen=True):
     name: str
     arguments: str
     extra: Extra | None = None
+    signature: Signature | None = None
 
 
 class OpaquePart(msgspec.Struct, frozen=True):
@@ -45,17 +66,18 @@ class OpaquePart(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-Part = TextPart | ImagePart | ReasoningPart | ToolCallPart | OpaquePart
+Part = TextPart | RefusalPart | ImagePart | DocumentPart | ReasoningPart | ToolCallPart | OpaquePart
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message. A message of role `tool` answers the call `call_id`."""
+    """One message. A message of role `tool` answers the call `call_id`; `failed` says that the tool could not do it."""
 
     role: Role
     parts: tuple[Part, ...]
     name: str | None = None
     call_id: str | None = None
     extra: Extra | None = None
+    failed: bool = False
 
     @property
     def text(self) -> str:

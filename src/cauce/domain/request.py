@@ -6,7 +6,7 @@ import msgspec
 
 from cauce.domain.extra import Extra
 from cauce.domain.message import Message
-from cauce.domain.tool import Tool, ToolChoice
+from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -21,6 +21,8 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     n: int = 1
+    logprobs: int | None = None
+    """Log probabilities are wanted, with that many alternatives of each token (0: of the chosen one only)."""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
@@ -33,6 +35,26 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     description: str | None = None
 
 
+class ReasoningOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much a model should think, and whether the client wants to see it. None: the model's own default.
+
+    `effort` is none, minimal, low, medium, high, xhigh or max; `budget_tokens` bounds thinking where a wire counts it so;
+    `enabled` switches it on or off; `visible` asks for the text, or a summary of it.
+    """
+
+    effort: str | None = None
+    budget_tokens: int | None = None
+    enabled: bool | None = None
+    visible: bool | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """Text to be continued, not a conversation. With `suffix` the answer goes between the two."""
+
+    text: str
+    suffix: str | None = None
+
+
 class Request(msgspec.Struct, frozen=True):
     """What a client asks for.
 
@@ -43,11 +65,11 @@ class Request(msgspec.Struct, frozen=True):
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[Tool | OpaqueTool, ...] = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
+    reasoning: ReasoningOptions | None = None
     stream: bool = False
     include_usage: bool = False
     """The client asked for a usage chunk at the end of its stream."""
@@ -58,6 +80,8 @@ class Request(msgspec.Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
     timeout: float | None = None
     extra: Extra | None = None
+    prompt: Prompt | None = None
+    """What a client of the completions wire asked; `messages` then says the same as a conversation."""
 
 
 class Scope(msgspec.Struct, frozen=True):

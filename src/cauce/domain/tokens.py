@@ -1,6 +1,6 @@
 """Tokens estimated from characters, for where nobody has counted."""
 
-from cauce.domain.message import ReasoningPart, TextPart, ToolCallPart
+from cauce.domain.message import ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from cauce.domain.request import Request
 
 CHARACTERS_PER_TOKEN = 4
@@ -21,7 +21,7 @@ def estimate_input_tokens(request: Request) -> int:
         tokens += _PER_MESSAGE
         for part in message.parts:
             match part:
-                case TextPart(text) | ReasoningPart(text):
+                case TextPart(text) | ReasoningPart(text) | RefusalPart(text):
                     tokens += estimate_tokens(text)
                 case ToolCallPart(_, name, arguments):
                     tokens += estimate_tokens(name + arguments)

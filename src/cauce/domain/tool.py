@@ -17,6 +17,14 @@ class Tool(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
+class OpaqueTool(msgspec.Struct, frozen=True):
+    """A tool that only servers of one wire know: they run it themselves, or it is not called by JSON. `data` is its raw JSON."""
+
+    wire: str
+    kind: str
+    data: dict[str, Any]
+
+
 class ToolChoice(msgspec.Struct, frozen=True):
     """`auto`: the model decides; `none`: no tool; `required`: some tool; `tool`: the one called `name`."""
 

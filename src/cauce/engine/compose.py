@@ -5,19 +5,23 @@ from contextlib import aclosing
 from cauce.domain.completion import Choice, Completion
 from cauce.domain.delta import (
     Attempt,
+    Citation,
     Delta,
     Finish,
     FinishReason,
     Opaque,
     Reasoning,
+    Refusal,
     Restart,
     Status,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolResult,
 )
-from cauce.domain.extra import Extra
-from cauce.domain.message import ToolCallPart
+from cauce.domain.extra import Extra, joined
+from cauce.domain.message import OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from cauce.domain.signature import Signature
 from cauce.ports.provider import Deltas, Open, Policy
 
 
@@ -28,14 +32,42 @@ def compose(open: Open, *policies: Policy) -> Open:
     return open
 
 
+class _Part:
+    """A part while its pieces come."""
+
+    __slots__ = ("citations", "extra", "kind", "signature", "text")
+
+    def __init__(self, kind: type[Text] | type[Refusal] | type[Reasoning]) -> None:
+        self.kind = kind
+        self.text: list[str] = []
+        self.extra: Extra | None = None
+        self.signature: Signature | None = None
+        self.citations: list[Citation] = []
+
+    def part(self) -> Part:
+        text = "".join(self.text)
+        if self.kind is Reasoning:
+            return ReasoningPart(text, self.signature, self.extra)
+        if self.kind is Refusal:
+            return RefusalPart(text, self.extra)
+        return TextPart(text, self.extra, tuple(self.citations))
+
+
 class _Answer:
-    __slots__ = ("calls", "extras", "reasoning", "text")
+    __slots__ = ("extras", "logprobs", "parts")
 
     def __init__(self) -> None:
-        self.text: list[str] = []
-        self.reasoning: list[str] = []
-        self.calls: list[ToolCallPart] = []
+        self.parts: list[_Part | Part] = []
         self.extras: list[Extra] = []
+        self.logprobs: list[TokenLogprob] = []
+
+    def written(self, kind: type[Text] | type[Refusal] | type[Reasoning], *, begins: bool = False) -> _Part:
+        """The part that a piece of `kind` belongs to."""
+        last = self.parts[-1] if self.parts else None
+        if begins or not isinstance(last, _Part) or last.kind is not kind:
+            last = _Part(kind)
+            self.parts.append(last)
+        return last
 
 
 async def collect(deltas: Deltas) -> Completion:
@@ -66,14 +98,29 @@ def _add(delta: Delta, answers: dict[int, _Answer]) -> None:
         answer.extras.append(delta.extra)
     match delta:
         case Text(text):
-            answer.text.append(text)
-        case Reasoning(text):
-            answer.reasoning.append(text)
+            part = answer.written(Text, begins=delta.begins)
+            part.text.append(text)
+            part.extra = joined(part.extra, delta.extra)
+            answer.logprobs.extend(delta.logprobs)
+        case Refusal(text):
+            part = answer.written(Refusal)
+            part.text.append(text)
+            part.extra = joined(part.extra, delta.extra)
+        case Reasoning(text, signature):
+            part = answer.written(Reasoning, begins=delta.begins)
+            part.text.append(text)
+            part.extra = joined(part.extra, delta.extra)
+            part.signature = signature or part.signature
         case ToolCall(_, call_id, name, arguments, "ready"):
-            answer.calls.append(ToolCallPart(call_id, name, arguments, delta.extra))
-        case ToolCall() | ToolResult() | Status() | Attempt() | Opaque() | Restart() | Finish():
+            answer.parts.append(ToolCallPart(call_id, name, arguments, delta.extra, delta.signature))
+        case Citation():
+            answer.written(Text).citations.append(delta)
+        case Opaque(wire, data):
+            answer.parts.append(OpaquePart(wire, data))
+        case ToolCall() | ToolResult() | Status() | Attempt() | Restart() | Finish():
             pass
 
 
 def _choice(answer: _Answer, reason: FinishReason) -> Choice:
-    return Choice("".join(answer.text), "".join(answer.reasoning), tuple(answer.calls), reason, tuple(answer.extras))
+    parts = tuple([part.part() if isinstance(part, _Part) else part for part in answer.parts])
+    return Choice(parts, reason, tuple(answer.extras), tuple(answer.logprobs))

@@ -11,6 +11,7 @@ import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Level, Outcome, Status
 from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
 from cauce.domain.usage import Usage
 
@@ -39,6 +40,7 @@ class Candidate(msgspec.Struct, frozen=True):
     model: str
     level: Level = "primary"
     timeouts: Timeouts = Timeouts()
+    facts: ModelFacts = UNKNOWN
 
     @property
     def name(self) -> str:
@@ -88,12 +90,13 @@ class Deltas:
     a reader that does not reach the end must call it (`contextlib.aclosing`).
     """
 
-    __slots__ = ("_ended", "_first", "_listeners", "_source", "_unread")
+    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread")
 
     def __init__(self, source: AsyncGenerator[Sequence[Delta], None], first: Sequence[Delta] = ()) -> None:
         self._source = source
         self._first = first
         self._listeners: list[Listener] = []
+        self._settlers: list[Settler] = []
         self._unread: list[Delta] = []
         self._ended = False
 
@@ -115,6 +118,10 @@ class Deltas:
         """Have `listener(outcome, usage, error)` awaited once: on end, error or close, before the terminal delta is handed out."""
         self._listeners.append(listener)
 
+    def on_finish(self, settler: "Settler") -> None:
+        """Have the `Finish` pass through `settler` before anyone sees it: what it cost is known only then."""
+        self._settlers.append(settler)
+
     async def read(self) -> Sequence[Delta]:
         """The next batch; empty after the end. Raises `CauceError`."""
         if self._ended:
@@ -134,6 +141,10 @@ class Deltas:
                 raise
         last = batch[-1] if batch else None
         if isinstance(last, Finish):
+            if self._settlers:
+                for settler in self._settlers:
+                    last = settler(last)
+                batch = (*batch[:-1], last)
             await self._end(last.outcome, last.usage, None)
         return batch
 
@@ -162,6 +173,7 @@ class Deltas:
                 await listener(outcome, usage, error)
 
 
+Settler = Callable[[Finish], Finish]
 Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None]]
 Open = Callable[[Call], Awaitable[Deltas]]
 Policy = Callable[[Open], Open]
@@ -179,8 +191,8 @@ class Provider(Protocol):
         """Ask `call.candidate.model`. Returns when the first delta is in hand."""
         ...
 
-    async def count_tokens(self, request: Request) -> int:
-        """Input tokens of `request`: exact where the provider counts, otherwise an estimate."""
+    async def count_tokens(self, request: Request, model: str) -> int | None:
+        """Input tokens of `request` for `model`, exactly; None where the provider has no way to tell. Raises `ProviderFailure`."""
         ...
 
     async def models(self) -> tuple[ModelInfo, ...]:

@@ -12,7 +12,7 @@ from starlette.routing import Route, Router
 
 from cauce.domain.errors import CauceError, InvalidRequest, NotFound
 from cauce.engine.streams.streams import shut_down
-from cauce.server.errors import respond_error, unexpected
+from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
 from cauce.server.routes import docs, health, models, streams
@@ -27,23 +27,20 @@ HOT: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/chat/completions"): chat_completions,
 }
 
+BELOW: tuple[tuple[str, str, Handler], ...] = (("", streams.PREFIX, streams.route),)
+"""Handlers of everything below a path, by method (empty: any) and prefix. The first that fits is called."""
+
 PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
 """Paths that need no key."""
 
 logger = logging.getLogger("cauce.server")
 
 
-class MethodNotAllowed(InvalidRequest):
-    """The path exists, the method does not."""
-
-    @property
-    def status(self) -> int:
-        return 405
-
-
-def _not_allowed(exchange: Exchange, allowed: str) -> MethodNotAllowed:
-    exchange.headers.append((b"allow", f"{allowed}, OPTIONS".encode()))
-    return MethodNotAllowed(f"{exchange.path} takes {allowed}, not {exchange.method}")
+def _below(exchange: Exchange) -> Handler | None:
+    for method, prefix, handler in BELOW:
+        if exchange.path.startswith(prefix) and method in ("", exchange.method):
+            return handler
+    return None
 
 
 class Application:
@@ -78,10 +75,10 @@ class Application:
             handler = HOT.get((exchange.method, exchange.path))
             if handler is not None:
                 await handler(exchange, services)
-            elif exchange.path.startswith(streams.PREFIX):
-                await self._stream(exchange)
+            elif (routed := _below(exchange)) is not None:
+                await routed(exchange, services)
             elif exchange.path in self._hot_paths:
-                raise _not_allowed(exchange, "POST")
+                raise not_allowed(exchange, "POST")
             else:
                 await self._rest(exchange, receive, send)
         except ClientGone:
@@ -103,24 +100,6 @@ class Application:
         else:
             await respond_error(exchange, error)
 
-    async def _stream(self, exchange: Exchange) -> None:
-        stream_id, slash, verb = exchange.path.removeprefix(streams.PREFIX).partition("/")
-        match exchange.method, verb if slash else None:
-            case "POST", None:
-                await streams.create(exchange, self._services, stream_id)
-            case "GET", None:
-                await streams.state(exchange, self._services, stream_id)
-            case "DELETE", None:
-                await streams.cancel(exchange, self._services, stream_id)
-            case "GET" | "POST", "resume":
-                await streams.resume(exchange, self._services, stream_id)
-            case _, None:
-                raise _not_allowed(exchange, "GET, POST, DELETE")
-            case _, "resume":
-                raise _not_allowed(exchange, "GET, POST")
-            case _:
-                raise NotFound(f"there is no {exchange.path} here")
-
     async def _rest(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Starlette's routes, with our headers on their answers and their errors in our shape."""
 
@@ -136,7 +115,7 @@ class Application:
             await self._cold(exchange.asgi, receive, dressed)
         except HTTPException as refused:
             if refused.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                raise _not_allowed(exchange, (refused.headers or {}).get("Allow", "GET")) from refused
+                raise not_allowed(exchange, (refused.headers or {}).get("Allow", "GET")) from refused
             if refused.status_code == HTTPStatus.NOT_FOUND:
                 raise NotFound(f"there is no {exchange.path} here: /docs lists what there is") from refused
             raise InvalidRequest(refused.detail) from refused

@@ -1,11 +1,13 @@
 """Errors as HTTP: the only place that turns a `CauceError` into a status, headers and a body in the surface's own shape."""
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from cauce.domain.errors import CauceError, InternalError
+from cauce.domain.errors import CauceError, InternalError, InvalidRequest
 from cauce.server.exchange import Exchange, Header
 from cauce.wire.native.answer import render_error as render_native_error
 from cauce.wire.openai_chat.errors import render_error as render_openai_error
@@ -34,11 +36,35 @@ async def respond_error(exchange: Exchange, error: CauceError) -> None:
     )
 
 
+Shape = Callable[[CauceError, str], dict[str, Any]]
+"""From an error and the id of the request to the body a surface shows it in."""
+
+_SHAPES: tuple[tuple[re.Pattern[str], Shape], ...] = (
+    (re.compile(r"/v1(?:/|$)"), lambda error, _: render_openai_error(error)),
+)
+"""The first pattern that the path begins with decides."""
+
+
 def error_body(path: str, error: CauceError, request_id: str) -> dict[str, Any]:
     """`error` in the shape of the surface that `path` belongs to."""
-    if path == "/v1" or path.startswith("/v1/"):
-        return render_openai_error(error)
+    for pattern, shape in _SHAPES:
+        if pattern.match(path):
+            return shape(error, request_id)
     return render_native_error(error, request_id)
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, the method does not."""
+
+    @property
+    def status(self) -> int:
+        return 405
+
+
+def not_allowed(exchange: Exchange, allowed: str) -> MethodNotAllowed:
+    """The error for a method that `exchange`'s path does not take; `allowed` are those it does."""
+    exchange.headers.append((b"allow", f"{allowed}, OPTIONS".encode()))
+    return MethodNotAllowed(f"{exchange.path} takes {allowed}, not {exchange.method}")
 
 
 def unexpected() -> InternalError:

@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 from cauce.domain.delta import Delta, Finish, Text
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
-from cauce.domain.tokens import estimate_input_tokens
 from cauce.domain.usage import Usage
 from cauce.ports.provider import Call, Deltas, ModelInfo
 
@@ -53,8 +52,8 @@ class ScriptedProvider:
         self.calls.append(call)
         return await Deltas.opened(self._play(script), self._name)
 
-    async def count_tokens(self, request: Request) -> int:
-        return estimate_input_tokens(request)
+    async def count_tokens(self, request: Request, model: str) -> int | None:
+        return None
 
     async def models(self) -> tuple[ModelInfo, ...]:
         return (ModelInfo("model"),)

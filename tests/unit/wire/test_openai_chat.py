@@ -224,7 +224,7 @@ class TestDecoding:
         (ready,) = [delta for delta in deltas if isinstance(delta, ToolCall) and delta.mark == "ready"]
         assert (ready.name, ready.arguments) == ("math", "4 + 4")
         part = ToolCallPart(ready.call_id, ready.name, ready.arguments, ready.extra)
-        shown_again = render_completion(Completion((Choice(tool_calls=(part,)),), Usage()), "id", "m", 5)
+        shown_again = render_completion(Completion((Choice((part,)),), Usage()), "id", "m", 5)
         assert json.loads(shown_again)["choices"][0]["message"]["tool_calls"] == [call]
 
     def test_choice_without_a_finish_reason_was_cut(self) -> None:
@@ -412,7 +412,8 @@ class TestRendering:
     ) -> None:
         parts = tuple([ToolCallPart(*call) for call in calls])
         reason = "tool_calls" if calls else "stop"
-        completion = Completion((Choice(content, reasoning, parts, reason),), Usage(input_tokens, output_tokens))
+        choice = Choice((ReasoningPart(reasoning), TextPart(content), *parts), reason)
+        completion = Completion((choice,), Usage(input_tokens, output_tokens))
         deltas = ChatDecoder("up").completion(render_completion(completion, "id", "m", 5))
         assert "".join([delta.text for delta in deltas if isinstance(delta, Text)]) == content
         assert "".join([delta.text for delta in deltas if isinstance(delta, Reasoning)]) == reasoning

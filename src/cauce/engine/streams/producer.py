@@ -131,9 +131,10 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
             and isinstance(last, Text)
             and delta.extra is None
             and last.extra is None
+            and not (delta.begins or delta.logprobs or last.logprobs)
             and delta.choice == last.choice
         ):
-            joined[-1] = Text(last.text + delta.text, delta.choice)
+            joined[-1] = Text(last.text + delta.text, delta.choice, begins=last.begins)
         else:
             joined.append(delta)
     return joined

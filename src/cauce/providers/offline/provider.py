@@ -42,7 +42,7 @@ class OfflineProvider:
         library = self._library or await asyncio.to_thread(self._built)
         return await Deltas.opened(_answer(library, call.request), NAME)
 
-    async def count_tokens(self, request: Request) -> int:
+    async def count_tokens(self, request: Request, model: str) -> int | None:
         return _input_tokens(request)
 
     async def models(self) -> tuple[ModelInfo, ...]:

@@ -17,6 +17,7 @@ import msgspec
 from cauce.domain.errors import Conflict, InvalidRequest, NotFound
 from cauce.domain.stream import Head, StreamKey
 from cauce.domain.usage import Usage
+from cauce.server.errors import not_allowed
 from cauce.server.event_stream import EventStream
 from cauce.server.exchange import Exchange
 from cauce.server.services import Services
@@ -42,6 +43,26 @@ class StreamState(msgspec.Struct, omit_defaults=True):
     cancel_requested: bool = False
     finish_reason: str | None = None
     usage: UsageBody | None = None
+
+
+async def route(exchange: Exchange, services: Services) -> None:
+    """Everything below `PREFIX`."""
+    stream_id, slash, verb = exchange.path.removeprefix(PREFIX).partition("/")
+    match exchange.method, verb if slash else None:
+        case "POST", None:
+            await create(exchange, services, stream_id)
+        case "GET", None:
+            await state(exchange, services, stream_id)
+        case "DELETE", None:
+            await cancel(exchange, services, stream_id)
+        case "GET" | "POST", "resume":
+            await resume(exchange, services, stream_id)
+        case _, None:
+            raise not_allowed(exchange, "GET, POST, DELETE")
+        case _, "resume":
+            raise not_allowed(exchange, "GET, POST")
+        case _:
+            raise NotFound(f"there is no {exchange.path} here")
 
 
 async def create(exchange: Exchange, services: Services, stream_id: str) -> None:

@@ -87,7 +87,7 @@ def render_answer(completion: Completion, facts: Facts) -> bytes:
     last = facts.attempts[-1]
     return _encode(
         AnswerBody(
-            choice.text,
+            choice.text or choice.refusal,
             attempt_name(last),
             usage.total_tokens,
             round(facts.processing_time, 6),

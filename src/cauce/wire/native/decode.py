@@ -9,10 +9,12 @@ import msgspec
 
 from cauce.domain.delta import (
     Attempt,
+    Citation,
     Delta,
     Failed,
     Finish,
     Reasoning,
+    Refusal,
     Restart,
     Status,
     Text,
@@ -56,7 +58,7 @@ class NativeDecoder:
             case "start":
                 return Status("resumed" if beside.get("resumed") else "accepted", facts=beside)
             case "content":
-                return Text(data)
+                return Refusal(data) if beside.get("refusal") else Text(data)
             case "thinking":
                 return Reasoning(data)
             case "tool_call":
@@ -78,6 +80,8 @@ class NativeDecoder:
         kind = beside.pop("status")
         if kind == "attempt":
             return self._attempt(beside, reason=None)
+        if kind == "citation":
+            return msgspec.convert(beside, Citation)
         if kind == "restart":
             return Restart(beside["from_seq"], data)
         return Status(kind, data, beside)

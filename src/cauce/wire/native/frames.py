@@ -11,10 +11,12 @@ import msgspec
 
 from cauce.domain.delta import (
     Attempt,
+    Citation,
     Delta,
     Finish,
     Opaque,
     Reasoning,
+    Refusal,
     Restart,
     Status,
     Text,
@@ -109,6 +111,13 @@ class NativeProjector:
                 return self._attempt(delta)
             case Text(text):
                 return "content", text, {}
+            case Refusal(text):
+                self._text.append(text)
+                return "content", text, {"refusal": True}
+            case Citation(url, title, quote, start, end):
+                facts = {"url": url, "title": title, "quote": quote, "start": start, "end": end}
+                told = {name: value for name, value in facts.items() if value is not None}
+                return "status", title or url or "", {"status": "citation", **told}
             case Reasoning(text):
                 return "thinking", text, {}
             case ToolCall(_, call_id, name, arguments, mark):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from cauce.domain.request import Request, Sampling
+from cauce.domain.request import ReasoningOptions, Request, Sampling
 from cauce.wire.fields import check, decode_object
 from cauce.wire.openai_chat.messages import (
     MessageBody,
@@ -27,7 +27,7 @@ from cauce.wire.openai_chat.request import (
     stop_sequences,
 )
 
-_PLAIN = ("model", "stream", "conversation_id", "user", "reasoning_effort", "task", "timeout")
+_PLAIN = ("model", "stream", "conversation_id", "user", "task", "timeout")
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
 
 
@@ -76,7 +76,7 @@ def parse_request(body: bytes) -> Request:
         tools=parse_tools(message.tools, raw["tools"]) if message.tools else (),
         tool_choice=parse_tool_choice(message.tool_choice) if message.tool_choice is not None else None,
         response_format=parse_response_format(message.response_format) if message.response_format is not None else None,
-        reasoning_effort=message.reasoning_effort,
+        reasoning=ReasoningOptions(effort=message.reasoning_effort) if message.reasoning_effort else None,
         stream=message.stream,
         user=message.user,
         metadata=message.metadata,
@@ -94,6 +94,8 @@ def render_request(request: Request) -> dict[str, Any]:
         value = getattr(request, name)
         if value:
             body[name] = value
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
     for name in _SAMPLING:
         value = getattr(request.sampling, name)
         if value is not None:

@@ -1,12 +1,14 @@
 """Errors of the OpenAI wires: `{"error": {"message", "type", "param", "code"}}`."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
 
 from cauce.domain.delta import Failed
 from cauce.domain.errors import CauceError, ErrorCode, Failure, ProviderFailure
+from cauce.wire.retrying import retry_after, should_retry
 
 _TYPES: dict[ErrorCode, str] = {
     "unauthorized": "authentication_error",
@@ -90,8 +92,30 @@ def parse_error(value: Any) -> UpstreamError | None:
     )
 
 
+def refused(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderFailure:
+    """The failure that an answer other than 200 stands for."""
+    error = _error_in(body) or UpstreamError(f"HTTP {status}: {body[:200].decode('utf-8', 'replace').strip()}")
+    return to_failure(error, provider=provider, status=status, headers=headers)
+
+
+def _error_in(body: bytes) -> UpstreamError | None:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(value, list) and value:
+        value = cast(list[Any], value)[0]
+    if not isinstance(value, dict):
+        return None
+    members = cast(dict[str, Any], value)
+    return parse_error(members.get("error") or members.get("detail") or members.get("message"))
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
 def to_failure(
-    error: UpstreamError, *, provider: str, status: int | None = None, retry_after: float | None = None
+    error: UpstreamError, *, provider: str, status: int | None = None, headers: Mapping[str, str] = _NO_HEADERS
 ) -> ProviderFailure:
     """The failure an upstream's error stands for: by its code, then its type, then the status."""
     status = status if status is not None and status != 200 else error.status
@@ -102,7 +126,8 @@ def to_failure(
         provider=provider,
         code=code,
         upstream_status=status,
-        retry_after=retry_after,
+        retry_after=retry_after(headers),
+        should_retry=should_retry(headers),
     )
 
 

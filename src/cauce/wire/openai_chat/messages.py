@@ -4,10 +4,20 @@ from typing import Any, Literal
 
 import msgspec
 
-from cauce.domain.errors import InvalidRequest
+from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.extra import Extra
-from cauce.domain.message import ImagePart, Message, OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
-from cauce.domain.tool import Tool, ToolChoice
+from cauce.domain.message import (
+    DocumentPart,
+    ImagePart,
+    Message,
+    OpaquePart,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+)
+from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.fields import rest
 
 WIRE = "openai_chat"
@@ -141,6 +151,10 @@ def render_message(message: Message) -> dict[str, Any]:
                         **_own(extra),
                     }
                 )
+            case RefusalPart(text):
+                body["refusal"] = text
+            case DocumentPart():
+                contents.append(_file(part))
             case OpaquePart(wire, data):
                 if wire == WIRE:
                     contents.append(data)
@@ -154,6 +168,13 @@ def render_message(message: Message) -> dict[str, Any]:
     if message.extra is not None:
         body.update(_own(message.extra))
     return body
+
+
+def _file(document: DocumentPart) -> dict[str, Any]:
+    if not document.url.startswith("data:"):
+        raise Unsupported("this wire takes documents as data URLs only, not by address")
+    file = {"file_data": document.url, "filename": document.name or "document"}
+    return {"type": "file", **_own(document.extra), "file": file}
 
 
 def _content(contents: list[dict[str, Any]]) -> str | list[dict[str, Any]] | None:
@@ -188,8 +209,12 @@ def _tool_extra(raw: dict[str, Any]) -> Extra | None:
     return Extra(WIRE, unknown) if unknown else None
 
 
-def render_tool(tool: Tool) -> dict[str, Any]:
-    """`tool` as the wire has it."""
+def render_tool(tool: Tool | OpaqueTool) -> dict[str, Any]:
+    """`tool` as the wire has it. Raises `Unsupported` for a tool of another wire."""
+    if isinstance(tool, OpaqueTool):
+        if tool.wire != WIRE:
+            raise Unsupported(f"tools of type {tool.kind} cannot be used with this model: only its own maker runs them")
+        return tool.data
     function: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description

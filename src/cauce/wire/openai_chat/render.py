@@ -8,11 +8,13 @@ import msgspec
 from cauce.domain.completion import Choice, Completion
 from cauce.domain.delta import (
     Attempt,
+    Citation,
     Delta,
     Finish,
     FinishReason,
     Opaque,
     Reasoning,
+    Refusal,
     Restart,
     Status,
     Text,
@@ -93,13 +95,15 @@ class ChatProjector:
                 out.append(self._chunk(choice, {"content": text} if text or extra is None else {}, extra))
             case Reasoning(text, _, choice, extra):
                 out.append(self._chunk(choice, {"reasoning_content": text}, extra))
+            case Refusal(text, choice, extra):
+                out.append(self._chunk(choice, {"refusal": text}, extra))
             case ToolCall(index, call_id, name, arguments, "piece", choice, extra):
                 call = self._call(choice, index, call_id, name, arguments)
                 _lay_call(call, extra)
                 out.append(self._chunk(choice, {"tool_calls": [call]}, extra))
             case Finish():
                 self._finish(delta, out)
-            case ToolCall() | ToolResult() | Status() | Attempt() | Restart() | Opaque():
+            case ToolCall() | ToolResult() | Citation() | Status() | Attempt() | Restart() | Opaque():
                 # `ready` repeats its pieces; the rest has no place on this wire.
                 pass
             case _:

@@ -6,7 +6,7 @@ import msgspec
 
 from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
-from cauce.domain.request import Request, ResponseFormat, Sampling
+from cauce.domain.request import ReasoningOptions, Request, ResponseFormat, Sampling
 from cauce.wire.fields import check, decode_object, rest
 from cauce.wire.openai_chat.messages import (
     WIRE,
@@ -95,7 +95,7 @@ def parse_request(body: bytes) -> Request:
         tool_choice=parse_tool_choice(chat.tool_choice) if chat.tool_choice is not None else None,
         parallel_tool_calls=chat.parallel_tool_calls,
         response_format=parse_response_format(chat.response_format) if chat.response_format is not None else None,
-        reasoning_effort=chat.reasoning_effort,
+        reasoning=ReasoningOptions(effort=chat.reasoning_effort) if chat.reasoning_effort else None,
         stream=chat.stream,
         include_usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
         user=chat.user,
@@ -159,8 +159,8 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = render_response_format(request.response_format)
-    if request.reasoning_effort is not None:
-        body["reasoning_effort"] = request.reasoning_effort
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
     if request.user is not None:
         body["user"] = request.user
     if request.extra is not None and request.extra.wire == WIRE:

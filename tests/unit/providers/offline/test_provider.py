@@ -102,7 +102,7 @@ async def test_tools_and_plain_text_are_answered_in_text(provider: OfflineProvid
 async def test_it_has_one_nameless_model_and_counts_tokens(provider: OfflineProvider) -> None:
     assert provider.name == "offline"
     assert await provider.models() == ()
-    assert await provider.count_tokens(call(provider, "one two  three").request) == 3
+    assert await provider.count_tokens(call(provider, "one two  three").request, "") == 3
 
 
 async def test_pages_are_those_it_was_given() -> None:

@@ -1,0 +1,21 @@
+"""What is known of a model: what it can do, how much it takes, what it costs."""
+
+import msgspec
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """None everywhere means: not known. Windows are in tokens.
+
+    `prefill`: it goes on from a last message of the assistant. `reasoning`: it thinks before it answers.
+    """
+
+    context_window: int | None = None
+    max_output: int | None = None
+    tools: bool | None = None
+    images: bool | None = None
+    json_schema: bool | None = None
+    prefill: bool | None = None
+    reasoning: bool | None = None
+
+
+UNKNOWN = ModelFacts()

@@ -1,0 +1,137 @@
+"""What every HTTP upstream has in common: where it is, how it is asked, and how its answer becomes deltas.
+
+Nothing here knows a wire: an adapter brings the body, the decoder and the meaning of a refusal.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import msgspec
+
+from cauce import __version__
+from cauce.domain.delta import Delta
+from cauce.domain.errors import ProviderFailure
+from cauce.ports.provider import Call, Timeouts
+from cauce.providers.transport import Incoming, Outgoing, Transport
+
+_ERROR_BODY = 1024 * 1024
+_LAST_BYTES = 0.1
+"""Seconds the end of the body may take after the end marker: a socket that has nothing more to say can be used again."""
+
+SHORT = Timeouts(total=10.0)
+"""For questions that are no generation: lists of models, counts of tokens."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Decoder(Protocol):
+    """State of one answer being read. All raise `ProviderFailure` for what is no answer of the wire."""
+
+    def feed(self, data: bytes) -> list[Delta]:
+        """Deltas of the events that `data` completes."""
+        ...
+
+    def finish(self) -> list[Delta]:
+        """Deltas that remain at the clean end of the bytes, ending with `Finish`."""
+        ...
+
+    def completion(self, body: bytes) -> list[Delta]:
+        """Deltas of a plain answer, ending with `Finish`."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether the end marker came: nothing after it belongs to this answer."""
+        ...
+
+
+Refused = Callable[[str, int, Mapping[str, str], bytes], ProviderFailure]
+"""From a provider's name, status, headers and body to the failure they stand for: each wire brings its own."""
+
+
+class Endpoint:
+    """An upstream's address, headers and connections. `name` is the provider's, for errors."""
+
+    def __init__(
+        self, name: str, base_url: str, headers: Mapping[str, str], transport: Transport, refused: Refused
+    ) -> None:
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            "User-Agent": f"cauce/{__version__}",
+            **headers,
+        }
+        self._transport = transport
+        self._refused = refused
+
+    async def get(self, path: str, limit: int = 8 * 1024 * 1024) -> bytes:
+        """The body of a plain answer. Raises `ProviderFailure`."""
+        incoming = await self._transport.send(
+            Outgoing("GET", f"{self.base_url}{path}", self._headers, total=SHORT.total)
+        )
+        return await self._whole(incoming, limit)
+
+    async def post(
+        self, path: str, body: Any, timeouts: Timeouts = SHORT, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The body of a plain answer to `body` as JSON. Raises `ProviderFailure`."""
+        incoming = await self._transport.send(self._outgoing(path, body, timeouts, headers))
+        return await self._whole(incoming)
+
+    async def answer(
+        self, path: str, body: Any, call: Call, decoder: Decoder, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Sequence[Delta], None]:
+        """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it."""
+        incoming = await self._transport.send(self._outgoing(path, body, call.candidate.timeouts, headers))
+        try:
+            if incoming.status != 200:
+                raise await self._refusal(incoming)
+            if not call.streamed or "json" in incoming.headers.get("content-type", ""):
+                yield decoder.completion(await incoming.read())
+                return
+            async with aclosing(incoming.chunks()) as chunks:
+                async for chunk in chunks:
+                    if deltas := decoder.feed(chunk):
+                        yield deltas
+                    if decoder.done:
+                        incoming.leave(_LAST_BYTES)
+                        break
+            yield decoder.finish()
+        finally:
+            await incoming.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._transport.aclose()
+
+    def _outgoing(self, path: str, body: Any, timeouts: Timeouts, headers: Mapping[str, str] | None) -> Outgoing:
+        return Outgoing(
+            "POST",
+            f"{self.base_url}{path}",
+            self._headers if headers is None else {**self._headers, **headers},
+            _encode(body),
+            connect=timeouts.connect,
+            idle=timeouts.idle,
+            total=timeouts.total,
+        )
+
+    async def _whole(self, incoming: Incoming, limit: int = 32 * 1024 * 1024) -> bytes:
+        if incoming.status != 200:
+            raise await self._refusal(incoming)
+        return await incoming.read(limit)
+
+    async def _refusal(self, incoming: Incoming) -> ProviderFailure:
+        """The failure that an answer other than 200 stands for. Reads and closes it."""
+        status = incoming.status
+        if 300 <= status < 400:
+            await incoming.aclose()
+            return ProviderFailure(
+                f"{self.name} redirects to {incoming.headers.get('location', 'nowhere')}: correct its base_url",
+                failure="transient",
+                provider=self.name,
+                upstream_status=status,
+            )
+        return self._refused(self.name, status, incoming.headers, await incoming.read(_ERROR_BODY))
