@@ -125,12 +125,13 @@ class Driver:
                 server.stop()
 
     def _try_out(self, system: System, mock: ServerProcess, record: Record) -> None:
-        """A first start, not measured: proves both kinds of stream word for word and writes byte-code."""
+        """A first start, not measured: proves each kind of stream word for word and writes byte-code."""
         self._say(f"trying {system.name} {record.version}")
         try:
             with self._started(system, mock) as started:
-                for model in (traffic.BURST, traffic.PACED):
-                    _prove_stream(started.target, model)
+                for model in (traffic.BURST, traffic.PACED, traffic.TOOLS, traffic.TRANSLATED):
+                    if (target := started.target.of(model)) is not None:
+                        _prove_stream(target, model)
         except Unavailable as error:
             self._skip(record, error)
 

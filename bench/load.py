@@ -32,6 +32,12 @@ class Target:
     path: str = "/v1/chat/completions"
     headers: dict[str, str] = field(default_factory=dict[str, str])
     model_prefix: str = ""
+    translated: "Target | None" = None
+    """Where an upstream of Anthropic's wire is asked for in OpenAI's; None: this system cannot."""
+
+    def of(self, model: str) -> "Target | None":
+        """The target that `model` is asked of."""
+        return self.translated if model == traffic.TRANSLATED else self
 
     def request(self, model: str, stream: bool) -> bytes:
         """The whole request as bytes."""
@@ -219,7 +225,7 @@ def main() -> None:
     parser.add_argument("--path", default="/v1/chat/completions")
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
     parser.add_argument("--model-prefix", default="", help="for example mock/")
-    parser.add_argument("--model", choices=traffic.MODELS, default=traffic.PLAIN)
+    parser.add_argument("--model", choices=(*traffic.MODELS, traffic.TRANSLATED), default=traffic.PLAIN)
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0)

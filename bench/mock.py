@@ -1,7 +1,8 @@
 """A mock OpenAI-compatible upstream: fixed bytes, no think time, cheap enough not to be the bottleneck.
 
 The model's name selects the answer: `bench-plain` a completion; with `"stream": true`, `bench-burst` the
-whole stream in one write and `bench-paced` one delta each 20 ms. Each event is an HTTP chunk of its own,
+whole stream in one write, `bench-paced` one delta each 20 ms and `bench-tools` a tool call in one write; on the path
+`/messages` `bench-translated` is a stream of Anthropic's wire in one write. Each event is an HTTP chunk of its own,
 as real providers send them. Requests are searched, not parsed: whoever forwards no model name gets a 400.
 """
 
@@ -20,7 +21,7 @@ from bench import traffic
 
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _ASKS_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
-_MODEL = re.compile(rb'"model"\s*:\s*"[^"]*bench-(plain|burst|paced)"')
+_MODEL = re.compile(rb'"model"\s*:\s*"[^"]*bench-(plain|burst|paced|tools|translated)"')
 
 
 def _with_length(status: str, body: bytes) -> bytes:
@@ -42,6 +43,10 @@ _END = _http_chunk(traffic.DONE_EVENT) + b"0\r\n\r\n"
 _FINISH = _http_chunk(traffic.FINISH_EVENT)
 _BURST = _STREAM_HEAD + b"".join(_DELTAS) + _FINISH + _END
 _BURST_USAGE = _STREAM_HEAD + b"".join(_DELTAS) + _FINISH + _USAGE + _END
+_TOOLS_EVENTS = b"".join([_http_chunk(event) for event in (*traffic.TOOL_EVENTS, traffic.TOOL_FINISH)])
+_TOOLS = _STREAM_HEAD + _TOOLS_EVENTS + _END
+_TOOLS_USAGE = _STREAM_HEAD + _TOOLS_EVENTS + _USAGE + _END
+_TRANSLATED = _STREAM_HEAD + b"".join([_http_chunk(event) for event in traffic.ANTHROPIC_EVENTS]) + b"0\r\n\r\n"
 _PLAIN = _with_length("200 OK", traffic.ANSWER)
 _MODELS = _with_length(
     "200 OK",
@@ -88,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        if self._path.endswith(b"/chat/completions"):
+        if self._path.endswith((b"/chat/completions", b"/messages")):
             self._answer()
         else:
             self._transport.write(_MODELS if self._path.endswith(b"/models") else _NOT_FOUND)
@@ -101,7 +106,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(_PLAIN)
         else:
             usage = _ASKS_USAGE.search(self._body) is not None
-            if model.group(1) == b"paced":
+            kind = model.group(1)
+            if kind == b"translated":
+                self._transport.write(_TRANSLATED)
+            elif kind == b"tools":
+                self._transport.write(_TOOLS_USAGE if usage else _TOOLS)
+            elif kind == b"paced":
                 self._transport.write(_STREAM_HEAD)
                 self._pace(0, self._loop.time(), usage)
             else:

@@ -33,6 +33,8 @@ class Sizes:
     crowd: Load
     burst: Load
     paced: Load
+    tools: Load
+    translated: Load
 
 
 FULL = Sizes(
@@ -43,6 +45,8 @@ FULL = Sizes(
     crowd=Load(traffic.PLAIN, concurrency=64, count=15_000, seconds=6),
     burst=Load(traffic.BURST, concurrency=8, count=2_000, seconds=8),
     paced=Load(traffic.PACED, concurrency=8, count=24, seconds=8),
+    tools=Load(traffic.TOOLS, concurrency=8, count=1_000, seconds=6),
+    translated=Load(traffic.TRANSLATED, concurrency=8, count=1_000, seconds=6),
 )
 QUICK = Sizes(
     warm_up=Load(traffic.PLAIN, concurrency=32, count=500, seconds=1.5),
@@ -52,6 +56,8 @@ QUICK = Sizes(
     crowd=Load(traffic.PLAIN, concurrency=64, count=4_000, seconds=2),
     burst=Load(traffic.BURST, concurrency=8, count=400, seconds=2.5),
     paced=Load(traffic.PACED, concurrency=8, count=8, seconds=4),
+    tools=Load(traffic.TOOLS, concurrency=8, count=300, seconds=2.5),
+    translated=Load(traffic.TRANSLATED, concurrency=8, count=300, seconds=2.5),
 )
 
 Figures: TypeAlias = dict[str, float]
@@ -74,7 +80,7 @@ class Round:
         memory = [idle]
         for load in (sizes.warm_up, sizes.warm_up_stream):
             self._send(load)
-        for phase in (self._plain, self._latencies, self._burst, self._paced):
+        for phase in (self._plain, self._latencies, self._burst, self._paced, self._tools, self._translated):
             phase(sizes)
             memory.append(process_tree.resident_megabytes(self._pid))
         self.figures |= {"rss_idle_mb": idle, "rss_load_mb": max(memory)}
@@ -105,6 +111,18 @@ class Round:
         if outcome.chunks:
             self.figures["cpu_us_per_chunk_paced"] = cpu / outcome.chunks / 1000
 
+    def _tools(self, sizes: Sizes) -> None:
+        outcome, cpu = self._measure(sizes.tools)
+        if outcome.chunks:
+            self.figures["cpu_us_per_chunk_tools"] = cpu / outcome.chunks / 1000
+
+    def _translated(self, sizes: Sizes) -> None:
+        if self._target.translated is None:
+            return
+        outcome, cpu = self._measure(sizes.translated)
+        if outcome.chunks:
+            self.figures["cpu_us_per_chunk_translated"] = cpu / outcome.chunks / 1000
+
     def _measure(self, load: Load) -> tuple[Outcome, int]:
         """The outcome and the nanoseconds of CPU that the tree spent on it."""
         before = process_tree.cpu_nanoseconds(self._pid)
@@ -113,7 +131,9 @@ class Round:
         return outcome, process_tree.cpu_nanoseconds(self._pid) - before
 
     def _send(self, load: Load) -> Outcome:
-        outcome = uvloop.run(run(self._target, load))
+        target = self._target.of(load.model)
+        assert target is not None, f"{load.model} is not asked of a system that does not offer it"
+        outcome = uvloop.run(run(target, load))
         self.errors += outcome.errors
         if outcome.first_error and self.first_error is None:
             self.first_error = f"{load.model}, concurrency {load.concurrency}: {outcome.first_error}"

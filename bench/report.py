@@ -17,6 +17,8 @@ _COLUMNS = (
     ("cpu_us_per_request", "CPU us/request"),
     ("cpu_us_per_chunk_burst", "us/chunk burst"),
     ("cpu_us_per_chunk_paced", "us/chunk paced"),
+    ("cpu_us_per_chunk_tools", "us/chunk tools"),
+    ("cpu_us_per_chunk_translated", "us/chunk translated"),
     ("requests_per_second", "requests/s"),
     ("p50_us_c1", "c=1 p50 us"),
     ("p99_us_c1", "c=1 p99 us"),

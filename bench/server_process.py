@@ -116,7 +116,10 @@ class ServerProcess:
             return True
         text = file.read_text().strip() if file.exists() else ""
         if text:
-            self.target = replace(self.target, port=int(text))
+            translated = self.target.translated
+            if translated is not None:
+                translated = replace(translated, port=int(text))
+            self.target = replace(self.target, port=int(text), translated=translated)
         return bool(text)
 
     def last_line(self) -> str:

@@ -9,7 +9,10 @@ import re
 PLAIN = "bench-plain"
 BURST = "bench-burst"
 PACED = "bench-paced"
-MODELS = (PLAIN, BURST, PACED)
+TOOLS = "bench-tools"
+TRANSLATED = "bench-translated"
+MODELS = (PLAIN, BURST, PACED, TOOLS)
+"""Models that the mock offers on OpenAI's wire. `bench-translated` is on Anthropic's."""
 
 DELTAS = 64
 """Content deltas per stream: the divisor of every figure "per chunk"."""
@@ -126,6 +129,63 @@ FINISH_EVENT = _chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reaso
 USAGE_EVENT = _chunk([], usage=_USAGE)
 DONE_EVENT = b"data: [DONE]\n\n"
 
+_CALL = {"id": "call_bench000000000000000", "type": "function", "function": {"name": "write", "arguments": ""}}
+
+
+def _argument_pieces() -> list[str]:
+    """The arguments of one call in as many pieces as there are deltas, the marker once in each."""
+    opening, closing = '{"text": "', '"}'
+    return [
+        (opening if number == 0 else "") + text + (closing if number == DELTAS - 1 else "")
+        for number, text in enumerate(_TEXTS)
+    ]
+
+
+def _tool_event(piece: str) -> bytes:
+    call = {"index": 0, "function": {"arguments": piece}}
+    return _chunk([{"index": 0, "delta": {"tool_calls": [call]}, "logprobs": None, "finish_reason": None}])
+
+
+TOOL_OPENING = _chunk(
+    [
+        {
+            "index": 0,
+            "delta": {"role": "assistant", "content": None, "tool_calls": [{"index": 0, **_CALL}]},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+    ]
+)
+TOOL_EVENTS = [TOOL_OPENING, *[_tool_event(piece) for piece in _argument_pieces()]]
+TOOL_FINISH = _chunk([{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "tool_calls"}])
+
+
+def _anthropic(kind: str, **members: object) -> bytes:
+    return f"event: {kind}\n".encode() + b"data: " + _compact({"type": kind, **members}) + b"\n\n"
+
+
+ANTHROPIC_EVENTS = [
+    _anthropic(
+        "message_start",
+        message={
+            "id": "msg_bench000000000000000000",
+            "type": "message",
+            "role": "assistant",
+            "model": TRANSLATED,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 213, "output_tokens": 1},
+        },
+    ),
+    _anthropic("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    _anthropic("ping"),
+    *[_anthropic("content_block_delta", index=0, delta={"type": "text_delta", "text": text}) for text in _TEXTS],
+    _anthropic("content_block_stop", index=0),
+    _anthropic("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 128}),
+    _anthropic("message_stop"),
+]
+
 _ANSWER_TEXT_BYTES = ANSWER_TEXT.encode()
 _DONE = re.compile(rb"data: ?\[DONE\]\s*$")
 
@@ -148,11 +208,14 @@ def fault_in_stream(body: bytes) -> str | None:
 
 
 def stream_text(body: bytes) -> str:
-    """The text of a streamed answer, every event parsed. Raises ValueError when an event is no JSON."""
+    """The text of a streamed answer, or that in its tool call, every event parsed. Raises ValueError for what is no JSON."""
     pieces: list[str] = []
+    arguments: list[str] = []
     for line in body.split(b"\n"):
         payload = line[5:].strip() if line.startswith(b"data:") else b""
         if payload and payload != b"[DONE]":
-            choices = json.loads(payload).get("choices", ())
-            pieces.extend(choice.get("delta", {}).get("content") or "" for choice in choices)
-    return "".join(pieces)
+            for choice in json.loads(payload).get("choices", ()):
+                delta = choice.get("delta", {})
+                pieces.append(delta.get("content") or "")
+                arguments.extend(call["function"].get("arguments") or "" for call in delta.get("tool_calls") or ())
+    return json.loads("".join(arguments))["text"] if arguments else "".join(pieces)

@@ -21,6 +21,11 @@ kind = "openai"
 base_url = "http://127.0.0.1:{upstream_port}/v1"
 api_key = "upstream-key"
 
+[providers.claude]
+kind = "anthropic"
+base_url = "http://127.0.0.1:{upstream_port}"
+api_key = "upstream-key"
+
 [[auth.keys]]
 name = "bench"
 hash = "sha256:{key_hash}"
@@ -46,7 +51,9 @@ class Cauce:
         key_hash = hashlib.sha256(key.encode()).hexdigest()
         file = folder / "cauce.toml"
         file.write_text(_CONFIGURATION.format(folder=folder, port=port, upstream_port=upstream_port, key_hash=key_hash))
+        headers = {"authorization": f"Bearer {key}"}
+        translated = Target(port, headers=headers, model_prefix="claude/")
         return Launch(
             command=(sys.executable, "-m", "cauce", "serve", "--config", str(file)),
-            target=Target(port, headers={"authorization": f"Bearer {key}"}, model_prefix="mock/"),
+            target=Target(port, headers=headers, model_prefix="mock/", translated=translated),
         )

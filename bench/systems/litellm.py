@@ -18,6 +18,14 @@ _MODEL = """\
       api_key: upstream-key
 """
 
+_TRANSLATED = """\
+  - model_name: {model}
+    litellm_params:
+      model: anthropic/{model}
+      api_base: http://127.0.0.1:{upstream_port}
+      api_key: upstream-key
+"""
+
 # https://docs.litellm.ai/docs/proxy/prod, the parts that need neither database nor Redis.
 _PRODUCTION_SETTINGS = """\
 litellm_settings:
@@ -45,14 +53,16 @@ class LiteLLM:
     def launch(self, folder: Path, port: int, upstream_port: int) -> Launch:
         key = f"sk-{secrets.token_hex(24)}"
         models = "".join(_MODEL.format(model=model, upstream_port=upstream_port) for model in traffic.MODELS)
+        models += _TRANSLATED.format(model=traffic.TRANSLATED, upstream_port=upstream_port)
         file = folder / "litellm.yaml"
         file.write_text(
             f"model_list:\n{models}general_settings:\n  master_key: {key}\n"
             + (_PRODUCTION_SETTINGS if self._production else "")
         )
         command = (str(self._commands / "litellm"), "--config", str(file), "--host", "127.0.0.1", "--port", str(port))
+        headers = {"authorization": f"Bearer {key}"}
         return Launch(
             command=(*command, "--num_workers", "1"),
-            target=Target(port, headers={"authorization": f"Bearer {key}"}),
+            target=Target(port, headers=headers, translated=Target(port, headers=headers)),
             environment=_VARIABLES | (_PRODUCTION_VARIABLES if self._production else {}),
         )

@@ -42,8 +42,9 @@ class Portkey:
             "x-portkey-provider": "openai",
             "x-portkey-custom-host": f"http://127.0.0.1:{upstream_port}/v1",
         }
+        translated = {**headers, "x-portkey-provider": "anthropic"}
         return Launch(
             command=("node", "--require", str(_PRELOAD), str(program), f"--port={port}", "--headless"),
-            target=Target(port, headers=headers),
+            target=Target(port, headers=headers, translated=Target(port, headers=translated)),
             environment={"NODE_ENV": "production"},
         )
