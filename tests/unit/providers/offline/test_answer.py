@@ -20,7 +20,7 @@ ENGLISH = [
     ("How do I cancel a stream?", "curl -X DELETE", "Streaming — Cancel a stream"),
     ("What does cauce check do?", "Exit code 1: a provider fails.", "Command line — cauce check"),
     ("Which local servers are found?", "- Ollama on port 11434", "Local servers — Which local servers are found"),
-    ("Can I use Gemini?", "v1beta/openai", "Providers — Use Gemini"),
+    ("Can I use Gemini?", "GEMINI_API_KEY", "Providers — Use Gemini"),
     ("How do I connect DeepSeek?", "https://api.deepseek.com/v1", "Providers — OpenAI-compatible services"),
     ("What is auto?", "`auto` is a built-in cascade", "Models — What auto is"),
     ("What does error 429 mean?", "Status 429 means", "Troubleshooting — Status 429: rate limit or quota"),

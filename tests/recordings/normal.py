@@ -1,0 +1,96 @@
+"""What a recording means in no wire's words, so that the same answer seen through any surface can be compared with it."""
+
+import json
+from typing import Any
+
+import msgspec
+
+
+class Meaning(msgspec.Struct, eq=True):
+    """`calls` are names with their arguments as JSON values. Usage is (input, cached, output); None: not told."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, Any]] = []
+    finish: str = "stop"
+    usage: tuple[int, int, int] | None = None
+    failed: bool = False
+
+
+_FINISH = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "completed": "stop",
+    "complete": "stop",
+    "max_output_tokens": "length",
+}
+_FILTERED = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "JAILBREAK"})
+
+
+def finish_word(word: str | None, calls: list[Any]) -> str:
+    """The common word for a finish reason of any wire."""
+    if word is not None and (word in _FILTERED or word.startswith("IMAGE_")):
+        return "content_filter"
+    common = _FINISH.get(word or "stop", "stop")
+    return "tool_calls" if common == "stop" and calls else common
+
+
+def value(arguments: Any) -> Any:
+    """Arguments of a call as a JSON value; text that is none stays text."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return json.loads(arguments or "{}")
+    except json.JSONDecodeError:
+        return arguments
+
+
+def meant(recording: dict[str, Any]) -> Meaning:
+    """What `recording` means."""
+    expected = recording["expected"]
+    if recording["status"] != 200 or expected.get("midstream_error"):
+        return Meaning(failed=True)
+    calls = [
+        (call["name"], value(call.get("arguments", call.get("input", call.get("args")))))
+        for call in expected.get("tool_calls") or ()
+    ]
+    refusal = expected.get("refusal") or ""
+    word = expected.get("finish_reason") or expected.get("block_reason")
+    finish = "content_filter" if refusal or expected.get("block_reason") else finish_word(word, calls)
+    return Meaning(
+        (expected.get("text") or expected.get("streamed_text") or "") + refusal,
+        expected.get("reasoning") or "",
+        calls,
+        finish,
+        usage(expected.get("usage")),
+    )
+
+
+def usage(raw: dict[str, Any] | None) -> tuple[int, int, int] | None:
+    """Usage of any wire in the normal form."""
+    if not raw:
+        return None
+    if "prompt_tokens" in raw:
+        details = raw.get("prompt_tokens_details") or {}
+        return raw["prompt_tokens"], details.get("cached_tokens") or 0, raw.get("completion_tokens") or 0
+    if any(name.endswith("TokenCount") for name in raw):
+        asked = (raw.get("promptTokenCount") or 0) + (raw.get("toolUsePromptTokenCount") or 0)
+        written = (raw.get("candidatesTokenCount") or 0) + (raw.get("thoughtsTokenCount") or 0)
+        return asked, raw.get("cachedContentTokenCount") or 0, written
+    if "input_tokens_details" in raw or "total_tokens" in raw:
+        details = raw.get("input_tokens_details") or {}
+        return raw["input_tokens"], details.get("cached_tokens") or 0, raw["output_tokens"]
+    read, written = raw.get("cache_read_input_tokens") or 0, raw.get("cache_creation_input_tokens") or 0
+    return (raw.get("input_tokens") or 0) + read + written, read, raw.get("output_tokens") or 0
