@@ -29,6 +29,11 @@ $(VENV)/dev.done: $(VENV)/run.done requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@touch $@
 
+.venv-%/installed: requirements/%.txt $(VENV)/uv.done
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-$*
+	$(UV) pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements/$*.txt
+	@touch $@
+
 run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 	@exec $(BIN)/cauce serve
 
@@ -50,7 +55,7 @@ fix: $(VENV)/dev.done ## Format, and mend what the linter can mend
 bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 	$(BIN)/python -m bench
 
-test-clients: $(VENV)/dev.done ## Official JavaScript SDK and a browser against Cauce (fetches npm packages; Chromium if it is there)
+test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines and a browser against Cauce (about six minutes; fetches their packages)
 	$(BIN)/python -m pytest -q tests/clients
 
 test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
@@ -59,8 +64,9 @@ test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DI
 lock: $(VENV)/uv.done ## Resolve the dependencies again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/run.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
+	for name in clients clients-older; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 	echo hatchling | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/build.txt
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/uv.txt
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .bench .hypothesis .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-clients .venv-clients-older .bench .hypothesis .ruff_cache .pytest_cache dist build

@@ -9,25 +9,33 @@ import msgspec
 from cauce.config import Config, ProviderSettings
 from cauce.domain.errors import CauceError
 from cauce.engine.compose import compose
+from cauce.engine.embedding import Embedding
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
 from cauce.engine.policies.patience import patience
+from cauce.engine.policies.structured import structured
 from cauce.engine.policies.trace import trace
 from cauce.engine.router import Route, Router, Source
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider, Timeouts
+from cauce.providers.anthropic.provider import DEFAULT_MODEL as ANTHROPIC_MODEL
+from cauce.providers.anthropic.provider import Anthropic
 from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
+from cauce.providers.gemini.provider import DEFAULT_MODEL as GEMINI_MODEL
+from cauce.providers.gemini.provider import Gemini
 from cauce.providers.offline.pages import packaged_pages
 from cauce.providers.offline.provider import OfflineProvider
-from cauce.providers.openai_compatible.dialect import DIALECTS
+from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of, dialect_of_server
 from cauce.providers.openai_compatible.provider import OpenAICompatible
+from cauce.providers.openai_responses.provider import OpenAIResponses
 from cauce.providers.transport import HTTPTransport
 from cauce.server.app import Application
 from cauce.server.services import Services
 from cauce.stores.inproc.ledger import InprocLedger
+from cauce.stores.inproc.responses import InprocResponses
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.system.clock import SystemClock
 from cauce.system.ids import RandomIds
@@ -65,7 +73,7 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     async def open_candidate(call: Call) -> Deltas:
         return await call.candidate.provider.open(call)
 
-    per_candidate = compose(open_candidate, meter(clock, ledger, metrics), patience(clock))
+    per_candidate = compose(open_candidate, structured(clock), meter(clock, ledger, metrics), patience(clock))
     opened = compose(per_candidate, trace(), deadline(clock), fallback(clock))
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
@@ -78,7 +86,9 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
         message_timeout=config.timeouts.message,
         router=router,
         turn=turn,
+        embedding=Embedding(router, clock, ledger, metrics),
         streams=streams,
+        responses=InprocResponses(clock),
         clock=clock,
         ids=RandomIds(),
         began=clock.monotonic(),
@@ -106,9 +116,29 @@ def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
 
 def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
-    dialect = DIALECTS[settings.dialect or ("openai" if "//api.openai.com/" in settings.base_url else "compatible")]
-    provider = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
-    return _source(provider, settings, timeouts, dialect.default_model)
+    dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
+    embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
+    chats = settings.wire == "chat"
+    provider = embedder if chats else OpenAIResponses(name, settings.base_url, settings.api_key, transport, dialect)
+    return msgspec.structs.replace(
+        _source(provider, settings, timeouts, dialect.default_model),
+        embedder=embedder if dialect.embeddings is not None else None,
+        completes=chats and dialect.completions is not None,
+        infills=chats and dialect.infill is not None,
+    )
+
+
+def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+    transport = HTTPTransport(name, settings.max_concurrent)
+    provider = Anthropic(name, settings.base_url, settings.api_key, transport, settings.api_version)
+    return _source(provider, settings, timeouts, ANTHROPIC_MODEL)
+
+
+def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+    transport = HTTPTransport(name, settings.max_concurrent)
+    provider = Gemini(name, settings.base_url, settings.api_key, transport, settings.api_version)
+    made = _source(provider, settings, timeouts, GEMINI_MODEL)
+    return msgspec.structs.replace(made, embedder=provider)
 
 
 def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, default_model: str | None) -> Source:
@@ -117,7 +147,7 @@ def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, 
 
 
 _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}
-_BUILDERS = {"offline": _offline, "openai": _openai}
+_BUILDERS = {"offline": _offline, "openai": _openai, "anthropic": _anthropic, "gemini": _gemini}
 
 
 def _router(config: Config) -> Router:
@@ -200,7 +230,7 @@ class _Background:
             return
         url, known = self._local.get(server.name, ("", None))
         if known is None or url != server.base_url:
-            settings = ProviderSettings("openai", server.base_url)
+            settings = ProviderSettings("openai", server.base_url, dialect=dialect_of_server(server.name).name)
             known = source(server.name, settings, self._config.timeouts_of())
             self._made.append(known)
         # A server that was away, or only has other models now, keeps its connections: answers may be on their way.

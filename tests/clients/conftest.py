@@ -4,16 +4,21 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from cauce.testing.upstream import Upstream
 from tests.clients.browser import Browser, browsing
+from tests.clients.front import Fronts
 from tests.clients.node import HERE, Node, NodeMissing, find_node
+from tests.clients.page import Proof, Proved, write
+from tests.clients.workers import Workers
 
 INSTALL_SECONDS = 300
+PROOF = "proof"
+_proofs: set[Proof] = set()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +54,42 @@ def node() -> Node:
         assert installed.returncode == 0, f"npm ci failed:\n{installed.stdout}\n{installed.stderr}"
         mark.write_text(locked)
     return found
+
+
+@pytest.fixture
+def proved(record_property: Callable[[str, object], None]) -> Proved:
+    """Say that this test, if it passes, has proved a scenario of a client in front of a kind of provider."""
+
+    def prove(client: str, kind: str, scenario: str) -> None:
+        record_property(PROOF, (client, kind, scenario))
+
+    return prove
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        _proofs.update(proof for name, proof in report.user_properties if name == PROOF)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus == 0:
+        write(_proofs)
+
+
+@pytest.fixture(scope="session")
+async def workers(node: Node) -> AsyncIterator[Workers]:
+    """The client programs, which stay running from test to test."""
+    running = Workers(node)
+    yield running
+    await running.stop()
+
+
+@pytest.fixture(scope="session")
+async def fronts() -> AsyncIterator[Fronts]:
+    """Running servers, in front of each kind of provider."""
+    running = Fronts()
+    yield running
+    await running.stop()
 
 
 @pytest.fixture(scope="session")

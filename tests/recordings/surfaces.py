@@ -48,13 +48,14 @@ def _chat_plain(body: dict[str, Any]) -> Meaning:
     calls = [
         (call["function"]["name"], value(call["function"]["arguments"]))
         if call["type"] == "function"
-        else (call["custom"]["name"], value(call["custom"]["input"]))
+        else (call["custom"]["name"], {"input": call["custom"]["input"]})
         for call in message.get("tool_calls") or ()
     ]
     refusal = message.get("refusal") or ""
     finish = "content_filter" if refusal else finish_word(choice["finish_reason"], calls)
     text = (message["content"] or "") + refusal
-    return Meaning(text, message.get("reasoning_content") or "", calls, finish, usage(body["usage"]))
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+    return Meaning(text, reasoning, calls, finish, usage(body["usage"]))
 
 
 def _chat_streamed(chunks: list[dict[str, Any]]) -> Meaning:
@@ -67,8 +68,9 @@ def _chat_streamed(chunks: list[dict[str, Any]]) -> Meaning:
                 continue
             finish = choice["finish_reason"] or finish
             delta = choice["delta"]
-            for name in ("content", "reasoning_content", "refusal"):
+            for name in ("content", "refusal"):
                 message[name] += delta.get(name) or ""
+            message["reasoning_content"] += delta.get("reasoning_content") or delta.get("reasoning") or ""
             for call in delta.get("tool_calls") or ():
                 known = message["tool_calls"].setdefault(
                     call["index"], {"type": call.get("type"), "name": "", "text": ""}
@@ -76,7 +78,10 @@ def _chat_streamed(chunks: list[dict[str, Any]]) -> Meaning:
                 inner = call.get("function") or call.get("custom") or {}
                 known["name"] += inner.get("name") or ""
                 known["text"] += inner.get("arguments") or inner.get("input") or ""
-    calls = [(call["name"], value(call["text"])) for call in message["tool_calls"].values()]
+    calls = [
+        (call["name"], {"input": call["text"]} if call["type"] == "custom" else value(call["text"]))
+        for call in message["tool_calls"].values()
+    ]
     word = "content_filter" if message["refusal"] else finish_word(finish, calls)
     return Meaning(message["content"] + message["refusal"], message["reasoning_content"], calls, word, usage(used))
 
@@ -100,7 +105,7 @@ def _response(body: dict[str, Any]) -> Meaning:
             case "function_call":
                 calls.append((item["name"], value(item["arguments"])))
             case "custom_tool_call":
-                calls.append((item["name"], value(item["input"])))
+                calls.append((item["name"], {"input": item["input"]}))
             case _:
                 continue
     reason = (body.get("incomplete_details") or {}).get("reason")

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from cauce.domain.delta import Level
-from cauce.domain.errors import ModelNotFound
-from cauce.domain.request import Request
+from cauce.domain.errors import ModelNotFound, Unsupported
+from cauce.domain.request import Prompt, Request
+from cauce.ports.embedder import Embedder
 from cauce.ports.provider import Candidate, ModelInfo, Provider, Timeouts
 
 AUTO = "auto"
@@ -50,6 +51,12 @@ class Source(msgspec.Struct, frozen=True):
     sole: bool = False
     level: Level | None = None
     timeouts: Timeouts = Timeouts()
+    embedder: Embedder | None = None
+    """Who makes embeddings with its models. None: it makes none."""
+    completes: bool = False
+    """It goes on with a prompt as it is, whatever that is made of."""
+    infills: bool = False
+    """It fills in between a prompt and a suffix."""
 
     @property
     def preferred(self) -> str | None:
@@ -87,7 +94,10 @@ class Router:
         return self._sources.pop(name, None)
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
-        """Where `request` may go, best first. Raises `ModelNotFound`, naming the nearest model."""
+        """Where `request` may go, best first.
+
+        Raises `ModelNotFound`, naming the nearest model, and `Unsupported` for a prompt that none of them can go on with.
+        """
         names = (request.model or self.default, *request.fallbacks)
         found: list[Candidate] = []
         seen: set[str] = set()
@@ -96,9 +106,26 @@ class Router:
                 if candidate.name not in seen:
                     seen.add(candidate.name)
                     found.append(candidate)
+        if request.prompt is not None:
+            found = self._able(found, request.prompt)
         if len(found) == 1:
             return (self._leveled(found[0], 0),)
         return tuple([self._leveled(candidate, place) for place, candidate in enumerate(found)])
+
+    def _able(self, candidates: list[Candidate], prompt: Prompt) -> list[Candidate]:
+        """Those of `candidates` that can go on with `prompt`: any model with a text, as a message; few with more than that."""
+        if prompt.suffix is not None:
+            able = [one for one in candidates if self._sources[one.provider.name].infills]
+            what, field = "fills in between a prompt and a suffix", "suffix"
+        elif not prompt.text:
+            able = [one for one in candidates if self._sources[one.provider.name].completes]
+            what, field = "takes prompts as they are (no text, tokens, best_of, or log probabilities with echo)", "prompt"
+        else:
+            return candidates
+        if not able:
+            names = ", ".join([one.name for one in candidates])
+            raise Unsupported(f"{field}: no server of {names} {what}: name a model whose server does", field=field)
+        return able
 
     def names(self) -> tuple[str, ...]:
         """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""

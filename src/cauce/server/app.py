@@ -15,9 +15,12 @@ from cauce.engine.streams.streams import shut_down
 from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
-from cauce.server.routes import docs, health, models, streams
+from cauce.server.routes import docs, gemini, health, models, responses, streams
 from cauce.server.routes.chat_completions import chat_completions
+from cauce.server.routes.completions import completions
+from cauce.server.routes.embeddings import embeddings
 from cauce.server.routes.message import message
+from cauce.server.routes.messages import count, messages
 from cauce.server.services import Services
 
 Handler = Callable[[Exchange, Services], Awaitable[None]]
@@ -25,9 +28,20 @@ Handler = Callable[[Exchange, Services], Awaitable[None]]
 HOT: dict[tuple[str, str], Handler] = {
     ("POST", "/llm/message"): message,
     ("POST", "/v1/chat/completions"): chat_completions,
+    ("POST", "/v1/completions"): completions,
+    ("POST", "/v1/embeddings"): embeddings,
+    ("POST", "/v1/responses"): responses.responses,
+    ("POST", "/v1/responses/input_tokens"): responses.count,
+    ("POST", "/v1/messages"): messages,
+    ("POST", "/v1/messages/count_tokens"): count,
 }
 
-BELOW: tuple[tuple[str, str, Handler], ...] = (("", streams.PREFIX, streams.route),)
+BELOW: tuple[tuple[str, str, Handler], ...] = (
+    ("", streams.PREFIX, streams.route),
+    ("", responses.PREFIX, responses.route),
+    *[("POST", prefix, gemini.act) for prefix in gemini.PREFIXES],
+    ("", gemini.LISTING, gemini.listing),
+)
 """Handlers of everything below a path, by method (empty: any) and prefix. The first that fits is called."""
 
 PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})

@@ -9,6 +9,8 @@ import msgspec
 
 from cauce.domain.errors import CauceError, InternalError, InvalidRequest
 from cauce.server.exchange import Exchange, Header
+from cauce.wire.anthropic_messages.errors import render_error as render_anthropic_error
+from cauce.wire.gemini.errors import render_error as render_gemini_error
 from cauce.wire.native.answer import render_error as render_native_error
 from cauce.wire.openai_chat.errors import render_error as render_openai_error
 
@@ -40,6 +42,8 @@ Shape = Callable[[CauceError, str], dict[str, Any]]
 """From an error and the id of the request to the body a surface shows it in."""
 
 _SHAPES: tuple[tuple[re.Pattern[str], Shape], ...] = (
+    (re.compile(r"/v1/messages(?:/|$)"), render_anthropic_error),
+    (re.compile(r"/v1beta(?:/|$)|/v1/models/.+:"), render_gemini_error),
     (re.compile(r"/v1(?:/|$)"), lambda error, _: render_openai_error(error)),
 )
 """The first pattern that the path begins with decides."""

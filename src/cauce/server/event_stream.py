@@ -7,13 +7,25 @@ Heartbeats are comment lines without a blank line: some SDKs hand a comment bloc
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from cauce.server.exchange import Exchange, Header
 
-HEADERS: tuple[Header, ...] = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
+_UNBUFFERED: tuple[Header, ...] = ((b"cache-control", b"no-store, no-transform"), (b"x-accel-buffering", b"no"))
+HEADERS: tuple[Header, ...] = ((b"content-type", b"text/event-stream; charset=utf-8"), *_UNBUFFERED)
+
+
+class Form(msgspec.Struct, frozen=True):
+    """What a streamed body is made of. `opening` goes before the first frame; `beat` makes the nth heartbeat."""
+
+    headers: tuple[Header, ...] = HEADERS
+    opening: bytes = b""
+    beat: Callable[[int], bytes] = b": hb %d\n".__mod__
+
+
+EVENTS = Form()
+LIST = Form(((b"content-type", b"application/json; charset=utf-8"), *_UNBUFFERED), b"", lambda _: b"\n")
+"""One JSON list, its members as they come: white space between them means nothing."""
 
 
 class EventStream:
@@ -29,13 +41,13 @@ class EventStream:
         *,
         hold: float,
         heartbeat: float,
-        opening: bytes = b"",
+        form: Form = EVENTS,
     ) -> None:
         self._exchange = exchange
         self._headers = headers
         self._hold = hold
         self._interval = heartbeat
-        self._opening = opening
+        self._form = form
         self._beats = 0
         self._writing = asyncio.Lock()
         self._finished = False
@@ -57,8 +69,8 @@ class EventStream:
         exchange = self._exchange
         async with self._writing:
             if not exchange.started:
-                await exchange.start(200, *HEADERS, *self._headers())
-                data = self._opening + data
+                await exchange.start(200, *self._form.headers, *self._headers())
+                data = self._form.opening + data
             if data:
                 await exchange.write(data)
         self._quiet_since = exchange.clock.monotonic()
@@ -87,4 +99,4 @@ class EventStream:
 
     async def _comment(self) -> None:
         self._beats += 1
-        await self.write(b": hb %d\n" % self._beats)
+        await self.write(self._form.beat(self._beats))

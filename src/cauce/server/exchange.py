@@ -56,6 +56,8 @@ class Exchange:
         if self.path.startswith("/v1/"):
             # Where the official SDKs look for it.
             self.headers.append((b"x-request-id", request_id.encode()))
+            if b"anthropic-version" in self.request_headers or self.path.startswith("/v1/messages"):
+                self.headers.append((b"request-id", request_id.encode()))
         self.scope = Scope()
         self.started = False
 

@@ -20,7 +20,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?:
 
 _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
-    b"x-cauce-overhead-ms, x-request-id, retry-after, retry-after-ms, location"
+    b"x-cauce-overhead-ms, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, location"
 )
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_AGE = b"600"
@@ -63,13 +63,20 @@ class Gate:
         if not self._scopes:
             return self._open
         bearer = exchange.header(b"authorization")
-        token = bearer[7:].strip() if bearer[:7].lower() == "bearer " else exchange.header(b"x-api-key")
-        if token == "":
+        # A client may send both, with a key of ours in one of them only.
+        tokens = (
+            bearer[7:].strip() if bearer[:7].lower() == "bearer " else "",
+            exchange.header(b"x-api-key"),
+            exchange.header(b"x-goog-api-key"),
+            (exchange.query("key") or "") if b"key=" in exchange.asgi["query_string"] else "",
+        )
+        if not any(tokens):
             raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
-        scope = self._scopes.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
-        if scope is None:
-            raise Unauthorized("this API key is not known here: make one with `cauce keys new`")
-        return scope
+        for token in tokens:
+            scope = self._scopes.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+            if scope is not None:
+                return scope
+        raise Unauthorized("this API key is not known here: make one with `cauce keys new`")
 
     def _known_host(self, host: str) -> bool:
         match = _HOST.fullmatch(host)

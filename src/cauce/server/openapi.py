@@ -6,11 +6,17 @@ import msgspec
 
 from cauce import __version__
 from cauce.server.routes.health import HealthBody
+from cauce.server.routes.messages import TokenCount
 from cauce.server.routes.models import ModelBody, ModelsBody
+from cauce.server.routes.responses import Deleted, InputTokens
 from cauce.server.routes.streams import StreamState
+from cauce.wire.anthropic_messages.request import CountTokensBody, MessagesBody
 from cauce.wire.native.answer import AnswerBody, ErrorBody
 from cauce.wire.native.request import MessageRequestBody
 from cauce.wire.openai_chat.request import ChatCompletionBody
+from cauce.wire.openai_completions.request import CompletionBody
+from cauce.wire.openai_embeddings import EmbeddingsBody
+from cauce.wire.openai_responses.request import ResponsesBody
 
 _REF = "#/components/schemas/{name}"
 _BODIES = (
@@ -18,6 +24,14 @@ _BODIES = (
     AnswerBody,
     ErrorBody,
     ChatCompletionBody,
+    CompletionBody,
+    EmbeddingsBody,
+    ResponsesBody,
+    InputTokens,
+    Deleted,
+    MessagesBody,
+    CountTokensBody,
+    TokenCount,
     ModelBody,
     ModelsBody,
     HealthBody,
@@ -34,9 +48,17 @@ class OpenAIErrorBody(msgspec.Struct):
     error: dict[str, Any]
 
 
+class AnthropicErrorBody(msgspec.Struct):
+    """Every error under `/v1/messages`."""
+
+    error: dict[str, Any]
+    type: str = "error"
+    request_id: str | None = None
+
+
 def document() -> dict[str, Any]:
     """The document, as JSON values."""
-    _, schemas = msgspec.json.schema_components((*_BODIES, OpenAIErrorBody), ref_template=_REF)
+    _, schemas = msgspec.json.schema_components((*_BODIES, OpenAIErrorBody, AnthropicErrorBody), ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -45,7 +67,7 @@ def document() -> dict[str, Any]:
             "description": "The LLM application server: any client can talk to it, any model can answer.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_native(), **_streams(), **_openai(), **_operations()},
+        "paths": {**_native(), **_streams(), **_openai(), **_responses_api(), **_anthropic(), **_operations()},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -133,10 +155,112 @@ def _openai() -> dict[str, Any]:
                 errors=OpenAIErrorBody,
             )
         },
+        "/v1/completions": {"post": _legacy(answer)},
+        "/v1/embeddings": {"post": _embeddings()},
         "/v1/models": {"get": _operation("List models", "", answers={200: _json(ModelsBody)}, errors=OpenAIErrorBody)},
         "/v1/models/{model}": {
             "parameters": [model],
             "get": _operation("One model", "", answers={200: _json(ModelBody)}, errors=OpenAIErrorBody),
+        },
+    }
+
+
+def _responses_api() -> dict[str, Any]:
+    json = {"application/json": {"schema": {"type": "object"}}}
+    plain = {"description": "One page of items.", "content": json}
+    answer = {"description": "The response, or its events.", "content": {**json, "text/event-stream": {}}}
+    identifier = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    example = {"input": "How do I add an API key?"}
+    create = _operation(
+        "Responses (OpenAI)",
+        "Fields not listed are passed on to upstreams of the same wire. `previous_response_id` goes on from a kept response.",
+        body=ResponsesBody,
+        answers={200: answer},
+        errors=OpenAIErrorBody,
+    )
+    tokens = _operation(
+        "Count the tokens of a request (OpenAI)",
+        "",
+        body=ResponsesBody,
+        answers={200: _json(InputTokens)},
+        errors=OpenAIErrorBody,
+    )
+    for operation in (create, tokens):
+        operation["requestBody"]["content"]["application/json"]["example"] = example
+    return {
+        "/v1/responses": {"post": create},
+        "/v1/responses/input_tokens": {"post": tokens},
+        "/v1/responses/{id}": {
+            "parameters": [identifier],
+            "get": _operation(
+                "A kept response",
+                "With `stream=true` its events once more, after `starting_after`.",
+                answers={200: answer},
+                errors=OpenAIErrorBody,
+            ),
+            "delete": _operation("Forget a response", "", answers={200: _json(Deleted)}, errors=OpenAIErrorBody),
+        },
+        "/v1/responses/{id}/input_items": {
+            "parameters": [identifier],
+            "get": _operation("What a response was answered to", "", answers={200: plain}, errors=OpenAIErrorBody),
+        },
+        "/v1/responses/{id}/cancel": {
+            "parameters": [identifier],
+            "post": _operation(
+                "Cancel a response", "Refused: kept ones have ended.", answers={}, errors=OpenAIErrorBody
+            ),
+        },
+    }
+
+
+def _legacy(answer: dict[str, Any]) -> dict[str, Any]:
+    operation = _operation(
+        "Completions (OpenAI, legacy)",
+        "Goes on with a prompt. Models that only converse are told it as a message.",
+        body=CompletionBody,
+        answers={200: answer},
+        errors=OpenAIErrorBody,
+    )
+    operation["requestBody"]["content"]["application/json"]["example"] = {"prompt": "Once upon a time"}
+    return operation
+
+
+def _embeddings() -> dict[str, Any]:
+    vectors = {"description": "One vector per input.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    operation = _operation(
+        "Embeddings (OpenAI)",
+        "Never answered by another model: vectors of two models do not mix.",
+        body=EmbeddingsBody,
+        answers={200: vectors},
+        errors=OpenAIErrorBody,
+    )
+    operation["requestBody"]["content"]["application/json"]["example"] = {"model": "auto", "input": "a text"}
+    return operation
+
+
+def _anthropic() -> dict[str, Any]:
+    answer = {
+        "description": "The message, or its events.",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}},
+    }
+    messages = _operation(
+        "Messages (Anthropic)",
+        "Fields not listed are passed on to upstreams of the same wire.",
+        body=MessagesBody,
+        answers={200: answer},
+        errors=AnthropicErrorBody,
+    )
+    messages["requestBody"]["content"]["application/json"]["example"] = {**_EXAMPLE, "max_tokens": 1024}
+    return {
+        "/v1/messages": {"post": messages},
+        "/v1/messages/count_tokens": {
+            "post": _operation(
+                "Count the tokens of a request (Anthropic)",
+                "",
+                body=CountTokensBody,
+                answers={200: _json(TokenCount)},
+                errors=AnthropicErrorBody,
+            )
         },
     }
 

@@ -14,7 +14,7 @@ from cauce.domain.request import Request
 from cauce.engine import ending
 from cauce.engine.compose import collect
 from cauce.engine.streams.streams import shut_down
-from cauce.server.event_stream import EventStream
+from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.services import Services
@@ -64,7 +64,7 @@ async def relay(
     request: Request,
     projector: Projector,
     stream_id: str,
-    opening: bytes = b"",
+    form: Form = EVENTS,
 ) -> None:
     """Answer with the frames `projector` makes of the answer to `request`.
 
@@ -91,7 +91,7 @@ async def relay(
             lambda: provenance(attempts, stream_id, asked - exchange.began),
             hold=settings.hold_headers,
             heartbeat=settings.heartbeat,
-            opening=opening,
+            form=form,
         )
         async with stream:
             try:

@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from cauce.engine.embedding import Embedding
 from cauce.engine.router import Router
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.ids import Ids
 from cauce.ports.ledger import Entry
+from cauce.ports.responses import Responses
 from cauce.server.settings import Key, ServerSettings, StreamSettings
 
 
@@ -22,7 +24,9 @@ class Services(msgspec.Struct, frozen=True):
     message_timeout: float
     router: Router
     turn: Turn
+    embedding: Embedding
     streams: Streams
+    responses: Responses
     clock: Clock
     ids: Ids
     began: float

@@ -27,13 +27,17 @@ class EventTooLarge(ValueError):
 
 
 class SSEDecoder:
-    """Feed it what arrives; each call returns the events that became complete."""
+    """Feed it what arrives; each call returns the events that became complete.
 
-    __slots__ = ("_buffer", "_carriage_return", "_limit", "_started")
+    `strays`: JSON that stands between events without a field's name is reported as one. Some servers send errors so.
+    """
 
-    def __init__(self, limit: int = MAX_EVENT) -> None:
+    __slots__ = ("_buffer", "_carriage_return", "_limit", "_started", "_strays")
+
+    def __init__(self, limit: int = MAX_EVENT, *, strays: bool = False) -> None:
         self._buffer = b""
         self._limit = limit
+        self._strays = strays
         self._carriage_return = False
         self._started = False
 
@@ -59,14 +63,15 @@ class SSEDecoder:
             # The common case by far: one data line and nothing else.
             if block.startswith(b"data: ") and b"\n" not in block:
                 events.append(Event(block[6:]))
-            elif (event := _parse(block)) is not None:
+            elif (event := _parse(block) or (_stray(block) if self._strays else None)) is not None:
                 events.append(event)
         return events
 
     def finish(self) -> list[Event]:
         """The event that the end of the bytes left without its empty line, if there is one."""
         rest, self._buffer = self._buffer, b""
-        event = _parse(rest.removeprefix(_BOM) if not self._started else rest)
+        block = rest.removeprefix(_BOM) if not self._started else rest
+        event = _parse(block) or (_stray(block) if self._strays else None)
         return [event] if event is not None else []
 
     def _unify(self, data: bytes) -> bytes:
@@ -75,6 +80,11 @@ class SSEDecoder:
             data = data.removeprefix(b"\n")
         self._carriage_return = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _stray(block: bytes) -> Event | None:
+    """JSON that stands where an event should."""
+    return Event(block.strip()) if block.lstrip()[:1] in (b"{", b"[") else None
 
 
 def one_line(frames: bytes) -> bytes:

@@ -94,7 +94,8 @@ const cases = {
   },
 
   async schema() {
-    const schema = { type: "object", properties: { name: { type: "string" } }, required: ["name"], additionalProperties: false };
+    const properties = { name: { type: "string" }, legs: { type: "integer" } };
+    const schema = { type: "object", properties, required: ["name", "legs"], additionalProperties: false };
     const response_format = { type: "json_schema", json_schema: { name: "animal", strict: true, schema } };
     const completion = await client.chat.completions.create({ model, messages, response_format });
     return JSON.parse(completion.choices[0].message.content);

@@ -455,3 +455,30 @@ async def test_answer_that_is_left_gives_its_connection_back_when_it_ends_soon(t
         await asyncio.sleep(0.05)
         gate.set()
         await within(running.left.wait())
+
+
+async def test_request_with_an_address_goes_there_and_its_connection_serves_nothing_else(
+    transport: HTTPTransport,
+) -> None:
+    heads: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(PLAIN)
+
+    async with server(handler) as running:
+        # Nobody listens there.
+        url = f"http://127.0.0.9:{running.port}/x"
+        for _ in range(2):
+            pinned = await transport.send(Outgoing("GET", url, {}, address="127.0.0.1"))
+            assert await pinned.read() == b"hello"
+        assert running.connections == 2
+        assert f"Host: 127.0.0.9:{running.port}".encode() in heads[0]
+        # Without it the URL counts, whatever was asked under it before.
+        with pytest.raises(ProviderFailure, match="cannot connect"):
+            await transport.send(Outgoing("GET", url, {}))
+
+
+async def test_port_that_is_none_is_told(transport: HTTPTransport) -> None:
+    with pytest.raises(ProviderFailure, match="no http:// or https:// address"):
+        await transport.send(Outgoing("GET", "http://127.0.0.1:99999/x", {}))

@@ -15,12 +15,14 @@ from cauce.domain.message import ImagePart, Message, ReasoningPart, TextPart, To
 from cauce.domain.request import Request, ResponseFormat, Sampling
 from cauce.domain.tool import Tool, ToolChoice
 from cauce.domain.usage import Usage
+from cauce.wire.openai_chat.answer import Head, render_completion
 from cauce.wire.openai_chat.decode import ChatDecoder
 from cauce.wire.openai_chat.errors import parse_error, to_failure
-from cauce.wire.openai_chat.render import ChatProjector, render_completion
+from cauce.wire.openai_chat.render import ChatProjector
 from cauce.wire.openai_chat.request import parse_request, render_request
 
 encode = msgspec.json.encode
+HEAD = Head("id", "m", 5)
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
@@ -207,7 +209,7 @@ class TestDecoding:
         ]
         shown_calls = [
             one["choices"][0]["delta"]["tool_calls"][0]
-            for one in shown(ChatProjector("id", "m", 5), deltas)
+            for one in shown(ChatProjector(HEAD), deltas)
             if "tool_calls" in one["choices"][0]["delta"]
         ]
         assert [(one["index"], one["extra_content"], one["function"]["note"]) for one in shown_calls] == [
@@ -222,9 +224,9 @@ class TestDecoding:
             encode({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
         )
         (ready,) = [delta for delta in deltas if isinstance(delta, ToolCall) and delta.mark == "ready"]
-        assert (ready.name, ready.arguments) == ("math", "4 + 4")
+        assert (ready.name, ready.arguments) == ("math", '{"input":"4 + 4"}')
         part = ToolCallPart(ready.call_id, ready.name, ready.arguments, ready.extra)
-        shown_again = render_completion(Completion((Choice((part,)),), Usage()), "id", "m", 5)
+        shown_again = render_completion(Completion((Choice((part,)),), Usage()), HEAD)
         assert json.loads(shown_again)["choices"][0]["message"]["tool_calls"] == [call]
 
     def test_choice_without_a_finish_reason_was_cut(self) -> None:
@@ -233,7 +235,9 @@ class TestDecoding:
 
     @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
     def test_reasoning_of_either_spelling_is_reasoning(self, field: str) -> None:
-        assert read(chunk({field: "hm"}), chunk({"content": "ok"}, "stop"))[:2] == [Reasoning("hm"), Text("ok")]
+        deltas = read(chunk({field: "hm"}), chunk({"content": "ok"}, "stop"))
+        assert [type(delta) for delta in deltas] == [Reasoning, Text, Finish]
+        assert shown(ChatProjector(HEAD), deltas)[1]["choices"][0]["delta"] == {field: "hm"}
 
     def test_list_typed_content_gives_text_and_reasoning(self) -> None:
         content = [
@@ -375,7 +379,7 @@ class TestRendering:
         deltas = read(
             chunk({"content": "a", "annotations": [1]}, **extra), chunk({}, "stop", service_tier="flex"), DONE
         )
-        first, second, last = shown(ChatProjector("id", "m", 5), deltas)
+        first, second, last = shown(ChatProjector(HEAD), deltas)
         assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
         assert second["system_fingerprint"] == "fp"
         assert second["choices"][0]["logprobs"] == {"content": [{"token": "a"}]}
@@ -384,24 +388,24 @@ class TestRendering:
 
     def test_no_chunk_has_empty_choices_unless_usage_was_asked_for(self) -> None:
         deltas: list[Delta] = [Status("accepted"), Text("a"), Finish("stop", Usage(1, 2))]
-        assert all(one["choices"] for one in shown(ChatProjector("id", "m", 5), deltas))
-        last = shown(ChatProjector("id", "m", 5, include_usage=True), deltas)[-1]
+        assert all(one["choices"] for one in shown(ChatProjector(HEAD), deltas))
+        last = shown(ChatProjector(HEAD, include_usage=True), deltas)[-1]
         assert last["choices"] == [] and last["usage"]["total_tokens"] == 3
 
     def test_several_choices_each_have_their_role_and_reason(self) -> None:
         deltas: list[Delta] = [Text("a"), Text("b", 1), Finish("stop", reasons=("stop", "length"))]
-        chunks = shown(ChatProjector("id", "m", 5), deltas)
+        chunks = shown(ChatProjector(HEAD), deltas)
         assert [one["choices"][0]["index"] for one in chunks] == [0, 0, 1, 1, 0, 1]
         assert [one["choices"][0]["finish_reason"] for one in chunks[-2:]] == ["stop", "length"]
 
     def test_failed_stream_ends_in_an_error_and_not_in_done(self) -> None:
         finish = Finish("error", outcome="incomplete", error=Failed("provider_error", "it broke"))
-        frames = ChatProjector("id", "m", 5).feed([Text("a"), finish])
+        frames = ChatProjector(HEAD).feed([Text("a"), finish])
         assert b"[DONE]" not in frames and b'"message":"it broke"' in frames
 
     def test_foreign_finish_reason_is_shown_to_clients_of_this_wire(self) -> None:
         deltas = read(chunk({"content": "a"}, "eos"), DONE)
-        assert shown(ChatProjector("id", "m", 5), deltas)[-1]["choices"][0]["finish_reason"] == "eos"
+        assert shown(ChatProjector(HEAD), deltas)[-1]["choices"][0]["finish_reason"] == "eos"
 
     text = st.text(max_size=20)
     calls = st.lists(st.tuples(st.text(min_size=1, max_size=5), st.text(min_size=1, max_size=5), text), max_size=3)
@@ -414,7 +418,7 @@ class TestRendering:
         reason = "tool_calls" if calls else "stop"
         choice = Choice((ReasoningPart(reasoning), TextPart(content), *parts), reason)
         completion = Completion((choice,), Usage(input_tokens, output_tokens))
-        deltas = ChatDecoder("up").completion(render_completion(completion, "id", "m", 5))
+        deltas = ChatDecoder("up").completion(render_completion(completion, HEAD))
         assert "".join([delta.text for delta in deltas if isinstance(delta, Text)]) == content
         assert "".join([delta.text for delta in deltas if isinstance(delta, Reasoning)]) == reasoning
         ready = [delta for delta in deltas if isinstance(delta, ToolCall) and delta.mark == "ready"]
@@ -439,7 +443,7 @@ class TestRendering:
     ) -> None:
         reasons = ("stop", "length") if any(delta.choice for delta in deltas) else ()
         finish = Finish("stop", Usage(4, 5), reasons)
-        raw = ChatProjector("id", "m", 5, include_usage=True).feed([*deltas, finish])
+        raw = ChatProjector(HEAD, include_usage=True).feed([*deltas, finish])
         cuts = sorted(draw.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
         got = read(*[raw[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True)])
         assert got[:-1] == deltas

@@ -1,28 +1,45 @@
 """The adapter for upstreams that speak OpenAI Chat Completions."""
 
 from collections.abc import AsyncGenerator, Sequence
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from cauce.domain.delta import Delta
-from cauce.domain.errors import ProviderFailure
-from cauce.domain.request import Request
+from cauce.domain.embedding import EmbeddingRequest, Embeddings
+from cauce.domain.errors import ProviderFailure, Unsupported
+from cauce.domain.request import Prompt, Request
 from cauce.domain.tokens import estimate_input_tokens
-from cauce.ports.provider import Call, Deltas, ModelInfo
+from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
+from cauce.providers.openai_compatible.adaptation import adapt
 from cauce.providers.openai_compatible.dialect import Dialect
 from cauce.providers.transport import Transport
 from cauce.wire.openai_chat.decode import ChatDecoder
 from cauce.wire.openai_chat.errors import refused
 from cauce.wire.openai_chat.request import render_request
+from cauce.wire.openai_completions.decode import CompletionDecoder
+from cauce.wire.openai_completions.request import render_request as render_prompt
+from cauce.wire.openai_embeddings import parse_answer
+from cauce.wire.openai_embeddings import render_request as render_embedding_request
+
+_ROOT = "~"
+"""How a dialect's path begins that is below the server's root."""
 
 
 class OpenAICompatible:
-    """See `ports.provider.Provider`. `base_url` is with `/v1`; `api_key` may be empty, as local servers want none."""
+    """See `ports.provider.Provider` and `ports.embedder.Embedder`.
+
+    `base_url` is with `/v1`, and may hold a query that every request is sent with; `api_key` may be empty, as local servers
+    want none.
+    """
 
     def __init__(self, name: str, base_url: str, api_key: str, transport: Transport, dialect: Dialect) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._endpoint = Endpoint(name, base_url, headers, transport, refused)
+        headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
+        address, _, self._query = base_url.partition("?")
+        url = urlsplit(address)
+        self._endpoint = Endpoint(name, address, headers, transport, refused)
+        self._root = Endpoint(name, f"{url.scheme}://{url.netloc}", headers, transport, refused)
         self._dialect = dialect
 
     @property
@@ -41,7 +58,7 @@ class OpenAICompatible:
         return None
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        body = await self._endpoint.get("/models")
+        body = await self._endpoint.get(self._path("/models", "")[1])
         try:
             listed = msgspec.json.decode(body, type=_Models)
         except msgspec.MsgspecError as error:
@@ -53,13 +70,43 @@ class OpenAICompatible:
             ) from error
         return tuple([ModelInfo(model.id) for model in listed.data])
 
+    async def embed(self, request: EmbeddingRequest, model: str, timeouts: Timeouts) -> Embeddings:
+        if self._dialect.embeddings is None:
+            raise Unsupported(f"{self.name} makes no embeddings: name a model of another provider", field="model")
+        body = render_embedding_request(request, model, self._dialect.dimensions)
+        endpoint, path = self._path(self._dialect.embeddings, model)
+        return parse_answer(await endpoint.post(path, body, timeouts), request, self.name)
+
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
     def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-        body = self._dialect.apply(render_request(call.request, call.candidate.model, stream=call.streamed))
-        decoder = ChatDecoder(self.name, estimate_input_tokens, call.request)
-        return self._endpoint.answer("/chat/completions", body, call, decoder)
+        """The answer to a conversation, or to a prompt where the server takes prompts."""
+        request, model = call.request, call.candidate.model
+        prompted = self._prompted(request.prompt)
+        render = render_request if prompted is None else render_prompt
+        body = adapt(render(request, model, stream=call.streamed), self._dialect)
+        chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
+        decoder = (ChatDecoder if chats else CompletionDecoder)(self.name, estimate_input_tokens, request)
+        endpoint, path = self._path(prompted or self._dialect.chat, model)
+        return endpoint.answer(path, body, call, decoder)
+
+    def _prompted(self, prompt: Prompt | None) -> str | None:
+        """The path that takes `prompt`; None where it is asked for as a conversation. Raises `Unsupported`."""
+        if prompt is None:
+            return None
+        path = self._dialect.completions if prompt.suffix is None else self._dialect.infill
+        if path is None and prompt.suffix is not None:
+            raise Unsupported(f"suffix: {self.name} cannot fill in between a prompt and a suffix", field="suffix")
+        if path is None and not prompt.text:
+            raise Unsupported(f"prompt: {self.name} takes prompts of plain text only", field="prompt")
+        return path
+
+    def _path(self, template: str, model: str) -> tuple[Endpoint, str]:
+        """Where a path of the dialect is: the endpoint, and the path below its address."""
+        endpoint = self._root if template.startswith(_ROOT) else self._endpoint
+        path = template.removeprefix(_ROOT).replace("{model}", quote(model, safe=""))
+        return endpoint, f"{path}?{self._query}" if self._query else path
 
 
 class _Model(msgspec.Struct):

@@ -27,11 +27,12 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class _Place(msgspec.Struct, frozen=True):
-    """Where a URL leads: what a connection is good for."""
+    """Where a URL leads: what a connection is good for. `address`: see `port.Outgoing`."""
 
     scheme: str
     host: str
     port: int
+    address: str | None = None
 
 
 class _Late(TimeoutError):
@@ -100,22 +101,25 @@ class HTTPTransport:
     def _request(self, outgoing: Outgoing) -> tuple[_Place, bytes]:
         """Where the request goes, and its bytes. A provider's heads differ in their length only, so they are kept."""
         key = (outgoing.method, outgoing.url)
-        kept = self._heads.get(key)
+        kept = self._heads.get(key) if outgoing.address is None else None
         if kept is None or kept[0] is not outgoing.headers:
             try:
                 url = urlsplit(outgoing.url)
+                place = self._place(url, outgoing.address)
             except ValueError as error:
                 raise self._failure(f"{_shown(outgoing)} is no http:// or https:// address: {error}") from error
-            kept = self._heads[key] = (outgoing.headers, self._place(url), self._head(outgoing, url))
+            kept = (outgoing.headers, place, self._head(outgoing, url))
+            if outgoing.address is None:
+                self._heads[key] = kept
         _, place, head = kept
         if outgoing.body is None:
             return place, head + b"\r\n"
         return place, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(outgoing.body), outgoing.body)
 
-    def _place(self, url: SplitResult) -> _Place:
+    def _place(self, url: SplitResult, address: str | None) -> _Place:
         if url.scheme not in _PORTS or not url.hostname:
             raise self._failure(f"{url.geturl()} is no http:// or https:// address")
-        return _Place(url.scheme, url.hostname, url.port or _PORTS[url.scheme])
+        return _Place(url.scheme, url.hostname, url.port or _PORTS[url.scheme], address)
 
     def _head(self, outgoing: Outgoing, url: SplitResult) -> bytes:
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -148,7 +152,11 @@ class HTTPTransport:
         try:
             async with asyncio.timeout(outgoing.connect):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._released), place.host, place.port, ssl=context
+                    lambda: Connection(loop, self._released),
+                    place.address or place.host,
+                    place.port,
+                    ssl=context,
+                    server_hostname=place.host if context is not None else None,
                 )
         except TimeoutError as error:
             raise self._failure(
@@ -167,8 +175,12 @@ class HTTPTransport:
         if not reusable:
             self._places.pop(connection, None)
             return
+        place = self._places[connection]
+        if place.address is not None:
+            connection.abort()
+            return
         connection.idle_since = connection.loop.time()
-        idle = self._idle.setdefault(self._places[connection], deque())
+        idle = self._idle.setdefault(place, deque())
         idle.append(connection)
         if len(idle) > _MOST_IDLE:
             idle.popleft().abort()

@@ -11,7 +11,11 @@ MAX_BODY = 32 * 1024 * 1024
 
 class Outgoing(msgspec.Struct, frozen=True):
     """A request. Times are seconds: to `connect`, `idle` between reads of a streamed body, `total` for everything (None: no
-    bound). How long the first byte may take is the engine's to say: it cancels."""
+    bound). How long the first byte may take is the engine's to say: it cancels.
+
+    `address` is an IP address to connect to in place of looking up the host of `url`, which still names it in the Host header
+    and to TLS. Such a connection serves this one request.
+    """
 
     method: str
     url: str
@@ -20,6 +24,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     connect: float = 5.0
     idle: float | None = None
     total: float | None = None
+    address: str | None = None
 
 
 class Incoming(Protocol):

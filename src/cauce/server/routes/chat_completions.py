@@ -3,19 +3,21 @@
 from cauce.server.exchange import Exchange
 from cauce.server.relay import answer, relay
 from cauce.server.services import Services
-from cauce.wire.openai_chat.render import ChatProjector, render_completion
+from cauce.wire.openai_chat.answer import Head, render_completion
+from cauce.wire.openai_chat.render import ChatProjector
 from cauce.wire.openai_chat.request import parse_request
+from cauce.wire.openai_chat.tools import style_of
 
 
 async def chat_completions(exchange: Exchange, services: Services) -> None:
     """Answer one chat request."""
     request = parse_request(await exchange.body(services.settings.max_body))
     stream_id = services.ids.new("chatcmpl")
-    created = int(services.clock.now())
-    model = request.model or services.router.default
+    head = Head(stream_id, request.model or services.router.default, int(services.clock.now()))
+    style = style_of(request)
     if request.stream:
-        projector = ChatProjector(stream_id, model, created, include_usage=request.include_usage)
+        projector = ChatProjector(head, include_usage=request.include_usage, style=style)
         await relay(exchange, services, request, projector, stream_id)
         return
     got = await answer(exchange, services, request, stream_id)
-    await exchange.respond_json(200, render_completion(got.completion, stream_id, model, created), *got.headers)
+    await exchange.respond_json(200, render_completion(got.completion, head, style), *got.headers)

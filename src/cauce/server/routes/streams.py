@@ -18,11 +18,11 @@ from cauce.domain.errors import Conflict, InvalidRequest, NotFound
 from cauce.domain.stream import Head, StreamKey
 from cauce.domain.usage import Usage
 from cauce.server.errors import not_allowed
-from cauce.server.event_stream import EventStream
+from cauce.server.event_stream import EventStream, Form
 from cauce.server.exchange import Exchange
 from cauce.server.services import Services
 from cauce.wire.native.answer import UsageBody, render_usage
-from cauce.wire.native.frames import NativeProjector, priming
+from cauce.wire.native.frames import priming, projector
 from cauce.wire.native.request import parse_request
 
 PREFIX = "/chat/stream/"
@@ -113,7 +113,8 @@ async def _read_from(exchange: Exchange, services: Services, head: Head, cursor:
 
 async def _read(exchange: Exchange, services: Services, head: Head, *, after: int, resumed: bool) -> None:
     key = head.key
-    projector = NativeProjector(key.id, epoch=head.epoch, after=after, resumed=resumed)
+    wanted = head.request.response_format
+    frames_of = projector(key.id, wanted, epoch=head.epoch, after=after, resumed=resumed)
     settings = services.stream_settings
     # Header values are Latin-1 at best; ids may be in any script.
     name = quote(key.id, safe=_SAFE).encode()
@@ -122,14 +123,15 @@ async def _read(exchange: Exchange, services: Services, head: Head, *, after: in
     async def work() -> None:
         reader = services.streams.attach(key)
         headers = ((b"x-cauce-stream-id", name), (b"location", location))
-        stream = EventStream(exchange, lambda: headers, hold=0, heartbeat=settings.heartbeat, opening=priming(after))
+        form = Form(opening=priming(after))
+        stream = EventStream(exchange, lambda: headers, hold=0, heartbeat=settings.heartbeat, form=form)
         # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
         async with stream, aclosing(services.streams.tail(key, 0)) as deltas:
             await stream.write(b"")
             while batch := await deltas.read():
-                if frames := projector.feed(batch):
+                if frames := frames_of.feed(batch):
                     await stream.write(frames)
-                    services.streams.mark(key, reader, projector.seq)
+                    services.streams.mark(key, reader, frames_of.seq)
             await stream.finish()
 
     await exchange.while_connected(work())

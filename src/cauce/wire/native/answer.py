@@ -9,6 +9,7 @@ from cauce.domain.completion import Completion
 from cauce.domain.delta import Attempt, FinishReason
 from cauce.domain.errors import CauceError, ErrorCode
 from cauce.domain.usage import CostSource, Usage
+from cauce.wire.native.partial import whole
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +59,8 @@ class AnswerBody(msgspec.Struct, omit_defaults=True):
     tool_calls: list[ToolCallAnswer] | None = None
     reasoning: str | None = None
     conversation_id: str | None = None
+    parsed: Any = None
+    """The value of `response`, where JSON was asked for and it is some."""
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
@@ -77,6 +80,8 @@ class Facts(msgspec.Struct, frozen=True):
     attempts: Sequence[Attempt]
     processing_time: float
     conversation_id: str | None = None
+    structured: bool = False
+    """The client asked for JSON."""
 
 
 def render_answer(completion: Completion, facts: Facts) -> bytes:
@@ -101,6 +106,7 @@ def render_answer(completion: Completion, facts: Facts) -> bytes:
             calls or None,
             choice.reasoning or None,
             facts.conversation_id,
+            whole(choice.text) if facts.structured else None,
         )
     )
 

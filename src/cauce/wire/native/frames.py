@@ -1,7 +1,8 @@
 """Stream frames of the native wire: one JSON object per `data:` line, no `event:` lines, `id:` is the sequence number.
 
 `data` is always what a simple client would show; everything else stands beside it. A stream ends once: with `complete`
-(its `data` is the full text), `cancelled` (the text so far), or `error` with `final_error`.
+(its `data` is the full text), `cancelled` (the text so far), or `error` with `final_error`. Where JSON was asked for, `content`
+has now and then beside it what is there so far (`partial`), and `complete` has the whole (`parsed`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ from cauce.domain.delta import (
     ToolCall,
     ToolResult,
 )
+from cauce.domain.request import ResponseFormat
 from cauce.wire.native.answer import attempt_name, render_attempts, render_usage
+from cauce.wire.native.partial import PartialJSON, whole
 from cauce.wire.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
@@ -83,18 +86,22 @@ class NativeProjector:
                         + self._after_text
                     )
                 continue
-            kind, data, beside = self._frame(delta)
-            if self._seq > self._after:
-                frame = {
-                    "id": self._stream_id,
-                    "seq": self._seq,
-                    "type": kind,
-                    "data": data,
-                    "epoch": self._epoch,
-                    **beside,
-                }
-                out.append(b"id: %d\ndata: %s\n\n" % (self._seq, _encode(frame)))
+            self._other(delta, out)
         return one_line(b"".join(out))
+
+    def _other(self, delta: Delta, out: list[bytes]) -> None:
+        """Any frame, the general way."""
+        kind, data, beside = self._frame(delta)
+        if self._seq > self._after:
+            frame = {
+                "id": self._stream_id,
+                "seq": self._seq,
+                "type": kind,
+                "data": data,
+                "epoch": self._epoch,
+                **beside,
+            }
+            out.append(b"id: %d\ndata: %s\n\n" % (self._seq, _encode(frame)))
 
     def _resumed(self) -> bytes:
         frame = {"id": self._stream_id, "type": "start", "data": "", "resumed": True}
@@ -169,6 +176,7 @@ class NativeProjector:
                         "model": attempt_name(last) if last is not None else None,
                         "level": last.level if last is not None else None,
                         "attempts": msgspec.to_builtins(render_attempts(self._attempts)),
+                        **self._beside_whole(text),
                     },
                 )
             case "cancelled":
@@ -185,3 +193,49 @@ class NativeProjector:
                 if error is not None and error.retry_after is not None:
                     beside["retry_after"] = error.retry_after
                 return "error", error.message if error is not None else "the stream ended early", beside
+
+    def _beside_whole(self, text: str) -> dict[str, Any]:
+        """What stands beside the full text."""
+        return {}
+
+
+class StructuredProjector(NativeProjector):
+    """The same for answers that are to be JSON."""
+
+    def __init__(self, stream_id: str, *, epoch: int = 1, after: int = 0, resumed: bool = False) -> None:
+        super().__init__(stream_id, epoch=epoch, after=after, resumed=resumed)
+        self._partial = PartialJSON()
+
+    def _frame(self, delta: Delta) -> tuple[str, Any, dict[str, Any]]:
+        if isinstance(delta, Restart):
+            self._partial.restart(delta.from_seq)
+        return super()._frame(delta)
+
+    def feed(self, deltas: Sequence[Delta]) -> bytes:
+        out = [self._opening] if self._opening else []
+        self._opening = b""
+        for delta in deltas:
+            self._seq += 1
+            if type(delta) is not Text:
+                self._other(delta, out)
+                continue
+            self._text.append(delta.text)
+            seen = self._partial.feed(self._seq, delta.text)
+            if self._seq > self._after:
+                beside = b',"partial":' + seen if seen else b""
+                number = b"%d" % self._seq
+                frame = number + self._before_text + _encode(delta.text) + beside + self._after_text
+                out.append(b"id: " + number + self._before_seq + frame)
+        return one_line(b"".join(out))
+
+    def _beside_whole(self, text: str) -> dict[str, Any]:
+        value = whole(text)
+        return {} if value is None else {"parsed": value}
+
+
+def projector(
+    stream_id: str, wanted: ResponseFormat | None, *, epoch: int = 1, after: int = 0, resumed: bool = False
+) -> NativeProjector:
+    """The projector for answers to requests that ask for `wanted`."""
+    kind = NativeProjector if wanted is None or wanted.kind == "text" else StructuredProjector
+    return kind(stream_id, epoch=epoch, after=after, resumed=resumed)

@@ -6,17 +6,7 @@ import msgspec
 
 from cauce.domain.request import ReasoningOptions, Request, Sampling
 from cauce.wire.fields import check, decode_object
-from cauce.wire.openai_chat.messages import (
-    MessageBody,
-    ToolBody,
-    ToolChoiceBody,
-    parse_messages,
-    parse_tool_choice,
-    parse_tools,
-    render_message,
-    render_tool,
-    render_tool_choice,
-)
+from cauce.wire.openai_chat.messages import MessageBody, parse_messages, render_message
 from cauce.wire.openai_chat.request import (
     Positive,
     ResponseFormatBody,
@@ -25,6 +15,14 @@ from cauce.wire.openai_chat.request import (
     parse_response_format,
     render_response_format,
     stop_sequences,
+)
+from cauce.wire.openai_chat.tools import (
+    ToolBody,
+    ToolChoiceBody,
+    parse_tool_choice,
+    parse_tools,
+    render_tool,
+    render_tool_choice,
 )
 
 _PLAIN = ("model", "stream", "conversation_id", "user", "task", "timeout")

@@ -10,15 +10,20 @@ from typing import Any, cast
 
 import msgspec
 
-from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Text, ToolCall
+from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Refusal, Text, TokenLogprob, ToolCall
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.openai_chat.assembly import Calls, OpenCall
+from cauce.wire.openai_chat.citations import parse_annotations
 from cauce.wire.openai_chat.errors import parse_error, to_failure
-from cauce.wire.openai_chat.messages import WIRE
-from cauce.wire.openai_chat.template import TextTemplate
+from cauce.wire.openai_chat.extras import WIRE, member
+from cauce.wire.openai_chat.logprobs import parse_logprobs
+from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
+from cauce.wire.openai_chat.template import Field, Template
+from cauce.wire.openai_chat.usage import parse_usage
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
 
 _REASONS: dict[str, FinishReason] = {
@@ -30,26 +35,20 @@ _REASONS: dict[str, FinishReason] = {
     "error": "error",
 }
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
-_CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason"})
-_CALL_FIELDS = frozenset({"index", "id", "type", "function"})
-_FUNCTION_FIELDS = frozenset({"name", "arguments"})
-_DELTA_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content", "reasoning"})
+_CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
+_READ_OF_CHOICE = _CHOICE_FIELDS - {"logprobs"}
+_PLAIN_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content"})
+"""Members of a delta that nearly all have."""
+_RARE_FIELDS = frozenset({"refusal", "reasoning", "reasoning_details", "annotations", "function_call"})
+_THOUGHTS = ("reasoning_content", "reasoning")
+
+_CONTENT = Field("content")
+_ARGUMENTS = Field("arguments")
+_THOUGHT_FIELDS = {name: Field(name) for name in _THOUGHTS}
 
 _NONE: list[Any] = []
 
 _decoder = msgspec.json.Decoder()
-
-
-class _OpenCall:
-    __slots__ = ("arguments", "call_id", "extra", "given_id", "name", "place")
-
-    def __init__(self, place: int, call_id: str, name: str, *, given_id: bool) -> None:
-        self.place = place
-        self.call_id = call_id
-        self.given_id = given_id
-        self.name = name
-        self.arguments: list[str] = []
-        self.extra: Extra | None = None
 
 
 class ChatDecoder:
@@ -69,15 +68,20 @@ class ChatDecoder:
         self._foreign: dict[str, str] = {}
         self._sse = SSEDecoder()
         self._reasons: dict[int, FinishReason] = {}
-        self._calls: dict[int, list[_OpenCall]] = {}
-        self._current: dict[tuple[int, int], _OpenCall] = {}
+        self._refused: set[int] = set()
+        self._calls = Calls()
         self._usage: Usage | None = None
+        self._plain = False
+        self._thoughts: dict[int, str] = {}
+        """What the upstream calls the field its reasoning comes in, by choice."""
         self._pending: Extra | None = None
         """Unknown fields of chunks that no delta has carried yet."""
         self._shared: Extra | None = None
         """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
         self._done = False
-        self._template = TextTemplate()
+        self._template = Template()
+        self._alike: type[Text] | type[Reasoning] | OpenCall = Text
+        """What a chunk like the template gives: text, reasoning, or a piece of that call."""
         self._template_extra: Extra | None = None
 
     def feed(self, data: bytes) -> list[Delta]:
@@ -87,8 +91,16 @@ class ChatDecoder:
             events = self._sse.feed(data)
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
+        read = self._template.text
         for event in events:
-            self._event(event, deltas)
+            if self._pending is None and (text := read(event.data)):
+                self._characters += len(text)
+                if self._alike is Text:
+                    deltas.append(Text(text, 0, self._template_extra))
+                else:
+                    deltas.append(self._like(text))
+            else:
+                self._event(event, deltas)
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -107,11 +119,13 @@ class ChatDecoder:
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
+        self._plain = True
+        self._calls.whole()
         deltas: list[Delta] = []
         value = self._object(body)
         for choice in self._list(value.get("choices") or _NONE):
             if choice.get("finish_reason") is None:
-                choice["finish_reason"] = "tool_calls" if _member(choice, "message").get("tool_calls") else "stop"
+                choice["finish_reason"] = "tool_calls" if member(choice, "message").get("tool_calls") else "stop"
         self._chunk(value, deltas)
         if not self._reasons:
             raise self._broken("the answer has no choices")
@@ -127,24 +141,41 @@ class ChatDecoder:
         if self._done:
             return
         data = event.data
-        if self._pending is None and (text := self._template.text(data)):
-            self._characters += len(text)
-            deltas.append(Text(text, 0, self._template_extra))
-        elif data.startswith(b"[DONE]"):
+        if data.startswith(b"[DONE]"):
             self._done = True
-        else:
-            before = len(deltas)
-            chunk = self._object(data)
-            self._chunk(chunk, deltas)
-            if len(deltas) == before + 1 and type(alike := deltas[before]) is Text:
-                self._learn(chunk, alike, data)
+            self._template.forget()
+            return
+        before = len(deltas)
+        chunk = self._object(data)
+        call = self._chunk(chunk, deltas)
+        if len(deltas) == before + 1:
+            self._learn(chunk, deltas[before], call, data)
 
-    def _learn(self, chunk: dict[str, Any], delta: Text, data: bytes) -> None:
+    def _like(self, text: str) -> Delta:
+        """The delta of a chunk like the template, which is not one of text, with `text` in its place."""
+        if self._alike is Reasoning:
+            return Reasoning(text, None, 0, self._template_extra)
+        call = cast(OpenCall, self._alike)
+        call.arguments.append(text)
+        return ToolCall(call.place, call.call_id, call.name, text, "piece", 0, self._template_extra)
+
+    def _learn(self, chunk: dict[str, Any], delta: Delta, call: OpenCall | None, data: bytes) -> None:
         """Take `data` as the template of chunks to come, if what it says beside its text holds for each of them."""
         first, *others = chunk["choices"]
         own = None if chunk.keys() <= _CHUNK_FIELDS else self._shared
-        if delta.extra is own and not (others or delta.choice or first.get("finish_reason") or chunk.get("usage")):
-            self._template.learn(data, delta.text)
+        if delta.extra is not own or others or delta.choice or first.get("finish_reason") or chunk.get("usage"):
+            return
+        alike: type[Text] | type[Reasoning] | OpenCall
+        if type(delta) is Text:
+            field, text, alike = _CONTENT, delta.text, Text
+        elif type(delta) is Reasoning and delta.signature is None and 0 in self._thoughts:
+            field, text, alike = _THOUGHT_FIELDS[self._thoughts[0]], delta.text, Reasoning
+        elif type(delta) is ToolCall and call is not None and _goes_on(first):
+            field, text, alike = _ARGUMENTS, delta.arguments, call
+        else:
+            return
+        if self._template.learn(data, field, text):
+            self._alike = alike
             self._template_extra = delta.extra
 
     def _object(self, data: bytes) -> dict[str, Any]:
@@ -156,12 +187,13 @@ class ChatDecoder:
             raise self._broken("sent JSON that is not an object")
         return cast(dict[str, Any], value)
 
-    def _chunk(self, chunk: dict[str, Any], deltas: list[Delta]) -> None:
+    def _chunk(self, chunk: dict[str, Any], deltas: list[Delta]) -> OpenCall | None:
+        """Read `chunk`. Returns the call its last piece belongs to, if it holds one."""
         if "error" in chunk and (error := parse_error(chunk["error"])) is not None:
             raise to_failure(error, provider=self._provider)
         usage = chunk.get("usage")
         if usage is not None or "x_groq" in chunk:
-            self._read_usage(usage or _member(chunk, "x_groq").get("usage"))
+            self._read_usage(usage or member(chunk, "x_groq").get("usage"))
         if not chunk.keys() <= _CHUNK_FIELDS:
             unknown = _unknown(chunk, _CHUNK_FIELDS)
             if self._shared is None or self._shared.data["chunk"] != unknown:
@@ -170,34 +202,40 @@ class ChatDecoder:
                 self._pending = Extra(WIRE, {"chunk": {**self._pending.data["chunk"], **unknown}})
             elif unknown:
                 self._pending = self._shared
+        call: OpenCall | None = None
         for choice in self._list(chunk.get("choices") or _NONE):
-            self._choice(choice, deltas)
+            call = self._choice(choice, deltas)
+        return call
 
-    def _choice(self, choice: dict[str, Any], deltas: list[Delta]) -> None:
+    def _choice(self, choice: dict[str, Any], deltas: list[Delta]) -> OpenCall | None:
         index = choice.get("index") or 0
         delta: dict[str, Any] = choice.get("delta") or choice.get("message") or {}
         if type(delta) is not dict or type(index) is not int:
             raise self._broken("sent a choice of an unknown shape")
         self._seen.add(index)
         extra, self._pending = self._pending, None
-        if not (choice.keys() <= _CHOICE_FIELDS and delta.keys() <= _DELTA_FIELDS):
-            extra = _with_levels(extra, choice, delta)
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning and isinstance(reasoning, str):
-            self._characters += len(reasoning)
-            deltas.append(Reasoning(reasoning, None, index, extra))
-            extra = None
+        tokens: tuple[TokenLogprob, ...] = ()
+        if not choice.keys() <= _CHOICE_FIELDS or choice.get("logprobs") is not None:
+            extra = _with_level(extra, "choice", _unknown(choice, _READ_OF_CHOICE))
+            tokens = parse_logprobs(choice.get("logprobs"))
+        if not delta.keys() <= _PLAIN_FIELDS:
+            extra = self._rare(delta, index, extra, deltas)
+        elif thought := delta.get("reasoning_content"):
+            extra = self._thought(thought, "reasoning_content", index, extra, deltas)
         content = delta.get("content")
         if content:
             if type(content) is str:
                 self._characters += len(content)
-                deltas.append(Text(content, index, extra))
+                deltas.append(Text(content, index, extra, False, tokens))
             else:
                 self._parts(content, index, extra, deltas)
             extra = None
+        if annotations := delta.get("annotations"):
+            deltas.extend(parse_annotations(annotations, index))
+        call: OpenCall | None = None
         if calls := delta.get("tool_calls"):
-            for call in self._list(calls):
-                self._tool_call(call, index, extra, deltas)
+            for raw in self._list(calls):
+                call = self._tool_call(raw, index, extra, deltas)
                 extra = None
         if extra is not None:
             if extra.data.keys() == {"chunk"}:
@@ -206,63 +244,101 @@ class ChatDecoder:
                 deltas.append(Text("", index, extra))
         reason = choice.get("finish_reason")
         if reason is not None and index not in self._reasons:
-            self._ready(index, deltas)
-            known = _REASONS.get(str(reason), "stop")
-            if reason != known:
-                # A word of one server's own, or of an older time: clients of this wire get to see it.
-                self._foreign[str(index)] = str(reason)
-            self._reasons[index] = known
+            deltas.extend(self._calls.ready(index))
+            self._reasons[index] = self._reason(index, str(reason))
+        return call
+
+    def _rare(self, delta: dict[str, Any], index: int, extra: Extra | None, deltas: list[Delta]) -> Extra | None:
+        """Read the members of `delta` that few have; returns what is left of `extra` with the unknown ones."""
+        kept = self._carried(delta, index)
+        extra = _with_level(extra, "delta", kept)
+        refusal = delta.get("refusal")
+        names = [name for name in _THOUGHTS if delta.get(name)]
+        thought = delta.get(names[0]) if names else None
+        details = delta.get("reasoning_details")
+        if thought or details:
+            name = names[0] if names else ""
+            extra = self._thought(thought or words(details), name, index, extra, deltas, details)
+        if refusal and isinstance(refusal, str):
+            self._characters += len(refusal)
+            self._refused.add(index)
+            deltas.append(Refusal(refusal, index, extra))
+            extra = None
+        if isinstance(called := delta.get("function_call"), dict) and called:
+            self._tool_call({"index": 0, "function": called}, index, extra, deltas)
+            extra = None
+        return extra
+
+    def _carried(self, delta: dict[str, Any], index: int) -> dict[str, Any]:
+        """The members of `delta` that are handed on raw: those nobody knows, and those that say more than the deltas do."""
+        kept = _unknown(delta, _PLAIN_FIELDS)
+        for name in _RARE_FIELDS & kept.keys():
+            value = kept[name]
+            match name:
+                case "refusal":
+                    read = isinstance(value, str)
+                case "reasoning":
+                    read = isinstance(value, str) and not delta.get("reasoning_content")
+                case "function_call":
+                    read = isinstance(value, dict)
+                case "annotations":
+                    read = bool(parse_annotations(value, index))
+                case _:
+                    read = False
+            # An empty list in every chunk of a stream says nothing.
+            if read or (value == [] and not self._plain):
+                del kept[name]
+        return kept
+
+    def _thought(
+        self, text: Any, name: str, index: int, extra: Extra | None, deltas: list[Delta], details: Any = None
+    ) -> Extra | None:
+        """Reasoning in the field `name`; returns `extra` if nothing took it."""
+        text = text if isinstance(text, str) else ""
+        proofs = signatures(details) if details else _NONE
+        if not text and not proofs:
+            return extra
+        if name and index not in self._thoughts:
+            self._thoughts[index] = name
+            if name != _THOUGHTS[0]:
+                extra = Extra(WIRE, {**(extra.data if extra is not None else {}), "field": name})
+        self._characters += len(text)
+        deltas.append(Reasoning(text, proofs[0] if proofs else None, index, extra))
+        deltas.extend([Reasoning("", proof, index, None, True) for proof in proofs[1:]])
+        return None
 
     def _parts(self, content: Any, index: int, extra: Extra | None, deltas: list[Delta]) -> None:
         """List-typed content, as Mistral's reasoning models send it."""
         for part in self._list(content):
             match part:
                 case {"type": "text", "text": str(text)} if text:
+                    self._characters += len(text)
                     deltas.append(Text(text, index, extra))
                     extra = None
                 case {"type": "thinking", "thinking": thinking}:
                     text = "".join([str(piece.get("text") or "") for piece in self._list(thinking)])
-                    if text:
-                        deltas.append(Reasoning(text, None, index, extra))
+                    proof = signature_of({"type": "reasoning.text", "signature": part.get("signature")})
+                    if text or proof is not None:
+                        self._characters += len(text)
+                        deltas.append(Reasoning(text, proof, index, extra))
                         extra = None
                 case _:
                     continue
 
-    def _tool_call(self, raw: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> None:
-        function = _member(raw, "function") or _custom(raw)
-        name = str(function.get("name") or "")
-        call = self._call(raw, choice, name)
-        if name and not call.name:
-            call.name = name
-        arguments = function.get("arguments")
-        piece = arguments if isinstance(arguments, str) else "" if arguments is None else _text(arguments)
-        call.arguments.append(piece)
-        self._characters += len(piece)
-        if own := _own_fields(raw, function):
-            call.extra = Extra(WIRE, {**(call.extra.data if call.extra is not None else {}), **own})
-            extra = Extra(WIRE, {**(extra.data if extra is not None else {}), **own})
-        deltas.append(ToolCall(call.place, call.call_id, call.name, piece, "piece", choice, extra))
+    def _tool_call(self, raw: dict[str, Any], choice: int, extra: Extra | None, deltas: list[Delta]) -> OpenCall:
+        call, delta = self._calls.piece(raw, choice, extra)
+        self._characters += len(delta.arguments)
+        deltas.append(delta)
+        return call
 
-    def _call(self, raw: dict[str, Any], choice: int, name: str) -> _OpenCall:
-        """The call a piece belongs to: the one under its index, unless it brings another id."""
-        calls = self._calls.setdefault(choice, [])
-        call_id = raw.get("id")
-        index = raw.get("index")
-        if type(index) is not int:
-            # Servers that leave the index out send one whole call per piece, or go on with the last one.
-            index = len(calls) if call_id or not calls else len(calls) - 1
-        known = self._current.get((choice, index))
-        if known is None or (call_id and known.given_id and call_id != known.call_id):
-            place = len(calls)
-            known = _OpenCall(place, str(call_id or f"call_{choice}_{place}"), name, given_id=bool(call_id))
-            calls.append(known)
-            self._current[(choice, index)] = known
+    def _reason(self, index: int, reason: str) -> FinishReason:
+        """The domain's word for `reason`. Words of one server's own are kept: clients of this wire get to see them."""
+        known = _REASONS.get(reason, "stop")
+        if index in self._refused and known == "stop":
+            known = "content_filter"
+        if reason not in (known, "function_call"):
+            self._foreign[str(index)] = reason
         return known
-
-    def _ready(self, choice: int, deltas: list[Delta]) -> None:
-        for call in self._calls.get(choice, ()):
-            arguments = "".join(call.arguments)
-            deltas.append(ToolCall(call.place, call.call_id, call.name, arguments, "ready", choice, call.extra))
 
     def _finish(self) -> Finish:
         if "error" in self._reasons.values():
@@ -300,64 +376,20 @@ class ChatDecoder:
         return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
 
 
+def _goes_on(choice: dict[str, Any]) -> bool:
+    """Whether the one piece of a call in `choice` says nothing but its index and more of its arguments."""
+    pieces = choice["delta"].get("tool_calls") if isinstance(choice.get("delta"), dict) else None
+    if not pieces or len(pieces) != 1 or type(pieces[0].get("index")) is not int:
+        return False
+    return not pieces[0].get("id") and not member(pieces[0], "function").get("name")
+
+
 def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if name not in known and value is not None}
 
 
-def _custom(raw: dict[str, Any]) -> dict[str, Any]:
-    """A call of a custom tool, whose input is free text, seen as one of a function."""
-    custom = _member(raw, "custom")
-    return {"name": custom.get("name"), "arguments": custom.get("input")} if custom else {}
-
-
-def _own_fields(raw: dict[str, Any], function: dict[str, Any]) -> dict[str, Any]:
-    """What only this wire knows of a tool call and of its function."""
-    call = _unknown(raw, _CALL_FIELDS)
-    if raw.get("type") not in (None, "function"):
-        call["type"] = raw["type"]
-    levels = (("call", call), ("function", _unknown(function, _FUNCTION_FIELDS)))
-    return {level: unknown for level, unknown in levels if unknown}
-
-
-def _with_levels(extra: Extra | None, choice: dict[str, Any], delta: dict[str, Any]) -> Extra | None:
-    """`extra` and the unknown fields of a choice and its delta; None if there are none at all."""
-    data = {} if extra is None else dict(extra.data)
-    for level, unknown in (("choice", _unknown(choice, _CHOICE_FIELDS)), ("delta", _unknown(delta, _DELTA_FIELDS))):
-        if unknown:
-            data[level] = unknown
-    if extra is not None and len(data) == 1:
+def _with_level(extra: Extra | None, level: str, fields: dict[str, Any]) -> Extra | None:
+    """`extra` with the unknown `fields` of a level."""
+    if not fields:
         return extra
-    return Extra(WIRE, data) if data else None
-
-
-def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
-    member = value.get(name)
-    return cast(dict[str, Any], member) if isinstance(member, dict) else {}
-
-
-def _text(arguments: Any) -> str:
-    """Arguments that a server sent as an object instead of a string."""
-    return msgspec.json.encode(arguments).decode()
-
-
-def parse_usage(usage: dict[str, Any]) -> Usage:
-    """Usage in normal form; figures that are no integers count as zero. A `cost` (OpenRouter) is the provider's own, in USD."""
-    prompt = _member(usage, "prompt_tokens_details")
-    completion = _member(usage, "completion_tokens_details")
-    cost = usage.get("cost")
-    reported = isinstance(cost, int | float)
-    return Usage(
-        input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
-        cached_tokens=_count(prompt, "cached_tokens"),
-        cache_write_tokens=_count(prompt, "cache_write_tokens"),
-        reasoning_tokens=_count(completion, "reasoning_tokens"),
-        cost=float(cost) if isinstance(cost, int | float) else 0.0,
-        cost_source="reported" if reported else "unpriced",
-        extra=Extra(WIRE, usage),
-    )
-
-
-def _count(usage: dict[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return Extra(WIRE, {**(extra.data if extra is not None else {}), level: fields})

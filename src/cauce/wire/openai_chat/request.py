@@ -6,17 +6,18 @@ import msgspec
 
 from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
-from cauce.domain.request import ReasoningOptions, Request, ResponseFormat, Sampling
+from cauce.domain.request import Request, ResponseFormat, Sampling
+from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.fields import check, decode_object, rest
-from cauce.wire.openai_chat.messages import (
-    WIRE,
-    MessageBody,
-    ToolBody,
+from cauce.wire.openai_chat import custom
+from cauce.wire.openai_chat.extras import WIRE, member, own
+from cauce.wire.openai_chat.messages import MessageBody, parse_messages, render_message
+from cauce.wire.openai_chat.reasoning import ReasoningBody, parse_options, render_options
+from cauce.wire.openai_chat.tools import (
     ToolChoiceBody,
-    parse_messages,
+    parse_any_tools,
+    parse_functions,
     parse_tool_choice,
-    parse_tools,
-    render_message,
     render_tool,
     render_tool_choice,
 )
@@ -58,44 +59,54 @@ class ChatCompletionBody(msgspec.Struct):
     seed: int | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    tools: list[ToolBody] = []
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] = []
     tool_choice: str | ToolChoiceBody | None = None
+    functions: list[dict[str, Any]] = []
+    function_call: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormatBody | None = None
     reasoning_effort: str | None = None
+    reasoning: ReasoningBody | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
 
 
 _FIELDS = frozenset(ChatCompletionBody.__struct_fields__)
+_REASONING = frozenset(ReasoningBody.__struct_fields__)
+_STREAM_OPTIONS = frozenset(StreamOptions.__struct_fields__)
 
 
 def parse_request(body: bytes) -> Request:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
     raw = decode_object(body)
-    unknown = _foreign(raw)
+    unknown: dict[str, Any] = {}
+    choice = _foreign(raw, unknown)
     chat = check(raw, ChatCompletionBody)
     unknown.update(rest(raw, _FIELDS))
+    if options := rest(member(raw, "stream_options"), _STREAM_OPTIONS):
+        unknown["stream_options"] = options
+    if rest(member(raw, "reasoning"), _REASONING):
+        unknown["reasoning"] = raw["reasoning"]
+    tools: tuple[Tool | OpaqueTool, ...] = parse_any_tools(raw["tools"]) if chat.tools else ()
+    if chat.tool_choice is not None:
+        choice = parse_tool_choice(chat.tool_choice)
+    parallel = chat.parallel_tool_calls
+    if chat.functions and not tools:
+        tools, choice = parse_functions(raw)
+        # Clients of the old fields can be told one call only.
+        parallel = False
     return Request(
         model=chat.model,
         messages=parse_messages(chat.messages, raw["messages"]),
-        sampling=Sampling(
-            chat.temperature,
-            chat.top_p,
-            chat.top_k,
-            chat.max_completion_tokens or chat.max_tokens,
-            stop_sequences(chat.stop),
-            chat.seed,
-            chat.presence_penalty,
-            chat.frequency_penalty,
-            chat.n,
-        ),
-        tools=parse_tools(chat.tools, raw["tools"]) if chat.tools else (),
-        tool_choice=parse_tool_choice(chat.tool_choice) if chat.tool_choice is not None else None,
-        parallel_tool_calls=chat.parallel_tool_calls,
+        sampling=_sampling(chat),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
         response_format=parse_response_format(chat.response_format) if chat.response_format is not None else None,
-        reasoning=ReasoningOptions(effort=chat.reasoning_effort) if chat.reasoning_effort else None,
+        reasoning=parse_options(chat.reasoning_effort, chat.reasoning),
         stream=chat.stream,
         include_usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
         user=chat.user,
@@ -103,17 +114,43 @@ def parse_request(body: bytes) -> Request:
     )
 
 
-def _foreign(raw: dict[str, Any]) -> dict[str, Any]:
-    """Take out of `raw` what only servers of this wire understand: kinds of tools, choices and formats that are not ours."""
-    taken: dict[str, Any] = {}
-    tools: Any = raw.get("tools")
-    if isinstance(tools, list) and any([_kind(tool) not in (None, "function") for tool in cast(list[Any], tools)]):
-        taken["tools"] = raw.pop("tools")
-    if _kind(raw.get("tool_choice")) not in (None, "function"):
+def _sampling(chat: ChatCompletionBody) -> Sampling:
+    return Sampling(
+        chat.temperature,
+        chat.top_p,
+        chat.top_k,
+        chat.max_completion_tokens or chat.max_tokens,
+        stop_sequences(chat.stop),
+        chat.seed,
+        chat.presence_penalty,
+        chat.frequency_penalty,
+        chat.n,
+        (chat.top_logprobs or 0) if chat.logprobs else None,
+    )
+
+
+def _foreign(raw: dict[str, Any], taken: dict[str, Any]) -> ToolChoice | None:
+    """Move to `taken` what only servers of this wire understand: kinds of choices, formats and reasoning that are not ours.
+
+    Returns what of a choice other wires can be told.
+    """
+    choice = raw.get("tool_choice")
+    told: ToolChoice | None = None
+    if _kind(choice) == "custom" and isinstance(
+        name := member(cast(dict[str, Any], choice), "custom").get("name"), str
+    ):
+        del raw["tool_choice"]
+        told = ToolChoice("tool", name)
+    elif _kind(choice) not in (None, "function"):
         taken["tool_choice"] = raw.pop("tool_choice")
+        mode = member(cast(dict[str, Any], choice), "allowed_tools").get("mode")
+        told = ToolChoice(mode) if mode in ("auto", "required") else None
     if _kind(raw.get("response_format")) not in (None, "text", "json_object", "json_schema"):
         taken["response_format"] = raw.pop("response_format")
-    return taken
+    if type(raw.get("logprobs")) is int:
+        # Servers of this wire that count alternatives here, as the completions wire does.
+        taken["logprobs"] = raw.pop("logprobs")
+    return told
 
 
 def _kind(value: Any) -> str | None:
@@ -140,9 +177,37 @@ def parse_response_format(body: ResponseFormatBody) -> ResponseFormat:
 
 
 def render_request(request: Request, model: str, *, stream: bool) -> dict[str, Any]:
-    """The body that asks an upstream of this wire for `model`. Streams always ask for usage."""
-    sampling = request.sampling
+    """The body that asks an upstream of this wire for `model`, with all that any of them understands; a dialect leaves out what
+    one does not. Streams always ask for usage. Raises `Unsupported`.
+    """
     body: dict[str, Any] = {"model": model, "messages": [render_message(message) for message in request.messages]}
+    lay_sampling(body, request.sampling)
+    if request.sampling.logprobs is not None:
+        body["logprobs"] = True
+        if request.sampling.logprobs:
+            body["top_logprobs"] = request.sampling.logprobs
+    if request.tools:
+        body["tools"] = [render_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = _choice(request, request.tool_choice)
+    if request.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.response_format is not None:
+        body["response_format"] = render_response_format(request.response_format)
+    if request.reasoning is not None:
+        body.update(render_options(request.reasoning))
+    if request.user is not None:
+        body["user"] = request.user
+    body.update(own(request.extra))
+    options = body.pop("stream_options", {})
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {**options, "include_usage": True}
+    return body
+
+
+def lay_sampling(body: dict[str, Any], sampling: Sampling) -> None:
+    """Put what the chat and the completions wire have in common into `body`."""
     for name in ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty"):
         value = getattr(sampling, name)
         if value is not None:
@@ -151,24 +216,13 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         body["stop"] = list(sampling.stop)
     if sampling.n != 1:
         body["n"] = sampling.n
-    if request.tools:
-        body["tools"] = [render_tool(tool) for tool in request.tools]
-    if request.tool_choice is not None:
-        body["tool_choice"] = render_tool_choice(request.tool_choice)
-    if request.parallel_tool_calls is not None:
-        body["parallel_tool_calls"] = request.parallel_tool_calls
-    if request.response_format is not None:
-        body["response_format"] = render_response_format(request.response_format)
-    if request.reasoning is not None and request.reasoning.effort is not None:
-        body["reasoning_effort"] = request.reasoning.effort
-    if request.user is not None:
-        body["user"] = request.user
-    if request.extra is not None and request.extra.wire == WIRE:
-        body.update(request.extra.data)
-    if stream:
-        body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    return body
+
+
+def _choice(request: Request, choice: ToolChoice) -> str | dict[str, Any]:
+    named = [tool for tool in request.tools if isinstance(tool, Tool) and tool.name == choice.name]
+    if choice.mode == "tool" and named and custom.is_custom(named[0].extra):
+        return {"type": "custom", "custom": {"name": choice.name}}
+    return render_tool_choice(choice)
 
 
 def render_response_format(response_format: ResponseFormat) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Reading the chunks that differ from each other in their text only, which is nearly all of a stream, without reading the rest.
+"""Reading the chunks that differ from each other in one string only, which is nearly all of a stream, without reading the rest.
 
-From one chunk that was read in full the bytes before and after its text are kept. A later chunk that begins and ends with
+From one chunk that was read in full the bytes before and after its string are kept. A later chunk that begins and ends with
 them, and has exactly one JSON string between, has the same meaning but for that string: nothing is guessed. Reading it costs
 a comparison and one string instead of a whole JSON object.
 """
@@ -9,15 +9,25 @@ import re
 
 import msgspec
 
-_CONTENT = re.compile(rb'"content"\s*:\s*("(?:[^"\\]|\\.)*")')
-_MOST_LESSONS = 16
+_STRING = rb'"\s*:\s*("(?:[^"\\]|\\.)*")'
+_MOST_LESSONS = 32
 """Chunks of one stream a template is taken from. A server that puts something new into each chunk is read in full."""
 
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-class TextTemplate:
-    """The bytes around the text of a stream's chunks."""
+class Field:
+    """A member whose value is the string that differs."""
+
+    __slots__ = ("key", "pattern")
+
+    def __init__(self, name: str) -> None:
+        self.key = b'"' + name.encode() + b'"'
+        self.pattern = re.compile(b'"' + name.encode() + _STRING)
+
+
+class Template:
+    """The bytes around the string of a stream's chunks."""
 
     __slots__ = ("_after", "_before", "_edges", "_lessons")
 
@@ -27,19 +37,24 @@ class TextTemplate:
         self._edges = 0
         self._lessons = 0
 
-    def learn(self, chunk: bytes, text: str) -> None:
-        """Take the template from `chunk`, which was read in full and holds `text` and nothing else that is new."""
-        if self._lessons == _MOST_LESSONS or chunk.count(b'"content"') != 1:
-            return
+    def learn(self, chunk: bytes, field: Field, text: str) -> bool:
+        """Take the template from `chunk`, which was read in full and holds `text` in `field` and nothing else that is new.
+
+        False: it cannot be taken, and what was known before stays.
+        """
+        if self._lessons == _MOST_LESSONS or chunk.count(field.key) != 1:
+            return False
         self._lessons += 1
-        match = _CONTENT.search(chunk)
-        if match is not None and _decode_text(match[1]) == text:
-            self._before = chunk[: match.start(1)]
-            self._after = chunk[match.end(1) :]
-            self._edges = len(self._before) + len(self._after)
+        match = field.pattern.search(chunk)
+        if match is None or _decode_text(match[1]) != text:
+            return False
+        self._before = chunk[: match.start(1)]
+        self._after = chunk[match.end(1) :]
+        self._edges = len(self._before) + len(self._after)
+        return True
 
     def text(self, chunk: bytes) -> str | None:
-        """The text of `chunk` if it differs from the template in nothing else, else None."""
+        """The string of `chunk` if it differs from the template in nothing else, else None."""
         if (
             not self._edges
             or len(chunk) < self._edges
@@ -51,3 +66,7 @@ class TextTemplate:
             return _decode_text(chunk[len(self._before) : len(chunk) - len(self._after)])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
+
+    def forget(self) -> None:
+        """Take no chunk for known any more."""
+        self._edges = 0

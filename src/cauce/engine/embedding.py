@@ -1,0 +1,113 @@
+"""The use case: texts to vectors.
+
+Vectors of two models do not mix, so no other model is ever asked instead: only the same model on another provider of the route.
+"""
+
+import msgspec
+
+from cauce.domain.delta import Attempt, Outcome
+from cauce.domain.embedding import EmbeddingRequest, Embeddings
+from cauce.domain.errors import CauceError, InvalidRequest, may_ask_next
+from cauce.domain.request import Request, Scope
+from cauce.domain.usage import Usage
+from cauce.engine.router import Router
+from cauce.ports.clock import Clock
+from cauce.ports.embedder import Embedder
+from cauce.ports.ledger import Entry, Ledger
+from cauce.ports.metrics import Metrics
+from cauce.ports.provider import Candidate, Notice, unnoticed
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    candidate: Candidate
+    embedder: Embedder
+    scope: Scope
+    request_id: str
+
+
+class Embedding:
+    """Takes texts to the model that makes vectors of them. Every attempt is accounted for, like those of completions."""
+
+    def __init__(self, router: Router, clock: Clock, ledger: Ledger, metrics: Metrics) -> None:
+        self._router = router
+        self._clock = clock
+        self._ledger = ledger
+        self._metrics = metrics
+
+    async def embed(
+        self, request: EmbeddingRequest, scope: Scope, request_id: str, notice: Notice = unnoticed
+    ) -> tuple[Embeddings, str]:
+        """The vectors, and the name of the candidate that made them (`provider/model`). `notice` is told who is asked.
+
+        Raises `ModelNotFound`, `InvalidRequest` for a model no provider makes vectors with, and what the last provider raised.
+        """
+        failed: CauceError | None = None
+        for number, attempt in enumerate(self._attempts(request, scope, request_id), 1):
+            candidate = attempt.candidate
+            reason, code = (failed.message, failed.code) if failed is not None else (None, None)
+            notice(
+                Attempt(
+                    number, candidate.provider.name, candidate.model, candidate.level, reason=reason, reason_code=code
+                )
+            )
+            try:
+                return await self._asked(attempt, request), attempt.candidate.name
+            except CauceError as error:
+                failed = error
+                if not may_ask_next(error):
+                    raise
+        if failed is None:
+            raise InvalidRequest(
+                f"no provider of model {request.model or self._router.default!r} makes embeddings: name an embedding "
+                "model, such as `openai/text-embedding-3-small`",
+                field="model",
+            )
+        raise failed
+
+    def _attempts(self, request: EmbeddingRequest, scope: Scope, request_id: str) -> list[_Attempt]:
+        """The first candidate that can, and those after it that offer the very same model."""
+        attempts: list[_Attempt] = []
+        for candidate in self._router.candidates(Request(request.model, ())):
+            source = self._router.source(candidate.provider.name)
+            embedder = source.embedder if source is not None else None
+            if embedder is not None and (not attempts or candidate.model == attempts[0].candidate.model):
+                attempts.append(_Attempt(candidate, embedder, scope, request_id))
+        return attempts
+
+    async def _asked(self, attempt: _Attempt, request: EmbeddingRequest) -> Embeddings:
+        candidate = attempt.candidate
+        began = self._clock.monotonic()
+        try:
+            embeddings = await attempt.embedder.embed(request, candidate.model, candidate.timeouts)
+        except CauceError as error:
+            self._record(attempt, began, "failed", error, Usage(estimated=True))
+            raise
+        except BaseException:
+            # The caller left: cancellation, not a failure of the provider.
+            self._record(attempt, began, "cancelled", None, Usage(estimated=True))
+            raise
+        self._record(attempt, began, "completed", None, embeddings.usage)
+        return embeddings
+
+    def _record(
+        self, attempt: _Attempt, began: float, outcome: Outcome, error: CauceError | None, usage: Usage
+    ) -> None:
+        candidate = attempt.candidate
+        latency = self._clock.monotonic() - began
+        first_delta = latency if outcome == "completed" else None
+        self._metrics.attempt(candidate.provider.name, candidate.model, outcome, latency, first_delta, usage)
+        self._ledger.record(
+            Entry(
+                at=self._clock.now(),
+                request_id=attempt.request_id,
+                scope=attempt.scope,
+                provider=candidate.provider.name,
+                model=candidate.model,
+                level=candidate.level,
+                outcome=outcome,
+                error_code=error.code if error is not None else None,
+                usage=usage,
+                latency=latency,
+                first_delta=first_delta,
+            )
+        )

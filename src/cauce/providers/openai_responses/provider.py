@@ -1,0 +1,98 @@
+"""The adapter for upstreams that speak OpenAI Responses."""
+
+from collections.abc import AsyncGenerator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from cauce.domain.delta import Delta
+from cauce.domain.errors import ProviderFailure
+from cauce.domain.request import Request
+from cauce.domain.tokens import estimate_input_tokens
+from cauce.ports.provider import Call, Deltas, ModelInfo
+from cauce.providers.endpoint import Endpoint
+from cauce.providers.openai_compatible.dialect import Dialect
+from cauce.providers.openai_compatible.provider import OpenAICompatible
+from cauce.providers.schemas import fit_responses
+from cauce.providers.transport import Transport
+from cauce.wire.openai_chat.errors import refused
+from cauce.wire.openai_responses.decode import ResponsesDecoder
+from cauce.wire.openai_responses.request import counted, render_request
+
+_NO_SUCH_PATH = (404, 405, 501)
+
+
+class OpenAIResponses:
+    """See `ports.provider.Provider`.
+
+    `base_url` is with `/v1`, and may hold a query that every request is sent with; `api_key` may be empty, as local servers
+    want none.
+    """
+
+    def __init__(self, name: str, base_url: str, api_key: str, transport: Transport, dialect: Dialect) -> None:
+        headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
+        address, mark, query = base_url.partition("?")
+        self._endpoint = Endpoint(name, address, headers, transport, refused)
+        self._query = mark + query
+        self._dialect = dialect
+        self._lists = OpenAICompatible(name, base_url, api_key, transport, dialect)
+        """The same server on the wire where its models are listed."""
+        self._counts = True
+
+    @property
+    def name(self) -> str:
+        return self._endpoint.name
+
+    @property
+    def base_url(self) -> str:
+        """Where it is reached."""
+        return self._endpoint.base_url
+
+    async def open(self, call: Call) -> Deltas:
+        return await Deltas.opened(self._answer(call), self.name)
+
+    async def count_tokens(self, request: Request, model: str) -> int | None:
+        if not self._counts:
+            return None
+        body = counted(self._rendered(request, model, stream=False))
+        try:
+            answered = await self._endpoint.post(f"/responses/input_tokens{self._query}", body)
+        except ProviderFailure as failure:
+            if failure.upstream_status in _NO_SUCH_PATH and failure.code != "model_not_found":
+                self._counts = False
+                return None
+            raise
+        try:
+            return msgspec.json.decode(answered, type=_Counted).input_tokens
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ProviderFailure(
+                f"{self.name}: its count of tokens has an unknown shape: {error}",
+                failure="bad_request",
+                provider=self.name,
+                code="provider_error",
+            ) from error
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        return await self._lists.models()
+
+    async def aclose(self) -> None:
+        await self._endpoint.aclose()
+
+    def _rendered(self, request: Request, model: str, *, stream: bool) -> dict[str, Any]:
+        body = render_request(request, model, stream=stream)
+        if self._dialect.schema is not None:
+            fit_responses(body, self._dialect.schema)
+        for pattern, fields in self._dialect.model_drops:
+            if fnmatchcase(model, pattern):
+                return {name: value for name, value in body.items() if name not in fields}
+        return body
+
+    def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+        body = self._rendered(call.request, call.candidate.model, stream=call.streamed)
+        decoder = ResponsesDecoder(self.name, estimate_input_tokens, call.request)
+        return self._endpoint.answer(f"/responses{self._query}", body, call, decoder)
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int

@@ -1,0 +1,6 @@
+"""A fake provider server: a real HTTP server on loopback that speaks every provider's wire and takes a fault script."""
+
+from cauce.testing.upstream.reply import Ask, Reply, Tokens
+from cauce.testing.upstream.server import Upstream
+
+__all__ = ["Ask", "Reply", "Tokens", "Upstream"]

@@ -1,0 +1,289 @@
+"""Requests of this wire: what clients send us and what we send upstream."""
+
+from typing import Any, cast
+
+import msgspec
+
+from cauce.domain.errors import InvalidRequest, Unsupported
+from cauce.domain.extra import Extra
+from cauce.domain.message import Message
+from cauce.domain.request import Request, ResponseFormat, Sampling
+from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
+from cauce.wire.dropping import dropped
+from cauce.wire.fields import check, decode_object
+from cauce.wire.gemini.models import traits
+from cauce.wire.gemini.names import WIRE, camel, items, member
+from cauce.wire.gemini.parts import own, parse_contents, render_contents, render_part
+from cauce.wire.gemini.thinking import parse_thinking, render_thinking
+
+
+class GenerationConfig(msgspec.Struct, rename="camel"):
+    """How tokens are drawn, as far as we act on it."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: float | None = None
+    candidate_count: int | None = None
+    max_output_tokens: int | None = None
+    stop_sequences: list[str] = []
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    response_logprobs: bool | None = None
+    logprobs: int | None = None
+    response_mime_type: str | None = None
+    response_json_schema: dict[str, Any] | None = None
+    response_schema: dict[str, Any] | None = None
+    thinking_config: dict[str, Any] | None = None
+
+
+class GenerateContentBody(msgspec.Struct, rename="camel"):
+    """Body of `:generateContent`. Snake case is taken too; fields not listed here go to upstreams of the same wire."""
+
+    contents: list[dict[str, Any]] | dict[str, Any] | str
+    system_instruction: dict[str, Any] | str | None = None
+    tools: list[dict[str, Any]] = []
+    tool_config: dict[str, Any] | None = None
+    generation_config: GenerationConfig | None = None
+
+
+_BODY = frozenset(GenerateContentBody.__struct_encode_fields__)
+_CONFIG = frozenset(GenerationConfig.__struct_encode_fields__)
+_DECLARATION = frozenset({"name", "description", "parameters", "parametersJsonSchema"})
+_MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
+
+
+def parse_request(body: bytes, model: str, *, stream: bool) -> Request:
+    """The request in `body`. Raises `InvalidRequest` naming the field."""
+    raw: dict[str, Any] = camel(decode_object(body))
+    if "generateContentRequest" in raw:
+        # What counting tokens may wrap it in.
+        raw = member(raw, "generateContentRequest")
+        raw.pop("model", None)
+    raw = {name: value for name, value in raw.items() if value is not None}
+    given = check(raw, GenerateContentBody)
+    config = given.generation_config or GenerationConfig()
+    messages = [*_system(given.system_instruction), *parse_contents(_listed(given.contents))]
+    if not any([message.role != "system" for message in messages]):
+        raise InvalidRequest("contents: must hold at least one content", field="contents")
+    return Request(
+        model=model,
+        messages=tuple(messages),
+        sampling=_sampling(config),
+        tools=_tools(given.tools),
+        tool_choice=_tool_choice(given.tool_config),
+        response_format=_response_format(config),
+        reasoning=parse_thinking(config.thinking_config or {}),
+        stream=stream,
+        extra=_extra(raw),
+    )
+
+
+def _listed(contents: list[dict[str, Any]] | dict[str, Any] | str) -> list[dict[str, Any]]:
+    if isinstance(contents, str):
+        return [{"role": "user", "parts": [{"text": contents}]}]
+    return [contents] if isinstance(contents, dict) else contents
+
+
+def _system(instruction: dict[str, Any] | str | None) -> list[Message]:
+    if instruction is None:
+        return []
+    content: dict[str, Any] = {"parts": [{"text": instruction}]} if isinstance(instruction, str) else instruction
+    parts: Any = content.get("parts")
+    listed: Any = [parts] if isinstance(parts, dict) else parts
+    said = parse_contents([{**content, "parts": listed, "role": "user"}])[0]
+    return [Message("system", said.parts)]
+
+
+def _sampling(config: GenerationConfig) -> Sampling:
+    return Sampling(
+        config.temperature,
+        config.top_p,
+        int(config.top_k) if config.top_k is not None else None,
+        config.max_output_tokens,
+        tuple(config.stop_sequences),
+        config.seed,
+        config.presence_penalty,
+        config.frequency_penalty,
+        config.candidate_count or 1,
+        (config.logprobs or 0) if config.response_logprobs else None,
+    )
+
+
+def _response_format(config: GenerationConfig) -> ResponseFormat | None:
+    if config.response_mime_type != "application/json":
+        return None
+    schema = config.response_json_schema
+    if schema is None and config.response_schema is not None:
+        schema = json_schema(config.response_schema)
+    return ResponseFormat("json_object") if schema is None else ResponseFormat("json_schema", None, schema)
+
+
+def json_schema(schema: Any) -> Any:
+    """A schema of the restricted kind (types in capitals, `nullable`) as JSON Schema."""
+    if isinstance(schema, list):
+        return [json_schema(item) for item in cast(list[Any], schema)]
+    if not isinstance(schema, dict):
+        return schema
+    whole: dict[str, Any] = {}
+    for name, value in cast(dict[str, Any], schema).items():
+        if name == "type" and isinstance(value, str):
+            whole["type"] = value.lower()
+        elif name == "properties" and isinstance(value, dict):
+            whole[name] = {key: json_schema(item) for key, item in cast(dict[str, Any], value).items()}
+        elif name in ("items", "anyOf", "any_of", "prefixItems"):
+            whole["anyOf" if name == "any_of" else name] = json_schema(value)
+        elif name not in ("nullable", "propertyOrdering", "property_ordering"):
+            whole[name] = value
+    if cast(dict[str, Any], schema).get("nullable") is True and isinstance(whole.get("type"), str):
+        whole["type"] = [whole["type"], "null"]
+    return whole
+
+
+def _tools(raw: list[dict[str, Any]]) -> tuple[Tool | OpaqueTool, ...]:
+    tools: list[Tool | OpaqueTool] = []
+    for number, entry in enumerate(raw):
+        for place, one in enumerate(items(entry.get("functionDeclarations"))):
+            name = one.get("name")
+            if not isinstance(name, str) or not name:
+                path = f"tools[{number}].functionDeclarations[{place}].name"
+                raise InvalidRequest(f"{path}: is required", field=path)
+            parameters = one.get("parametersJsonSchema")
+            if parameters is None and isinstance(one.get("parameters"), dict):
+                parameters = json_schema(one["parameters"])
+            unknown = {key: value for key, value in one.items() if key not in _DECLARATION}
+            description = one.get("description")
+            tools.append(
+                Tool(
+                    name,
+                    description if isinstance(description, str) else None,
+                    cast(dict[str, Any], parameters) if isinstance(parameters, dict) else None,
+                    extra=Extra(WIRE, unknown) if unknown else None,
+                )
+            )
+        for kind, value in entry.items():
+            if kind != "functionDeclarations":
+                tools.append(OpaqueTool(WIRE, kind, {kind: value}))
+    return tuple(tools)
+
+
+def _tool_choice(config: dict[str, Any] | None) -> ToolChoice | None:
+    calling = member(config or {}, "functionCallingConfig")
+    mode = _MODES.get(str(calling.get("mode") or ""))
+    if mode is None:
+        return None
+    allowed = calling.get("allowedFunctionNames")
+    if mode == "required" and isinstance(allowed, list) and len(cast(list[Any], allowed)) == 1:
+        return ToolChoice("tool", str(cast(list[Any], allowed)[0]))
+    return ToolChoice(cast(Any, mode))
+
+
+def _extra(raw: dict[str, Any]) -> Extra | None:
+    unknown = {name: value for name, value in raw.items() if name not in _BODY and name != "model"}
+    config = {name: value for name, value in member(raw, "generationConfig").items() if name not in _CONFIG}
+    thinking = member(member(raw, "generationConfig"), "thinkingConfig")
+    if thinking:
+        config["thinkingConfig"] = thinking
+    if config:
+        unknown["generationConfig"] = config
+    if tool_config := member(raw, "toolConfig"):
+        unknown["toolConfig"] = tool_config
+    return Extra(WIRE, unknown) if unknown else None
+
+
+def render_request(request: Request, model: str) -> dict[str, Any]:
+    """The body that asks an upstream of this wire. Raises `Unsupported` for what it cannot express."""
+    known = traits(model)
+    extra = own(request.extra)
+    body: dict[str, Any] = {"contents": render_contents(request.messages, known)}
+    system = [
+        rendered
+        for message in request.messages
+        if message.role in ("system", "developer")
+        for part in message.parts
+        if (rendered := render_part(part, known)) is not None
+    ]
+    if system:
+        body["systemInstruction"] = {"parts": system}
+    if not body["contents"]:
+        raise Unsupported("this model wants at least one message that is not a system message")
+    if request.tools:
+        body["tools"] = _rendered_tools(request.tools)
+    if (choice := _rendered_choice(request)) is not None:
+        body["toolConfig"] = choice
+    config = {**_rendered_sampling(request.sampling), **_rendered_format(request.response_format)}
+    if thinking := render_thinking(request.reasoning, known):
+        config["thinkingConfig"] = thinking
+    config.update(member(extra, "generationConfig"))
+    if config:
+        body["generationConfig"] = config
+    body.update({name: value for name, value in extra.items() if name != "generationConfig"})
+    for name in ("user", "metadata"):
+        if getattr(request, name) is not None:
+            dropped(WIRE, name)
+    if request.parallel_tool_calls is False:
+        dropped(WIRE, "parallel_tool_calls")
+    return body
+
+
+def _rendered_tools(tools: tuple[Tool | OpaqueTool, ...]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    declarations: list[dict[str, Any]] = []
+    for tool in tools:
+        if isinstance(tool, OpaqueTool):
+            if tool.wire != WIRE:
+                raise Unsupported(
+                    f"tools of type {tool.kind} cannot be used with this model: only its own maker runs them"
+                )
+            entries.append(tool.data)
+            continue
+        declaration: dict[str, Any] = {"name": tool.name, **own(tool.extra)}
+        if tool.description is not None:
+            declaration["description"] = tool.description
+        if tool.parameters is not None:
+            declaration["parametersJsonSchema"] = tool.parameters
+        declarations.append(declaration)
+    return [*([{"functionDeclarations": declarations}] if declarations else []), *entries]
+
+
+def _rendered_choice(request: Request) -> dict[str, Any] | None:
+    choice = request.tool_choice
+    if choice is None:
+        return None
+    if choice.mode == "tool":
+        return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice.name]}}
+    mode = {"auto": "AUTO", "none": "NONE", "required": "ANY"}[choice.mode]
+    return {"functionCallingConfig": {"mode": mode}}
+
+
+_NAMES = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_tokens": "maxOutputTokens",
+    "seed": "seed",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+}
+
+
+def _rendered_sampling(sampling: Sampling) -> dict[str, Any]:
+    config = {theirs: value for ours, theirs in _NAMES.items() if (value := getattr(sampling, ours)) is not None}
+    if sampling.stop:
+        config["stopSequences"] = list(sampling.stop)
+    if sampling.n != 1:
+        config["candidateCount"] = sampling.n
+    if sampling.logprobs is not None:
+        config["responseLogprobs"] = True
+        if sampling.logprobs:
+            config["logprobs"] = sampling.logprobs
+    return config
+
+
+def _rendered_format(wanted: ResponseFormat | None) -> dict[str, Any]:
+    if wanted is None or wanted.kind == "text":
+        return {}
+    config: dict[str, Any] = {"responseMimeType": "application/json"}
+    if wanted.schema is not None:
+        config["responseJsonSchema"] = wanted.schema
+    return config

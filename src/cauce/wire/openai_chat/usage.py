@@ -1,0 +1,62 @@
+"""Usage objects of the chat wire, to and from the normal form."""
+
+from typing import Any
+
+from cauce.domain.extra import Extra
+from cauce.domain.usage import Usage
+from cauce.wire.openai_chat.extras import WIRE, member, own
+
+
+def parse_usage(usage: dict[str, Any]) -> Usage:
+    """Usage in normal form; figures that are no integers count as zero. A `cost` (OpenRouter) is the provider's own, in USD."""
+    prompt = member(usage, "prompt_tokens_details")
+    completion = member(usage, "completion_tokens_details")
+    cost = usage.get("cost")
+    reported = isinstance(cost, int | float)
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens"),
+        output_tokens=_count(usage, "completion_tokens"),
+        cached_tokens=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
+        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        reasoning_tokens=_count(completion, "reasoning_tokens"),
+        cost=float(cost) if isinstance(cost, int | float) else 0.0,
+        cost_source="reported" if reported else "unpriced",
+        extra=Extra(WIRE, usage),
+    )
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def render_usage(usage: Usage) -> dict[str, Any]:
+    """Usage as this wire shows it: the provider's own object where it says the same, else with our figures on top of it."""
+    kept = own(usage.extra)
+    if kept and "total_tokens" in kept and _figures(parse_usage(kept)) == _figures(usage):
+        return kept
+    return {
+        **kept,
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            **member(kept, "prompt_tokens_details"),
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "completion_tokens_details": {
+            **member(kept, "completion_tokens_details"),
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+    }
+
+
+def _figures(usage: Usage) -> tuple[int, ...]:
+    return (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+    )

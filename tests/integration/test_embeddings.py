@@ -1,0 +1,125 @@
+"""Embeddings through the whole server, with the official SDK."""
+
+import base64
+import struct
+from collections.abc import AsyncIterator
+
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from cauce.testing.upstream import Reply, Upstream
+from tests.http import ask, within
+from tests.serving import Served, serving, upstream_table
+
+pytestmark = pytest.mark.anyio
+
+VECTOR = [0.5, -0.25, 0.125]
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def served(upstream: Upstream, second: Upstream) -> AsyncIterator[Served]:
+    tables = upstream_table("up", upstream.base_url) + upstream_table("other", second.base_url)
+    route = '[models.vectors]\ncandidates = ["up/embed-1", "other/embed-2", "other/embed-1"]\n'
+    async with serving(tables + route) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=served.v1, api_key="any", max_retries=0) as sdk:
+        yield sdk
+
+
+async def test_sdk_gets_floats_whether_it_asks_for_them_or_for_base64(client: AsyncOpenAI, upstream: Upstream) -> None:
+    by_default = await client.embeddings.create(model="up/embed-1", input="a text")
+    as_floats = await client.embeddings.create(model="up/embed-1", input="a text", encoding_format="float")
+    assert by_default.data[0].embedding == as_floats.data[0].embedding == VECTOR
+    assert (by_default.model, by_default.usage.prompt_tokens) == ("up/embed-1", 7)
+    assert all("encoding_format" not in body for body in upstream.requests)
+
+
+async def test_base64_is_little_endian_float32(served: Served) -> None:
+    body = {"model": "up/embed-1", "input": "a", "encoding_format": "base64"}
+    answer = await ask(served.port, "POST", "/v1/embeddings", body)
+    (entry,) = answer.json()["data"]
+    assert base64.b64decode(entry["embedding"]) == struct.pack("<3f", *VECTOR)
+
+
+async def test_many_inputs_keep_their_order(client: AsyncOpenAI, upstream: Upstream) -> None:
+    upstream.answers = [Reply(embedding=((1.0,), (2.0,), (3.0,)))]
+    made = await client.embeddings.create(model="up/embed-1", input=["a", "b", "c"], dimensions=1, user="u")
+    assert [(one.index, one.embedding) for one in made.data] == [(0, [1.0]), (1, [2.0]), (2, [3.0])]
+    assert upstream.requests[0] == {"model": "embed-1", "input": ["a", "b", "c"], "dimensions": 1, "user": "u"}
+
+
+async def test_tokens_are_passed_on(client: AsyncOpenAI, upstream: Upstream) -> None:
+    made = await client.embeddings.create(model="up/embed-1", input=[[1, 2], [3]])
+    assert len(made.data) == 2 and upstream.requests[0]["input"] == [[1, 2], [3]]
+
+
+async def test_two_thousand_inputs_are_taken(client: AsyncOpenAI) -> None:
+    assert len((await client.embeddings.create(model="up/embed-1", input=["a"] * 2048)).data) == 2048
+
+
+async def test_answer_says_where_it_came_from(served: Served) -> None:
+    answer = await ask(served.port, "POST", "/v1/embeddings", {"model": "vectors", "input": "a"})
+    assert answer.headers["x-cauce-model"] == "up/embed-1"
+    assert (answer.headers["x-cauce-attempts"], answer.headers["x-cauce-level"]) == ("1", "primary")
+    assert "x-cauce-request-id" in answer.headers
+
+
+async def test_only_the_very_same_model_is_asked_instead(served: Served, upstream: Upstream, second: Upstream) -> None:
+    upstream.answers = [Reply(status=503)]
+    answer = await ask(served.port, "POST", "/v1/embeddings", {"model": "vectors", "input": "a"})
+    assert answer.status == 200 and answer.headers["x-cauce-model"] == "other/embed-1"
+    assert answer.headers["x-cauce-attempts"] == "2"
+    assert [body["model"] for body in second.requests] == ["embed-1"]
+
+
+async def test_every_attempt_is_accounted_for(served: Served, upstream: Upstream) -> None:
+    upstream.answers = [Reply(status=503)]
+    await ask(served.port, "POST", "/v1/embeddings", {"model": "vectors", "input": "a"})
+    last = served.runtime.services.last_entry
+    failed, done = last("up"), last("other")
+    assert failed is not None and (failed.outcome, failed.error_code) == ("failed", "overloaded")
+    assert done is not None and (done.outcome, done.usage.input_tokens) == ("completed", 7)
+
+
+async def test_mistakes_and_upstreams_errors_are_told_in_this_wires_form(
+    client: AsyncOpenAI, upstream: Upstream
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.embeddings.create(model="up/embed-1", input=["a", ""])
+    assert caught.value.param == "input[1]"
+    with pytest.raises(openai.NotFoundError, match="does not exist here"):
+        await client.embeddings.create(model="nope", input="a")
+    with pytest.raises(openai.BadRequestError, match="no provider of model 'offline' makes embeddings"):
+        await client.embeddings.create(model="offline", input="a")
+    upstream.answers = [Reply(status=429, error={"message": "slow down"}, retry_after=3)]
+    with pytest.raises(openai.RateLimitError) as limited:
+        await client.embeddings.create(model="up/embed-1", input="a")
+    assert limited.value.response.headers["retry-after"] == "3"
+    upstream.answers = [Reply(raw=b'{"data": []}')]
+    with pytest.raises(openai.InternalServerError, match="0 embeddings for 1 inputs"):
+        await client.embeddings.create(model="up/embed-1", input="a")
+
+
+async def test_client_that_leaves_closes_the_upstream(client: AsyncOpenAI, upstream: Upstream, served: Served) -> None:
+    upstream.answers = [Reply(silent=True)]
+    with pytest.raises(openai.APITimeoutError):
+        await client.with_options(timeout=0.2).embeddings.create(model="up/embed-1", input="a")
+    await within(upstream.closed.wait())
+    entry = served.runtime.services.last_entry("up")
+    assert entry is not None and entry.outcome == "cancelled"
+
+
+async def test_path_takes_post_only(served: Served) -> None:
+    answer = await ask(served.port, "GET", "/v1/embeddings")
+    assert answer.status == 405 and answer.headers["allow"].startswith("POST")
