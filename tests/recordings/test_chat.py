@@ -4,12 +4,7 @@
 finish reason and usage a correct decoder finds.
 """
 
-import asyncio
-import contextlib
-import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,62 +20,22 @@ from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.transport import HTTPTransport
 from cauce.wire.openai_chat.custom import input_of, is_custom
+from tests.recordings.replay import parameters, replaying
 from tests.serving import serving, upstream_table
-
-DATA = Path(os.environ.get("CAUCE_RECORDINGS", "../shared/recordings"))
 
 pytestmark = pytest.mark.anyio
 
 
-def recordings() -> list[Any]:
-    manifest = DATA / "manifest.json"
-    if not manifest.is_file():
-        return [
-            pytest.param(None, marks=pytest.mark.skip(reason=f"no recordings in {DATA}: make test-recordings DATA=DIR"))
-        ]
-    listed: list[dict[str, Any]] = json.loads(manifest.read_text("utf-8"))["recordings"]
-    return [pytest.param(one, id=one["id"]) for one in listed if one["api"] == "chat"]
-
-
-@contextlib.asynccontextmanager
-async def served(recording: dict[str, Any], split: int) -> AsyncIterator[str]:
-    """The base URL of a server that answers with the recording, sent in pieces of `split` bytes."""
-    body = (DATA / recording["file"]).read_bytes()
-    head = f"HTTP/1.1 {recording['status']} Recorded\r\ncontent-length: {len(body)}\r\n"
-    head += "".join([f"{name}: {value}\r\n" for name, value in (recording.get("headers") or {}).items()])
-    head += f"content-type: {recording['content_type'] or 'application/json'}\r\n\r\n"
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await reader.readuntil(b"\r\n\r\n")
-        if not request.startswith(b"POST"):
-            writer.write(b"HTTP/1.1 404 Not Here\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            writer.close()
-            return
-        length = next(
-            int(line.split(b":")[1]) for line in request.split(b"\r\n") if line.lower().startswith(b"content-length")
-        )
-        await reader.readexactly(length)
-        writer.write(head.encode())
-        for place in range(0, len(body), split):
-            writer.write(body[place : place + split])
-            await writer.drain()
-        await reader.read(1)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        server.close()
-
-
 async def replayed(recording: dict[str, Any], split: int) -> Completion:
-    """What the adapter makes of the recording."""
-    async with served(recording, split) as base_url:
-        provider = OpenAICompatible("up", base_url, "", HTTPTransport("up"), DIALECTS["compatible"])
-        request = Request("m", (Message("user", (TextPart("?"),)),))
+    """What the adapter makes of the recording, sent in pieces of `split` bytes."""
+    async with replaying(split) as port:
+        dialect = DIALECTS["compatible"]
+        provider = OpenAICompatible("up", f"http://127.0.0.1:{port}/v1", "", HTTPTransport("up"), dialect)
         call = Call(
-            request=request, scope=Scope(), candidates=(Candidate(provider, "m"),), streamed=recording["stream"]
+            request=Request("m", (Message("user", (TextPart("?"),)),)),
+            scope=Scope(),
+            candidates=(Candidate(provider, recording["id"]),),
+            streamed=recording["stream"],
         )
         try:
             return await collect(await provider.open(call))
@@ -89,7 +44,7 @@ async def replayed(recording: dict[str, Any], split: int) -> Completion:
 
 
 @pytest.mark.parametrize("split", [1_000_000, 7])
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", parameters("chat"))
 async def test_recorded_answer_is_read_as_it_was_meant(recording: dict[str, Any], split: int) -> None:
     expected = recording["expected"]
     if recording["status"] != 200 or expected.get("midstream_error"):
@@ -130,10 +85,19 @@ def answered() -> list[Any]:
     """The recordings that hold an answer."""
     return [
         one
-        for one in recordings()
+        for one in parameters("chat")
         if one.values[0] is None
         or (one.values[0]["status"] == 200 and not one.values[0]["expected"].get("midstream_error"))
     ]
+
+
+@pytest.fixture(scope="module")
+async def addresses() -> AsyncIterator[tuple[str, str]]:
+    """The base URLs of our server in front of the recordings, and of the recordings themselves."""
+    async with replaying(4096) as port:
+        theirs = f"http://127.0.0.1:{port}/v1"
+        async with serving(upstream_table("up", theirs)) as running:
+            yield running.v1, theirs
 
 
 async def assembled(base_url: str, model: str, recording: dict[str, Any]) -> dict[str, Any]:
@@ -178,17 +142,18 @@ KEPT = {"oai-chat-s-2dd8396": "prompt_filter_results"}
 
 
 @pytest.mark.parametrize("recording", answered())
-async def test_the_sdk_assembles_the_same_from_us_as_from_the_upstream(recording: dict[str, Any]) -> None:
-    async with served(recording, 4096) as base_url, serving(upstream_table("up", base_url)) as running:
-        ours = await assembled(running.v1, "up/m", recording)
+async def test_the_sdk_assembles_the_same_from_us_as_from_the_upstream(
+    addresses: tuple[str, str], recording: dict[str, Any]
+) -> None:
+    ours_at, theirs_at = addresses
+    ours = await assembled(ours_at, f"up/{recording['id']}", recording)
     if recording["id"] in UNREADABLE:
         expected, message = recording["expected"], ours["choices"][0]["message"]
         assert message.get("content", "") == (expected["text"] or "")
         assert message.get("reasoning_content", "") == (expected["reasoning"] or "")
         assert [call["id"] for call in message.get("tool_calls", [])] == [call["id"] for call in expected["tool_calls"]]
         return
-    async with served(recording, 4096) as base_url:
-        theirs = await assembled(base_url, "m", recording)
+    theirs = await assembled(theirs_at, recording["id"], recording)
     if "usage" not in theirs:
         # We estimate what nobody counted, and show what was counted where the SDK looks for it.
         del ours["usage"]

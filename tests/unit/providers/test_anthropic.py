@@ -8,9 +8,11 @@ import pytest
 
 from cauce.domain.delta import Finish
 from cauce.domain.errors import ModelNotFound, ProviderFailure, Unsupported
+from cauce.domain.extra import Extra
 from cauce.domain.message import Message, TextPart
 from cauce.domain.model import ModelFacts
-from cauce.domain.request import Request, Sampling, Scope
+from cauce.domain.request import Request, ResponseFormat, Sampling, Scope
+from cauce.domain.tool import Tool
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.counting import Counted, count_tokens
@@ -75,6 +77,25 @@ async def test_request_that_cannot_be_said_is_not_sent(provider: Anthropic, upst
 async def test_what_is_known_of_the_model_bounds_its_output(provider: Anthropic, upstream: Upstream) -> None:
     await collect(await provider.open(calling(provider, facts=ModelFacts(max_output=77))))
     assert upstream.requests[0]["max_tokens"] == 77
+
+
+async def test_schemas_of_other_wires_are_put_into_the_form_taken_here_and_no_others(
+    provider: Anthropic, upstream: Upstream
+) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    asked = msgspec.structs.replace(
+        HELLO,
+        tools=(Tool("f", parameters=schema, strict=True),),
+        response_format=ResponseFormat("json_schema", "n", schema),
+    )
+    native = msgspec.structs.replace(asked, extra=Extra("anthropic_messages", {}))
+    for request in (asked, native):
+        await collect(await provider.open(calling(provider, request)))
+    shown = [
+        (body["tools"][0]["input_schema"], body["output_config"]["format"]["schema"]) for body in upstream.requests
+    ]
+    closed = {**schema, "additionalProperties": False}
+    assert shown == [(closed, closed), (schema, schema)]
 
 
 @pytest.mark.parametrize(

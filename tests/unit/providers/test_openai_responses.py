@@ -90,6 +90,25 @@ async def test_sampling_that_reasoning_models_refuse_is_left_out(provider: OpenA
     assert upstream.requests[1]["temperature"] == 0.2
 
 
+async def test_effort_that_a_model_refuses_is_left_out(upstream: Upstream) -> None:
+    provider = OpenAIResponses("up", upstream.base_url, "", HTTPTransport("up"), DIALECTS["xai"])
+    request = msgspec.structs.replace(HELLO, reasoning=ReasoningOptions(effort="low", visible=True))
+    await answered(provider, request, streamed=False, model="grok-4")
+    await provider.aclose()
+    assert upstream.requests[0]["reasoning"] == {"summary": "auto"}
+    assert "authorization" not in upstream.headers[0]
+
+
+async def test_query_of_the_address_is_sent_with_every_request(upstream: Upstream) -> None:
+    url = f"{upstream.base_url}?api-version=preview"
+    provider = OpenAIResponses("up", url, "secret", HTTPTransport("up"), DIALECTS["azure"])
+    await answered(provider, streamed=True)
+    await provider.count_tokens(HELLO, "m")
+    await provider.aclose()
+    assert upstream.paths == ["/v1/responses?api-version=preview", "/v1/responses/input_tokens?api-version=preview"]
+    assert upstream.headers[0]["api-key"] == "secret"
+
+
 async def test_tokens_are_counted_by_the_provider(provider: OpenAIResponses, upstream: Upstream) -> None:
     upstream.answers = [Reply(usage=Tokens(23))]
     request = msgspec.structs.replace(HELLO, sampling=Sampling(temperature=0.5), user="u")

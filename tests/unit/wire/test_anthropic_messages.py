@@ -666,18 +666,9 @@ class TestRequestsFromOtherWires:
     def test_schema_is_refused_where_the_model_is_known_not_to_follow_one(self) -> None:
         schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
         request = Request("", (user(),), response_format=ResponseFormat("json_schema", "n", schema))
-        closed = {**schema, "additionalProperties": False}
-        assert sent(request)["output_config"]["format"] == {"type": "json_schema", "schema": closed}
+        assert sent(request)["output_config"]["format"] == {"type": "json_schema", "schema": schema}
         with pytest.raises(Unsupported):
             sent(request, facts=ModelFacts(json_schema=False))
-
-    def test_strict_tools_are_closed_or_not_strict(self) -> None:
-        schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
-        open_ended = {"type": "object", "additionalProperties": {"type": "integer"}}
-        tools = (Tool("f", parameters=schema, strict=True), Tool("g", parameters=open_ended, strict=True))
-        first, second = sent(Request("", (user(),), tools=tools))["tools"]
-        assert first == {"name": "f", "input_schema": {**schema, "additionalProperties": False}, "strict": True}
-        assert second == {"name": "g", "input_schema": open_ended, "strict": False}
 
     def test_what_does_not_matter_is_dropped_and_told_once(self, told: pytest.LogCaptureFixture) -> None:
         request = Request("", (user(),), Sampling(seed=1, presence_penalty=0.5, stop=(" ", "END")), user="u")

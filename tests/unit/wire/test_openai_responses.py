@@ -473,6 +473,7 @@ class TestRequests:
             Request("m", (), Sampling(stop=("END",))),
             Request("m", (), prompt=Prompt("a", "b")),
             Request("m", (), tools=(OpaqueTool("gemini", "google_search", {}),)),
+            Request("m", (Message("user", (OpaquePart("openai_chat", {"type": "input_audio"}),)),)),
         ],
     )
     def test_what_cannot_be_left_out_is_refused(self, request_: Request) -> None:

@@ -9,13 +9,13 @@ from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
-from cauce.ports.provider import Call, Deltas, ModelInfo
+from cauce.ports.provider import Call, Candidate, Deltas, ModelInfo
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_messages
 from cauce.providers.transport import Transport
 from cauce.wire.anthropic_messages.decode import MessagesDecoder
 from cauce.wire.anthropic_messages.errors import refused
-from cauce.wire.anthropic_messages.request import counted, render_request
+from cauce.wire.anthropic_messages.request import Rendered, counted, is_native, render_request
 from cauce.wire.anthropic_messages.sampling import NEWEST
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Anthropic:
         return await Deltas.opened(self._answer(call), self.name)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
-        rendered = render_request(request, model, api_version=self._api_version)
+        rendered = self._rendered(request, Candidate(self, model), stream=False)
         body = await self._endpoint.post("/v1/messages/count_tokens", counted(rendered.body), headers=rendered.headers)
         return self._decoded(body, _Count, "count of tokens").input_tokens
 
@@ -67,13 +67,18 @@ class Anthropic:
         await self._endpoint.aclose()
 
     def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-        candidate = call.candidate
-        rendered = render_request(
-            call.request, candidate.model, stream=call.streamed, facts=candidate.facts, api_version=self._api_version
-        )
-        fit_messages(rendered.body)
+        rendered = self._rendered(call.request, call.candidate, stream=call.streamed)
         decoder = MessagesDecoder(self.name, estimate_input_tokens, call.request)
         return self._endpoint.answer("/v1/messages", rendered.body, call, decoder, rendered.headers)
+
+    def _rendered(self, request: Request, candidate: Candidate, *, stream: bool) -> Rendered:
+        """What is sent. Schemas of other wires' clients are made into ones that are taken here."""
+        rendered = render_request(
+            request, candidate.model, stream=stream, facts=candidate.facts, api_version=self._api_version
+        )
+        if not is_native(request):
+            fit_messages(rendered.body)
+        return rendered
 
     def _decoded(self, body: bytes, shape: type[T], what: str) -> T:
         try:

@@ -16,6 +16,7 @@ from cauce.providers.openai_compatible.dialect import Dialect
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.schemas import fit_responses
 from cauce.providers.transport import Transport
+from cauce.wire.dropping import dropped
 from cauce.wire.openai_chat.errors import refused
 from cauce.wire.openai_responses.decode import ResponsesDecoder
 from cauce.wire.openai_responses.request import counted, render_request
@@ -83,10 +84,21 @@ class OpenAIResponses:
         body = render_request(request, model, stream=stream)
         if self._dialect.schema is not None:
             fit_responses(body, self._dialect.schema)
+        refused = {*self._dialect.drops, *self._refused_by(model)}
+        for field in refused & body.keys():
+            del body[field]
+            dropped(f"openai_responses ({self._dialect.name})", field)
+        if "reasoning_effort" in refused and "reasoning" in body:
+            # Its name on the chat wire.
+            body["reasoning"] = {name: value for name, value in body["reasoning"].items() if name != "effort"}
+        return body
+
+    def _refused_by(self, model: str) -> tuple[str, ...]:
+        """Fields that `model` refuses."""
         for pattern, fields in self._dialect.model_drops:
             if fnmatchcase(model, pattern):
-                return {name: value for name, value in body.items() if name not in fields}
-        return body
+                return fields
+        return ()
 
     def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
         body = self._rendered(call.request, call.candidate.model, stream=call.streamed)

@@ -18,7 +18,6 @@ from cauce.wire.anthropic_messages.tools import parse_tool_choice, parse_tools, 
 from cauce.wire.anthropic_messages.usage import WIRE
 from cauce.wire.dropping import dropped
 from cauce.wire.fields import check, decode_object, rest
-from cauce.wire.schema import ANTHROPIC, asked
 
 DEFAULT_MAX_TOKENS = 4096
 """What is asked for where nobody says how much and the model's own bound is not known: every model still served can do it."""
@@ -186,6 +185,11 @@ def render_request(
     return Rendered(body, {"anthropic-version": version, **({"anthropic-beta": betas} if betas else {})})
 
 
+def is_native(request: Request) -> bool:
+    """Whether `request` came in this wire's words: its schemas are then sent as they are, and the API judges them."""
+    return request.extra is not None and request.extra.wire == WIRE
+
+
 def counted(body: dict[str, Any]) -> dict[str, Any]:
     """`body` as the endpoint that counts tokens takes it."""
     return {name: value for name, value in body.items() if name in _COUNTED}
@@ -204,7 +208,6 @@ def _refuse(request: Request) -> None:
 
 
 def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None:
-    native = request.extra is not None and request.extra.wire == WIRE
     stop = [text for text in request.sampling.stop if text.strip()]
     if len(stop) < len(request.sampling.stop):
         # The API refuses them.
@@ -212,7 +215,7 @@ def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None
     if stop:
         body["stop_sequences"] = stop
     if request.tools:
-        body["tools"] = [render_tool(tool, native=native) for tool in request.tools]
+        body["tools"] = [render_tool(tool) for tool in request.tools]
         choice = render_tool_choice(request.tool_choice, request.parallel_tool_calls)
         if choice is not None:
             body["tool_choice"] = choice
@@ -223,8 +226,7 @@ def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None
         if wanted.schema is None or facts.json_schema is False:
             what = "JSON without a schema" if wanted.schema is None else "JSON that follows a schema"
             raise Unsupported(f"response_format: this model cannot be held to {what}", field="response_format")
-        schema = wanted.schema if native else asked(wanted.schema, wanted.strict, ANTHROPIC)[0]
-        shape = {"type": "json_schema", "schema": schema}
+        shape = {"type": "json_schema", "schema": wanted.schema}
         body["output_config"] = {**body.get("output_config", {}), "format": shape}
 
 

@@ -6,8 +6,6 @@ from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.anthropic_messages.blocks import block_extra, own
 from cauce.wire.anthropic_messages.usage import WIRE
-from cauce.wire.dropping import dropped
-from cauce.wire.schema import ANTHROPIC_TOOLS, asked
 
 _TOOL = frozenset({"type", "name", "description", "input_schema", "strict"})
 _CHOICES = {"auto": ToolChoice("auto"), "any": ToolChoice("required"), "none": ToolChoice("none")}
@@ -38,12 +36,8 @@ def _tool(raw: dict[str, Any], path: str) -> Tool | OpaqueTool:
             raise InvalidRequest(f"{path}.name: must be a string", field=f"{path}.name")
 
 
-def render_tool(tool: Tool | OpaqueTool, *, native: bool) -> dict[str, Any]:
-    """`tool` as it is sent upstream. Raises `Unsupported` for a tool of another wire.
-
-    `native`: it was said in this wire's words, so its schema goes out as it is. Others' strict schemas are put into the form
-    that is taken here, or are not strict.
-    """
+def render_tool(tool: Tool | OpaqueTool) -> dict[str, Any]:
+    """`tool` as it is sent upstream. Raises `Unsupported` for a tool of another wire."""
     if isinstance(tool, OpaqueTool):
         if tool.wire != WIRE:
             raise Unsupported(
@@ -53,14 +47,9 @@ def render_tool(tool: Tool | OpaqueTool, *, native: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         body["description"] = tool.description
-    schema, strict = _schema(tool.parameters), tool.strict
-    if strict and not native:
-        schema, strict = asked(schema, strict, ANTHROPIC_TOOLS, f"parameters of the tool {tool.name!r}")
-        if not strict:
-            dropped(WIRE, "strict, of tools whose schema cannot be held to")
-    body["input_schema"] = schema
-    if strict is not None:
-        body["strict"] = strict
+    body["input_schema"] = _schema(tool.parameters)
+    if tool.strict is not None:
+        body["strict"] = tool.strict
     return {**body, **own(tool.extra, "block")}
 
 

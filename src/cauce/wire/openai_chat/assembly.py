@@ -7,6 +7,7 @@ import msgspec
 from cauce.domain.delta import ToolCall
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
+from cauce.wire.fields import rest
 from cauce.wire.openai_chat import custom
 from cauce.wire.openai_chat.calls import take_signature
 from cauce.wire.openai_chat.extras import WIRE, member
@@ -125,12 +126,12 @@ class Calls:
         self, call: OpenCall, raw: dict[str, Any], function: dict[str, Any], extra: Extra | None
     ) -> tuple[Extra | None, Signature | None]:
         """What only this wire knows of a piece: kept with the call, and returned with what else came around it."""
-        own = _unknown(raw, self._known)
+        own = rest(raw, self._known)
         if _foreign_type(raw):
             own["type"] = raw["type"]
         signature = take_signature(own)
         call.signature = signature or call.signature
-        levels = (("call", own), ("function", _unknown(function, _FUNCTION_FIELDS)))
+        levels = (("call", own), ("function", rest(function, _FUNCTION_FIELDS)))
         kept = {level: fields for level, fields in levels if fields}
         if not kept:
             return extra, signature
@@ -140,10 +141,6 @@ class Calls:
 
 def _piece(call: OpenCall, arguments: str, choice: int, extra: Extra) -> ToolCall:
     return ToolCall(call.place, call.call_id, call.name, arguments, "piece", choice, extra)
-
-
-def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name not in known and value is not None}
 
 
 def _foreign_type(raw: dict[str, Any]) -> bool:

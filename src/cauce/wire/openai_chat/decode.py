@@ -16,11 +16,13 @@ from cauce.domain.extra import Extra
 from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.fields import rest
 from cauce.wire.openai_chat.assembly import Calls, OpenCall
 from cauce.wire.openai_chat.citations import parse_annotations
 from cauce.wire.openai_chat.errors import parse_error, to_failure
 from cauce.wire.openai_chat.extras import WIRE, member
 from cauce.wire.openai_chat.logprobs import parse_logprobs
+from cauce.wire.openai_chat.members import PLAIN_FIELDS, THOUGHTS, carried
 from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
 from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
@@ -37,14 +39,9 @@ _REASONS: dict[str, FinishReason] = {
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 _READ_OF_CHOICE = _CHOICE_FIELDS - {"logprobs"}
-_PLAIN_FIELDS = frozenset({"role", "content", "tool_calls", "reasoning_content"})
-"""Members of a delta that nearly all have."""
-_RARE_FIELDS = frozenset({"refusal", "reasoning", "reasoning_details", "annotations", "function_call"})
-_THOUGHTS = ("reasoning_content", "reasoning")
-
 _CONTENT = Field("content")
 _ARGUMENTS = Field("arguments")
-_THOUGHT_FIELDS = {name: Field(name) for name in _THOUGHTS}
+_THOUGHT_FIELDS = {name: Field(name) for name in THOUGHTS}
 
 _NONE: list[Any] = []
 
@@ -195,7 +192,7 @@ class ChatDecoder:
         if usage is not None or "x_groq" in chunk:
             self._read_usage(usage or member(chunk, "x_groq").get("usage"))
         if not chunk.keys() <= _CHUNK_FIELDS:
-            unknown = _unknown(chunk, _CHUNK_FIELDS)
+            unknown = rest(chunk, _CHUNK_FIELDS)
             if self._shared is None or self._shared.data["chunk"] != unknown:
                 self._shared = Extra(WIRE, {"chunk": unknown})
             if unknown and self._pending is not None:
@@ -216,9 +213,9 @@ class ChatDecoder:
         extra, self._pending = self._pending, None
         tokens: tuple[TokenLogprob, ...] = ()
         if not choice.keys() <= _CHOICE_FIELDS or choice.get("logprobs") is not None:
-            extra = _with_level(extra, "choice", _unknown(choice, _READ_OF_CHOICE))
+            extra = _with_level(extra, "choice", rest(choice, _READ_OF_CHOICE))
             tokens = parse_logprobs(choice.get("logprobs"))
-        if not delta.keys() <= _PLAIN_FIELDS:
+        if not delta.keys() <= PLAIN_FIELDS:
             extra = self._rare(delta, index, extra, deltas)
         elif thought := delta.get("reasoning_content"):
             extra = self._thought(thought, "reasoning_content", index, extra, deltas)
@@ -250,10 +247,9 @@ class ChatDecoder:
 
     def _rare(self, delta: dict[str, Any], index: int, extra: Extra | None, deltas: list[Delta]) -> Extra | None:
         """Read the members of `delta` that few have; returns what is left of `extra` with the unknown ones."""
-        kept = self._carried(delta, index)
-        extra = _with_level(extra, "delta", kept)
+        extra = _with_level(extra, "delta", carried(delta, plain=self._plain))
         refusal = delta.get("refusal")
-        names = [name for name in _THOUGHTS if delta.get(name)]
+        names = [name for name in THOUGHTS if delta.get(name)]
         thought = delta.get(names[0]) if names else None
         details = delta.get("reasoning_details")
         if thought or details:
@@ -269,27 +265,6 @@ class ChatDecoder:
             extra = None
         return extra
 
-    def _carried(self, delta: dict[str, Any], index: int) -> dict[str, Any]:
-        """The members of `delta` that are handed on raw: those nobody knows, and those that say more than the deltas do."""
-        kept = _unknown(delta, _PLAIN_FIELDS)
-        for name in _RARE_FIELDS & kept.keys():
-            value = kept[name]
-            match name:
-                case "refusal":
-                    read = isinstance(value, str)
-                case "reasoning":
-                    read = isinstance(value, str) and not delta.get("reasoning_content")
-                case "function_call":
-                    read = isinstance(value, dict)
-                case "annotations":
-                    read = bool(parse_annotations(value, index))
-                case _:
-                    read = False
-            # An empty list in every chunk of a stream says nothing.
-            if read or (value == [] and not self._plain):
-                del kept[name]
-        return kept
-
     def _thought(
         self, text: Any, name: str, index: int, extra: Extra | None, deltas: list[Delta], details: Any = None
     ) -> Extra | None:
@@ -300,7 +275,7 @@ class ChatDecoder:
             return extra
         if name and index not in self._thoughts:
             self._thoughts[index] = name
-            if name != _THOUGHTS[0]:
+            if name != THOUGHTS[0]:
                 extra = Extra(WIRE, {**(extra.data if extra is not None else {}), "field": name})
         self._characters += len(text)
         deltas.append(Reasoning(text, proofs[0] if proofs else None, index, extra))
@@ -382,10 +357,6 @@ def _goes_on(choice: dict[str, Any]) -> bool:
     if not pieces or len(pieces) != 1 or type(pieces[0].get("index")) is not int:
         return False
     return not pieces[0].get("id") and not member(pieces[0], "function").get("name")
-
-
-def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name not in known and value is not None}
 
 
 def _with_level(extra: Extra | None, level: str, fields: dict[str, Any]) -> Extra | None:

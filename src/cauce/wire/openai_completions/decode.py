@@ -11,6 +11,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.fields import rest
 from cauce.wire.openai_chat.errors import parse_error, to_failure
 from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
@@ -117,7 +118,7 @@ class CompletionDecoder:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self._usage = parse_usage(cast(dict[str, Any], usage))
-        self._beside.update(_unknown(chunk, _CHUNK_FIELDS))
+        self._beside.update(rest(chunk, _CHUNK_FIELDS))
         for choice in self._choices(chunk):
             self._choice(choice, deltas)
 
@@ -128,7 +129,7 @@ class CompletionDecoder:
             raise self._broken("sent a choice of an unknown shape")
         self._seen.add(index)
         data: dict[str, Any] = {}
-        if unknown := _unknown(choice, _CHOICE_FIELDS):
+        if unknown := rest(choice, _CHOICE_FIELDS):
             data["choice"] = unknown
         if self._beside and not self._told:
             data["chunk"] = dict(self._beside)
@@ -178,7 +179,3 @@ class CompletionDecoder:
 
     def _broken(self, what: str) -> ProviderFailure:
         return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
-
-
-def _unknown(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in raw.items() if name not in known and value is not None}

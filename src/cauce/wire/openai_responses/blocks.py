@@ -106,12 +106,14 @@ class Thought:
 class Call:
     """A call that is open. `fields` are what its upstream says of the item (None: it spoke another wire)."""
 
-    __slots__ = ("custom", "fields", "index", "item_id", "opened", "pieces")
+    __slots__ = ("custom", "fields", "index", "item_id", "opened", "pieces", "signed")
 
     def __init__(self, fields: dict[str, Any] | None) -> None:
         self.fields = fields
         self.opened = False
         """Whether it has been announced: its name is known."""
+        self.signed = False
+        """Whether its signature has been shown."""
         self.custom = False
         self.index = 0
         self.item_id = ""

@@ -7,7 +7,7 @@ import msgspec
 
 from cauce.domain.citation import Citation
 from cauce.domain.delta import TokenLogprob
-from cauce.domain.errors import InvalidRequest
+from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.extra import Extra
 from cauce.domain.message import (
     DocumentPart,
@@ -101,8 +101,11 @@ def _render_input(part: Part) -> dict[str, Any] | None:
             return {"type": "input_file", **known, **_unknown(extra)}
         case OpaquePart(wire, data) if wire == WIRE and "part" in data:
             return data["part"]
-        case OpaquePart() | ReasoningPart() | ToolCallPart():
-            dropped(WIRE, "content of another wire")
+        case OpaquePart(wire, data):
+            kind = data.get("type") or next(iter(data), "unknown")
+            raise Unsupported(f"content of type {kind} cannot be used with this model: only the wire {wire} knows it")
+        case ReasoningPart() | ToolCallPart():
+            dropped(WIRE, "reasoning and calls of others than the assistant")
             return None
 
 

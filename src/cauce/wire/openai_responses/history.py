@@ -74,7 +74,7 @@ class _History:
             case OpaquePart(wire, {"item": item}) if wire == WIRE:
                 self._add(item)
             case OpaquePart():
-                dropped(WIRE, "content of another wire")
+                dropped(WIRE, "what only another wire knows of the assistant's turns")
             case ImagePart() | DocumentPart():
                 dropped(WIRE, "files of the assistant")
 

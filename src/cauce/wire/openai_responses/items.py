@@ -100,8 +100,33 @@ class _Reader:
 
     def _end_turn(self) -> None:
         if self._parts:
-            self._messages.append(Message("assistant", tuple(self._parts)))
+            self._messages.append(Message("assistant", _proven(self._parts)))
             self._parts = []
+
+
+def _proven(parts: list[Part]) -> tuple[Part, ...]:
+    """A turn's parts, with the signatures of calls, which were shown as reasoning, back on their calls."""
+    proofs: dict[str, Part] = {
+        part.signature.id: part
+        for part in parts
+        if isinstance(part, ReasoningPart)
+        and not part.text
+        and part.signature is not None
+        and part.signature.wire != WIRE
+        and part.signature.id is not None
+    }
+    calls = {part.call_id: part for part in parts if isinstance(part, ToolCallPart) and part.call_id in proofs}
+    if not calls:
+        return tuple(parts)
+    proven: list[Part] = []
+    for part in parts:
+        if isinstance(part, ToolCallPart) and part.call_id in calls:
+            proof = proofs[part.call_id]
+            assert isinstance(proof, ReasoningPart)
+            part = msgspec.structs.replace(part, signature=proof.signature)
+        if not any([part is proofs[call_id] for call_id in calls]):
+            proven.append(part)
+    return tuple(proven)
 
 
 def _beginning(part: Part, fields: dict[str, Any]) -> Part:

@@ -20,6 +20,7 @@ from cauce.domain.delta import (
     ToolResult,
 )
 from cauce.domain.message import ToolCallPart
+from cauce.domain.signature import Signature
 from cauce.wire.openai_responses.blocks import Call, Message, Thought
 from cauce.wire.openai_responses.content import render_annotation, render_logprobs
 from cauce.wire.openai_responses.errors import render_failure
@@ -30,6 +31,7 @@ from cauce.wire.openai_responses.response import (
     corrected,
     ended,
     is_custom,
+    proof_item,
     response_object,
 )
 from cauce.wire.openai_responses.tools import as_input
@@ -209,6 +211,9 @@ class ResponsesProjector:
         if call is None:
             self._close(out)
             call = self._calls[delta.index] = Call(own(delta.extra).get("item"))
+        if delta.signature is not None and not call.signed:
+            call.signed = True
+            self._proof(delta.call_id, delta.signature, out)
         if not call.opened and (delta.name or delta.mark == "ready"):
             self._open_call(call, delta, out)
         if delta.mark == "piece":
@@ -219,6 +224,13 @@ class ResponsesProjector:
             self._call_done(call, delta, out)
         elif call.opened:
             self._done(call.index, {**self._output[call.index], "status": "incomplete"}, out)
+
+    def _proof(self, call_id: str, signature: Signature, out: list[bytes]) -> None:
+        """What a model wants back with its call. This wire has a place for such things in reasoning only."""
+        index = len(self._output)
+        item = proof_item(made_id("reasoning", self._head.id, index), call_id, signature)
+        self._add(item, out)
+        self._done(index, item, out)
 
     def _open_call(self, call: Call, delta: ToolCall, out: list[bytes]) -> None:
         part = ToolCallPart(delta.call_id, delta.name, "")

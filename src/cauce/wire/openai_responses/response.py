@@ -155,6 +155,11 @@ def reasoning_item(
     return item
 
 
+def proof_item(identifier: str, call_id: str, signature: Signature) -> dict[str, Any]:
+    """The signature of a call as a reasoning item without words: clients hand that back with the call it names."""
+    return reasoning_item(identifier, {"summary": []}, Signature(signature.wire, signature.data, call_id), {})
+
+
 def call_item(identifier: str, call: ToolCallPart, fields: dict[str, Any], *, custom: bool) -> dict[str, Any]:
     """A call of a function, or of a custom tool."""
     item: dict[str, Any] = {
@@ -213,6 +218,8 @@ class _Items:
                         made = self._id("reasoning")
                         self._add(reasoning_item(made, reasoning_texts(part), signature, _fields(extra)))
                 case ToolCallPart(extra=extra):
+                    if part.signature is not None:
+                        self._add(proof_item(self._id("reasoning"), part.call_id, part.signature))
                     custom = is_custom(part, own(extra).get("item"), head.custom)
                     made = self._id("custom_tool_call" if custom else "function_call")
                     self._add(call_item(made, part, _fields(extra), custom=custom))
