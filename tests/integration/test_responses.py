@@ -19,7 +19,7 @@ from tests.serving import Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
-MODELS = ("chat/m", "responses/m", "claude/m")
+MODELS = ("chat/m", "responses/m", "claude/m", "gem/m")
 TOOLS: list[Any] = [
     {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}, "strict": None}
 ]
@@ -55,11 +55,16 @@ CODER: dict[str, Any] = {
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
     keys = "".join([f'[[auth.keys]]\nname = "{name}"\nhash = "{hash_key(name)}"\n' for name in ("web", "other")])
-    claude = f'[providers.claude]\nkind = "anthropic"\nbase_url = "{upstream.root}"\napi_key = "k"\n'
+    others = "".join(
+        [
+            f'[providers.{name}]\nkind = "{kind}"\nbase_url = "{upstream.root}"\napi_key = "k"\n'
+            for name, kind in (("claude", "anthropic"), ("gem", "gemini"))
+        ]
+    )
     tables = upstream_table("chat", upstream.base_url) + upstream_table(
         "responses", upstream.base_url, wire="responses"
     )
-    async with serving(tables + claude + keys) as running:
+    async with serving(tables + others + keys) as running:
         yield running
 
 
@@ -93,9 +98,10 @@ async def test_answer_plain_and_streamed(client: AsyncOpenAI, upstream: Upstream
     final, events = await streamed(client, **asked)
     for response in (plain, final):
         assert response.status == "completed" and response.output_text == "Hello you."
-        assert [item.type for item in response.output] == ["reasoning", "message", "function_call", "function_call"]
-        thought = response.output[0]
-        assert thought.type == "reasoning" and thought.summary[0].text == "let me see"
+        # A signature that a model gives with its call is shown as reasoning without words.
+        said = [item for item in response.output if item.type != "reasoning" or item.summary]
+        assert [item.type for item in said] == ["reasoning", "message", "function_call", "function_call"]
+        assert said[0].type == "reasoning" and said[0].summary[0].text == "let me see"
         calls = [item for item in response.output if isinstance(item, ResponseFunctionToolCall)]
         assert [(call.name, json.loads(call.arguments)) for call in calls] == [("look", {"x": 1}), ("look", {"y": 2})]
         assert len({call.call_id for call in calls}) == len({call.id for call in calls}) == 2
@@ -190,6 +196,12 @@ def _check_turn(model: str, sent: dict[str, Any]) -> None:
                 {"command": "ls"},
             ]
             assert [result["content"] for result in results] == ["patched", "a.py"]
+        case "gem/m":
+            patch, shell = [part for part in sent["contents"][-2]["parts"] if "functionCall" in part]
+            assert patch["functionCall"]["args"] == {"input": PATCH} and patch["thoughtSignature"]
+            assert shell["functionCall"]["args"] == {"command": "ls"}
+            results = [part["functionResponse"]["response"] for part in sent["contents"][-1]["parts"]]
+            assert results == [{"result": "patched"}, {"result": "a.py"}]
         case _:
             thinking, patch, shell = sent["messages"][-2]["content"]
             assert thinking["type"] == "thinking" and thinking["signature"]
@@ -211,9 +223,9 @@ async def test_conversation_goes_on_from_a_kept_response(client: AsyncOpenAI, up
     second, _ = await streamed(client, model=model, input="second", previous_response_id=first.id)
     third = await client.responses.create(model=model, input="third", previous_response_id=second.id)
     assert (second.previous_response_id, third.previous_response_id) == (first.id, second.id)
-    sent = upstream.requests[2].get("messages") or upstream.requests[2]["input"]
-    assert [message["role"] for message in sent] == ["user", "assistant", "user", "assistant", "user"]
-    said = [message["content"] for message in sent]
+    (sent,) = [upstream.requests[2][name] for name in ("messages", "input", "contents") if name in upstream.requests[2]]
+    assert [message["role"] == "user" for message in sent] == [True, False, True, False, True]
+    said = [message.get("content") or message["parts"] for message in sent]
     assert [one if isinstance(one, str) else one[0]["text"] for one in said] == [
         "first",
         "One.",
@@ -368,9 +380,10 @@ async def test_answer_that_is_cut_short_says_so(client: AsyncOpenAI, upstream: U
 async def test_refusal_is_a_part_of_a_completed_response(client: AsyncOpenAI, upstream: Upstream, model: str) -> None:
     upstream.answers = [Reply(text="", refusal="I will not.")]
     response = await client.responses.create(model=model, input="hi")
-    if model == "claude/m":
-        # That wire says that it refuses, not in which words.
-        assert response.status in ("completed", "incomplete")
+    if model in ("claude/m", "gem/m"):
+        # Those wires say that the answer is refused, but do not tell the words of a refusal from others.
+        assert response.status == "incomplete" and response.incomplete_details is not None
+        assert response.incomplete_details.reason == "content_filter"
         return
     assert response.status == "completed"
     (item,) = response.output

@@ -158,13 +158,6 @@ async def test_text_is_not_parsed(served: Served, upstream: Upstream) -> None:
     assert not any(["partial" in frame or "parsed" in frame for frame in frames])
 
 
-async def test_schema_never_makes_the_server_ask_others(served: Served, upstream: Upstream) -> None:
-    remote = {"name": "x", "strict": True, "schema": {"$ref": f"{upstream.root}/schema.json"}}
-    body = wanting(response_format={"type": "json_schema", "json_schema": remote})
-    response = await ask(served.port, "POST", "/llm/message", body)
-    assert response.status == 400 and upstream.requests == [] and upstream.paths == []
-
-
 CLAUDE = '[providers.claude]\nkind = "anthropic"\nbase_url = "{root}"\napi_key = "k"\n'
 
 

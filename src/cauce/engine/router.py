@@ -119,7 +119,10 @@ class Router:
             what, field = "fills in between a prompt and a suffix", "suffix"
         elif not prompt.text:
             able = [one for one in candidates if self._sources[one.provider.name].completes]
-            what, field = "takes prompts as they are (no text, tokens, best_of, or log probabilities with echo)", "prompt"
+            what, field = (
+                "takes prompts as they are (no text, tokens, best_of, or log probabilities with echo)",
+                "prompt",
+            )
         else:
             return candidates
         if not able:

@@ -6,7 +6,7 @@ A codec writes a schema as the client gave it; what a server takes of it is the 
 from typing import Any, cast
 
 from cauce.wire.dropping import dropped
-from cauce.wire.schema import ANTHROPIC, ANTHROPIC_TOOLS, Profile, asked
+from cauce.wire.schema import ANTHROPIC, ANTHROPIC_TOOLS, GEMINI_JSON, Profile, asked
 
 Body = dict[str, Any]
 
@@ -41,6 +41,14 @@ def fit_messages(body: Body) -> None:
             body["output_config"] = {**cast(Body, config), "format": _fitted(cast(Body, form), ANTHROPIC)}
     if "tools" in body:
         body["tools"] = [_strict(tool, "input_schema", ANTHROPIC_TOOLS, "anthropic_messages") for tool in body["tools"]]
+
+
+def fit_generate(body: Body) -> None:
+    """A body of Gemini's generateContent. Changes `body`. Parameters of functions are taken there as they are."""
+    config = body.get("generationConfig")
+    if isinstance(config, dict) and isinstance(schema := cast(Body, config).get("responseJsonSchema"), dict):
+        fitted, _ = asked(cast(Body, schema), None, GEMINI_JSON)
+        body["generationConfig"] = {**cast(Body, config), "responseJsonSchema": fitted}
 
 
 def _function(tool: Body, profile: Profile) -> Body:

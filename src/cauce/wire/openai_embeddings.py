@@ -1,4 +1,8 @@
-"""OpenAI's embeddings, as client and as server speak them. Upstreams are asked for floats: all of them know those."""
+"""OpenAI's embeddings, as client and as server speak them.
+
+Upstreams are asked for numbers, which all of them know, unless the client wants base64 and the upstream has it: a tenth of the
+work, and a quarter of the bytes.
+"""
 
 import array
 import base64
@@ -43,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True):
     base64: bool
 
 
+_FORMAT = "encoding_format"
 _FIELDS = frozenset(EmbeddingsBody.__struct_fields__)
 
 
@@ -51,6 +56,9 @@ def parse_request(body: bytes) -> Asked:
     raw = decode_object(body)
     embeddings = check(raw, EmbeddingsBody)
     unknown = rest(raw, _FIELDS)
+    as_base64 = embeddings.encoding_format == "base64"
+    if as_base64:
+        unknown[_FORMAT] = "base64"
     task = unknown.get("task")
     request = EmbeddingRequest(
         embeddings.model,
@@ -60,7 +68,7 @@ def parse_request(body: bytes) -> Asked:
         task if isinstance(task, str) else None,
         Extra(WIRE, unknown) if unknown else None,
     )
-    return Asked(request, embeddings.encoding_format == "base64")
+    return Asked(request, as_base64)
 
 
 def _inputs(given: str | list[Any]) -> tuple[str | tuple[int, ...], ...]:
@@ -97,8 +105,13 @@ def _tokens(tokens: list[Any], path: str) -> tuple[int, ...]:
     return tuple(tokens)
 
 
-def render_request(request: EmbeddingRequest, model: str, dimensions: str = "dimensions") -> dict[str, Any]:
-    """The body that asks an upstream of this wire for `model`; `dimensions` is its name for the length of a vector."""
+def render_request(
+    request: EmbeddingRequest, model: str, dimensions: str = "dimensions", *, packs: bool = True
+) -> dict[str, Any]:
+    """The body that asks an upstream of this wire for `model`.
+
+    `dimensions` is its name for the length of a vector; `packs`: it has base64.
+    """
     inputs: list[Any] = [one if isinstance(one, str) else list(one) for one in request.inputs]
     # One text is sent as such: not all servers take lists.
     body: dict[str, Any] = {"model": model, "input": inputs[0] if len(inputs) == 1 else inputs}
@@ -108,6 +121,8 @@ def render_request(request: EmbeddingRequest, model: str, dimensions: str = "dim
         body["user"] = request.user
     if request.extra is not None and request.extra.wire == WIRE:
         body.update(request.extra.data)
+    if not packs:
+        body.pop(_FORMAT, None)
     return body
 
 
@@ -181,7 +196,7 @@ def _packed(vector: tuple[float, ...]) -> str:
 def _unpacked(packed: str, provider: str) -> tuple[float, ...]:
     values = array.array("f")
     try:
-        values.frombytes(base64.b64decode(packed, validate=True))
+        values.frombytes(binascii.a2b_base64(packed, strict_mode=True))
     except (binascii.Error, ValueError) as error:
         raise _broken(provider, f"sent an embedding that is no base64 of numbers: {error}") from error
     if sys.byteorder == "big":

@@ -1,7 +1,8 @@
 """How a signature of one wire travels through a client of another and comes back recognised.
 
 A client hands back what it was given without looking. A signature of its own wire is shown bare; one of another wire is
-wrapped, with the name of its wire inside, and unwrapped when it comes back.
+wrapped, with the name of its wire inside, and unwrapped when it comes back. A wrapped one is base64 from end to end: some
+clients decode signatures, and may write them in base64's other alphabet.
 """
 
 import base64
@@ -11,7 +12,8 @@ import msgspec
 
 from cauce.domain.signature import Signature
 
-_PREFIX = "cauce."
+_MARK = b"cauce."
+_PREFIX = base64.b64encode(_MARK).decode()
 
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(tuple[str, str, str | None])
@@ -22,14 +24,15 @@ def seal(signature: Signature, own: str) -> str:
     if signature.wire == own:
         return signature.data
     token = _encode((signature.wire, signature.data, signature.id))
-    return _PREFIX + base64.urlsafe_b64encode(token).decode()
+    return base64.b64encode(_MARK + token).decode()
 
 
 def unseal(text: str, own: str) -> Signature:
     """The signature in `text`, which a client of the wire `own` sent."""
     if text.startswith(_PREFIX):
         try:
-            return Signature(*_decoder.decode(base64.urlsafe_b64decode(text.removeprefix(_PREFIX))))
+            whole = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+            return Signature(*_decoder.decode(whole.removeprefix(_MARK)))
         except (binascii.Error, ValueError, msgspec.MsgspecError):
             pass
     return Signature(own, text)

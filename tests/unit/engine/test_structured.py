@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -345,6 +346,14 @@ async def test_schema_that_is_none_is_the_clients_mistake(schema: dict[str, Any]
         await asking.deltas(ResponseFormat("json_schema", "x", schema))
     assert caught.value.field == "response_format.json_schema.schema"
     assert asking.asked == []
+
+
+async def test_schema_reads_no_files(tmp_path: Path) -> None:
+    """The file is a valid schema: whoever read it would find nothing wrong."""
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    asking = Asking(answering("{}"))
+    with pytest.raises(InvalidRequest, match="Retrieval is disabled"):
+        await asking.deltas(ResponseFormat("json_schema", "x", {"$ref": (tmp_path / "schema.json").as_uri()}))
 
 
 def test_sum_of_two_usages_is_as_sure_as_the_less_sure() -> None:

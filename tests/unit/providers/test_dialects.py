@@ -166,6 +166,16 @@ async def test_embeddings_are_asked_for_where_the_dialect_makes_them(upstream: U
     assert upstream.requests[0][dialect.dimensions] == 2
 
 
+@pytest.mark.parametrize("dialect", [dialect for dialect in DIALECTS.values() if dialect.embeddings is not None])
+async def test_base64_is_asked_for_where_it_is_known(upstream: Upstream, dialect: Dialect) -> None:
+    provider = provider_of(dialect, upstream.base_url)
+    wanted = Extra("openai_embeddings", {"encoding_format": "base64"})
+    made = await provider.embed(EmbeddingRequest("public", ("a",), extra=wanted), "some-model", Timeouts())
+    await provider.aclose()
+    assert made.vectors == ((0.5, -0.25, 0.125),)
+    assert ("encoding_format" in upstream.requests[0]) == dialect.packs_embeddings
+
+
 @pytest.mark.parametrize("dialect", ALL)
 async def test_models_are_listed(upstream: Upstream, dialect: Dialect) -> None:
     provider = provider_of(dialect, upstream.base_url)

@@ -8,7 +8,7 @@ import pytest
 from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.providers.openai_compatible.adaptation import adapt
 from cauce.providers.openai_compatible.dialect import DIALECTS
-from cauce.providers.schemas import fit_chat, fit_messages, fit_responses
+from cauce.providers.schemas import fit_chat, fit_generate, fit_messages, fit_responses
 from cauce.wire.schema import GRAMMAR, OPENAI_STRICT
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -83,6 +83,18 @@ def test_anthropic_is_sent_closed_objects_and_tools_as_strict_as_they_can_be() -
     assert body["tools"] == [strict | {"input_schema": SHUT}, free, mapped | {"strict": False}]
 
 
+def test_gemini_is_told_the_order_and_nothing_else_is_changed() -> None:
+    schema = {"type": "object", "properties": {"b": {"const": 1}, "a": {"type": "string"}}}
+    body: dict[str, Any] = {"generationConfig": {"topK": 5, "responseJsonSchema": schema}, "tools": [MAP]}
+    fit_generate(body)
+    fitted = {
+        "type": "object",
+        "properties": {"b": {"enum": [1]}, "a": {"type": "string"}},
+        "propertyOrdering": ["b", "a"],
+    }
+    assert body == {"generationConfig": {"topK": 5, "responseJsonSchema": fitted}, "tools": [MAP]}
+
+
 def test_what_a_server_cannot_be_asked_for_is_unsupported_and_names_the_response_format() -> None:
     body = {"output_config": {"format": {"type": "json_schema", "schema": MAP}}}
     with pytest.raises(Unsupported) as caught:
@@ -100,11 +112,13 @@ def test_schema_of_a_tool_that_is_none_names_the_tool() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"text": 5, "output_config": 5, "response_format": {"type": "text"}, "tools": []}]
+    "body",
+    [{}, {"text": 5, "output_config": 5, "generationConfig": 5, "response_format": {"type": "text"}, "tools": []}],
 )
 def test_body_without_schemas_is_left_as_it_is(body: dict[str, Any]) -> None:
     before = copy.deepcopy(body)
     fit_chat(body, OPENAI_STRICT)
     fit_responses(body, OPENAI_STRICT)
     fit_messages(body)
+    fit_generate(body)
     assert body == before

@@ -218,11 +218,21 @@ class TestRequests:
         assert signed(Signature("anthropic_messages", "abc"), "gemini-2.5-flash") is None
         assert signed(None, "gemini-3-pro-preview") == "skip_thought_signature_validator"
 
+    def test_signature_handed_back_with_reasoning_on_another_wire_goes_to_the_call_behind_it(self) -> None:
+        deltas = read(event([{"functionCall": {"name": "f"}, "thoughtSignature": "s"}], "STOP"))
+        kept = next(delta for delta in deltas if isinstance(delta, Reasoning))
+        assert kept.signature == Signature(WIRE, "s")
+        for text in ("", "as another wire kept it"):
+            parts = (ReasoningPart(text, kept.signature), ToolCallPart("x", "f", "{}"))
+            contents = sent(Request("m", (*ASKED.messages, Message("assistant", parts))))["contents"]
+            assert contents[1]["parts"][-1]["thoughtSignature"] == "s"
+        assert shown(deltas)[0]["candidates"][0]["content"]["parts"][0]["functionCall"]["name"] == "f"
+
     def test_sealed_signature_of_another_wire_is_recognised_when_it_comes_back(self) -> None:
         foreign = Signature("anthropic_messages", "sig")
         part = {"text": "hm", "thought": True, "thoughtSignature": seal(foreign, WIRE)}
         request = parsed(contents=[*HI, {"role": "model", "parts": [part, {"text": "a"}]}])
-        assert request.messages[1].parts[0] == ReasoningPart("hm", foreign)
+        assert request.messages[1].parts[0] == ReasoningPart("hm", foreign, Extra(WIRE, {}))
         assert sent(request)["contents"][1]["parts"] == [{"text": "a"}]
 
     def test_tools_the_api_runs_itself_ride_along_and_those_of_others_are_refused(self) -> None:
@@ -284,7 +294,7 @@ class TestRequests:
     model = st.lists(
         st.one_of(
             texts.map(TextPart),
-            st.builds(ReasoningPart, texts, st.builds(Signature, st.just(WIRE), names)),
+            st.builds(ReasoningPart, texts, st.builds(Signature, st.just(WIRE), names), st.just(Extra(WIRE, {}))),
             st.builds(
                 ToolCallPart,
                 names,

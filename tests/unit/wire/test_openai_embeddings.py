@@ -48,14 +48,12 @@ def test_what_a_client_sends_arrives_upstream_unchanged(body: dict[str, Any]) ->
     assert render_request(parse_request(encode(body)).request, "m") == body
 
 
-def test_upstreams_are_asked_for_floats_under_their_own_name_for_dimensions() -> None:
+def test_upstreams_are_asked_in_their_own_words() -> None:
     asked = parse_request(encode({"model": "m", "input": "a", "encoding_format": "base64", "dimensions": 2}))
     assert asked.base64
-    assert render_request(asked.request, "real", "output_dimension") == {
-        "model": "real",
-        "input": "a",
-        "output_dimension": 2,
-    }
+    body = {"model": "real", "input": "a", "output_dimension": 2}
+    assert render_request(asked.request, "real", "output_dimension", packs=False) == body
+    assert render_request(asked.request, "real", "output_dimension") == {**body, "encoding_format": "base64"}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ from cauce.wire.openai_responses.replay import Recorder, replay
 from cauce.wire.openai_responses.request import parse_request, render_request
 from cauce.wire.openai_responses.response import Head, echo, render_response
 from cauce.wire.openai_responses.tools import as_arguments, as_input, custom_names
+from cauce.wire.signing import unseal
 
 encode = msgspec.json.encode
 HEAD = Head("resp_1", 5, echo({}, "m"))
@@ -640,8 +641,26 @@ class TestSignatures:
     def test_reasoning_without_words_is_still_shown(self) -> None:
         signature = Signature("anthropic_messages", "redacted")
         (item,) = final(Reasoning("", signature), Finish("stop"))["output"]
-        assert item["summary"] == [] and item["encrypted_content"].startswith("cauce.")
+        assert item["summary"] == [] and unseal(item["encrypted_content"], WIRE) == signature
         assert json.loads(render_response(whole(Reasoning("", signature), Finish("stop")), HEAD))["output"] == [item]
+
+    def test_signature_of_a_call_travels_with_it(self) -> None:
+        signature = Signature("gemini", "c2ln")
+        call = ToolCall(0, "c1", "f", "{}", signature=signature)
+        deltas = (call, msgspec.structs.replace(call, mark="ready"), Finish("tool_calls"))
+        output = final(*deltas)["output"]
+        assert [one["type"] for one in output] == ["reasoning", "function_call"]
+        assert json.loads(render_response(whole(*deltas), HEAD))["output"] == output
+        (turn,) = asked(input=output).messages
+        (part,) = turn.parts
+        assert isinstance(part, ToolCallPart) and part.signature == signature
+        assert [one["type"] for one in sent(asked(input=output))["input"]] == ["function_call"]
+
+    def test_signature_whose_call_is_not_sent_back_stays_where_it_is(self) -> None:
+        call = ToolCall(0, "c1", "f", "{}", "ready", signature=Signature("gemini", "c2ln"))
+        proof, _ = final(call, Finish("tool_calls"))["output"]
+        (turn,) = asked(input=[proof]).messages
+        assert isinstance(turn.parts[0], ReasoningPart)
 
     def test_encrypted_reasoning_of_this_wire_is_shown_bare(self) -> None:
         item = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
@@ -1143,7 +1162,15 @@ class TestStreams:
             st.builds(Reasoning, TEXTS, st.sampled_from([None, Signature("gemini", "s")]), begins=st.booleans()),
             st.builds(Opaque, st.sampled_from(["gemini", WIRE]), st.just({"item": {"type": "x", "id": "x_1"}})),
             st.builds(ToolCall, st.integers(0, 2), st.just("c"), st.sampled_from(["", "f"]), TEXTS),
-            st.builds(ToolCall, st.integers(0, 2), st.just("c"), st.just("f"), TEXTS, st.just("ready")),
+            st.builds(
+                ToolCall,
+                st.integers(0, 2),
+                st.just("c"),
+                st.just("f"),
+                TEXTS,
+                st.just("ready"),
+                signature=st.sampled_from([None, Signature("gemini", "s")]),
+            ),
             st.builds(Citation, url=URLS),
         ),
         max_size=12,

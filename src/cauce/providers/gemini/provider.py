@@ -18,6 +18,7 @@ from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.fetch import Fetcher
 from cauce.providers.inline import inline_request
+from cauce.providers.schemas import fit_generate
 from cauce.providers.transport import Transport
 from cauce.wire.gemini.decode import GeminiDecoder
 from cauce.wire.gemini.errors import refused
@@ -103,6 +104,7 @@ class Gemini:
     async def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
         model = call.candidate.model
         body = render_request(await self._inlined(call.request), model)
+        fit_generate(body)
         verb = "streamGenerateContent?alt=sse" if call.streamed else "generateContent"
         decoder = GeminiDecoder(self.name, estimate_input_tokens, call.request)
         for _ in range(1 + MOST_CONTINUATIONS):

@@ -69,6 +69,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """The efforts it knows, least first; others become the nearest. None listed: any."""
     dimensions: str = "dimensions"
     """Its name for the length of an embedding."""
+    packs_embeddings: bool = False
+    """It sends embeddings as base64 where it is asked to (`encoding_format`)."""
 
 
 _OPENAI = Dialect(
@@ -123,6 +125,7 @@ DIALECTS: dict[str, Dialect] = {
             several_choices=False,
             reasoning=("reasoning",),
             efforts=("none", "low", "medium", "high"),
+            packs_embeddings=True,
         ),
         Dialect(
             # https://github.com/vllm-project/vllm/issues/27755: reasoning comes and goes in `reasoning`. A suffix is answered
@@ -130,6 +133,7 @@ DIALECTS: dict[str, Dialect] = {
             "vllm",
             infill=None,
             reasoning=("reasoning",),
+            packs_embeddings=True,
         ),
         Dialect(
             # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md; `suffix`, `best_of` and `echo` are
@@ -137,10 +141,14 @@ DIALECTS: dict[str, Dialect] = {
             "llamacpp",
             infill=None,
             schema=GRAMMAR,
+            packs_embeddings=True,
         ),
         Dialect(
-            "lmstudio", hosts=("127.0.0.1:1234/*", "localhost:1234/*"), infill=None
-        ),  # LM Studio, "OpenAI Compatibility"
+            # LM Studio, "OpenAI Compatibility Endpoints".
+            "lmstudio",
+            hosts=("127.0.0.1:1234/*", "localhost:1234/*"),
+            infill=None,
+        ),
         Dialect(
             # Microsoft, "Foundry Local REST API reference": chat completions only; roles system, user, assistant.
             "foundry",
@@ -177,6 +185,7 @@ DIALECTS: dict[str, Dialect] = {
             call_signatures=False,
             reasoning=("reasoning",),
             efforts=("none", "low", "medium", "high"),
+            packs_embeddings=True,
         ),
         Dialect(
             # Mistral, "API reference": unknown members are "extra_forbidden". Ids of calls are nine letters and digits
@@ -198,6 +207,7 @@ DIALECTS: dict[str, Dialect] = {
             reasoning=("thinking",),
             efforts=("none", "high"),
             dimensions="output_dimension",
+            packs_embeddings=True,
         ),
         Dialect(
             # DeepSeek, "Thinking Mode" (reasoning must go back within tool loops, and is ignored elsewhere), "FIM Completion

@@ -73,7 +73,7 @@ class OpenAICompatible:
     async def embed(self, request: EmbeddingRequest, model: str, timeouts: Timeouts) -> Embeddings:
         if self._dialect.embeddings is None:
             raise Unsupported(f"{self.name} makes no embeddings: name a model of another provider", field="model")
-        body = render_embedding_request(request, model, self._dialect.dimensions)
+        body = render_embedding_request(request, model, self._dialect.dimensions, packs=self._dialect.packs_embeddings)
         endpoint, path = self._path(self._dialect.embeddings, model)
         return parse_answer(await endpoint.post(path, body, timeouts), request, self.name)
 

@@ -85,15 +85,20 @@ async def listing(exchange: Exchange, services: Services) -> None:
         raise not_allowed(exchange, "GET")
     name = unquote(exchange.path.removeprefix(LISTING).removeprefix("/"))
     if not name:
-        models = [_model(one) for one in services.router.names()]
-        await exchange.respond_json(200, _encode(GeminiModels(models)))
+        await exchange.respond_json(200, _encode(models(services.router.names())))
         return
     if name not in services.router.names() and name not in services.router.aliases():
         raise NotFound(f"model {name!r} does not exist here (GET {LISTING} lists them)")
-    await exchange.respond_json(200, _encode(_model(name)))
+    await exchange.respond_json(200, _encode(model(name)))
 
 
-def _model(name: str) -> GeminiModel:
+def models(names: tuple[str, ...]) -> GeminiModels:
+    """All of `names`, as Google's API lists them."""
+    return GeminiModels([model(name) for name in names])
+
+
+def model(name: str) -> GeminiModel:
+    """One of them."""
     return GeminiModel(f"models/{name}", name)
 
 

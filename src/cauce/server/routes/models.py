@@ -1,6 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: every name a client may send.
 
-Clients that name a version of Anthropic's API are answered in its shape, all others in OpenAI's.
+Clients that name a version of Anthropic's API are answered in its shape, clients of Google's in Google's, all others in OpenAI's.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from cauce.domain.errors import NotFound
 from cauce.engine.router import Router
+from cauce.server.routes import gemini
 from cauce.server.services import Services
 
 
@@ -35,6 +36,8 @@ async def list_models(request: Request) -> Response:
     router = _services(request).router
     if _for_anthropic(request):
         return Response(msgspec.json.encode(_anthropic_list(router.names())), media_type="application/json")
+    if _for_google(request):
+        return Response(msgspec.json.encode(gemini.models(router.names())), media_type="application/json")
     body = ModelsBody([_body(router, name) for name in router.names()])
     return Response(msgspec.json.encode(body), media_type="application/json")
 
@@ -45,6 +48,8 @@ async def one_model(request: Request) -> Response:
     name = request.path_params["model"]
     if name not in router.names() and name not in router.aliases():
         raise NotFound(f"model {name!r} does not exist here (GET /v1/models lists them)")
+    if _for_google(request):
+        return Response(msgspec.json.encode(gemini.model(name)), media_type="application/json")
     body = _anthropic(name) if _for_anthropic(request) else _body(router, name)
     return Response(msgspec.json.encode(body), media_type="application/json")
 
@@ -57,6 +62,10 @@ def _body(router: Router, name: str) -> ModelBody:
 
 def _for_anthropic(request: Request) -> bool:
     return "anthropic-version" in request.headers
+
+
+def _for_google(request: Request) -> bool:
+    return "x-goog-api-key" in request.headers or "x-goog-api-client" in request.headers
 
 
 def _anthropic_list(names: tuple[str, ...]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cauce.wire.anthropic_messages.sampling import choose_version, render_sampli
 from cauce.wire.anthropic_messages.thinking import parse_reasoning, render_reasoning
 from cauce.wire.anthropic_messages.tools import parse_tool_choice, parse_tools, render_tool, render_tool_choice
 from cauce.wire.anthropic_messages.usage import WIRE
-from cauce.wire.dropping import dropped
+from cauce.wire.dropping import dropped, known_tools
 from cauce.wire.fields import check, decode_object, rest
 
 DEFAULT_MAX_TOKENS = 4096
@@ -215,7 +215,7 @@ def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None
     if stop:
         body["stop_sequences"] = stop
     if request.tools:
-        body["tools"] = [render_tool(tool) for tool in request.tools]
+        body["tools"] = [render_tool(tool) for tool in known_tools(request.tools, WIRE)]
         choice = render_tool_choice(request.tool_choice, request.parallel_tool_calls)
         if choice is not None:
             body["tool_choice"] = choice

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from cauce.domain.errors import InvalidRequest, Unsupported
+from cauce.domain.errors import InvalidRequest
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.anthropic_messages.blocks import block_extra, own
 from cauce.wire.anthropic_messages.usage import WIRE
@@ -37,12 +37,8 @@ def _tool(raw: dict[str, Any], path: str) -> Tool | OpaqueTool:
 
 
 def render_tool(tool: Tool | OpaqueTool) -> dict[str, Any]:
-    """`tool` as it is sent upstream. Raises `Unsupported` for a tool of another wire."""
+    """`tool`, of this wire or a function, as it is sent upstream."""
     if isinstance(tool, OpaqueTool):
-        if tool.wire != WIRE:
-            raise Unsupported(
-                f"tools of type {tool.kind} cannot be used with this model: only its own maker runs them", field="tools"
-            )
         return tool.data
     body: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:

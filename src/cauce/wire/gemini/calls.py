@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from cauce.domain.delta import Delta, ToolCall
+from cauce.domain.delta import Delta, Reasoning, ToolCall
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.gemini.names import WIRE, items, member, word
@@ -16,6 +16,9 @@ _encode = msgspec.json.Encoder().encode
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _MOST_ITEMS = 10_000
+
+OF_CALL = Extra(WIRE, {"ofCall": True})
+"""On reasoning whose signature is that of the call behind it, where clients of this wire find it."""
 
 
 class _OpenCall:
@@ -50,6 +53,9 @@ class Calls:
         characters = 0
         if name:
             characters = self.close(deltas)
+            if signature is not None:
+                # Clients of other wires hand reasoning back, and have no place for a signature on a call.
+                deltas.append(Reasoning("", signature, self._choice, OF_CALL))
             self._open = self._start(raw, name, signature)
         call = self._open
         if call is None:

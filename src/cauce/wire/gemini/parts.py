@@ -29,6 +29,9 @@ UNSIGNED = "skip_thought_signature_validator"
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder()
 
+_A_THOUGHT = Extra(WIRE, {})
+"""On reasoning that came from this wire without a word of its own."""
+
 _PART = frozenset({"text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"})
 _CONTENT = frozenset({"role", "parts"})
 
@@ -93,7 +96,7 @@ class _Contents:
         signature = unseal(signed, WIRE) if isinstance(signed, str) and signed else None
         match part:
             case {"text": str(text), "thought": True}:
-                return ReasoningPart(text, signature, _unknown(part))
+                return ReasoningPart(text, signature, _unknown(part) or _A_THOUGHT)
             case {"text": str(text)}:
                 return TextPart(text, _unknown(part, signed=signed))
             case {"functionCall": {"name": str(name), **fields}}:
@@ -180,7 +183,7 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
         if message.role == "tool":
             parts = _results(message, names)
         else:
-            parts = [one for part in message.parts if (one := render_part(part, known)) is not None]
+            parts = [one for part in _signed(message.parts) if (one := render_part(part, known)) is not None]
         if not parts:
             continue
         kind = message.role
@@ -190,6 +193,28 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
             contents.append({**(own(message.extra) if kind != "tool" else {}), "role": role, "parts": parts})
         last = kind
     return contents
+
+
+def _signed(parts: tuple[Part, ...]) -> list[Part]:
+    """`parts` with signatures on the calls they belong to: other wires hand them back on the reasoning before a call."""
+    waiting: Signature | None = None
+    placed: list[Part] = []
+    for part in parts:
+        match part:
+            case ReasoningPart(text, signature, extra) if (
+                signature is not None and signature.wire == WIRE and (extra is None or extra.wire != WIRE)
+            ):
+                waiting = signature
+                if text:
+                    placed.append(part)
+            case ToolCallPart() if waiting is not None and part.signature is None:
+                if placed and isinstance(last := placed[-1], ReasoningPart) and last.signature is waiting:
+                    placed[-1] = msgspec.structs.replace(last, signature=None, extra=_A_THOUGHT)
+                placed.append(msgspec.structs.replace(part, signature=waiting))
+                waiting = None
+            case _:
+                placed.append(part)
+    return placed
 
 
 def _results(message: Message, names: dict[str, str]) -> list[dict[str, Any]]:
@@ -223,9 +248,12 @@ def render_part(part: Part, known: Traits) -> dict[str, Any] | None:
         case RefusalPart(text):
             return {"text": text}
         case ReasoningPart(text, signature, extra):
-            if signature is None or signature.wire != WIRE:
+            if signature is None:
+                ours = extra is not None and extra.wire == WIRE
+                return {"text": text, "thought": True, **own(extra)} if ours else None
+            if signature.wire != WIRE:
                 # Thoughts of another model mean nothing to this one.
-                return {"text": text, "thought": True, **own(extra)} if own(extra) else None
+                return None
             return {"text": text, "thought": True, "thoughtSignature": signature.data, **own(extra)}
         case ToolCallPart(call_id, name, arguments, extra, signature):
             call: dict[str, Any] = {"name": name, "args": _arguments(arguments)}

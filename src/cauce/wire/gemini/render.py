@@ -95,8 +95,9 @@ class GeminiProjector:
             case Refusal(text, choice):
                 self._part(choice, {"text": text}, out)
             case Reasoning(text, signature, choice, extra):
-                if self._head.thoughts:
-                    self._part(choice, _thought(text, signature, extra), out)
+                thought = _thought(text, signature, extra) if self._head.thoughts else None
+                if thought is not None:
+                    self._part(choice, thought, out)
             case ToolCall(_, call_id, name, arguments, "ready", choice, extra, signature):
                 self._part(choice, _call(call_id, name, arguments, extra, signature), out)
             case Opaque(wire, data, choice):
@@ -177,9 +178,12 @@ def _ending(
     return {**ending, **raw}
 
 
-def _thought(text: str, signature: Signature | None, extra: Extra | None) -> dict[str, Any]:
-    part: dict[str, Any] = {"text": text, "thought": True, **own(extra)}
-    return part if signature is None else {**part, "thoughtSignature": sealed(signature)}
+def _thought(text: str, signature: Signature | None, extra: Extra | None) -> dict[str, Any] | None:
+    unknown = dict(own(extra))
+    part: dict[str, Any] = {"text": text, "thought": True}
+    if unknown.pop("ofCall", False):
+        return {**part, **unknown} if text else None
+    return {**part, **unknown, **({"thoughtSignature": sealed(signature)} if signature is not None else {})}
 
 
 def _call(call_id: str, name: str, arguments: str, extra: Extra | None, signature: Signature | None) -> dict[str, Any]:

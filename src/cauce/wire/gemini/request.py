@@ -9,7 +9,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.message import Message
 from cauce.domain.request import Request, ResponseFormat, Sampling
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
-from cauce.wire.dropping import dropped
+from cauce.wire.dropping import dropped, known_tools
 from cauce.wire.fields import check, decode_object
 from cauce.wire.gemini.models import traits
 from cauce.wire.gemini.names import WIRE, camel, items, member
@@ -208,7 +208,7 @@ def render_request(request: Request, model: str) -> dict[str, Any]:
     if not body["contents"]:
         raise Unsupported("this model wants at least one message that is not a system message")
     if request.tools:
-        body["tools"] = _rendered_tools(request.tools)
+        body["tools"] = _rendered_tools(known_tools(request.tools, WIRE))
     if (choice := _rendered_choice(request)) is not None:
         body["toolConfig"] = choice
     config = {**_rendered_sampling(request.sampling), **_rendered_format(request.response_format)}
@@ -231,10 +231,6 @@ def _rendered_tools(tools: tuple[Tool | OpaqueTool, ...]) -> list[dict[str, Any]
     declarations: list[dict[str, Any]] = []
     for tool in tools:
         if isinstance(tool, OpaqueTool):
-            if tool.wire != WIRE:
-                raise Unsupported(
-                    f"tools of type {tool.kind} cannot be used with this model: only its own maker runs them"
-                )
             entries.append(tool.data)
             continue
         declaration: dict[str, Any] = {"name": tool.name, **own(tool.extra)}

@@ -8,6 +8,7 @@ from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request, ResponseFormat, Sampling
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
+from cauce.wire.dropping import known_tools
 from cauce.wire.fields import check, decode_object, rest
 from cauce.wire.openai_chat import custom
 from cauce.wire.openai_chat.extras import WIRE, member, own
@@ -187,7 +188,7 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         if request.sampling.logprobs:
             body["top_logprobs"] = request.sampling.logprobs
     if request.tools:
-        body["tools"] = [render_tool(tool) for tool in request.tools]
+        body["tools"] = [render_tool(tool) for tool in known_tools(request.tools, WIRE)]
     if request.tool_choice is not None:
         body["tool_choice"] = _choice(request, request.tool_choice)
     if request.parallel_tool_calls is not None:

@@ -106,27 +106,25 @@ class _Reader:
 
 def _proven(parts: list[Part]) -> tuple[Part, ...]:
     """A turn's parts, with the signatures of calls, which were shown as reasoning, back on their calls."""
-    proofs: dict[str, Part] = {
-        part.signature.id: part
-        for part in parts
-        if isinstance(part, ReasoningPart)
-        and not part.text
-        and part.signature is not None
-        and part.signature.wire != WIRE
-        and part.signature.id is not None
-    }
-    calls = {part.call_id: part for part in parts if isinstance(part, ToolCallPart) and part.call_id in proofs}
-    if not calls:
-        return tuple(parts)
-    proven: list[Part] = []
+    called = {part.call_id for part in parts if isinstance(part, ToolCallPart)}
+    proofs: dict[str | None, Signature] = {}
+    kept: list[Part] = []
     for part in parts:
-        if isinstance(part, ToolCallPart) and part.call_id in calls:
-            proof = proofs[part.call_id]
-            assert isinstance(proof, ReasoningPart)
-            part = msgspec.structs.replace(part, signature=proof.signature)
-        if not any([part is proofs[call_id] for call_id in calls]):
-            proven.append(part)
-    return tuple(proven)
+        signature = part.signature if isinstance(part, ReasoningPart) and not part.text else None
+        if signature is not None and signature.wire != WIRE and signature.id in called:
+            proofs[signature.id] = Signature(signature.wire, signature.data)
+        else:
+            kept.append(part)
+    if not proofs:
+        return tuple(parts)
+    return tuple(
+        [
+            msgspec.structs.replace(part, signature=proofs[part.call_id])
+            if isinstance(part, ToolCallPart) and part.call_id in proofs
+            else part
+            for part in kept
+        ]
+    )
 
 
 def _beginning(part: Part, fields: dict[str, Any]) -> Part:

@@ -9,7 +9,7 @@ from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.extra import Extra
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import ReasoningOptions, Request, ResponseFormat, Sampling
-from cauce.wire.dropping import dropped
+from cauce.wire.dropping import dropped, known_tools
 from cauce.wire.fields import check, decode_object, rest
 from cauce.wire.openai_responses.history import render_items
 from cauce.wire.openai_responses.items import parse_items
@@ -188,7 +188,7 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
     body["input"] = render_items(messages, custom)
     _render_sampling(request, body)
     if request.tools:
-        body["tools"] = [render_tool(tool) for tool in request.tools]
+        body["tools"] = [render_tool(tool) for tool in known_tools(request.tools, WIRE)]
     if request.tool_choice is not None:
         body["tool_choice"] = render_choice(request.tool_choice, custom)
     if request.parallel_tool_calls is not None:

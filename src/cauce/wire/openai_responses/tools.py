@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from cauce.domain.errors import InvalidRequest, Unsupported
+from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.fields import check, rest
@@ -90,10 +90,8 @@ def _format(form: dict[str, Any] | None) -> str:
 
 
 def render_tool(tool: Tool | OpaqueTool) -> dict[str, Any]:
-    """`tool` as the wire has it. Raises `Unsupported` for a tool of another wire."""
+    """`tool`, of this wire or a function, as the wire has it."""
     if isinstance(tool, OpaqueTool):
-        if tool.wire != WIRE:
-            raise Unsupported(f"tools of type {tool.kind} cannot be used with this model: only its own maker runs them")
         return tool.data
     fields = own(tool.extra)
     if "tool" in fields:

@@ -158,6 +158,14 @@ def test_branches_of_a_closed_object_are_each_whole() -> None:
     assert cleaned.schema == {"anyOf": [closed(both, ["a"]), closed(both, ["b"])]}
 
 
+def test_property_that_one_of_several_schemas_refuses_is_left_out() -> None:
+    several = {"allOf": [closed({"a": STRING}), thing({"b": INTEGER}, [])]}
+    assert clean(several, ANTHROPIC).schema == closed({"a": STRING})
+    numbers = {"allOf": [thing({"a": STRING}) | {"additionalProperties": INTEGER}, thing({"b": {"minimum": 1}}, [])]}
+    both = {"type": "integer", "minimum": 1}
+    assert clean(numbers, GRAMMAR).schema["properties"]["b"] == both
+
+
 def test_root_reference_as_msgspec_writes_it_becomes_an_object() -> None:
     class Point(msgspec.Struct):
         x: int
