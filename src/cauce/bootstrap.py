@@ -24,8 +24,10 @@ from cauce.providers.anthropic.provider import DEFAULT_MODEL as ANTHROPIC_MODEL
 from cauce.providers.anthropic.provider import Anthropic
 from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
+from cauce.providers.fetch import Fetcher
 from cauce.providers.gemini.provider import DEFAULT_MODEL as GEMINI_MODEL
-from cauce.providers.gemini.provider import Gemini
+from cauce.providers.gemini.provider import KEPT_ADDRESSES, Gemini
+from cauce.providers.inlining import Inlining
 from cauce.providers.offline.pages import packaged_pages
 from cauce.providers.offline.provider import OfflineProvider
 from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of, dialect_of_server
@@ -68,7 +70,8 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     clock = SystemClock()
     ledger = InprocLedger()
     metrics = PrometheusMetrics()
-    router = _router(config)
+    fetcher = Fetcher(config.fetch)
+    router = _router(config, fetcher)
 
     async def open_candidate(call: Call) -> Deltas:
         return await call.candidate.provider.open(call)
@@ -78,7 +81,7 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
     streams = Streams(log, turn, clock)
-    background = _Background(config, router, streams, clock, port or config.server.port)
+    background = _Background(config, router, streams, clock, fetcher, port or config.server.port)
     services = Services(
         settings=config.server,
         stream_settings=config.streams,
@@ -105,39 +108,40 @@ def application(config: Config) -> Application:
     return Application(runtime(config).services)
 
 
-def source(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
-    """The provider `settings` describes."""
-    return _BUILDERS[settings.kind](name, settings, timeouts)
+def source(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
+    """The provider `settings` describes. `fetcher` gets what requests point to, for those that take no addresses."""
+    return _BUILDERS[settings.kind](name, settings, timeouts, fetcher)
 
 
-def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     return Source(OfflineProvider(packaged_pages()), sole=True, level="offline", timeouts=timeouts)
 
 
-def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
     embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
     chats = settings.wire == "chat"
     provider = embedder if chats else OpenAIResponses(name, settings.base_url, settings.api_key, transport, dialect)
+    inlining = provider if dialect.image_urls else Inlining(provider, fetcher)
     return msgspec.structs.replace(
-        _source(provider, settings, timeouts, dialect.default_model),
+        _source(inlining, settings, timeouts, dialect.default_model),
         embedder=embedder if dialect.embeddings is not None else None,
         completes=chats and dialect.completions is not None,
         infills=chats and dialect.infill is not None,
     )
 
 
-def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts, _: Fetcher) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     provider = Anthropic(name, settings.base_url, settings.api_key, transport, settings.api_version)
     return _source(provider, settings, timeouts, ANTHROPIC_MODEL)
 
 
-def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts) -> Source:
+def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     provider = Gemini(name, settings.base_url, settings.api_key, transport, settings.api_version)
-    made = _source(provider, settings, timeouts, GEMINI_MODEL)
+    made = _source(Inlining(provider, fetcher, KEPT_ADDRESSES), settings, timeouts, GEMINI_MODEL)
     return msgspec.structs.replace(made, embedder=provider)
 
 
@@ -150,7 +154,7 @@ _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}
 _BUILDERS = {"offline": _offline, "openai": _openai, "anthropic": _anthropic, "gemini": _gemini}
 
 
-def _router(config: Config) -> Router:
+def _router(config: Config, fetcher: Fetcher) -> Router:
     routes = [
         Route(name, model.candidates, config.timeouts_of(model.timeouts) if model.timeouts is not None else None)
         for name, model in config.models.items()
@@ -158,14 +162,17 @@ def _router(config: Config) -> Router:
     router = Router(routes, config.aliases, config.environment.default_model or "auto")
     providers = {"offline": ProviderSettings("offline"), **config.providers}
     for name, settings in providers.items():
-        router.add(source(name, settings, config.timeouts_of(settings.timeouts)))
+        router.add(source(name, settings, config.timeouts_of(settings.timeouts), fetcher))
     return router
 
 
 class _Background:
     """Work that goes on while the server runs: finding local servers and models, forgetting old streams."""
 
-    def __init__(self, config: Config, router: Router, streams: Streams, clock: SystemClock, port: int) -> None:
+    def __init__(
+        self, config: Config, router: Router, streams: Streams, clock: SystemClock, fetcher: Fetcher, port: int
+    ) -> None:
+        self._fetcher = fetcher
         self._config = config
         self._own = ((config.server.host, port), ("127.0.0.1", port), ("::1", port))
         self._router = router
@@ -196,6 +203,7 @@ class _Background:
         for known in (*self._router.sources, *self._made):
             await known.provider.aclose()
         await self._transport.aclose()
+        await self._fetcher.aclose()
 
     async def _look_once(self) -> None:
         await self._scanned.wait()
@@ -231,7 +239,7 @@ class _Background:
         url, known = self._local.get(server.name, ("", None))
         if known is None or url != server.base_url:
             settings = ProviderSettings("openai", server.base_url, dialect=dialect_of_server(server.name).name)
-            known = source(server.name, settings, self._config.timeouts_of())
+            known = source(server.name, settings, self._config.timeouts_of(), self._fetcher)
             self._made.append(known)
         # A server that was away, or only has other models now, keeps its connections: answers may be on their way.
         self._local[server.name] = (server.base_url, known)

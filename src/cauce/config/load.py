@@ -26,6 +26,7 @@ from cauce.config.shape import (
     ModelSettings,
     ProviderSettings,
 )
+from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
 
 FILE = "cauce.toml"
@@ -40,6 +41,7 @@ _SECTIONS: dict[str, type] = {
     "discovery": DiscoverySettings,
     "auth": AuthSettings,
     "log": LogSettings,
+    "fetch": FetchSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from cauce.ports.provider import Timeouts
+from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
 
 DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
@@ -108,6 +109,7 @@ class Config(msgspec.Struct, frozen=True):
     discovery: DiscoverySettings = DiscoverySettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
+    fetch: FetchSettings = FetchSettings()
     environment: Environment = Environment()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

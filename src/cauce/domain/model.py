@@ -2,9 +2,11 @@
 
 import msgspec
 
+from cauce.domain.price import Prices
+
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """None everywhere means: not known. Windows are in tokens.
+    """None everywhere means: not known. Windows are in tokens; without `prices` a call has no cost that could be told.
 
     `prefill`: it goes on from a last message of the assistant. `reasoning`: it thinks before it answers.
     """
@@ -16,6 +18,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     json_schema: bool | None = None
     prefill: bool | None = None
     reasoning: bool | None = None
+    prices: Prices | None = None
 
 
 UNKNOWN = ModelFacts()

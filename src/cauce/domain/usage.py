@@ -27,6 +27,8 @@ class Usage(msgspec.Struct, frozen=True):
     estimated: bool = False
     extra: Extra | None = None
     """The provider's own usage object, for clients that speak its wire."""
+    long_cache_write_tokens: int = 0
+    """The part of `cache_write_tokens` that is kept for an hour instead of minutes, at a higher price."""
 
     @property
     def total_tokens(self) -> int:

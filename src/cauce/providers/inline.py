@@ -18,22 +18,22 @@ _Wanted = tuple[str, tuple[str, ...]]
 """An address, and the content types that will do."""
 
 
-async def inline_request(request: Request, fetcher: Fetcher) -> Request:
+async def inline_request(request: Request, fetcher: Fetcher, kept: tuple[str, ...] = ()) -> Request:
     """`request` with data URLs in place of the addresses of its images and documents; itself if it has none.
 
-    Each address is fetched once. Raises `InvalidRequest` naming the part (`messages[2].content[1]`), also for addresses that
+    Addresses that begin with one of `kept` stay. Each address is fetched once. Raises `InvalidRequest` naming the part (`messages[2].content[1]`), also for addresses that
     are neither http(s) nor data URLs.
     """
     wanted: dict[_Wanted, str] = {}
     for index, message in enumerate(request.messages):
-        _collect(message, f"messages[{index}].content", wanted)
+        _collect(message, f"messages[{index}].content", wanted, kept)
     if not wanted:
         return request
     fetched = await _fetch_all(wanted, fetcher)
     urls = {key: one.data_url() for key, one in fetched.items()}
 
     def inlined(part: Part) -> Part:
-        key = _wanted(part)
+        key = _wanted(part, kept)
         match part:
             case ImagePart() if key is not None:
                 return msgspec.structs.replace(part, url=urls[key])
@@ -51,19 +51,19 @@ async def inline_request(request: Request, fetcher: Fetcher) -> Request:
     return msgspec.structs.replace(request, messages=tuple(messages))
 
 
-def _collect(message: Message, field: str, wanted: dict[_Wanted, str]) -> None:
+def _collect(message: Message, field: str, wanted: dict[_Wanted, str], kept: tuple[str, ...]) -> None:
     """Add what `message` points to, and where it does so first."""
     place = 0
     for part in message.parts:
-        key = _wanted(part)
+        key = _wanted(part, kept)
         if key is not None:
             wanted.setdefault(key, f"{field}[{place}]")
         # Reasoning and tool calls stand beside the content of a message, not in it.
         place += not isinstance(part, ReasoningPart | ToolCallPart)
 
 
-def _wanted(part: Part) -> _Wanted | None:
-    if not isinstance(part, ImagePart | DocumentPart) or part.url[:5].lower() == "data:":
+def _wanted(part: Part, kept: tuple[str, ...]) -> _Wanted | None:
+    if not isinstance(part, ImagePart | DocumentPart) or part.url[:5].lower() == "data:" or part.url.startswith(kept):
         return None
     return part.url, IMAGES if isinstance(part, ImagePart) else DOCUMENTS
 

@@ -1,7 +1,7 @@
 """OpenAI's embeddings, as client and as server speak them.
 
-Upstreams are asked for numbers, which all of them know, unless the client wants base64 and the upstream has it: a tenth of the
-work, and a quarter of the bytes.
+Upstreams are asked for numbers, which all of them know, unless the client wants base64 and the upstream has it: less work,
+and a quarter of the bytes.
 """
 
 import array

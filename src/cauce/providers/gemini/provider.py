@@ -16,13 +16,10 @@ from cauce.domain.tokens import CHARACTERS_PER_TOKEN, estimate_input_tokens
 from cauce.domain.usage import Usage
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
-from cauce.providers.fetch import Fetcher
-from cauce.providers.inline import inline_request
 from cauce.providers.schemas import fit_generate
 from cauce.providers.transport import Transport
 from cauce.wire.gemini.decode import GeminiDecoder
 from cauce.wire.gemini.errors import refused
-from cauce.wire.gemini.parts import by_address, unsupported_address
 from cauce.wire.gemini.request import render_request
 
 DEFAULT_MODEL = "gemini-2.5-flash"
@@ -31,6 +28,14 @@ _PREVIEWS = ("*preview*", "*-exp*")
 
 MOST_CONTINUATIONS = 8
 """Requests one answer may take beyond the first: a model that never ends must not cost without end."""
+
+KEPT_ADDRESSES = (
+    "https://generativelanguage.googleapis.com/",
+    "https://www.youtube.com/",
+    "https://youtu.be/",
+    "gs://",
+)
+"""Addresses Gemini takes as they are: files uploaded to it, and videos (Google, "File input methods")."""
 
 _MOST_PAGES = 20
 _TASKS = {
@@ -54,13 +59,11 @@ class Gemini:
         api_key: str,
         transport: Transport,
         api_version: str | None = None,
-        fetcher: Fetcher | None = None,
     ) -> None:
         # Never in the address: that is what ends up in logs.
         headers = {"x-goog-api-key": api_key} if api_key else {}
         self._endpoint = Endpoint(name, base_url, headers, transport, refused)
         self._version = api_version
-        self._fetcher = fetcher
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class Gemini:
         return await Deltas.opened(self._answer(call), self.name)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
-        body = render_request(await self._inlined(request), model)
+        body = render_request(request, model)
         generation = {"model": f"models/{model}", **body}
         counted = await self._endpoint.post(f"{self._of(model)}:countTokens", {"generateContentRequest": generation})
         return self._decoded(counted, _Count, "count of tokens").total_tokens
@@ -103,7 +106,7 @@ class Gemini:
 
     async def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
         model = call.candidate.model
-        body = render_request(await self._inlined(call.request), model)
+        body = render_request(call.request, model)
         fit_generate(body)
         verb = "streamGenerateContent?alt=sse" if call.streamed else "generateContent"
         decoder = GeminiDecoder(self.name, estimate_input_tokens, call.request)
@@ -117,13 +120,6 @@ class Gemini:
             body = {**body, "continuationToken": decoder.continuation}
             decoder.resume()
         raise self._misshapen(f"answer did not end after {MOST_CONTINUATIONS} continuations")
-
-    async def _inlined(self, request: Request) -> Request:
-        if not by_address(request.messages):
-            return request
-        if self._fetcher is None:
-            raise unsupported_address()
-        return await inline_request(request, self._fetcher)
 
     def _of(self, model: str) -> str:
         whole = model if "/" in model else f"models/{model}"

@@ -9,7 +9,8 @@ from cauce.domain.message import Message
 from cauce.domain.request import Request
 from cauce.domain.tool import Tool
 from cauce.providers.llamacpp.protocol import Generate, ModelFile, Prompt
-from cauce.wire.openai_chat.messages import render_message, render_tool
+from cauce.wire.openai_chat.messages import render_message
+from cauce.wire.openai_chat.tools import render_tool
 
 _FOREIGN = ("tools", "tool_choice", "response_format")
 """Fields that a codec leaves in `extra` when it does not understand them: leaving them out would change the answer."""

@@ -53,6 +53,8 @@ class Dialect(msgspec.Struct, frozen=True):
     several_choices: bool = True
     content_lists: bool = True
     """It takes content in parts. Else text only."""
+    image_urls: bool = True
+    """It fetches images by their address. Else it is sent what is there."""
     tool_images: bool = True
     """Answers of tools may hold images. Else those follow in a message of the user."""
     refusals: bool = True
@@ -121,6 +123,7 @@ DIALECTS: dict[str, Dialect] = {
             # ignored. A prompt with a suffix is filled in.
             "ollama",
             hosts=("*:11434/*",),
+            image_urls=False,
             schema=GRAMMAR,
             several_choices=False,
             reasoning=("reasoning",),
@@ -147,6 +150,7 @@ DIALECTS: dict[str, Dialect] = {
             # LM Studio, "OpenAI Compatibility Endpoints".
             "lmstudio",
             hosts=("127.0.0.1:1234/*", "localhost:1234/*"),
+            image_urls=False,
             infill=None,
         ),
         Dialect(

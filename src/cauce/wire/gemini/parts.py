@@ -5,7 +5,7 @@ from typing import Any, assert_never, cast
 
 import msgspec
 
-from cauce.domain.errors import InvalidRequest, Unsupported
+from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
 from cauce.domain.message import (
     DocumentPart,
@@ -276,22 +276,6 @@ def _inlined(part: ImagePart | DocumentPart) -> dict[str, Any]:
     return {**_media_part(part.url, media), **own(part.extra)}
 
 
-def by_address(messages: tuple[Message, ...]) -> bool:
-    """Whether images or documents are given by an address that Gemini does not fetch by itself."""
-    return any(
-        isinstance(part, ImagePart | DocumentPart)
-        and part.url.startswith(("http://", "https://"))
-        and not part.url.startswith(KEPT)
-        and not own(part.extra).get("kept")
-        for message in messages
-        for part in message.parts
-    )
-
-
-KEPT = ("https://generativelanguage.googleapis.com/", "https://www.youtube.com/", "https://youtu.be/")
-"""Addresses Gemini takes as they are: files uploaded to it, and videos (Google, "File input methods")."""
-
-
 def _arguments(arguments: str) -> dict[str, Any]:
     """A call's arguments as the object this wire wants; text that is none goes under `input`."""
     try:
@@ -304,8 +288,3 @@ def _arguments(arguments: str) -> dict[str, Any]:
 def sealed(signature: Signature) -> str:
     """`signature` as a client of this wire is shown it."""
     return seal(signature, WIRE)
-
-
-def unsupported_address() -> Unsupported:
-    """Gemini takes images and documents as data, not by their address."""
-    return Unsupported("this model takes images and documents as data only: send a data URL, or allow [fetch]")
