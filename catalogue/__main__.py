@@ -4,7 +4,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,9 @@ def main() -> None:
 def _vendor(provider: types.Provider) -> str:
     """One vendor: a line per model. A name that several models claim goes to the one `genai-prices` would give it to."""
     lines: list[str] = []
-    at = datetime.combine(RELEASED, time(), UTC)
     for model in provider.models:
         names, globs, exceptions = rules(model.match)
-        prices = listed(model, at)
+        prices = listed(model, RELEASED)
         entry: dict[str, Any] = {
             "names": [name for name in names if provider.find_model(name) is model],
             "globs": globs,

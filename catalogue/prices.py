@@ -1,6 +1,6 @@
 """The prices of one model in `genai-prices`, as they stood on one day, in the classes that the server tells apart."""
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -37,13 +37,13 @@ class Listed(NamedTuple):
     per_request: float = 0.0
 
 
-def listed(model: types.ModelInfo, at: datetime) -> Listed | None:
-    """The prices of `model` at `at`.
+def listed(model: types.ModelInfo, day: date) -> Listed | None:
+    """The prices of `model` on `day`.
 
     None where there are none, or where something else than tokens is paid for as well (seconds, pages, images made): a part of
     a price would be a wrong one.
     """
-    prices = {name: value for name, value in _holding(model, at).__dict__.items() if value is not None}
+    prices = {name: value for name, value in _holding(model, day).__dict__.items() if value is not None}
     if not prices and model.id.endswith(":free"):
         return Listed((0, 0))
     if not prices.keys() <= {*CLASSES, _PER_REQUEST, *_LEFT_OUT} or not prices.keys() & set(CLASSES[:2]):
@@ -58,13 +58,11 @@ def listed(model: types.ModelInfo, at: datetime) -> Listed | None:
     )
 
 
-def _holding(model: types.ModelInfo, at: datetime) -> types.ModelPrice:
-    """The prices in force: the last that has begun. What holds at certain hours only is left out: the usual price is meant."""
-    if isinstance(model.prices, types.ModelPrice):
-        return model.prices
-    lasting = [one for one in model.prices if not isinstance(one.constraint, types.TimeOfDateConstraint)]
-    begun = [one for one in lasting if one.constraint is None or one.constraint.active(at)]
-    return (begun[-1] if begun else model.prices[0]).prices
+def _holding(model: types.ModelInfo, day: date) -> types.ModelPrice:
+    """The prices that hold for the most hours of `day`: some vendors charge another price at busy hours."""
+    moments = [datetime.combine(day, time(), UTC) + timedelta(minutes=30 * half) for half in range(48)]
+    held = [model.get_prices(moment) for moment in moments]
+    return max(held, key=lambda prices: sum([other is prices for other in held]))
 
 
 def _rates(prices: dict[str, Any], start: int) -> tuple[float | None, ...]:

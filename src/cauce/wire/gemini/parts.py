@@ -5,7 +5,7 @@ from typing import Any, assert_never, cast
 
 import msgspec
 
-from cauce.domain.errors import InvalidRequest
+from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.extra import Extra
 from cauce.domain.message import (
     DocumentPart,
@@ -19,6 +19,7 @@ from cauce.domain.message import (
     ToolCallPart,
 )
 from cauce.domain.signature import Signature
+from cauce.wire.dropping import dropped
 from cauce.wire.gemini.models import Traits
 from cauce.wire.gemini.names import WIRE, items, member
 from cauce.wire.signing import seal, unseal
@@ -183,6 +184,7 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
         if message.role == "tool":
             parts = _results(message, names)
         else:
+            _check(message)
             parts = [one for part in _signed(message.parts) if (one := render_part(part, known)) is not None]
         if not parts:
             continue
@@ -193,6 +195,18 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
             contents.append({**(own(message.extra) if kind != "tool" else {}), "role": role, "parts": parts})
         last = kind
     return contents
+
+
+def _check(message: Message) -> None:
+    """Raises `Unsupported` for content of the user that only another wire knows; that of the model is left out, and told."""
+    if message.name is not None:
+        dropped(WIRE, "name of a message")
+    for part in message.parts:
+        if isinstance(part, OpaquePart) and part.wire != WIRE:
+            kind = part.data.get("type") or "unknown"
+            if message.role != "assistant":
+                raise Unsupported(f"content of type {kind} cannot be sent to this model: its API has no place for it")
+            dropped(WIRE, f"content of type {kind}")
 
 
 def _signed(parts: tuple[Part, ...]) -> list[Part]:
