@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench lock clean test-clients test-recordings
+.PHONY: help run test check fix bench catalogue lock clean test-clients test-recordings
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,16 +41,20 @@ test: $(VENV)/dev.done check ## Check and test everything (about two minutes)
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes
-	$(BIN)/ruff format --check --quiet src tests bench
-	$(BIN)/ruff check --quiet src tests bench
+	$(BIN)/ruff format --check --quiet src tests bench catalogue
+	$(BIN)/ruff check --quiet src tests bench catalogue
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 	@find src -name '*.py' -exec wc -l {} + | awk '$$2 != "total" && $$1 > 400 {print "over 400 lines: " $$2 " (" $$1 ")"; bad = 1} END {exit bad}'
 	@echo "check: clean"
 
 fix: $(VENV)/dev.done ## Format, and mend what the linter can mend
-	$(BIN)/ruff format src tests bench
-	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench catalogue
+	$(BIN)/ruff check --fix src tests bench catalogue
+
+catalogue: .venv-catalogue/installed ## Make the model catalogue again, and compare its costs with those of its source
+	PYTHONPATH=src .venv-catalogue/bin/python -m catalogue
+	PYTHONPATH=src .venv-catalogue/bin/python -m catalogue.crosscheck
 
 bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 	$(BIN)/python -m bench
@@ -64,9 +68,9 @@ test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DI
 lock: $(VENV)/uv.done ## Resolve the dependencies again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/run.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
-	for name in clients clients-older; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+	for name in clients clients-older catalogue; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 	echo hatchling | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/build.txt
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/uv.txt
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .venv-clients .venv-clients-older .bench .hypothesis .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-clients .venv-clients-older .venv-catalogue .bench .hypothesis .ruff_cache .pytest_cache dist build

@@ -171,7 +171,7 @@ def own(extra: Extra | None) -> dict[str, Any]:
 
 
 def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[str, Any]]:
-    """`messages`, system ones left out, as contents; neighbours of one role are one content. Raises `Unsupported`."""
+    """`messages`, system ones left out, as contents. Results of tools that follow each other are one. Raises `Unsupported`."""
     names = {
         part.call_id: part.name for message in messages for part in message.parts if isinstance(part, ToolCallPart)
     }
@@ -188,12 +188,12 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
             parts = [one for part in _signed(message.parts) if (one := render_part(part, known)) is not None]
         if not parts:
             continue
-        kind = message.role
-        if contents and kind == last and not own(message.extra):
+        if message.role == last == "tool":
             contents[-1]["parts"].extend(parts)
         else:
-            contents.append({**(own(message.extra) if kind != "tool" else {}), "role": role, "parts": parts})
-        last = kind
+            beside = own(message.extra) if message.role != "tool" else {}
+            contents.append({**beside, "role": role, "parts": parts})
+        last = message.role
     return contents
 
 
@@ -221,7 +221,7 @@ def _signed(parts: tuple[Part, ...]) -> list[Part]:
                 waiting = signature
                 if text:
                     placed.append(part)
-            case ToolCallPart() if waiting is not None and part.signature is None:
+            case ToolCallPart() if waiting is not None and part.signature in (None, waiting):
                 if placed and isinstance(last := placed[-1], ReasoningPart) and last.signature is waiting:
                     placed[-1] = msgspec.structs.replace(last, signature=None, extra=_A_THOUGHT)
                 placed.append(msgspec.structs.replace(part, signature=waiting))

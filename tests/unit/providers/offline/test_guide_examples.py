@@ -16,7 +16,7 @@ PAGES = packaged_pages()
 ELSEWHERE = '\n[providers.groq]\nkind = "openai"\nbase_url = "https://api.groq.com/openai/v1"\n'
 """What a block may refer to without repeating it."""
 
-SECRETS = {f"{name}_API_KEY": "secret" for name in ("OPENAI", "GROQ", "MISTRAL", "GEMINI", "ANTHROPIC")}
+SECRETS = {f"{name}_API_KEY": "secret" for name in ("OPENAI", "GROQ", "MISTRAL", "GEMINI", "ANTHROPIC", "AZURE_OPENAI")}
 
 
 def blocks(page: Page, language: str) -> list[str]:
