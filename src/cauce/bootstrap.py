@@ -6,10 +6,13 @@ import logging
 
 import msgspec
 
+from cauce.catalogue.packaged import PackagedCatalogue
+from cauce.catalogue.vendors import vendor_of
 from cauce.config import Config, ProviderSettings
 from cauce.domain.errors import CauceError
 from cauce.engine.compose import compose
 from cauce.engine.embedding import Embedding
+from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
@@ -76,7 +79,9 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     async def open_candidate(call: Call) -> Deltas:
         return await call.candidate.provider.open(call)
 
-    per_candidate = compose(open_candidate, structured(clock), meter(clock, ledger, metrics), patience(clock))
+    estimator = Estimator()
+    metered = meter(clock, ledger, metrics, estimator)
+    per_candidate = compose(open_candidate, structured(clock), metered, patience(clock))
     opened = compose(per_candidate, trace(), deadline(clock), fallback(clock))
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
@@ -147,7 +152,8 @@ def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
 
 def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, default_model: str | None) -> Source:
     tier = settings.tier if settings.tier is not None else _TIERS.get(settings.kind, 2)
-    return Source(provider, settings.default_model or default_model, tier=tier, timeouts=timeouts)
+    vendor = vendor_of(settings.kind, settings.base_url)
+    return Source(provider, settings.default_model or default_model, tier=tier, timeouts=timeouts, vendor=vendor)
 
 
 _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}
@@ -159,7 +165,8 @@ def _router(config: Config, fetcher: Fetcher) -> Router:
         Route(name, model.candidates, config.timeouts_of(model.timeouts) if model.timeouts is not None else None)
         for name, model in config.models.items()
     ]
-    router = Router(routes, config.aliases, config.environment.default_model or "auto")
+    catalogue = PackagedCatalogue(config.facts)
+    router = Router(routes, config.aliases, config.environment.default_model or "auto", catalogue)
     providers = {"offline": ProviderSettings("offline"), **config.providers}
     for name, settings in providers.items():
         router.add(source(name, settings, config.timeouts_of(settings.timeouts), fetcher))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from cauce.catalogue.settings import FactsSettings
 from cauce.config.shape import Config, ConfigError
 from cauce.providers.openai_compatible.dialect import DIALECTS
 
@@ -26,6 +27,8 @@ def check(config: Config, where: str) -> None:
             raise ConfigError(f"{where}: models.{name}.candidates: must name at least one model")
         for candidate in model.candidates:
             _check_target(config, candidate, f"{where}: models.{name}.candidates")
+    for glob, facts in config.facts.items():
+        _check_facts(glob, facts, f'{where}: facts."{glob}"')
     for name, target in config.aliases.items():
         if target not in config.models and target not in config.aliases:
             _check_target(config, target, f"{where}: aliases.{name}")
@@ -40,6 +43,15 @@ def check(config: Config, where: str) -> None:
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
+    if "/" not in glob and not glob.startswith("*"):
+        raise ConfigError(f'{place}: must be a glob of provider/model, such as "openai/{glob}" or "*/{glob}"')
+    prices = (facts.input_price, facts.output_price, facts.cached_price, facts.cache_write_price)
+    if prices[:2].count(None) == 1 or (prices[:2] == (None, None) and prices != (None,) * 4):
+        missing = "output_price" if facts.output_price is None and facts.input_price is not None else "input_price"
+        raise ConfigError(f"{place}.{missing}: must be given: input_price and output_price stand together")
 
 
 def _circle(aliases: Mapping[str, str], name: str) -> list[str]:

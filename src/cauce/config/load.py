@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from cauce.catalogue.settings import FactsSettings
 from cauce.config.checks import check
 from cauce.config.shape import (
     AuthSettings,
@@ -88,7 +89,7 @@ def _sources(file: Path | None, overridden: Collection[str]) -> tuple[str, ...]:
 
 
 def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sources: tuple[str, ...]) -> Config:
-    _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "aliases": None}, "", where)
+    _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "facts": None, "aliases": None}, "", where)
     sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     for name, table in _table(raw, "providers", where).items():
         if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, *get_args(Kind)):
@@ -107,6 +108,10 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         **sections,
         providers=named["providers"],
         models=named["models"],
+        facts={
+            glob: _convert(value, FactsSettings, f'facts."{glob}"', where)
+            for glob, value in _table(raw, "facts", where).items()
+        },
         aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
         sources=sources,

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from cauce.catalogue.settings import FactsSettings
 from cauce.ports.provider import Timeouts
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
@@ -103,6 +104,8 @@ class Config(msgspec.Struct, frozen=True):
     server: ServerSettings = ServerSettings()
     providers: dict[str, ProviderSettings] = {}
     models: dict[str, ModelSettings] = {}
+    facts: dict[str, FactsSettings] = {}
+    """By glob of `provider/model`; of several that hold for a model, the later ones win."""
     aliases: dict[str, str] = {}
     timeouts: CommonTimeouts = CommonTimeouts()
     streams: StreamSettings = StreamSettings()

@@ -7,7 +7,9 @@ import msgspec
 
 from cauce.domain.delta import Level
 from cauce.domain.errors import ModelNotFound, Unsupported
+from cauce.domain.model import UNKNOWN
 from cauce.domain.request import Prompt, Request
+from cauce.ports.catalogue import Catalogue
 from cauce.ports.embedder import Embedder
 from cauce.ports.provider import Candidate, ModelInfo, Provider, Timeouts
 
@@ -57,6 +59,8 @@ class Source(msgspec.Struct, frozen=True):
     """It goes on with a prompt as it is, whatever that is made of."""
     infills: bool = False
     """It fills in between a prompt and a suffix."""
+    vendor: str = ""
+    """Whose price list holds for it: see `ports.catalogue.Catalogue`."""
 
     @property
     def preferred(self) -> str | None:
@@ -67,12 +71,16 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Router:
-    """The table of names. Sources come and go while the server runs (`add`, `remove`)."""
+    """The table of names. Sources come and go while the server runs (`add`, `remove`). Without a catalogue, no facts are known."""
 
-    def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str], default: str) -> None:
+    def __init__(
+        self, routes: Iterable[Route], aliases: Mapping[str, str], default: str, catalogue: Catalogue | None = None
+    ) -> None:
         self._routes = {route.name: route for route in routes}
         self._aliases = {**BUILT_IN_ALIASES, **aliases}
         self._sources: dict[str, Source] = {}
+        self._windows: dict[str, dict[str, int]] = {}
+        self._catalogue = catalogue
         self.default = default
         """The model that answers requests which name none."""
 
@@ -84,6 +92,8 @@ class Router:
     def add(self, source: Source) -> None:
         """Know `source`, in place of an earlier one of that name."""
         self._sources[source.provider.name] = source
+        told = {info.id: info.context_window for info in source.models if info.context_window is not None}
+        self._windows[source.provider.name] = told
 
     def source(self, name: str) -> Source | None:
         """The source called `name`."""
@@ -91,6 +101,7 @@ class Router:
 
     def remove(self, name: str) -> Source | None:
         """Forget the source called `name`."""
+        self._windows.pop(name, None)
         return self._sources.pop(name, None)
 
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
@@ -172,29 +183,37 @@ class Router:
         source = self._sources.get(provider)
         if source is not None:
             if slash and model and not source.sole:
-                return _candidate(source, model)
+                return self._candidate(source, model)
             if not slash and source.sole:
-                return _candidate(source, "")
+                return self._candidate(source, "")
             if not slash and (preferred := source.preferred) is not None:
-                return _candidate(source, preferred)
+                return self._candidate(source, preferred)
             return None
         owners = [
             source
             for source in self._sources.values()
             if name == source.default_model or any(info.id == name for info in source.models)
         ]
-        return _candidate(owners[0], name) if len(owners) == 1 else None
+        return self._candidate(owners[0], name) if len(owners) == 1 else None
 
     def _auto(self) -> list[Candidate]:
         candidates: list[Candidate] = []
         for source in self.sources:
             if source.sole:
-                candidates.append(_candidate(source, ""))
+                candidates.append(self._candidate(source, ""))
             elif source.local:
-                candidates.extend([_candidate(source, model) for model in _conversational(source.models)])
+                candidates.extend([self._candidate(source, model) for model in _conversational(source.models)])
             elif (preferred := source.preferred) is not None:
-                candidates.append(_candidate(source, preferred))
+                candidates.append(self._candidate(source, preferred))
         return candidates
+
+    def _candidate(self, source: Source, model: str) -> Candidate:
+        facts = UNKNOWN
+        if self._catalogue is not None and model:
+            name = source.provider.name
+            window = self._windows[name].get(model)
+            facts = self._catalogue.facts(name, source.vendor, model, window)
+        return Candidate(source.provider, model, source.level or "primary", source.timeouts, facts)
 
     def _leveled(self, candidate: Candidate, place: int) -> Candidate:
         own = self._sources[candidate.provider.name].level
@@ -219,10 +238,6 @@ class Router:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.names()[:8])}"
         return f"model {name!r} does not exist here; {hint} (GET /v1/models lists them)"
-
-
-def _candidate(source: Source, model: str) -> Candidate:
-    return Candidate(source.provider, model, source.level or "primary", source.timeouts)
 
 
 def _auto_order(source: Source) -> tuple[int, int]:

@@ -11,7 +11,11 @@ from cauce.domain.usage import Usage
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One attempt. `at` is a UNIX time; `latency` and `first_delta` are seconds (`first_delta` None: nothing came)."""
+    """One attempt. `at` is a UNIX time; `latency` and `first_delta` are seconds (`first_delta` None: nothing came).
+
+    The cost stands in `usage`. `listed_cost` is what it would be by the prices of `price_snapshot` (None: there are none): the
+    same figure, unless the provider told its own.
+    """
 
     at: float
     request_id: str
@@ -24,6 +28,8 @@ class Entry(msgspec.Struct, frozen=True):
     usage: Usage
     latency: float
     first_delta: float | None
+    listed_cost: float | None = None
+    price_snapshot: str = ""
 
 
 class Ledger(Protocol):

@@ -28,7 +28,10 @@ class PrometheusMetrics:
             "cauce_first_delta_seconds", "Time to the first delta.", labels, buckets=_SECONDS, registry=self._registry
         )
         self._tokens = Counter("cauce_tokens", "Tokens used.", (*labels, "kind"), registry=self._registry)
-        self._cost = Counter("cauce_cost_usd", "Cost where it is known.", labels, registry=self._registry)
+        self._cost = Counter("cauce_cost_usd", "Cost where it is known.", (*labels, "source"), registry=self._registry)
+        self._unpriced = Counter(
+            "cauce_unpriced_attempts", "Provider calls whose price is not known.", labels, registry=self._registry
+        )
         self._series: dict[tuple[str, str], _Series] = {}
 
     def attempt(
@@ -51,7 +54,8 @@ class PrometheusMetrics:
             self._latency.labels(*labels),
             self._first.labels(*labels),
             {kind: self._tokens.labels(*labels, kind) for kind in ("input", "output", "cached", "reasoning")},
-            self._cost.labels(*labels),
+            {source: self._cost.labels(*labels, source) for source in ("reported", "priced", "estimated")},
+            self._unpriced.labels(*labels),
         )
         if shown == model:
             self._series[(provider, model)] = series
@@ -62,7 +66,7 @@ _OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "cancelle
 
 
 class _Series:
-    __slots__ = ("_attempts", "_cost", "_first", "_latency", "_tokens")
+    __slots__ = ("_attempts", "_cost", "_first", "_latency", "_tokens", "_unpriced")
 
     def __init__(
         self,
@@ -70,13 +74,15 @@ class _Series:
         latency: Histogram,
         first: Histogram,
         tokens: dict[str, Counter],
-        cost: Counter,
+        cost: dict[str, Counter],
+        unpriced: Counter,
     ) -> None:
         self._attempts = attempts
         self._latency = latency
         self._first = first
         self._tokens = tokens
         self._cost = cost
+        self._unpriced = unpriced
 
     def count(self, outcome: Outcome, latency: float, first_delta: float | None, usage: Usage) -> None:
         self._attempts[outcome].inc()
@@ -91,5 +97,7 @@ class _Series:
             self._tokens["cached"].inc(usage.cached_tokens)
         if usage.reasoning_tokens:
             self._tokens["reasoning"].inc(usage.reasoning_tokens)
-        if usage.cost > 0:
-            self._cost.inc(usage.cost)
+        if usage.cost > 0 and usage.cost_source != "unpriced":
+            self._cost[usage.cost_source].inc(usage.cost)
+        elif usage.cost_source == "unpriced" and usage.total_tokens:
+            self._unpriced.inc()

@@ -288,6 +288,14 @@ class TestDecoding:
             read(chunk({"content": "a"}), b"event: error\ndata: " + encode({"error": error}) + b"\n\n")
         assert (caught.value.failure, caught.value.code) == (failure, code)
 
+    def test_text_that_comes_in_the_same_bytes_as_an_error_is_handed_out_before_it(self) -> None:
+        decoder = ChatDecoder("up")
+        error = b'data: {"error": {"message": "busy", "code": "server_is_overloaded"}}\n\n'
+        deltas = decoder.feed(chunk({"content": "a"}) + error)
+        assert [delta.text for delta in deltas if isinstance(delta, Text)] == ["a"] and decoder.done
+        with pytest.raises(ProviderFailure, match="busy"):
+            decoder.finish()
+
     @given(st.binary(max_size=120))
     def test_no_bytes_end_in_anything_but_deltas_or_a_typed_error(self, raw: bytes) -> None:
         for body in (raw, b"data: " + raw + b"\n\n", b'data: {"choices": ' + raw + b"}\n\n"):

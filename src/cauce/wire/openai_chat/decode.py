@@ -64,6 +64,8 @@ class ChatDecoder:
         self._seen: set[int] = set()
         self._foreign: dict[str, str] = {}
         self._sse = SSEDecoder()
+        self._failure: ProviderFailure | None = None
+        """An error that came in the same bytes as deltas before it."""
         self._reasons: dict[int, FinishReason] = {}
         self._refused: set[int] = set()
         self._calls = Calls()
@@ -82,26 +84,36 @@ class ChatDecoder:
         self._template_extra: Extra | None = None
 
     def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream."""
+        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
+
+        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
+        """
         deltas: list[Delta] = []
         try:
             events = self._sse.feed(data)
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
         read = self._template.text
-        for event in events:
-            if self._pending is None and (text := read(event.data)):
-                self._characters += len(text)
-                if self._alike is Text:
-                    deltas.append(Text(text, 0, self._template_extra))
+        try:
+            for event in events:
+                if self._pending is None and (text := read(event.data)):
+                    self._characters += len(text)
+                    if self._alike is Text:
+                        deltas.append(Text(text, 0, self._template_extra))
+                    else:
+                        deltas.append(self._like(text))
                 else:
-                    deltas.append(self._like(text))
-            else:
-                self._event(event, deltas)
+                    self._event(event, deltas)
+        except ProviderFailure as failure:
+            if not deltas:
+                raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
+        if self._failure is not None:
+            raise self._failure
         deltas: list[Delta] = []
         for event in self._sse.finish():
             self._event(event, deltas)
@@ -131,8 +143,8 @@ class ChatDecoder:
 
     @property
     def done(self) -> bool:
-        """Whether `[DONE]` came: nothing after it belongs to this answer."""
-        return self._done
+        """Whether `[DONE]` or an error came: nothing after it belongs to this answer."""
+        return self._done or self._failure is not None
 
     def _event(self, event: Event, deltas: list[Delta]) -> None:
         if self._done:

@@ -38,6 +38,8 @@ class CompletionDecoder:
         self._request = request
         self._characters = 0
         self._sse = SSEDecoder()
+        self._failure: ProviderFailure | None = None
+        """An error that came in the same bytes as deltas before it."""
         self._seen: set[int] = set()
         self._reasons: dict[int, FinishReason] = {}
         self._foreign: dict[str, str] = {}
@@ -49,23 +51,33 @@ class CompletionDecoder:
         self._template = Template()
 
     def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream."""
+        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
+
+        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
+        """
         deltas: list[Delta] = []
         try:
             events = self._sse.feed(data)
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
         read = self._template.text
-        for event in events:
-            if text := read(event.data):
-                self._characters += len(text)
-                deltas.append(Text(text))
-            else:
-                self._event(event.data, deltas)
+        try:
+            for event in events:
+                if text := read(event.data):
+                    self._characters += len(text)
+                    deltas.append(Text(text))
+                else:
+                    self._event(event.data, deltas)
+        except ProviderFailure as failure:
+            if not deltas:
+                raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
+        if self._failure is not None:
+            raise self._failure
         deltas: list[Delta] = []
         for event in self._sse.finish():
             self._event(event.data, deltas)
@@ -93,8 +105,8 @@ class CompletionDecoder:
 
     @property
     def done(self) -> bool:
-        """Whether `[DONE]` came: nothing after it belongs to this answer."""
-        return self._done
+        """Whether `[DONE]` or an error came: nothing after it belongs to this answer."""
+        return self._done or self._failure is not None
 
     def _event(self, data: bytes, deltas: list[Delta]) -> None:
         if self._done:

@@ -63,22 +63,34 @@ class ResponsesDecoder:
         self._estimate = estimate
         self._request = request
         self._sse = SSEDecoder()
+        self._failure: ProviderFailure | None = None
+        """An error that came in the same bytes as deltas before it."""
         self._output = OutputReader()
         self._finish: Finish | None = None
 
     def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream."""
+        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
+
+        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
+        """
         deltas: list[Delta] = []
         try:
             events = self._sse.feed(data)
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
-        for event in events:
-            self._event(event, deltas)
+        try:
+            for event in events:
+                self._event(event, deltas)
+        except ProviderFailure as failure:
+            if not deltas:
+                raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
+        if self._failure is not None:
+            raise self._failure
         deltas: list[Delta] = []
         for event in self._sse.finish():
             self._event(event, deltas)
@@ -102,8 +114,8 @@ class ResponsesDecoder:
 
     @property
     def done(self) -> bool:
-        """Whether the terminal event came: nothing after it belongs to this answer."""
-        return self._finish is not None
+        """Whether the terminal event or an error came: nothing after it belongs to this answer."""
+        return self._finish is not None or self._failure is not None
 
     def _event(self, event: Event, deltas: list[Delta]) -> None:
         if self._finish is not None:
