@@ -81,7 +81,8 @@ class Gemini:
     async def embed(self, request: EmbeddingRequest, model: str, timeouts: Timeouts) -> Embeddings:
         asked = [self._embedding(request, one, model) for one in request.inputs]
         body = await self._endpoint.post(f"{self._of(model)}:batchEmbedContents", {"requests": asked}, timeouts)
-        vectors = tuple([one.values for one in self._decoded(body, _Embeddings, "embeddings").embeddings])
+        made = self._decoded(body, _Embeddings, "embeddings")
+        vectors = tuple([one.values for one in ([made.embedding] if made.embedding else made.embeddings)])
         if len(vectors) != len(asked):
             raise self._misshapen(f"embeddings are {len(vectors)} where {len(asked)} were asked for")
         characters = sum([len(one) for one in request.inputs])
@@ -158,7 +159,10 @@ class _Embedding(msgspec.Struct):
 
 
 class _Embeddings(msgspec.Struct):
+    """Some servers of this wire answer a batch of one as they answer one."""
+
     embeddings: list[_Embedding] = []
+    embedding: _Embedding | None = None
 
 
 class _Model(msgspec.Struct, rename="camel"):

@@ -1,0 +1,1 @@
+"""Counting tokens as a model does, where its vocabulary is installed (extra `tokens`). Only bootstrap knows of it."""
