@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.clients.workers import Given, Workers
-from tests.recordings.normal import DIFFERENT
+from tests.recordings.normal import difference
 from tests.recordings.replay import parameters, replaying
 from tests.recordings.test_every_wire import _TOML
 from tests.serving import serving
@@ -55,8 +55,8 @@ async def test_anthropic_s_sdk_reads_the_same_message(workers: Workers, ends: En
 
 @pytest.mark.parametrize("recording", parameters("generateContent", "streamGenerateContent"))
 async def test_google_s_sdk_reads_the_same_answer(workers: Workers, ends: Ends, recording: dict[str, Any]) -> None:
-    if recording["id"] in DIFFERENT:
-        pytest.skip(DIFFERENT[recording["id"]])
+    if difference(recording) == "fragments":
+        pytest.skip("fragments of calls are put together by Cauce, and by this SDK not")
     if recording["api"] == "streamGenerateContent" and not recording["stream"]:
         pytest.skip("a list in place of events, which this SDK does not ask for")
     await compare(workers, ends, recording, "gemini_answer", "gemini")

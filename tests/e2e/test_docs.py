@@ -185,7 +185,7 @@ def test_every_source_file_named_in_docs_exists() -> None:
         for page in OURS
         for match in re.finditer(r"`(?:src/cauce/|cauce/)?([\w/]+\.py)`", prose(page))
     }
-    places = (PACKAGE, *[folder for folder in PACKAGE.rglob("*") if folder.is_dir()])
+    places = (ROOT, PACKAGE, *[folder for folder in PACKAGE.rglob("*") if folder.is_dir()])
     assert sorted([one for one in named if not any((place / one[1]).is_file() for place in places)]) == []
 
 

@@ -1,7 +1,7 @@
 """What a recording means in no wire's words, so that the same answer seen through any surface can be compared with it."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,15 +59,26 @@ def value(arguments: Any) -> Any:
         return {"input": arguments}
 
 
-DIFFERENT = {
-    "oai-respon-s-fe8c697": "holds two streams; what follows the end of the first is another answer",
-    "oai-respon-s-5c7dee9": "holds four streams; what follows the end of the first is another answer",
-    "cmp-respon-j-6b75c88": "is a chat completion where a response was asked for: refused as of the wrong shape",
-    "gem-stream-s-6aeab5a": "calls in fragments, which the manifest lists one by one",
-    "gem-stream-s-6ef534d": "calls in fragments, which the manifest lists one by one",
-    "gem-stream-s-f8e06ef": "calls in fragments, which the manifest lists one by one",
-}
-"""Recordings that a correct reader does not find what the manifest says in, and why."""
+Difference = Literal["fragments", "several answers", "another shape"]
+
+
+def difference(recording: dict[str, Any]) -> Difference | None:
+    """Why a correct reader does not find what the manifest says of `recording`; None if it should.
+
+    `fragments`: the manifest lists the fragments of a call one by one. `several answers`: the file holds streams one after the
+    other, and the manifest tells of the last; what follows the end of the first is another answer. `another shape`: the body is
+    not what was asked for, and is refused.
+    """
+    if recording["status"] != 200:
+        return None
+    if any(call["name"] is None for call in recording["expected"].get("tool_calls") or ()):
+        return "fragments"
+    if recording["api"] != "responses":
+        return None
+    text = (DATA / recording["file"]).read_text("utf-8")
+    if recording["stream"]:
+        return "several answers" if text.count("event: response.created") > 1 else None
+    return None if "output" in json.loads(text) else "another shape"
 
 
 def meant(recording: dict[str, Any]) -> Meaning:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cauce.catalogue.settings import FactsSettings
 from cauce.config import Config, ModelSettings, ProviderSettings, load
 from cauce.server.settings import Key
 from tests.e2e.cli.command import Home
@@ -15,7 +16,7 @@ from tests.e2e.cli.command import Home
 pytestmark = pytest.mark.anyio
 
 SETTING = re.compile(r"^# (?=\[|[\w-]+ = )", re.MULTILINE)
-EXAMPLES = ("providers", "models", "aliases", "auth")
+EXAMPLES = ("providers", "models", "facts", "aliases", "auth")
 
 
 async def uncommented(home: Home) -> str:
@@ -47,6 +48,7 @@ async def test_the_written_file_shows_every_setting_there_is(home: Home) -> None
     shown = {name for table in raw["providers"].values() for name in table}
     assert shown == set(ProviderSettings.__struct_fields__)
     assert {name for table in raw["models"].values() for name in table} == set(ModelSettings.__struct_fields__)
+    assert {name for table in raw["facts"].values() for name in table} == set(FactsSettings.__struct_fields__)
     assert set(raw["auth"]["keys"][0]) == set(Key.__struct_fields__)
 
 

@@ -10,6 +10,7 @@ from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.engine.compose import collect, compose
+from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
@@ -45,7 +46,7 @@ class Cascade:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        one: Open = compose(ask, meter(self.clock, self.ledger, PrometheusMetrics()), patience(self.clock))
+        one: Open = compose(ask, meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()), patience(self.clock))
         self.open = compose(one, trace(), deadline(self.clock), fallback(self.clock))
 
     def call(self, *, timeout: float | None = None, streamed: bool = True) -> Call:

@@ -16,6 +16,7 @@ from cauce.domain.model import ModelFacts
 from cauce.domain.request import Request, ResponseFormat, Sampling, Scope
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect, compose
+from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
@@ -68,7 +69,7 @@ class Asking:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        metered = compose(ask, structured(self.clock), meter(self.clock, self.ledger, PrometheusMetrics()))
+        metered = compose(ask, structured(self.clock), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()))
         open = compose(metered, deadline(self.clock), fallback(self.clock))
         said = Message("user", (TextPart("Where?"),))
         request = Request("x", (said,), sampling=Sampling(n=n), response_format=wanted, timeout=timeout)

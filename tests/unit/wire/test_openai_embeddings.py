@@ -110,7 +110,7 @@ def test_tokens_that_nobody_reports_are_estimated() -> None:
     got = parse_answer(
         encode({"data": [entry(0, [1.0]), entry(1, [1])]}), EmbeddingRequest("m", ("abcdefgh", (1, 2, 3))), "up"
     )
-    assert got.usage == Usage(5, estimated=True)
+    assert got.usage == Usage(6, estimated=True)
 
 
 @pytest.mark.parametrize(
