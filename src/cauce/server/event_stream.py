@@ -1,7 +1,8 @@
 """A streaming answer: when its headers leave, its heartbeats, and how it ends.
 
 Headers are held back until the first delta, for at most `hold` seconds, so that an early failure keeps its HTTP status.
-Heartbeats are comment lines without a blank line: some SDKs hand a comment block to their JSON parser.
+Heartbeats are comment lines without a blank line: some SDKs hand a comment block to their JSON parser. Where even the line
+would be too much, and in JSON, they are blank.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ class Form(msgspec.Struct, frozen=True):
 
 
 EVENTS = Form()
+BARE_EVENTS = Form(beat=lambda _: b"\r\n")
+"""Events for readers that know no comments: Google's SDKs take a comment for JSON, or drop the event it stands before."""
 LIST = Form(((b"content-type", b"application/json; charset=utf-8"), *_UNBUFFERED), b"", lambda _: b"\n")
 """One JSON list, its members as they come: white space between them means nothing."""
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from cauce.engine.embedding import Embedding
+from cauce.engine.estimator import Estimator
 from cauce.engine.router import Router
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
@@ -12,6 +13,7 @@ from cauce.ports.clock import Clock
 from cauce.ports.ids import Ids
 from cauce.ports.ledger import Entry
 from cauce.ports.responses import Responses
+from cauce.ports.tokenizer import Tokenizer
 from cauce.server.settings import Key, ServerSettings, StreamSettings
 
 
@@ -25,6 +27,9 @@ class Services(msgspec.Struct, frozen=True):
     router: Router
     turn: Turn
     embedding: Embedding
+    estimator: Estimator
+    tokenizer: Tokenizer | None
+    """None without the extra `tokens`."""
     streams: Streams
     responses: Responses
     clock: Clock

@@ -36,6 +36,14 @@ def read(*pieces: bytes) -> list[Delta]:
     return [delta for piece in pieces for delta in decoder.feed(piece)] + decoder.finish()
 
 
+def unnamed(deltas: list[Delta]) -> list[Delta]:
+    """`deltas` without the ids of calls that were made for want of one: no two answers share those."""
+    return [
+        msgspec.structs.replace(one, call_id="") if isinstance(one, ToolCall) and len(one.call_id) > 20 else one
+        for one in deltas
+    ]
+
+
 def answered(message: dict[str, Any], **choice: Any) -> list[Delta]:
     return ChatDecoder("up").completion(encode({"choices": [{"message": message, "finish_reason": "stop", **choice}]}))
 
@@ -230,7 +238,7 @@ class TestTemplates:
         end = chunk({}, "stop") + DONE
         # A space inside makes every chunk differ from every template, so it is always read in full.
         full = [b'data: { "pad%d": null,' % place + one[len(b"data: {") :] for place, one in enumerate(stream)]
-        assert read(*stream, end) == read(*full, end)
+        assert unnamed(read(*stream, end)) == unnamed(read(*full, end))
 
     @given(st.lists(piece, min_size=1, max_size=10), st.integers(1, 4))
     def test_quick_chunks_say_what_slow_ones_do(self, pieces: list[dict[str, Any]], together: int) -> None:

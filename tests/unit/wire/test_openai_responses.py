@@ -44,6 +44,7 @@ from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.ports.provider import Deltas
+from cauce.wire.fields import decode_object
 from cauce.wire.openai_responses.decode import ResponsesDecoder
 from cauce.wire.openai_responses.listing import listed, page
 from cauce.wire.openai_responses.names import WIRE, made_id
@@ -299,6 +300,74 @@ def requests(draw: st.DrawFn) -> Request:
     )
 
 
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), TEXTS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=8,
+)
+KINDS = [
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "item_reference",
+    "input_text",
+    "input_image",
+    "input_file",
+    "output_text",
+    "refusal",
+    "summary_text",
+    "reasoning_text",
+    "function",
+    "custom",
+    "web_search",
+    "allowed_tools",
+    "json_schema",
+    "json_object",
+    "text",
+    "grammar",
+]
+MEMBERS = [
+    "id",
+    "role",
+    "content",
+    "call_id",
+    "name",
+    "arguments",
+    "input",
+    "output",
+    "summary",
+    "encrypted_content",
+    "text",
+    "refusal",
+    "annotations",
+    "logprobs",
+    "image_url",
+    "detail",
+    "file_data",
+    "file_url",
+    "filename",
+    "description",
+    "parameters",
+    "strict",
+    "format",
+    "schema",
+    "mode",
+    "tools",
+    "effort",
+    "status",
+]
+ODD_OBJECTS = st.builds(
+    lambda kind, members: {**kind, **members},
+    st.one_of(st.just({}), st.sampled_from(KINDS).map(lambda kind: {"type": kind})),
+    st.dictionaries(
+        st.sampled_from(MEMBERS), st.one_of(JSON, st.sampled_from(["user", "assistant", "auto"])), max_size=5
+    ),
+)
+
+
 class TestRequests:
     @given(requests())
     def test_request_that_is_rendered_is_read_back_as_it_was(self, request: Request) -> None:
@@ -419,6 +488,7 @@ class TestRequests:
             Message("user", (TextPart("look"), ImagePart("data:image/png;base64,AA"))),
             Message("assistant", said),
             Message("tool", (TextPart("ok"),), call_id="c1", failed=True),
+            Message("tool", (), call_id="c2", failed=True),
         )
         assert sent(Request("m", messages))["input"] == [
             {"role": "system", "content": "Be brief."},
@@ -436,6 +506,7 @@ class TestRequests:
             },
             {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "c1", "output": "ok"},
+            {"type": "function_call_output", "call_id": "c2", "output": "The tool failed and said nothing."},
         ]
 
     def test_ids_of_ours_are_not_sent_upstream(self) -> None:
@@ -519,45 +590,29 @@ class TestRequests:
         assert caught.value.field == field
         assert field in caught.value.message
 
-    @given(
-        st.recursive(
-            st.one_of(st.none(), st.booleans(), st.integers(), TEXTS),
-            lambda inner: (
-                st.lists(inner, max_size=3)
-                | st.dictionaries(
-                    st.sampled_from(
-                        [
-                            "type",
-                            "role",
-                            "content",
-                            "id",
-                            "call_id",
-                            "name",
-                            "arguments",
-                            "input",
-                            "output",
-                            "summary",
-                            "encrypted_content",
-                            "text",
-                            "format",
-                            "schema",
-                        ]
-                    )
-                    | TEXTS,
-                    inner,
-                    max_size=4,
-                )
-            ),
-            max_leaves=12,
-        )
-    )
+    @given(JSON)
     def test_any_json_is_read_or_refused(self, value: Any) -> None:
-        for field in ("input", "tools", "tool_choice", "text", "reasoning", "include", "metadata"):
-            try:
-                request = parse_request(encode({"input": "hi", field: value}))
-            except InvalidRequest:
-                continue
-            assert render_request(request, "m", stream=False)["model"] == "m"
+        for field in ("input", "tools", "tool_choice", "text", "reasoning", "include", "metadata", "instructions"):
+            self.read_or_refused({"input": "hi", field: value})
+
+    @given(st.lists(ODD_OBJECTS, min_size=1, max_size=3), st.lists(ODD_OBJECTS, max_size=2), ODD_OBJECTS)
+    def test_known_objects_with_odd_members_are_read_or_refused(
+        self, items: list[Any], tools: list[Any], other: dict[str, Any]
+    ) -> None:
+        self.read_or_refused({"input": items})
+        self.read_or_refused({"input": [{"role": "user", "content": items}]})
+        self.read_or_refused({"input": [{"role": "assistant", "content": items}]})
+        self.read_or_refused({"input": [{"type": "function_call_output", "call_id": "c", "output": items}]})
+        self.read_or_refused({"input": "hi", "tools": tools, "tool_choice": other})
+        self.read_or_refused({"input": "hi", "text": {"format": other}, "reasoning": other})
+
+    def read_or_refused(self, body: dict[str, Any]) -> None:
+        try:
+            request = parse_request(encode(body))
+        except InvalidRequest:
+            return
+        assert render_request(request, "m", stream=False)["model"] == "m"
+        assert echo(decode_object(encode(body)), "m")["model"] == "m"
 
 
 class TestCustomTools:

@@ -23,6 +23,9 @@ T = TypeVar("T")
 DEFAULT_MODEL = "claude-haiku-4-5"
 """The model to ask where nobody says which."""
 
+TOOL_NAMES = r"[a-zA-Z0-9_-]{1,128}"
+"""What names of tools the API takes."""
+
 _MOST_MODELS = 1000
 """What the list of models gives at a time, at most."""
 

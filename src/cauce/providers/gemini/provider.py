@@ -37,6 +37,9 @@ KEPT_ADDRESSES = (
 )
 """Addresses Gemini takes as they are: files uploaded to it, and videos (Google, "File input methods")."""
 
+TOOL_NAMES = r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}"
+"""What names of functions the API takes."""
+
 _MOST_PAGES = 20
 _TASKS = {
     "query": "RETRIEVAL_QUERY",

@@ -65,10 +65,21 @@ def _message(message: Message, index: int) -> dict[str, Any]:
             field = f"messages[{index}].content"
             raise Unsupported(f"{field}: models run by llamacpp read text only", field=field)
         content = "".join([part["text"] for part in content])
-    body["content"] = content or ""
+    body["content"] = content or body.get("refusal") or ""
     if body["role"] == "developer":
         body["role"] = "system"
+    for call in body.get("tool_calls", ()):
+        call["function"]["arguments"] = _arguments(call["function"]["arguments"])
     return body
+
+
+def _arguments(text: str) -> Any:
+    """Arguments as templates take them: as an object, where they are one."""
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+    return value if isinstance(value, dict) else text
 
 
 def _called(request: Request) -> Tool | None:

@@ -32,18 +32,21 @@ class Turns:
 
     def release(self) -> None:
         """Let the next one in."""
-        for party in self._waiting:
+        while self._waiting:
+            party = next(iter(self._waiting))
             queue = self._waiting.pop(party)
             turn = queue.popleft()
             if queue:
                 # To the end of the line.
                 self._waiting[party] = queue
-            turn.set_result(None)
-            return
+            if not turn.done():
+                turn.set_result(None)
+                return
         self._taken = False
 
     def _leave(self, party: str, turn: asyncio.Future[None]) -> None:
-        queue = self._waiting[party]
-        queue.remove(turn)
-        if not queue:
-            del self._waiting[party]
+        queue = self._waiting.get(party)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._waiting[party]

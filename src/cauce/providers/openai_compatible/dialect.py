@@ -63,6 +63,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """Tool calls may carry a thought signature in `extra_content`."""
     call_ids: str | None = None
     """What ids of tool calls must look like (a regular expression), where it refuses others; they have nine characters then."""
+    tool_names: str | None = None
+    """What names of tools must look like (a regular expression), where it refuses others."""
     reasoning: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning_details")
     """Where reasoning of earlier turns goes back to it. Nowhere: it refuses it."""
     reasoning_option: ReasoningOption = "effort"
@@ -88,6 +90,9 @@ _OPENAI = Dialect(
     schema=OPENAI_STRICT,
     tool_images=False,
     call_signatures=False,
+    # "Invalid 'messages[1].tool_calls[0].id': string too long. Expected a string with maximum length 40".
+    call_ids=r"(?s:.{1,40})",
+    tool_names=r"[a-zA-Z0-9_-]{1,64}",
     reasoning=(),
 )
 

@@ -19,7 +19,7 @@ from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.errors import NotFound
 from cauce.engine.counting import count_tokens
 from cauce.server.errors import not_allowed
-from cauce.server.event_stream import EVENTS, LIST
+from cauce.server.event_stream import BARE_EVENTS, LIST
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.relay import answer, relay
@@ -124,7 +124,7 @@ async def _stream(exchange: Exchange, services: Services, model: str) -> None:
     listed = exchange.query("alt") != "sse"
     head = Head(response_id, model, thoughts=_shows(request.reasoning))
     projector = GeminiProjector(head, listed=listed)
-    await relay(exchange, services, request, projector, response_id, LIST if listed else EVENTS)
+    await relay(exchange, services, request, projector, response_id, LIST if listed else BARE_EVENTS)
 
 
 def _shows(reasoning: Any) -> bool:
@@ -134,7 +134,9 @@ def _shows(reasoning: Any) -> bool:
 
 async def _count(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=False)
-    counted = await exchange.while_connected(count_tokens(services.router, request))
+    counted = await exchange.while_connected(
+        count_tokens(services.router, request, services.estimator, services.tokenizer)
+    )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(GeminiTokenCount(counted.tokens)), *headers)
 

@@ -37,7 +37,9 @@ async def messages(exchange: Exchange, services: Services) -> None:
 async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     request = parse_count(await exchange.body(services.settings.max_body), _named(exchange))
-    counted = await exchange.while_connected(count_tokens(services.router, request))
+    counted = await exchange.while_connected(
+        count_tokens(services.router, request, services.estimator, services.tokenizer)
+    )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, msgspec.json.encode(TokenCount(counted.tokens)), *headers)
 

@@ -89,7 +89,9 @@ async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     asked = await _asked(exchange, services)
     request = parse(asked.raw, asked.before)
-    counted = await exchange.while_connected(count_tokens(services.router, request))
+    counted = await exchange.while_connected(
+        count_tokens(services.router, request, services.estimator, services.tokenizer)
+    )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(InputTokens(counted.tokens)), *headers)
 

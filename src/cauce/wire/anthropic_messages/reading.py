@@ -10,6 +10,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.anthropic_messages.blocks import REDACTED, parse_citation, redacted
 from cauce.wire.anthropic_messages.usage import WIRE
+from cauce.wire.making import made_id
 
 _TOOL_USE = frozenset({"type", "id", "name", "input"})
 _KNOWN = {
@@ -154,6 +155,8 @@ class Reading:
             return None
         block.place = self._calls
         self._calls += 1
+        if not block.raw.get("id"):
+            block.raw = {**block.raw, "id": made_id("toolu")}
         return self._begin(block)[0]
 
     def _ready(self, block: Block, deltas: list[Delta]) -> None:
@@ -169,7 +172,7 @@ class Reading:
 
     def _call(self, block: Block, arguments: str, mark: Literal["piece", "ready"], extra: Extra | None) -> ToolCall:
         call_id, name = self._string(block.raw, "id"), self._string(block.raw, "name")
-        return ToolCall(block.place, call_id or f"toolu_{block.place}", name, arguments, mark, extra=extra)
+        return ToolCall(block.place, call_id, name, arguments, mark, extra=extra)
 
     def _opaque(self, block: Block, deltas: list[Delta]) -> None:
         data = {**block.raw, "input": _input("".join(block.written))} if block.written else block.raw

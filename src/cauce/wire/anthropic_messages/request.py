@@ -13,7 +13,7 @@ from cauce.wire.anthropic_messages.blocks import own
 from cauce.wire.anthropic_messages.messages import MessageBody, parse_messages, parse_system, render_messages
 from cauce.wire.anthropic_messages.models import traits
 from cauce.wire.anthropic_messages.sampling import choose_version, render_sampling
-from cauce.wire.anthropic_messages.thinking import parse_reasoning, render_reasoning
+from cauce.wire.anthropic_messages.thinking import is_proven, parse_reasoning, render_reasoning
 from cauce.wire.anthropic_messages.tools import parse_tool_choice, parse_tools, render_tool, render_tool_choice
 from cauce.wire.anthropic_messages.usage import WIRE
 from cauce.wire.dropping import dropped, known_tools
@@ -164,7 +164,7 @@ def render_request(
     known = traits(model)
     system, messages = render_messages(request.messages)
     _end_well(messages, facts)
-    reasoning = render_reasoning(request, known)
+    reasoning = render_reasoning(request, known, proven=is_proven(messages))
     thinking = reasoning.get("thinking", {}).get("type", "disabled") != "disabled"
     sampled = render_sampling(request.sampling, known, thinking=thinking)
     version = choose_version(api_version, sampled, messages)

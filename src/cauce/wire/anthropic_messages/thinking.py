@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from cauce.domain.request import ReasoningOptions, Request
-from cauce.wire.anthropic_messages.blocks import own
+from cauce.wire.anthropic_messages.blocks import REDACTED, own
 from cauce.wire.anthropic_messages.models import Traits
 from cauce.wire.anthropic_messages.usage import WIRE
 from cauce.wire.dropping import dropped
@@ -43,11 +43,33 @@ def shows_thinking(request: Request) -> bool:
     return reasoning is not None and reasoning.enabled is True and reasoning.visible is not False
 
 
-def render_reasoning(request: Request, known: Traits) -> dict[str, Any]:
+def is_proven(messages: list[dict[str, Any]]) -> bool:
+    """Whether the turn that `messages` end with, if the assistant has begun it, begins with thinking.
+
+    With a thinking budget the API refuses one that does not: it calls tools and nobody kept its thinking, or another model
+    made it, or the model is to go on from it (Anthropic, "Extended thinking").
+    """
+    begun: Any = None
+    for message in reversed(messages):
+        if message["role"] == "assistant":
+            begun = message["content"]
+        elif not _answers_tools(message["content"]):
+            break
+    if begun is None:
+        return True
+    return isinstance(begun, list) and cast(list[Any], begun)[0].get("type") in ("thinking", REDACTED)
+
+
+def _answers_tools(content: Any) -> bool:
+    return isinstance(content, list) and cast(list[Any], content)[0].get("type") == "tool_result"
+
+
+def render_reasoning(request: Request, known: Traits, *, proven: bool = True) -> dict[str, Any]:
     """`thinking` and `output_config` (effort only) for a model of `known` traits, as far as they are needed.
 
     What a client of this wire said goes out as it was said. For others the model's own form is chosen. A budget that
-    `max_tokens` leaves no room for, and thinking beside a forced tool, which the API refuses, are left out.
+    `max_tokens` leaves no room for, or for a turn that is not `proven`, and thinking beside a forced tool, all of which the
+    API refuses, are left out.
     """
     body = own(request.extra, "body")
     if "thinking" in body or "output_config" in body:
@@ -60,9 +82,17 @@ def render_reasoning(request: Request, known: Traits) -> dict[str, Any]:
     effort = _effort(reasoning, known)
     said: dict[str, Any] = {"output_config": {"effort": effort}} if effort is not None else {}
     forced = request.tool_choice is not None and request.tool_choice.mode in ("required", "tool")
-    thinking = None if forced else _thinking(reasoning, known, request.sampling.max_tokens)
+    missing = known.thinking == "budget" and not proven
+    thinking = None if forced or missing else _thinking(reasoning, known, request.sampling.max_tokens)
     if thinking is None:
-        dropped(WIRE, "reasoning beside a forced tool" if forced else "reasoning, for some models")
+        why = (
+            "beside a forced tool"
+            if forced
+            else "in a turn whose thinking is missing"
+            if missing
+            else "for some models"
+        )
+        dropped(WIRE, f"reasoning, {why}")
         return said
     if reasoning.visible is not None:
         thinking["display"] = "summarized" if reasoning.visible else "omitted"

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
+from cauce.wire.figures import count
 
 WIRE = "anthropic_messages"
 
@@ -17,11 +18,13 @@ def overwritten(first: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_usage(raw: dict[str, Any]) -> Usage:
-    """Usage in normal form; figures that are no integers count as zero."""
+    """Usage in normal form; figures that make no sense count as zero."""
     cached = _count(raw, "cache_read_input_tokens")
     written = _count(raw, "cache_creation_input_tokens")
     details: Any = raw.get("output_tokens_details")
     thinking = _count(cast(dict[str, Any], details), "thinking_tokens") if isinstance(details, dict) else 0
+    writes: Any = raw.get("cache_creation")
+    long = _count(cast(dict[str, Any], writes), "ephemeral_1h_input_tokens") if isinstance(writes, dict) else 0
     return Usage(
         input_tokens=_count(raw, "input_tokens") + cached + written,
         output_tokens=_count(raw, "output_tokens"),
@@ -29,6 +32,7 @@ def parse_usage(raw: dict[str, Any]) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=thinking,
         extra=Extra(WIRE, raw),
+        long_cache_write_tokens=long,
     )
 
 
@@ -49,5 +53,4 @@ def render_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _count(raw: dict[str, Any], name: str) -> int:
-    value = raw.get(name)
-    return value if type(value) is int and value >= 0 else 0
+    return count(raw.get(name))

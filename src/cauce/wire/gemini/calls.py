@@ -9,7 +9,9 @@ import msgspec
 from cauce.domain.delta import Delta, Reasoning, ToolCall
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
+from cauce.wire.gemini.functions import call_extra
 from cauce.wire.gemini.names import WIRE, items, member, word
+from cauce.wire.making import made_id
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,7 +58,7 @@ class Calls:
             if signature is not None:
                 # Clients of other wires hand reasoning back, and have no place for a signature on a call.
                 deltas.append(Reasoning("", signature, self._choice, OF_CALL))
-            self._open = self._start(raw, name, signature)
+            self._open = self._start(part, name, signature)
         call = self._open
         if call is None:
             return characters
@@ -79,13 +81,13 @@ class Calls:
         deltas += [whole, msgspec.structs.replace(whole, mark="ready", extra=call.extra)]
         return len(arguments)
 
-    def _start(self, raw: dict[str, Any], name: str, signature: Signature | None) -> _OpenCall:
+    def _start(self, part: dict[str, Any], name: str, signature: Signature | None) -> _OpenCall:
+        raw = member(part, "functionCall")
         given = raw.get("id")
-        call_id = given if isinstance(given, str) and given else f"call_{self._choice}_{self._made}"
+        # Clients of this wire are shown no id where the model gave none; those of others need one that no other turn has.
+        call_id = given if isinstance(given, str) and given else made_id("call")
         call = _OpenCall(self._made, call_id, name, signature)
-        if not given:
-            # Clients of this wire are shown no id where the model gave none.
-            call.extra = Extra(WIRE, {"functionCall": {"id": None}})
+        call.extra = call_extra(part)
         self._made += 1
         return call
 

@@ -57,7 +57,7 @@ _CALLED = frozenset({"UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"})
 _ANSWER = frozenset(
     {"candidates", "usageMetadata", "modelVersion", "responseId", "promptFeedback", "continuationToken"}
 )
-_CANDIDATE = frozenset({"content", "index", "finishReason"})
+_CANDIDATE = frozenset({"content", "index", "finishReason", "continuationToken"})
 _PLAIN_PART = frozenset({"text"})
 
 _RAW = Extra(WIRE, {})
@@ -171,7 +171,7 @@ class GeminiDecoder:
         usage = answer.get("usageMetadata")
         if isinstance(usage, dict):
             self._usage = cast(dict[str, Any], usage)
-        self.continuation = word(answer.get("continuationToken")) or self.continuation
+        self._goes_on(answer)
         if not answer.keys() <= _ANSWER:
             self._about.update({name: item for name, item in answer.items() if name not in _ANSWER})
         if feedback := member(answer, "promptFeedback"):
@@ -203,10 +203,16 @@ class GeminiDecoder:
                 self._part(part, place, candidate, deltas)
         if not raw.keys() <= _CANDIDATE:
             self._beside(raw, place, candidate, deltas)
+        self._goes_on(raw)
         reason = raw.get("finishReason")
         if reason is not None:
             candidate.reason = word(reason) or "STOP"
             self._characters += candidate.calls.close(deltas)
+
+    def _goes_on(self, raw: dict[str, Any]) -> None:
+        """Keep the newest token. Google's SDK looks for it in the candidate; tokens on the way are checkpoints."""
+        if "continuationToken" in raw:
+            self.continuation = word(raw["continuationToken"]) or self.continuation
 
     def _part(self, part: dict[str, Any], place: int, candidate: _Candidate, deltas: list[Delta]) -> None:
         if "functionCall" in part:
@@ -242,8 +248,11 @@ class GeminiDecoder:
             raise self._broken("the answer has no candidates")
         if any([candidate.reason is None for candidate in self._candidates.values()]):
             raise self._broken("the stream ended without a finish reason: it was cut off")
-        if self.continuation is not None and self._paused():
+        if self._paused():
+            if self.continuation is None:
+                raise self._broken("says that its answer goes on, and not where")
             return deltas
+        self.continuation = None
         for candidate in self._candidates.values():
             if candidate.reason in _BROKEN and not (candidate.calls and candidate.reason in _CALLED):
                 about = word(candidate.about.get("finishMessage")) or "no message"
@@ -327,7 +336,8 @@ def _logprobs(result: dict[str, Any]) -> tuple[TokenLogprob, ...]:
 
 def _number(one: dict[str, Any]) -> float:
     value = one.get("logProbability")
-    return float(value) if isinstance(value, int | float) else 0.0
+    # No integer: one may be larger than any float.
+    return value if isinstance(value, float) else 0.0
 
 
 def _citations(raw: dict[str, Any], place: int) -> list[Citation]:

@@ -10,7 +10,7 @@ import msgspec
 from cauce.domain.delta import Failed
 from cauce.domain.errors import STATUS, CauceError, ErrorCode, Failure, ProviderFailure
 from cauce.wire.gemini.names import items, word
-from cauce.wire.retrying import retry_after, should_retry
+from cauce.wire.retrying import retry_after, sensible, should_retry
 
 _WORDS: dict[ErrorCode, str] = {
     "unauthorized": "UNAUTHENTICATED",
@@ -96,7 +96,7 @@ def _delay(details: list[dict[str, Any]]) -> float | None:
     for detail in details:
         match = _DELAY.fullmatch(word(detail.get("retryDelay")))
         if detail.get("@type") == _RETRY_INFO and match is not None:
-            return float(match[1])
+            return sensible(float(match[1]))
     return None
 
 
@@ -158,5 +158,7 @@ def render_failed(failed: Failed) -> dict[str, Any]:
 def _body(code: ErrorCode, status: int, message: str, wait: float | None) -> dict[str, Any]:
     error: dict[str, Any] = {"code": status, "message": message, "status": _WORDS.get(code, "INVALID_ARGUMENT")}
     if wait is not None:
-        error["details"] = [{"@type": _RETRY_INFO, "retryDelay": f"{math.ceil(wait * 10) / 10:g}s"}]
+        error["details"] = [
+            {"@type": _RETRY_INFO, "retryDelay": f"{math.ceil(wait * 10) / 10:.1f}".removesuffix(".0") + "s"}
+        ]
     return {"error": error}

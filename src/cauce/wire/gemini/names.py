@@ -3,6 +3,8 @@
 import re
 from typing import Any, cast
 
+from cauce.domain.extra import Extra
+
 WIRE = "gemini"
 
 _SNAKE = re.compile(r"_([a-z0-9])")
@@ -16,6 +18,7 @@ _FREE = frozenset(
         "responseSchema",
         "responseJsonSchema",
         "labels",
+        "headers",
         "properties",
     }
 )
@@ -51,3 +54,8 @@ def items(value: Any) -> list[dict[str, Any]]:
 def word(value: Any) -> str:
     """An enum's word; empty for what is none. Some servers send enums as numbers, which we never ask for."""
     return value if isinstance(value, str) else ""
+
+
+def own(extra: Extra | None) -> dict[str, Any]:
+    """What only this wire knows."""
+    return extra.data if extra is not None and extra.wire == WIRE else {}

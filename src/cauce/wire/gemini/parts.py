@@ -1,6 +1,5 @@
 """Contents and their parts, to and from the domain's messages."""
 
-import base64
 from typing import Any, assert_never, cast
 
 import msgspec
@@ -20,32 +19,71 @@ from cauce.domain.message import (
 )
 from cauce.domain.signature import Signature
 from cauce.wire.dropping import dropped
+from cauce.wire.gemini.functions import call_extra, parse_result, render_call, render_result
+from cauce.wire.gemini.media import parse_media, render_media
 from cauce.wire.gemini.models import Traits
-from cauce.wire.gemini.names import WIRE, items, member
+from cauce.wire.gemini.names import WIRE, items, own
 from cauce.wire.signing import seal, unseal
 
 UNSIGNED = "skip_thought_signature_validator"
 """Stands for a signature nobody kept (Google, "Thought signatures", on history that another model made)."""
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder()
 
+_NOTHING = TextPart("")
 _A_THOUGHT = Extra(WIRE, {})
 """On reasoning that came from this wire without a word of its own."""
 
-_PART = frozenset({"text", "thought", "thoughtSignature", "inlineData", "fileData", "functionCall", "functionResponse"})
+_PART = frozenset({"text", "thought", "thoughtSignature"})
 _CONTENT = frozenset({"role", "parts"})
 
 
 def parse_contents(contents: list[dict[str, Any]]) -> list[Message]:
-    """The messages in `contents` (camel case). Raises `InvalidRequest` naming the part."""
+    """The messages in `contents` (camel case). Raises `InvalidRequest` naming the part.
+
+    Clients that keep the pieces of a stream send back a content for each: contents of the model in a row are one message.
+    """
     messages: list[Message] = []
     calls: dict[str, list[str]] = {}
     """Ids of calls not answered yet, by name: results name the function and mostly not the call."""
     for index, content in enumerate(contents):
-        reader = _Contents(f"contents[{index}]", calls, len(messages))
-        messages.extend(reader.read(content))
-    return messages
+        for message in _Contents(f"contents[{index}]", calls, index).read(content):
+            last = messages[-1] if messages else None
+            if last is not None and message.role == last.role == "assistant" and last.extra == message.extra:
+                messages[-1] = msgspec.structs.replace(last, parts=_continued(last.parts, message.parts))
+            else:
+                messages.append(message)
+    return [_proven(message) if message.role == "assistant" else message for message in messages]
+
+
+def _continued(first: tuple[Part, ...], second: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts of two contents as one. Where the second goes on with the text or the thought of the first, that is one part."""
+    match (first[-1:], second[:1]):
+        case ((TextPart(text, None),), (TextPart(more, None),)):
+            return (*first[:-1], TextPart(text + more), *second[1:])
+        case ((ReasoningPart(text, None, extra),), (ReasoningPart(more, None, other),)) if extra == other == _A_THOUGHT:
+            return (*first[:-1], ReasoningPart(text + more, None, _A_THOUGHT), *second[1:])
+        case _:
+            return (*first, *second)
+
+
+def _proven(message: Message) -> Message:
+    """`message` with thoughts that another wire signed whole again: the signature was shown behind their last piece.
+
+    Empty texts, such as the last event of a stream has, are left out: other wires refuse them.
+    """
+    parts: list[Part] = []
+    for part in message.parts:
+        if part == _NOTHING and len(message.parts) > 1:
+            continue
+        if isinstance(part, ReasoningPart) and part.signature is not None and part.signature.wire != WIRE:
+            text = part.text
+            while parts and isinstance(before := parts[-1], ReasoningPart) and before.signature is None:
+                text = before.text + text
+                parts.pop()
+            part = msgspec.structs.replace(part, text=text)
+        parts.append(part)
+    return msgspec.structs.replace(message, parts=tuple(parts))
 
 
 class _Contents:
@@ -61,14 +99,18 @@ class _Contents:
         role = content.get("role") or "user"
         if role not in ("user", "model", "function", "system"):
             raise InvalidRequest(f"{self._path}.role: must be user or model", field=f"{self._path}.role")
-        parts = content.get("parts")
+        parts: Any = content.get("parts")
+        if isinstance(parts, dict):
+            # Proto JSON takes one alone for a list of one.
+            parts = [parts]
         if not isinstance(parts, list) or len(items(parts)) != len(cast(list[Any], parts)):
             raise InvalidRequest(f"{self._path}.parts: must be a list of parts", field=f"{self._path}.parts")
         messages: list[Message] = []
         plain: list[Part] = []
         for number, part in enumerate(items(parts)):
             if "functionResponse" in part:
-                messages.append(self._result(part, f"{self._path}.parts[{number}].functionResponse"))
+                path = f"{self._path}.parts[{number}].functionResponse"
+                messages.append(parse_result(part, path, self._calls))
             else:
                 plain.append(self._part(part, f"{self._path}.parts[{number}]"))
         if plain or not messages:
@@ -76,21 +118,6 @@ class _Contents:
             speaker = "assistant" if role == "model" else "user"
             messages.append(Message(speaker, tuple(plain), extra=Extra(WIRE, extra) if extra else None))
         return messages
-
-    def _result(self, part: dict[str, Any], path: str) -> Message:
-        result = member(part, "functionResponse")
-        name = result.get("name")
-        if not isinstance(name, str):
-            raise InvalidRequest(f"{path}.name: is required", field=f"{path}.name")
-        waiting = self._calls.get(name, [])
-        given = result.get("id")
-        call_id = given if isinstance(given, str) and given else waiting[0] if waiting else f"call_{name}"
-        if call_id in waiting:
-            waiting.remove(call_id)
-        response = result.get("response")
-        failed = isinstance(response, dict) and cast(dict[str, Any], response).keys() == {"error"}
-        own = {"functionResponse": result}
-        return Message("tool", (TextPart(_shown(response)),), name, call_id, Extra(WIRE, own), failed)
 
     def _part(self, part: dict[str, Any], path: str) -> Part:
         signed = part.get("thoughtSignature")
@@ -106,56 +133,13 @@ class _Contents:
                 call_id = given if isinstance(given, str) and given else f"call_{self._place}_{self._made - 1}"
                 self._calls.setdefault(name, []).append(call_id)
                 arguments = _encode(fields.get("args") or {}).decode()
-                own = {"functionCall": {"id": None}} if not given else {}
-                return ToolCallPart(call_id, name, arguments, Extra(WIRE, own) if own else None, signature)
-            case {"inlineData": {"data": str(data), **fields}}:
-                media = str(fields.get("mimeType") or "application/octet-stream")
-                return _media(f"data:{media};base64,{_standard(data)}", media, _unknown(part))
-            case {"fileData": {"fileUri": str(url), **fields}}:
-                media = fields.get("mimeType")
-                return _media(url, media if isinstance(media, str) else None, _unknown(part))
+                return ToolCallPart(call_id, name, arguments, call_extra(part), signature)
             case {"functionCall": _}:
                 raise InvalidRequest(f"{path}.functionCall.name: is required", field=f"{path}.functionCall.name")
             case _ if not part:
                 raise InvalidRequest(f"{path}: says nothing: give it a text", field=path)
             case _:
-                return OpaquePart(WIRE, part)
-
-
-def _media(url: str, media: str | None, extra: Extra | None) -> Part:
-    if media is None or media.startswith("image/"):
-        return ImagePart(url, None, extra)
-    if media == "application/pdf" or media.startswith("text/"):
-        return DocumentPart(url, media, None, extra)
-    return OpaquePart(WIRE, _media_part(url, media))
-
-
-def _media_part(url: str, media: str | None) -> dict[str, Any]:
-    if url.startswith("data:"):
-        head, _, data = url[5:].partition(",")
-        kind, _, coding = head.partition(";")
-        if "base64" not in coding:
-            data = base64.b64encode(data.encode()).decode()
-        return {"inlineData": {"mimeType": kind or media or "application/octet-stream", "data": data}}
-    return {"fileData": {"fileUri": url, **({"mimeType": media} if media else {})}}
-
-
-def _standard(data: str) -> str:
-    """Base64 in its standard alphabet: the SDK sends the URL-safe one."""
-    return data.replace("-", "+").replace("_", "/")
-
-
-def _shown(response: Any) -> str:
-    """A function's result as text: the one value of `{"result": …}` or `{"output": …}`, else the object as JSON."""
-    match response:
-        case {"result": str(text)} | {"output": str(text)} | {"error": str(text)} if len(response) == 1:
-            return text
-        case {"result": value} | {"output": value} if len(response) == 1:
-            return _encode(value).decode()
-        case None:
-            return ""
-        case _:
-            return _encode(response).decode()
+                return parse_media(part) or OpaquePart(WIRE, part)
 
 
 def _unknown(part: dict[str, Any], signed: Any = None) -> Extra | None:
@@ -165,16 +149,9 @@ def _unknown(part: dict[str, Any], signed: Any = None) -> Extra | None:
     return Extra(WIRE, unknown) if unknown else None
 
 
-def own(extra: Extra | None) -> dict[str, Any]:
-    """What only this wire knows."""
-    return extra.data if extra is not None and extra.wire == WIRE else {}
-
-
 def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[str, Any]]:
     """`messages`, system ones left out, as contents. Results of tools that follow each other are one. Raises `Unsupported`."""
-    names = {
-        part.call_id: part.name for message in messages for part in message.parts if isinstance(part, ToolCallPart)
-    }
+    names: dict[str, str] = {}
     contents: list[dict[str, Any]] = []
     last = ""
     for message in messages:
@@ -182,10 +159,12 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
             continue
         role = "model" if message.role == "assistant" else "user"
         if message.role == "tool":
-            parts = _results(message, names)
+            call_id = message.call_id or ""
+            parts = render_result(message, message.name or names.get(call_id) or call_id or "function")
         else:
-            _check(message)
-            parts = [one for part in _signed(message.parts) if (one := render_part(part, known)) is not None]
+            # An id may come again in a later turn: the call before counts.
+            names.update({part.call_id: part.name for part in message.parts if isinstance(part, ToolCallPart)})
+            parts = _rendered(message, known)
         if not parts:
             continue
         if message.role == last == "tool":
@@ -195,6 +174,22 @@ def render_contents(messages: tuple[Message, ...], known: Traits) -> list[dict[s
             contents.append({**beside, "role": role, "parts": parts})
         last = message.role
     return contents
+
+
+def render_system(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """The parts of all system messages, wherever they stand. Raises `Unsupported`."""
+    parts: list[dict[str, Any]] = []
+    for message in messages:
+        if message.role in ("system", "developer"):
+            _check(message)
+            parts.extend([one for part in message.parts if (one := render_part(part)) is not None])
+    return parts
+
+
+def _rendered(message: Message, known: Traits) -> list[dict[str, Any]]:
+    _check(message)
+    parts = _signed(message.parts, needed=known.signed_calls)
+    return [one for part in parts if (one := render_part(part)) is not None]
 
 
 def _check(message: Message) -> None:
@@ -209,58 +204,47 @@ def _check(message: Message) -> None:
             dropped(WIRE, f"content of type {kind}")
 
 
-def _signed(parts: tuple[Part, ...]) -> list[Part]:
-    """`parts` with signatures on the calls they belong to: other wires hand them back on the reasoning before a call."""
+def _signed(parts: tuple[Part, ...], *, needed: bool) -> list[Part]:
+    """`parts` with signatures on the calls they belong to: other wires hand them back on the reasoning before a call.
+
+    `needed`: the first of parallel calls, which is the one that Gemini signs, must not go without.
+    """
+    thought = -1
+    """Where the reasoning stands that has the signature of a call to come."""
     waiting: Signature | None = None
     placed: list[Part] = []
+    called = False
     for part in parts:
         match part:
             case ReasoningPart(text, signature, extra) if (
                 signature is not None and signature.wire == WIRE and (extra is None or extra.wire != WIRE)
             ):
-                waiting = signature
+                waiting, thought = signature, len(placed) if text else -1
                 if text:
                     placed.append(part)
-            case ToolCallPart() if waiting is not None and part.signature in (None, waiting):
-                if placed and isinstance(last := placed[-1], ReasoningPart) and last.signature is waiting:
-                    placed[-1] = msgspec.structs.replace(last, signature=None, extra=_A_THOUGHT)
-                placed.append(msgspec.structs.replace(part, signature=waiting))
-                waiting = None
+            case ToolCallPart(signature=signature):
+                if waiting is not None and signature in (None, waiting):
+                    signature = waiting
+                    if thought >= 0:
+                        said = cast(ReasoningPart, placed[thought])
+                        placed[thought] = ReasoningPart(said.text, None, _A_THOUGHT)
+                    waiting = None
+                if needed and not called and (signature is None or signature.wire != WIRE):
+                    signature = Signature(WIRE, UNSIGNED)
+                called = True
+                placed.append(msgspec.structs.replace(part, signature=signature))
             case _:
                 placed.append(part)
     return placed
 
 
-def _results(message: Message, names: dict[str, str]) -> list[dict[str, Any]]:
-    given = member(own(message.extra), "functionResponse")
-    if given:
-        return [{"functionResponse": given}]
-    text = message.text
-    name = message.name or names.get(message.call_id or "") or message.call_id or "function"
-    response = {"error": text} if message.failed else _object(text)
-    result: dict[str, Any] = {"name": name, "response": response}
-    if message.call_id and not message.call_id.startswith("call_"):
-        result["id"] = message.call_id
-    media = [part for part in message.parts if isinstance(part, ImagePart | DocumentPart)]
-    return [{"functionResponse": result}, *[_inlined(part) for part in media]]
-
-
-def _object(text: str) -> dict[str, Any]:
-    """A result as the object this wire wants."""
-    try:
-        value = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"result": text}
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {"result": value}
-
-
-def render_part(part: Part, known: Traits) -> dict[str, Any] | None:
-    """`part` as the wire has it; None for what is of another wire. Raises `Unsupported`."""
+def render_part(part: Part) -> dict[str, Any] | None:
+    """`part` as the wire has it; None for what is of another wire, and for text that is empty, which is refused."""
     match part:
         case TextPart(text, extra):
-            return {"text": text, **own(extra)}
+            return {"text": text, **own(extra)} if text or own(extra) else None
         case RefusalPart(text):
-            return {"text": text}
+            return {"text": text} if text else None
         case ReasoningPart(text, signature, extra):
             if signature is None:
                 ours = extra is not None and extra.wire == WIRE
@@ -270,33 +254,14 @@ def render_part(part: Part, known: Traits) -> dict[str, Any] | None:
                 return None
             return {"text": text, "thought": True, "thoughtSignature": signature.data, **own(extra)}
         case ToolCallPart(call_id, name, arguments, extra, signature):
-            call: dict[str, Any] = {"name": name, "args": _arguments(arguments)}
-            if not call_id.startswith("call_") and "functionCall" not in own(extra):
-                call["id"] = call_id
             signed = signature.data if signature is not None and signature.wire == WIRE else None
-            if signed is None and known.signed_calls:
-                signed = UNSIGNED
-            return {"functionCall": call, **({"thoughtSignature": signed} if signed else {})}
+            return render_call(call_id, name, arguments, extra, signed)
         case ImagePart() | DocumentPart():
-            return _inlined(part)
+            return render_media(part)
         case OpaquePart(wire, data):
             return data if wire == WIRE else None
         case _:
             assert_never(part)
-
-
-def _inlined(part: ImagePart | DocumentPart) -> dict[str, Any]:
-    media = part.media_type if isinstance(part, DocumentPart) else None
-    return {**_media_part(part.url, media), **own(part.extra)}
-
-
-def _arguments(arguments: str) -> dict[str, Any]:
-    """A call's arguments as the object this wire wants; text that is none goes under `input`."""
-    try:
-        value = _decoder.decode(arguments or "{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"input": arguments}
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {"input": value}
 
 
 def sealed(signature: Signature) -> str:

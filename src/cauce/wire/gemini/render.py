@@ -1,7 +1,7 @@
 """Answers of this wire written from deltas: events or a list for a stream, or one plain body."""
 
 from collections.abc import Sequence
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 import msgspec
 
@@ -27,14 +27,15 @@ from cauce.domain.message import OpaquePart, Part, ReasoningPart, RefusalPart, T
 from cauce.domain.signature import Signature
 from cauce.domain.usage import Usage
 from cauce.wire.gemini.errors import render_failed
-from cauce.wire.gemini.names import WIRE, member
-from cauce.wire.gemini.parts import own, sealed
+from cauce.wire.gemini.functions import render_call
+from cauce.wire.gemini.names import WIRE, member, own
+from cauce.wire.gemini.parts import sealed
 from cauce.wire.gemini.usage import render_usage
 from cauce.wire.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder()
 _NO_PARTS: list[Any] = []
+_NO_TEXT: list[Any] = [{"text": ""}]
 
 _REASONS: dict[FinishReason, str] = {
     "stop": "STOP",
@@ -71,6 +72,7 @@ class GeminiProjector:
         self._started = False
         whole = _event(_encode({**self._candidate(0, [{"text": _MARK}]), **self._about}))
         self._before_text, self._after_text = whole.split(_encode(_MARK), 1)
+        self._spoke: set[int] = set()
         self._cited: dict[int, list[dict[str, Any]]] = {}
         self._probable: dict[int, list[TokenLogprob]] = {}
 
@@ -81,6 +83,7 @@ class GeminiProjector:
             if type(delta) is Text and not (delta.choice or delta.extra or delta.logprobs) and not self._listed:
                 # The event most streams consist of.
                 if delta.text:
+                    self._spoke.add(0)
                     out.append(self._before_text + _encode(delta.text) + self._after_text)
             else:
                 self._render(delta, out)
@@ -113,6 +116,7 @@ class GeminiProjector:
                 assert_never(delta)
 
     def _part(self, choice: int, part: dict[str, Any], out: list[bytes]) -> None:
+        self._spoke.add(choice)
         out.append(self._frame(_encode({**self._candidate(choice, [part]), **self._about})))
 
     def _candidate(self, choice: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -125,9 +129,8 @@ class GeminiProjector:
             reasons = finish.reasons or (finish.reason,)
             candidates: list[dict[str, Any]] = [
                 {
-                    **(
-                        {} if _has_content(finish.extra, choice) else {"content": {"role": "model", "parts": _NO_PARTS}}
-                    ),
+                    # A chat of Google's SDK forgets the whole turn for one event without parts.
+                    "content": {"role": "model", "parts": _NO_TEXT if choice in self._spoke else _NO_PARTS},
                     **_ending(finish.extra, choice, reason, self._cited.get(choice), self._probable.get(choice)),
                 }
                 for choice, reason in enumerate(reasons)
@@ -144,11 +147,6 @@ class GeminiProjector:
 
 def _event(value: bytes) -> bytes:
     return b"data: " + value + b"\r\n\r\n"
-
-
-def _has_content(extra: Extra | None, choice: int) -> bool:
-    """Whether nothing is to be added: a blocked prompt has no content at all."""
-    return bool(member(own(extra), "answer").get("promptFeedback")) and not member(own(extra), "candidates")
 
 
 def _whole(
@@ -187,19 +185,7 @@ def _thought(text: str, signature: Signature | None, extra: Extra | None) -> dic
 
 
 def _call(call_id: str, name: str, arguments: str, extra: Extra | None, signature: Signature | None) -> dict[str, Any]:
-    call: dict[str, Any] = {"name": name, "args": _arguments(arguments)}
-    if "functionCall" not in own(extra):
-        call["id"] = call_id
-    return {"functionCall": call, **({"thoughtSignature": sealed(signature)} if signature is not None else {})}
-
-
-def _arguments(arguments: str) -> dict[str, Any]:
-    """A call's arguments as an object; what is none goes under `input`."""
-    try:
-        value = _decoder.decode(arguments or "{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {"input": arguments}
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {"input": value}
+    return render_call(call_id, name, arguments, extra, sealed(signature) if signature is not None else None)
 
 
 def _cite(cited: list[dict[str, Any]], citation: Citation) -> None:

@@ -12,8 +12,9 @@ from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.dropping import dropped, known_tools
 from cauce.wire.fields import check, decode_object
 from cauce.wire.gemini.models import traits
-from cauce.wire.gemini.names import WIRE, camel, items, member
-from cauce.wire.gemini.parts import own, parse_contents, render_contents, render_part
+from cauce.wire.gemini.names import WIRE, camel, items, member, own
+from cauce.wire.gemini.parts import parse_contents, render_contents, render_system
+from cauce.wire.gemini.schemas import json_schema
 from cauce.wire.gemini.thinking import parse_thinking, render_thinking
 
 
@@ -49,6 +50,8 @@ class GenerateContentBody(msgspec.Struct, rename="camel"):
 
 _BODY = frozenset(GenerateContentBody.__struct_encode_fields__)
 _CONFIG = frozenset(GenerationConfig.__struct_encode_fields__)
+_FORM = ("responseMimeType", "responseSchema", "responseJsonSchema")
+_JSON = "application/json"
 _DECLARATION = frozenset({"name", "description", "parameters", "parametersJsonSchema"})
 _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"}
 
@@ -91,7 +94,11 @@ def _system(instruction: dict[str, Any] | str | None) -> list[Message]:
     content: dict[str, Any] = {"parts": [{"text": instruction}]} if isinstance(instruction, str) else instruction
     parts: Any = content.get("parts")
     listed: Any = [parts] if isinstance(parts, dict) else parts
-    said = parse_contents([{**content, "parts": listed, "role": "user"}])[0]
+    try:
+        said = parse_contents([{**content, "parts": listed, "role": "user"}])[0]
+    except InvalidRequest as error:
+        field = (error.field or "").replace("contents[0]", "systemInstruction")
+        raise InvalidRequest(error.message.replace("contents[0]", "systemInstruction"), field=field) from error
     return [Message("system", said.parts)]
 
 
@@ -111,33 +118,12 @@ def _sampling(config: GenerationConfig) -> Sampling:
 
 
 def _response_format(config: GenerationConfig) -> ResponseFormat | None:
-    if config.response_mime_type != "application/json":
+    if config.response_mime_type != _JSON:
         return None
     schema = config.response_json_schema
     if schema is None and config.response_schema is not None:
         schema = json_schema(config.response_schema)
     return ResponseFormat("json_object") if schema is None else ResponseFormat("json_schema", None, schema)
-
-
-def json_schema(schema: Any) -> Any:
-    """A schema of the restricted kind (types in capitals, `nullable`) as JSON Schema."""
-    if isinstance(schema, list):
-        return [json_schema(item) for item in cast(list[Any], schema)]
-    if not isinstance(schema, dict):
-        return schema
-    whole: dict[str, Any] = {}
-    for name, value in cast(dict[str, Any], schema).items():
-        if name == "type" and isinstance(value, str):
-            whole["type"] = value.lower()
-        elif name == "properties" and isinstance(value, dict):
-            whole[name] = {key: json_schema(item) for key, item in cast(dict[str, Any], value).items()}
-        elif name in ("items", "anyOf", "any_of", "prefixItems"):
-            whole["anyOf" if name == "any_of" else name] = json_schema(value)
-        elif name not in ("nullable", "propertyOrdering", "property_ordering"):
-            whole[name] = value
-    if cast(dict[str, Any], schema).get("nullable") is True and isinstance(whole.get("type"), str):
-        whole["type"] = [whole["type"], "null"]
-    return whole
 
 
 def _tools(raw: list[dict[str, Any]]) -> tuple[Tool | OpaqueTool, ...]:
@@ -178,12 +164,19 @@ def _tool_choice(config: dict[str, Any] | None) -> ToolChoice | None:
     return ToolChoice(cast(Any, mode))
 
 
+def _own_form(config: dict[str, Any]) -> bool:
+    """Whether the answer is to have a form that only this wire knows, such as one word of an enum."""
+    return config.get("responseMimeType") not in (None, "text/plain", _JSON)
+
+
 def _extra(raw: dict[str, Any]) -> Extra | None:
     unknown = {name: value for name, value in raw.items() if name not in _BODY and name != "model"}
     config = {name: value for name, value in member(raw, "generationConfig").items() if name not in _CONFIG}
     thinking = member(member(raw, "generationConfig"), "thinkingConfig")
     if thinking:
         config["thinkingConfig"] = thinking
+    if _own_form(given := member(raw, "generationConfig")):
+        config.update({name: given[name] for name in _FORM if given.get(name) is not None})
     if config:
         unknown["generationConfig"] = config
     if tool_config := member(raw, "toolConfig"):
@@ -196,28 +189,22 @@ def render_request(request: Request, model: str) -> dict[str, Any]:
     known = traits(model)
     extra = own(request.extra)
     body: dict[str, Any] = {"contents": render_contents(request.messages, known)}
-    system = [
-        rendered
-        for message in request.messages
-        if message.role in ("system", "developer")
-        for part in message.parts
-        if (rendered := render_part(part, known)) is not None
-    ]
+    system = render_system(request.messages)
     if system:
         body["systemInstruction"] = {"parts": system}
     if not body["contents"]:
         raise Unsupported("this model wants at least one message that is not a system message")
     if request.tools:
         body["tools"] = _rendered_tools(known_tools(request.tools, WIRE))
-    if (choice := _rendered_choice(request)) is not None:
-        body["toolConfig"] = choice
+    if config := {**member(extra, "toolConfig"), **_rendered_choice(request, member(extra, "toolConfig"))}:
+        body["toolConfig"] = config
     config = {**_rendered_sampling(request.sampling), **_rendered_format(request.response_format)}
     if thinking := render_thinking(request.reasoning, known):
         config["thinkingConfig"] = thinking
     config.update(member(extra, "generationConfig"))
     if config:
         body["generationConfig"] = config
-    body.update({name: value for name, value in extra.items() if name != "generationConfig"})
+    body.update({name: value for name, value in extra.items() if name not in ("generationConfig", "toolConfig")})
     for name in ("user", "metadata"):
         if getattr(request, name) is not None:
             dropped(WIRE, name)
@@ -236,22 +223,25 @@ def _rendered_tools(tools: tuple[Tool | OpaqueTool, ...]) -> list[dict[str, Any]
         declaration: dict[str, Any] = {"name": tool.name, **own(tool.extra)}
         if tool.description is not None:
             declaration["description"] = tool.description
+        if tool.strict:
+            dropped(WIRE, "strict of a tool")
         if tool.parameters is not None:
             declaration["parametersJsonSchema"] = tool.parameters
         declarations.append(declaration)
     return [*([{"functionDeclarations": declarations}] if declarations else []), *entries]
 
 
-def _rendered_choice(request: Request) -> dict[str, Any] | None:
-    choice = request.tool_choice
-    if choice is None:
-        return None
+def _rendered_choice(request: Request, said: dict[str, Any]) -> dict[str, Any]:
+    """The choice among tools; a client of this wire has `said` it in its own words, of which only a name may have changed."""
+    choice, calling = request.tool_choice, member(said, "functionCallingConfig")
+    if choice is None or (not request.tools and choice.mode in ("auto", "none")):
+        return {}
     if choice.mode == "tool":
-        return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice.name]}}
-    mode = {"auto": "AUTO", "none": "NONE", "required": "ANY"}[choice.mode]
-    return {"functionCallingConfig": {"mode": mode}}
+        return {"functionCallingConfig": {**calling, "mode": "ANY", "allowedFunctionNames": [choice.name]}}
+    return {"functionCallingConfig": calling or {"mode": _WORDS[choice.mode]}}
 
 
+_WORDS = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 _NAMES = {
     "temperature": "temperature",
     "top_p": "topP",
@@ -279,7 +269,7 @@ def _rendered_sampling(sampling: Sampling) -> dict[str, Any]:
 def _rendered_format(wanted: ResponseFormat | None) -> dict[str, Any]:
     if wanted is None or wanted.kind == "text":
         return {}
-    config: dict[str, Any] = {"responseMimeType": "application/json"}
+    config: dict[str, Any] = {"responseMimeType": _JSON}
     if wanted.schema is not None:
         config["responseJsonSchema"] = wanted.schema
     return config

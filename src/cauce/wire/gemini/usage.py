@@ -4,6 +4,7 @@ from typing import Any
 
 from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
+from cauce.wire.figures import count
 from cauce.wire.gemini.names import WIRE
 
 
@@ -27,7 +28,7 @@ def render_usage(usage: Usage) -> dict[str, Any]:
         return usage.extra.data
     metadata = {
         "promptTokenCount": usage.input_tokens,
-        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
+        "candidatesTokenCount": max(0, usage.output_tokens - usage.reasoning_tokens),
         "totalTokenCount": usage.total_tokens,
     }
     if usage.cached_tokens:
@@ -38,5 +39,4 @@ def render_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _count(raw: dict[str, Any], name: str) -> int:
-    value = raw.get(name)
-    return value if type(value) is int else 0
+    return count(raw.get(name))

@@ -8,6 +8,7 @@ from cauce.domain.delta import ToolCall
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.fields import rest
+from cauce.wire.making import made_id
 from cauce.wire.openai_chat import custom
 from cauce.wire.openai_chat.calls import take_signature
 from cauce.wire.openai_chat.extras import WIRE, member
@@ -117,7 +118,7 @@ class Calls:
         known = self._current.get((choice, index))
         if known is None or (call_id and known.given_id and call_id != known.call_id):
             place = len(calls)
-            known = OpenCall(place, str(call_id or f"call_{choice}_{place}"), name, given_id=bool(call_id))
+            known = OpenCall(place, str(call_id or made_id("call")), name, given_id=bool(call_id))
             calls.append(known)
             self._current[(choice, index)] = known
         return known

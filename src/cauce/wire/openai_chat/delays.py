@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from cauce.wire.retrying import retry_after
+from cauce.wire.retrying import retry_after, sensible
 
 _SECONDS = {
     "ms": 0.001,
@@ -28,8 +28,8 @@ def duration(text: str) -> float | None:
     """Seconds in `text`: a Go duration (`6m0s`, `120ms`), words (`26 seconds`), or a bare number. None if it is none of them."""
     parts = _DURATION.findall(text)
     if not parts:
-        return float(text) if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()) else None
-    return sum([float(number) * _factor(unit.lower()) for number, unit in parts])
+        return sensible(float(text)) if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()) else None
+    return sensible(sum([float(number) * _factor(unit.lower()) for number, unit in parts]))
 
 
 def _factor(unit: str) -> float:

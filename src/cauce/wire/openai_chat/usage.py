@@ -4,30 +4,37 @@ from typing import Any
 
 from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
+from cauce.wire.figures import amount, count
 from cauce.wire.openai_chat.extras import WIRE, member, own
 
 
 def parse_usage(usage: dict[str, Any]) -> Usage:
-    """Usage in normal form; figures that are no integers count as zero. A `cost` (OpenRouter) is the provider's own, in USD."""
+    """Usage in normal form; figures that make no sense count as zero.
+
+    A `cost` is the provider's own, in USD: a number (OpenRouter) or an object with a sum (Perplexity). Thinking that stands
+    beside the completion instead of inside it (xAI) is told by the total, and added.
+    """
     prompt = member(usage, "prompt_tokens_details")
     completion = member(usage, "completion_tokens_details")
-    cost = usage.get("cost")
-    reported = isinstance(cost, int | float)
+    cost = amount(member(usage, "cost").get("total_cost", usage.get("cost")))
+    asked, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    thought = _count(completion, "reasoning_tokens")
+    if thought > 0 and (thought > written or asked + written + thought == usage.get("total_tokens")):
+        written += thought
     return Usage(
-        input_tokens=_count(usage, "prompt_tokens"),
-        output_tokens=_count(usage, "completion_tokens"),
+        input_tokens=asked,
+        output_tokens=written,
         cached_tokens=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
         cache_write_tokens=_count(prompt, "cache_write_tokens"),
-        reasoning_tokens=_count(completion, "reasoning_tokens"),
-        cost=float(cost) if isinstance(cost, int | float) else 0.0,
-        cost_source="reported" if reported else "unpriced",
+        reasoning_tokens=thought,
+        cost=cost or 0.0,
+        cost_source="reported" if cost is not None else "unpriced",
         extra=Extra(WIRE, usage),
     )
 
 
 def _count(usage: dict[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if isinstance(value, int) else 0
+    return count(usage.get(name))
 
 
 def render_usage(usage: Usage) -> dict[str, Any]:

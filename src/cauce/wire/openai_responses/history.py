@@ -19,6 +19,8 @@ from cauce.wire.openai_responses.content import render_inputs, render_output_tex
 from cauce.wire.openai_responses.names import WIRE, own, sendable
 from cauce.wire.openai_responses.tools import as_input
 
+_FAILED = "The tool failed and said nothing."
+
 
 def render_items(messages: Sequence[Message], custom: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """The input items that `messages` are. `custom` are the names of custom tools."""
@@ -53,11 +55,9 @@ class _History:
             self.items.append({"type": "message", **item, **fields} if fields else item)
 
     def _output(self, message: Message, fields: dict[str, Any]) -> None:
-        if message.failed:
-            dropped(WIRE, "mark of a failed tool result")
         kind = "custom_tool_call_output" if message.call_id in self._free else "function_call_output"
-        item = {"type": kind, "call_id": message.call_id or "", "output": render_inputs(message.parts)}
-        self.items.append({**item, **fields})
+        output = render_inputs(message.parts) or (_FAILED if message.failed else "")
+        self.items.append({"type": kind, "call_id": message.call_id or "", "output": output, **fields})
 
     def _said(self, part: Part) -> None:
         match part:

@@ -144,7 +144,10 @@ def _reasoning(item: dict[str, Any], path: str) -> ReasoningPart:
     parts: list[list[Any]] = []
     offset = 0
     for member in ("summary", "content"):
-        for place, part in enumerate(cast(list[Any], item.get(member) or [])):
+        given: Any = item.get(member) or []
+        if not isinstance(given, list):
+            raise InvalidRequest(f"{path}.{member}: must be a list", field=f"{path}.{member}")
+        for place, part in enumerate(cast(list[Any], given)):
             match part:
                 case {"type": str(kind), "text": str(text)}:
                     parts.append([offset, kind])
