@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench catalogue lock clean test-clients test-recordings
+.PHONY: help run test check fix bench catalogue lock clean test-clients test-local test-recordings
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,12 +65,16 @@ test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/insta
 test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
 	CAUCE_RECORDINGS="$(DATA)" $(BIN)/python -m pytest -q tests/recordings
 
+test-local: .venv-local/installed ## Run a real model, made here, through the extra `local` (builds llama.cpp: about ten minutes the first time)
+	PYTHONPATH=src .venv-local/bin/python -m pytest -q tests/local
+
 lock: $(VENV)/uv.done ## Resolve the dependencies again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml -o requirements/run.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/dev.txt --group dev --extra local pyproject.toml requirements/local.in -o requirements/local.txt
 	for name in clients clients-older catalogue; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 	echo hatchling | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/build.txt
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/uv.txt
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .venv-clients .venv-clients-older .venv-catalogue .bench .hypothesis .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-clients .venv-clients-older .venv-catalogue .venv-local .bench .hypothesis .ruff_cache .pytest_cache dist build

@@ -35,6 +35,7 @@ from cauce.providers.gemini.provider import DEFAULT_MODEL as GEMINI_MODEL
 from cauce.providers.gemini.provider import KEPT_ADDRESSES, Gemini
 from cauce.providers.gemini.provider import TOOL_NAMES as GEMINI_NAMES
 from cauce.providers.inlining import Inlining
+from cauce.providers.llamacpp.provider import LlamaCpp
 from cauce.providers.offline.pages import packaged_pages
 from cauce.providers.offline.provider import OfflineProvider
 from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of, dialect_of_server
@@ -160,6 +161,13 @@ def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
     return msgspec.structs.replace(made, embedder=provider)
 
 
+def _llamacpp(name: str, settings: ProviderSettings, timeouts: Timeouts, _: Fetcher) -> Source:
+    assert settings.llamacpp is not None, "the configuration has been checked"
+    provider = LlamaCpp(name, settings.llamacpp)
+    made = _source(provider, settings, timeouts, next(iter(settings.llamacpp.models)))
+    return msgspec.structs.replace(made, completes=True)
+
+
 def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, default_model: str | None) -> Source:
     tier = settings.tier if settings.tier is not None else _TIERS.get(settings.kind, 2)
     vendor = vendor_of(settings.kind, settings.base_url)
@@ -175,8 +183,8 @@ def _tokenizer() -> Tokenizer | None:
     return Vocabularies()
 
 
-_TIERS = {"gemini": 1, "openai": 2, "anthropic": 3}
-_BUILDERS = {"offline": _offline, "openai": _openai, "anthropic": _anthropic, "gemini": _gemini}
+_TIERS = {"gemini": 1, "openai": 2, "anthropic": 3, "llamacpp": 4}
+_BUILDERS = {"offline": _offline, "openai": _openai, "anthropic": _anthropic, "gemini": _gemini, "llamacpp": _llamacpp}
 
 
 def _router(config: Config, fetcher: Fetcher) -> Router:

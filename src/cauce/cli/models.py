@@ -20,14 +20,17 @@ from cauce.cli.words import say
 from cauce.config import Config
 from cauce.domain.errors import ModelNotFound
 from cauce.domain.request import Request
-from cauce.engine.router import AUTO, Source
+from cauce.engine.router import AUTO, Router, Source
 from cauce.ports.provider import ModelInfo
 
 Kind = Literal["route", "provider", "local", "offline", "alias"]
 
 
 class Name(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A name and what it stands for: `asks` in order for routes and aliases, a window in tokens where it is known."""
+    """A name and what it stands for: `asks` in order for routes and aliases, a window in tokens where it is known.
+
+    Prices are USD per million tokens.
+    """
 
     name: str
     kind: Kind
@@ -35,6 +38,8 @@ class Name(msgspec.Struct, frozen=True, omit_defaults=True):
     asks: tuple[str, ...] = ()
     context_window: int | None = None
     loaded: bool | None = None
+    input_price: float | None = None
+    output_price: float | None = None
 
 
 class Unlisted(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ async def _listing(config: Config) -> Listing:
         routes = [AUTO, *[name for name in config.models if name != AUTO]]
         names = [
             *[_cascade(running, name, "route") for name in routes],
-            *[name for source in running.router.sources for name in _offered(source)],
+            *[name for source in running.router.sources for name in _offered(running.router, source)],
             *[_cascade(running, name, "alias") for name in running.router.aliases()],
         ]
         marked = [msgspec.structs.replace(name, default=name.name == running.router.default) for name in names]
@@ -91,7 +96,7 @@ def _cascade(running: Runtime, name: str, kind: Kind) -> Name:
     return Name(name, kind, asks=tuple([candidate.name for candidate in asked]))
 
 
-def _offered(source: Source) -> list[Name]:
+def _offered(router: Router, source: Source) -> list[Name]:
     """The models of `source`, its default first."""
     provider = source.provider.name
     if source.sole:
@@ -100,9 +105,19 @@ def _offered(source: Source) -> list[Name]:
     models = [] if default is None or default in [info.id for info in source.models] else [ModelInfo(default)]
     models += sorted(source.models, key=lambda info: info.id != default)
     kind: Kind = "local" if source.local else "provider"
-    return [
-        Name(f"{provider}/{info.id}", kind, context_window=info.context_window, loaded=info.loaded) for info in models
-    ]
+    return [_known(router, Name(f"{provider}/{info.id}", kind, loaded=info.loaded)) for info in models]
+
+
+def _known(router: Router, name: Name) -> Name:
+    """`name` with what is known of its model."""
+    facts = router.candidates(Request(name.name, ()))[0].facts
+    rates = facts.prices.rates if facts.prices is not None else None
+    return msgspec.structs.replace(
+        name,
+        context_window=facts.context_window,
+        input_price=rates.input if rates is not None else None,
+        output_price=rates.output if rates is not None else None,
+    )
 
 
 def _show(listing: Listing) -> None:
@@ -144,6 +159,14 @@ def _remarks(name: Name) -> str:
         remarks.append(say("answers from Cauce's own documentation"))
     if name.context_window is not None:
         remarks.append(say("window {tokens} tokens", tokens=name.context_window))
+    if name.input_price is not None and name.output_price is not None:
+        remarks.append(
+            say(
+                "{input} USD in, {output} USD out per million tokens",
+                input=f"{name.input_price:g}",
+                output=f"{name.output_price:g}",
+            )
+        )
     if name.loaded:
         remarks.append(say("loaded"))
     return ", ".join(remarks)

@@ -72,6 +72,7 @@ SPANISH: dict[str, str] = {
     "answers when no model is named": "responde si no se nombra ningún modelo",
     "answers from Cauce's own documentation": "responde con la documentación de Cauce",
     "window {tokens} tokens": "ventana de {tokens} tokens",
+    "{input} USD in, {output} USD out per million tokens": "{input} USD de entrada y {output} USD de salida por millón de tokens",
     "loaded": "cargado",
     "{provider} does not list its models: {error}": "{provider} no enumera sus modelos: {error}",
     # keys

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from cauce.catalogue.settings import FactsSettings
-from cauce.config.shape import Config, ConfigError
+from cauce.config.shape import Config, ConfigError, ProviderSettings
 from cauce.providers.openai_compatible.dialect import DIALECTS
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
@@ -18,7 +18,8 @@ def check(config: Config, where: str) -> None:
         place = f"{where}: providers.{name}"
         if provider.kind == "offline" and name != "offline":
             raise ConfigError(f"{place}: the offline answerer is always called offline")
-        if provider.kind != "offline":
+        _check_files(provider, place)
+        if provider.kind not in ("offline", "llamacpp"):
             _check_address(provider.base_url, f"{place}.base_url", "with" if provider.kind == "openai" else "without")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
@@ -52,6 +53,13 @@ def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
     if prices[:2].count(None) == 1 or (prices[:2] == (None, None) and prices != (None,) * 4):
         missing = "output_price" if facts.output_price is None and facts.input_price is not None else "input_price"
         raise ConfigError(f"{place}.{missing}: must be given: input_price and output_price stand together")
+
+
+def _check_files(provider: ProviderSettings, place: str) -> None:
+    if (provider.kind == "llamacpp") != (provider.llamacpp is not None):
+        raise ConfigError(f"{place}: kind llamacpp and a table [….llamacpp] with the models it runs belong together")
+    if provider.llamacpp is not None and not provider.llamacpp.models:
+        raise ConfigError(f"{place}.llamacpp.models: must name at least one GGUF file")
 
 
 def _circle(aliases: Mapping[str, str], name: str) -> list[str]:

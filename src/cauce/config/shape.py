@@ -8,12 +8,13 @@ import msgspec
 from cauce.catalogue.settings import FactsSettings
 from cauce.ports.provider import Timeouts
 from cauce.providers.fetch import FetchSettings
+from cauce.providers.llamacpp.settings import LlamaCppSettings
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
 
 DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
 
 
-Kind = Literal["openai", "anthropic", "gemini", "offline"]
+Kind = Literal["openai", "anthropic", "gemini", "llamacpp", "offline"]
 
 
 class ConfigError(Exception):
@@ -43,7 +44,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A provider. `api_key` may be `env:VARIABLE`; it is never shown.
 
     `wire` is what an upstream of kind `openai` is spoken to in. `api_version` is that of kinds `anthropic` (a date) and
-    `gemini` (`v1` or `v1beta`). Without `tier` it is that of the kind.
+    `gemini` (`v1` or `v1beta`). `llamacpp` says which files kind `llamacpp` runs, and how. Without `tier` it is that of the kind.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default_model: str | None = None
     tier: int | None = None
     max_concurrent: int = 0
+    llamacpp: LlamaCppSettings | None = None
     timeouts: TimeoutSettings = TimeoutSettings()
 
     def __repr__(self) -> str:

@@ -24,8 +24,9 @@ _EAGER = 8
 _EVERY = 16
 """The first answers of a model are all learned from, then one in so many: a request is weighed again for it."""
 
-_LONG = 500.0
-"""Weight from which on what is put around a request hardly matters."""
+_LONG = 300.0
+_LONG_WITH_MORE = 1000.0
+"""Weight from which on what is put around a request hardly matters: without tools and schemas, and with them."""
 
 _FARTHEST = 6.0
 """The farthest a factor may be from 1."""
@@ -80,7 +81,7 @@ class Estimator:
         if len(self._models) > self._most:
             del self._models[next(iter(self._models))]
         kind = _kind(request)
-        if weight >= _LONG:
+        if weight >= (_LONG_WITH_MORE if any(kind) else _LONG):
             known.ratios.append(max(1 / _FARTHEST, min(_FARTHEST, usage.input_tokens / weight)))
             known.factor = median_low(known.ratios)
         else:

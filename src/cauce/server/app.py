@@ -99,6 +99,11 @@ class Application:
             logger.debug("%s: the client left", exchange.request_id)
         except CauceError as error:
             await self._fail(exchange, error)
+        except RecursionError:
+            # What was read at one depth of our own calls may be too deep to write at another.
+            await self._fail(
+                exchange, InvalidRequest("the body is nested too deeply: a few hundred levels are the most")
+            )
         except asyncio.CancelledError:
             # The server has waited for this answer as long as it may.
             if not services.streams.draining:

@@ -26,10 +26,10 @@ def decode_object(body: bytes) -> dict[str, Any]:
     return {key: item for key, item in cast(dict[str, Any], value).items() if item is not None}
 
 
-def check(value: Any, shape: type[T]) -> T:
-    """`value` as `shape`. Raises `InvalidRequest` naming the field."""
+def check(value: Any, shape: type[T], *, strict: bool = True) -> T:
+    """`value` as `shape`; not `strict`: numbers may be text, as in proto JSON. Raises `InvalidRequest` naming the field."""
     try:
-        return msgspec.convert(value, shape)
+        return msgspec.convert(value, shape, strict=strict)
     except msgspec.ValidationError as error:
         raise invalid(error) from error
 

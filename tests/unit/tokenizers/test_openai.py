@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import statistics
 from importlib import resources
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from cauce.domain.message import ImagePart, Message, TextPart, ToolCallPart
 from cauce.domain.request import Prompt, Request, ResponseFormat
 from cauce.domain.tool import Tool
+from cauce.domain.usage import Usage
 from cauce.engine.counting import Counted, count_tokens
+from cauce.engine.estimator import Estimator
 from cauce.engine.router import Router, Source
 from cauce.testing.scripted import ScriptedProvider, answering
 
@@ -89,6 +92,36 @@ async def test_count_is_exact_where_only_the_vocabulary_can_tell() -> None:
     request = Request("up/gpt-4o", (Message("user", (TextPart("Hello world"),)),))
     assert await count_tokens(router, request, None, VOCABULARIES) == Counted(9, exact=True)
     assert (await count_tokens(router, request)).exact is False
+
+
+@pytest.mark.parametrize("name", ["o200k_base", "cl100k_base"])
+@pytest.mark.parametrize("folder", ["guide/en", "guide/es", "engine"])
+def test_estimates_of_long_texts_are_close_and_stay_so_once_a_model_has_taught(name: str, folder: str) -> None:
+    encoding = VOCABULARIES._encoding(name)
+    assert encoding is not None
+    taught, asked = pieces(folder)[::2], pieces(folder)[1::2]
+    estimator = Estimator()
+    cold = [off(estimator, text, encoding) for text in asked]
+    for text in taught:
+        estimator.learn(asking(text), "up/m", Usage(len(encoding.encode_ordinary(text)) + 4, 1))
+    warm = [off(estimator, text, encoding) for text in asked]
+    print(
+        f"\n{name} {folder}: {len(asked)} texts, mean error {statistics.mean(cold):.1%}, {statistics.mean(warm):.1%} after"
+    )
+    assert statistics.mean(cold) < 0.10
+    assert statistics.mean(warm) < 0.05
+
+
+def pieces(folder: str) -> list[str]:
+    """Pages of the guide or source files, in pieces of 3,000 characters."""
+    files = sorted(resources.files("cauce").joinpath(folder).iterdir(), key=str)
+    texts = [file.read_text("utf-8") for file in files if file.name.endswith((".md", ".py"))]
+    return [text[start : start + 3000] for text in texts for start in range(0, len(text) - 2000, 3000)]
+
+
+def off(estimator: Estimator, text: str, encoding: openai.Encoding) -> float:
+    count = len(encoding.encode_ordinary(text)) + 4
+    return abs(estimator.estimate(asking(text), "up/m") - count) / count
 
 
 async def test_vocabulary_that_is_not_the_one_expected_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cauce.domain.errors import ProviderFailure
-from cauce.providers.llamacpp.protocol import Absent, Command, Count, Event, Generate, Loaded, ModelFile, encode
+from cauce.providers.llamacpp.protocol import Absent, Command, Count, Event, Failed, Generate, Loaded, ModelFile, encode
 from cauce.providers.llamacpp.protocol import decode_event as decode
 
 # -P: a file of the folder we were started in must not be taken for a library.
@@ -16,7 +16,6 @@ WORKER = (sys.executable, "-P", "-m", "cauce.providers.llamacpp.worker")
 
 _LONGEST_LINE = 1024 * 1024
 _CHUNK = 64 * 1024
-_LAST_WORDS = 2000
 
 logger = logging.getLogger("cauce.llamacpp")
 
@@ -62,12 +61,13 @@ class Worker:
     """A running worker. It knows which model is loaded in it, and fails everybody who waits when it ends."""
 
     def __init__(self, provider: str, process: asyncio.subprocess.Process) -> None:
+        self.provider = provider
         self.loaded: ModelFile | None = None
         self.alive = True
-        self._provider = provider
         self._process = process
         self._inboxes: dict[int, Inbox] = {}
-        self._said = ""
+        self._absent = False
+        self._why = ""
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
@@ -93,7 +93,7 @@ class Worker:
         if self.alive:
             self.tell(command)
         else:
-            inbox.fail(self._ended(""))
+            inbox.fail(self._ended())
         return inbox
 
     def tell(self, command: Command) -> None:
@@ -120,20 +120,18 @@ class Worker:
     async def _listen(self) -> None:
         """Hand out what it says until it ends."""
         assert self._process.stderr is not None and self._process.stdin is not None
-        last_words = asyncio.create_task(_tail(self._process.stderr))
+        logging_errors = asyncio.create_task(self._log(self._process.stderr))
         try:
             await self._read()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._said = f"its worker said what cannot be read: {error}"
+            self._why = f"its worker said what cannot be read: {error}"
         self.kill()
         self._process.stdin.close()
         code = await self._process.wait()
-        words = await last_words
-        if words:
-            logger.debug("last words of the worker of %s: %s", self._provider, words)
-        failure = f"the worker that runs its models ended unexpectedly ({_how(code)})"
+        await logging_errors
+        self._why = self._why or f"the worker that runs its models ended unexpectedly ({_how(code)})"
         for inbox in self._inboxes.values():
-            inbox.fail(self._ended(failure))
+            inbox.fail(self._ended())
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
@@ -147,31 +145,35 @@ class Worker:
 
     def _hand_out(self, event: Event) -> None:
         if isinstance(event, Absent):
-            self._said = event.message
+            self._absent, self._why = True, event.message
             return
         inbox = self._inboxes.get(event.number)
         if inbox is None:
             return
-        if isinstance(event, Loaded):
-            self.loaded = inbox.model
+        match event:
+            case Loaded():
+                self.loaded = inbox.model
+            case Failed(_, "load"):
+                self.loaded = None
+            case Failed(_, "broken"):
+                # Nobody knows what state it is in.
+                self.kill()
+            case _:
+                pass
         inbox.put(event)
 
-    def _ended(self, why: str) -> ProviderFailure:
+    async def _log(self, errors: asyncio.StreamReader) -> None:
+        while data := await errors.read(_CHUNK):
+            logger.warning("the worker of %s says: %s", self.provider, data.decode("utf-8", "replace").rstrip())
+
+    def _ended(self) -> ProviderFailure:
         return ProviderFailure(
-            f"{self._provider}: {self._said or why or 'its worker has ended'}",
+            f"{self.provider}: {self._why or 'the worker that runs its models has ended'}",
             failure="transient",
-            provider=self._provider,
+            provider=self.provider,
             # A library that is missing will be missing again.
             should_retry=False if self._absent else None,
         )
-
-
-async def _tail(stream: asyncio.StreamReader) -> str:
-    """The end of what comes."""
-    tail = b""
-    while data := await stream.read(_CHUNK):
-        tail = (tail + data)[-_LAST_WORDS:]
-    return tail.decode("utf-8", "replace").strip()
 
 
 def _how(code: int) -> str:

@@ -76,10 +76,9 @@ def _message(message: Message, index: int) -> dict[str, Any]:
 def _arguments(text: str) -> Any:
     """Arguments as templates take them: as an object, where they are one."""
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return text
-    return value if isinstance(value, dict) else text
 
 
 def _called(request: Request) -> Tool | None:

@@ -9,7 +9,7 @@ from cauce.domain.delta import Delta, Status
 from cauce.domain.errors import DeadlineExceeded, ProviderFailure, Unsupported
 from cauce.domain.request import Request
 from cauce.ports.provider import Call, Deltas, ModelInfo
-from cauce.providers.llamacpp.answer import Answer
+from cauce.providers.llamacpp.answer import Answer, refuse
 from cauce.providers.llamacpp.process import WORKER, Inbox, Worker
 from cauce.providers.llamacpp.prompt import Wish, prompt_of, wish_of
 from cauce.providers.llamacpp.protocol import Count, Counted, Done, Event, Failed, ModelFile, Stop
@@ -134,7 +134,7 @@ class LlamaCpp:
             async with asyncio.timeout_at(until):
                 await self._turns.take(call.scope.principal, waiting)
         except TimeoutError as error:
-            raise self._late(call) from error
+            raise self._late() from error
         try:
             worker = await self._running()
             if worker.loaded != wish.generate.model:
@@ -157,18 +157,25 @@ class LlamaCpp:
                     provider=self._name,
                     code="timeout",
                 ) from error
-            raise DeadlineExceeded(f"{self._name} did not finish in the time that its calls have") from error
+            raise self._late() from error
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self._name} did not finish in the time a call has ([timeouts] total)")
 
     async def _settle(self, worker: Worker, inbox: Inbox, number: int) -> None:
         """See that the worker stops, and give the turn back.
 
         One that is loading a model is left to it, as the next call will want the model too.
         """
+        clock = asyncio.get_running_loop().time
         worker.tell(Stop(number))
+        ends: float | None = None
         try:
             over = False
             while not over:
-                async with asyncio.timeout(self._grace if worker.loaded == inbox.model else None):
+                if ends is None and worker.loaded == inbox.model:
+                    ends = clock() + self._grace
+                async with asyncio.timeout_at(ends):
                     over = any([isinstance(event, Done | Failed) for event in await inbox.take()])
         except TimeoutError:
             await worker.aclose()

@@ -336,8 +336,11 @@ def _logprobs(result: dict[str, Any]) -> tuple[TokenLogprob, ...]:
 
 def _number(one: dict[str, Any]) -> float:
     value = one.get("logProbability")
-    # No integer: one may be larger than any float.
-    return value if isinstance(value, float) else 0.0
+    try:
+        return float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        # An integer may be larger than any float.
+        return 0.0
 
 
 def _citations(raw: dict[str, Any], place: int) -> list[Citation]:

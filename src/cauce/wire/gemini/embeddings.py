@@ -1,6 +1,6 @@
 """Embeddings of this wire: one content, or several in one request."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from cauce.wire.gemini.names import camel
 from cauce.wire.gemini.parts import parse_contents
 
 _encode = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 MOST = 2048
 """Texts one request may hold."""
@@ -35,12 +37,12 @@ class BatchEmbedContentsBody(msgspec.Struct):
 
 def parse_embed(body: bytes, model: str) -> EmbeddingRequest:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
-    return _request([check(camel(decode_object(body)), EmbedContentBody)], model)
+    return _request([_checked(body, EmbedContentBody)], model)
 
 
 def parse_embed_all(body: bytes, model: str) -> EmbeddingRequest:
     """The requests in `body`, which must ask alike. Raises `InvalidRequest` naming the field."""
-    requests = check(camel(decode_object(body)), BatchEmbedContentsBody).requests
+    requests = _checked(body, BatchEmbedContentsBody).requests
     if not 0 < len(requests) <= MOST:
         raise InvalidRequest(f"requests: must hold 1 to {MOST} members", field="requests")
     for index, one in enumerate(requests):
@@ -50,6 +52,13 @@ def parse_embed_all(body: bytes, model: str) -> EmbeddingRequest:
                 field=f"requests[{index}]",
             )
     return _request(requests, model)
+
+
+def _checked(body: bytes, shape: type[T]) -> T:
+    try:
+        return check(camel(decode_object(body)), shape, strict=False)
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
 
 
 def _request(asked: list[EmbedContentBody], model: str) -> EmbeddingRequest:

@@ -18,6 +18,7 @@ _FREE = frozenset(
         "responseSchema",
         "responseJsonSchema",
         "labels",
+        "partMetadata",
         "headers",
         "properties",
     }

@@ -1,12 +1,12 @@
 """Requests of this wire: what clients send us and what we send upstream."""
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 
 from cauce.domain.errors import InvalidRequest, Unsupported
 from cauce.domain.extra import Extra
-from cauce.domain.message import Message
+from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, ResponseFormat, Sampling
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.dropping import dropped, known_tools
@@ -18,20 +18,23 @@ from cauce.wire.gemini.schemas import json_schema
 from cauce.wire.gemini.thinking import parse_thinking, render_thinking
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class GenerationConfig(msgspec.Struct, rename="camel"):
     """How tokens are drawn, as far as we act on it."""
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: float | None = None
-    candidate_count: int | None = None
-    max_output_tokens: int | None = None
+    candidate_count: Count | None = None
+    max_output_tokens: Count | None = None
     stop_sequences: list[str] = []
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     response_logprobs: bool | None = None
-    logprobs: int | None = None
+    logprobs: Count | None = None
     response_mime_type: str | None = None
     response_json_schema: dict[str, Any] | None = None
     response_schema: dict[str, Any] | None = None
@@ -43,7 +46,7 @@ class GenerateContentBody(msgspec.Struct, rename="camel"):
 
     contents: list[dict[str, Any]] | dict[str, Any] | str
     system_instruction: dict[str, Any] | str | None = None
-    tools: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] | dict[str, Any] = []
     tool_config: dict[str, Any] | None = None
     generation_config: GenerationConfig | None = None
 
@@ -58,22 +61,29 @@ _MODES = {"AUTO": "auto", "NONE": "none", "ANY": "required", "VALIDATED": "auto"
 
 def parse_request(body: bytes, model: str, *, stream: bool) -> Request:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
-    raw: dict[str, Any] = camel(decode_object(body))
+    try:
+        return _request(decode_object(body), model, stream=stream)
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
+
+
+def _request(body: dict[str, Any], model: str, *, stream: bool) -> Request:
+    raw: dict[str, Any] = camel(body)
     if "generateContentRequest" in raw:
         # What counting tokens may wrap it in.
         raw = member(raw, "generateContentRequest")
         raw.pop("model", None)
     raw = {name: value for name, value in raw.items() if value is not None}
-    given = check(raw, GenerateContentBody)
+    given = check(raw, GenerateContentBody, strict=False)
     config = given.generation_config or GenerationConfig()
-    messages = [*_system(given.system_instruction), *parse_contents(_listed(given.contents))]
+    messages = [*_system(given.system_instruction), *parse_contents(_contents(given.contents))]
     if not any([message.role != "system" for message in messages]):
         raise InvalidRequest("contents: must hold at least one content", field="contents")
     return Request(
         model=model,
         messages=tuple(messages),
         sampling=_sampling(config),
-        tools=_tools(given.tools),
+        tools=_tools(_listed(given.tools)),
         tool_choice=_tool_choice(given.tool_config),
         response_format=_response_format(config),
         reasoning=parse_thinking(config.thinking_config or {}),
@@ -82,24 +92,26 @@ def parse_request(body: bytes, model: str, *, stream: bool) -> Request:
     )
 
 
-def _listed(contents: list[dict[str, Any]] | dict[str, Any] | str) -> list[dict[str, Any]]:
-    if isinstance(contents, str):
-        return [{"role": "user", "parts": [{"text": contents}]}]
-    return [contents] if isinstance(contents, dict) else contents
+def _contents(contents: list[dict[str, Any]] | dict[str, Any] | str) -> list[dict[str, Any]]:
+    return [{"role": "user", "parts": [{"text": contents}]}] if isinstance(contents, str) else _listed(contents)
+
+
+def _listed(value: list[dict[str, Any]] | dict[str, Any]) -> list[dict[str, Any]]:
+    """Proto JSON takes one alone for a list of one."""
+    return [value] if isinstance(value, dict) else value
 
 
 def _system(instruction: dict[str, Any] | str | None) -> list[Message]:
     if instruction is None:
         return []
     content: dict[str, Any] = {"parts": [{"text": instruction}]} if isinstance(instruction, str) else instruction
-    parts: Any = content.get("parts")
-    listed: Any = [parts] if isinstance(parts, dict) else parts
     try:
-        said = parse_contents([{**content, "parts": listed, "role": "user"}])[0]
+        said = parse_contents([{**content, "role": "user"}])[0]
     except InvalidRequest as error:
         field = (error.field or "").replace("contents[0]", "systemInstruction")
         raise InvalidRequest(error.message.replace("contents[0]", "systemInstruction"), field=field) from error
-    return [Message("system", said.parts)]
+    parts = tuple([part for part in said.parts if part != TextPart("")])
+    return [Message("system", parts)] if parts else []
 
 
 def _sampling(config: GenerationConfig) -> Sampling:
@@ -155,7 +167,7 @@ def _tools(raw: list[dict[str, Any]]) -> tuple[Tool | OpaqueTool, ...]:
 
 def _tool_choice(config: dict[str, Any] | None) -> ToolChoice | None:
     calling = member(config or {}, "functionCallingConfig")
-    mode = _MODES.get(str(calling.get("mode") or ""))
+    mode = _MODES.get(str(calling.get("mode") or "").upper())
     if mode is None:
         return None
     allowed = calling.get("allowedFunctionNames")
