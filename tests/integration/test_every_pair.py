@@ -53,6 +53,52 @@ async def say(served: Served, client: str, model: str, name: str = "look", ids: 
     asked = CLIENTS[client].body(model, name, ids)
     if model.startswith("res/"):
         without_stop(asked)
+    return await ask(served.port, "POST", CLIENTS[client].path.format(model=model), asked)
+
+
+@pytest.mark.parametrize("model", READERS)
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_each_provider_is_told_what_each_client_said(
+    served: Served, upstream: Upstream, client: str, model: str
+) -> None:
+    upstream.answers = [Reply(text='{"x": 1}')]
+    response = await say(served, client, model)
+    assert response.status == 200, response.body
+    told = READERS[model](upstream.requests[0])
+    expected = facts(failed=CLIENTS[client].fails)
+    if model not in FAILS:
+        # That it failed, the words of its answer say.
+        expected.turns = [(*one[:3], False) if one[0] == "result" else one for one in expected.turns]
+    if model.startswith("res/") or not CLIENTS[client].stops:
+        expected.stop = []
+    assert told == expected
+
+
+@pytest.mark.parametrize("model", READERS)
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("odd", ["a b.c/é", "x" * 100])
+async def test_ids_that_look_odd_still_match(
+    strict: Served, upstream: Upstream, client: str, model: str, odd: str
+) -> None:
+    upstream.answers = [Reply(text='{"x": 1}')]
+    response = await say(strict, client, model, ids=[odd, odd + "1", odd + "2"])
+    assert response.status == 200
+    if model == "gpt/m":
+        called = [call["id"] for one in upstream.requests[0]["messages"] for call in one.get("tool_calls", ())]
+        assert all(len(one) <= 40 for one in called)
+        upstream.requests[0]["max_tokens"] = upstream.requests[0]["max_completion_tokens"]
+    calls = [turn for turn in READERS[model](upstream.requests[0]).turns if turn[0] in ("call", "result")]
+    assert [turn[1] for turn in calls] == ["1", "2", "2", "1", "3", "3"]
+
+
+@pytest.mark.parametrize("model", READERS)
+@pytest.mark.parametrize("client", ["chat", "gemini", "messages"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_whose_names_a_provider_refuses_have_others_there(
+    strict: Served, upstream: Upstream, client: str, model: str, stream: bool
+) -> None:
+    asked = CLIENTS[client].body(model, ODD_NAME, IDS)
+    without_stop(asked)
     upstream.answers = [lambda seen: Reply(text="", tool_calls=((_declared(seen.body), '{"x": 1}'),))]
     surface = next(one for one in SURFACES if one.name == client)
     if client != "gemini":

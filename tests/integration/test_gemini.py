@@ -1,5 +1,6 @@
 """Google's API at the door, and Gemini behind it, whatever stands on the other side."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -163,6 +164,29 @@ async def test_stream_that_breaks_ends_in_an_error_and_never_cleanly(
     response = await generate(served, "gem/m", "streamGenerateContent" if listed else "streamGenerateContent?alt=sse")
     last = response.json()[-1] if listed else decode(response.body.rsplit(b"data: ", 1)[1])
     assert last["error"]["status"] == "UNAVAILABLE" and "broke" in last["error"]["message"]
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_silence_is_filled_with_what_google_s_clients_read_over(upstream: Upstream, listed: bool) -> None:
+    """They take a comment for JSON, or drop the event it stands before."""
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(text="one two", gate=gate)]
+    quick = "[streams]\nheartbeat = 0.02\nhold_headers = 0.02\n"
+    async with serving(gemini_table("gem", upstream) + quick) as served, connection(served.port) as client:
+        path = "/v1beta/models/gem/m:streamGenerateContent" + ("" if listed else "?alt=sse")
+        await client.send("POST", path, encode({"contents": HELLO}))
+        await within(client.head())
+        body = b""
+        for _ in range(2):
+            body += await within(client.chunk())
+        assert body.strip() == b""
+        for _ in range(4):
+            gate.release()
+        while chunk := await within(client.chunk()):
+            body += chunk
+    lines = [line for line in body.split(b"\r\n") if line.strip()]
+    answers = decode(body) if listed else [decode(line.removeprefix(b"data: ")) for line in lines]
+    assert "".join([part["text"] for part in parts(answers)]) == "one two"
 
 
 async def test_upstream_that_is_overloaded_before_its_first_word_is_passed_over(

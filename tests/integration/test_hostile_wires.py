@@ -77,3 +77,31 @@ async def test_delay_in_an_error_of_googles_that_nobody_can_mean_is_none(served:
     upstream.answers = [Reply(status=429, error=error)]
     response = await speak(served, "gemini", "gemini/m")
     assert response.status == 429 and "details" not in response.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["m\r\nX-Evil: 1", "m\0", "\x7f", "m" * 600])
+@pytest.mark.parametrize("surface", ["chat", "anthropic"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_model_name_that_could_be_no_header_is_refused_before_anybody_is_asked(
+    served: Served, upstream: Upstream, surface: str, name: str, stream: bool
+) -> None:
+    response = await speak(served, surface, f"chat/{name}", stream=stream)
+    assert (response.status, response.complete) == (400, True)
+    assert "x-evil" not in response.headers and upstream.requests == []
+
+
+async def test_model_name_in_an_address_cannot_hide_a_line_end(served: Served, upstream: Upstream) -> None:
+    response = await speak(served, "gemini", "gemini/m%0d%0aX-Evil:1")
+    assert response.status == 400 and upstream.requests == []
+
+
+async def test_model_name_for_embeddings_is_held_to_the_same(served: Served, upstream: Upstream) -> None:
+    response = await ask(served.port, "POST", "/v1/embeddings", {"model": "chat/m\n", "input": "a"})
+    assert response.status == 400 and upstream.requests == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "a//b", "./x", "a/.."])
+async def test_model_name_does_not_lead_elsewhere_on_the_server(served: Served, upstream: Upstream, name: str) -> None:
+    response = await speak(served, "chat", f"gemini/{name}")
+    assert response.status == 400 and response.json()["error"]["param"] == "model"
+    assert upstream.paths == []

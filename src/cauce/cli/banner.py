@@ -58,7 +58,9 @@ def _curl(config: Config, url: str) -> str:
 
 def _providers(config: Config) -> str:
     configured = [name for name, settings in config.providers.items() if settings.kind != "offline"]
-    return ", ".join(configured) or say("none: set OPENAI_API_KEY or see cauce config init")
+    return ", ".join(configured) or say(
+        "none: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see cauce config init"
+    )
 
 
 def _local(built: Runtime) -> str:

@@ -88,7 +88,9 @@ def _server(found: Diagnosis) -> Iterator[str]:
 
 def _providers(found: Diagnosis) -> Iterator[str]:
     if not found.providers:
-        yield say("none configured: set OPENAI_API_KEY, or see `cauce config init`")
+        yield say(
+            "none configured: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see `cauce config init`"
+        )
     for checked in found.providers:
         yield from _provider(checked, found.timeouts)
     if not found.discovery:

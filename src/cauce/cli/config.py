@@ -22,7 +22,7 @@ from cauce.config import FILE, Config
 
 FAILED = 1
 
-_SECTIONS = ("server", "timeouts", "streams", "discovery", "log")
+_SECTIONS = ("server", "timeouts", "streams", "discovery", "fetch", "log")
 
 
 def configure(command: argparse.ArgumentParser) -> None:
@@ -77,6 +77,8 @@ def _shown(config: Config) -> Iterator[str]:
         yield from _table(f"providers.{_key(name)}", {**values, **masked})
     for name, model in config.models.items():
         yield from _table(f"models.{_key(name)}", msgspec.structs.asdict(model))
+    for pattern, facts in config.facts.items():
+        yield from _table(f"facts.{_key(pattern)}", msgspec.structs.asdict(facts))
     if config.aliases:
         yield from _table("aliases", config.aliases)
     for key in config.auth.keys:

@@ -19,6 +19,7 @@ from cauce.cli.terminal import complain, line
 from cauce.cli.words import say
 from cauce.config import Config
 from cauce.domain.errors import ModelNotFound
+from cauce.domain.model import ModelFacts
 from cauce.domain.request import Request
 from cauce.engine.router import AUTO, Router, Source
 from cauce.ports.provider import ModelInfo
@@ -105,16 +106,16 @@ def _offered(router: Router, source: Source) -> list[Name]:
     models = [] if default is None or default in [info.id for info in source.models] else [ModelInfo(default)]
     models += sorted(source.models, key=lambda info: info.id != default)
     kind: Kind = "local" if source.local else "provider"
-    return [_known(router, Name(f"{provider}/{info.id}", kind, loaded=info.loaded)) for info in models]
+    return [_named(f"{provider}/{info.id}", kind, info, router.facts(source, info.id)) for info in models]
 
 
-def _known(router: Router, name: Name) -> Name:
-    """`name` with what is known of its model."""
-    facts = router.candidates(Request(name.name, ()))[0].facts
+def _named(name: str, kind: Kind, info: ModelInfo, facts: ModelFacts) -> Name:
     rates = facts.prices.rates if facts.prices is not None else None
-    return msgspec.structs.replace(
+    return Name(
         name,
+        kind,
         context_window=facts.context_window,
+        loaded=info.loaded,
         input_price=rates.input if rates is not None else None,
         output_price=rates.output if rates is not None else None,
     )

@@ -123,8 +123,8 @@ SPANISH: dict[str, str] = {
     "API keys: {names}": "claves de API: {names}",
     "no API keys: any key or none is accepted": "sin claves de API: se acepta cualquiera o ninguna",
     "the data folder {folder} can be written": "se puede escribir en la carpeta de datos {folder}",
-    "none configured: set OPENAI_API_KEY, or see `cauce config init`": (
-        "ninguno configurado: define OPENAI_API_KEY, o mira `cauce config init`"
+    "none configured: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see `cauce config init`": (
+        "ninguno configurado: define OPENAI_API_KEY, ANTHROPIC_API_KEY o GEMINI_API_KEY, o mira `cauce config init`"
     ),
     "a key is set": "con clave",
     "no key is set": "sin clave",
@@ -210,7 +210,7 @@ SPANISH: dict[str, str] = {
     "none: defaults (cauce config init writes a file)": (
         "ninguna: valores por defecto (cauce config init escribe un fichero)"
     ),
-    "none: set OPENAI_API_KEY or see cauce config init": "ninguno: define OPENAI_API_KEY o mira cauce config init",
+    "none: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see cauce config init": "ninguno: define OPENAI_API_KEY, ANTHROPIC_API_KEY o GEMINI_API_KEY, o mira cauce config init",
     "none: any key or none is accepted": "ninguna: se acepta cualquier clave, o ninguna",
     "always there: answers from Cauce's own documentation": ("siempre está: responde con la documentación de Cauce"),
     'pages opened from a file need [server] cors_origins = ["null"]': (

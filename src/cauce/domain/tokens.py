@@ -1,7 +1,7 @@
 """Tokens estimated from characters, for where nobody has counted.
 
-A text is weighed by the kinds of its characters. The weights are those that fit the counts of OpenAI's `o200k_base` best, over
-thirty languages, code, JSON and figures (`docs/decisions/0020-token-counting.md`); other vocabularies differ by a factor.
+A text is weighed by the kinds of its characters. The weights are those that fit the counts of OpenAI's `o200k_base` best, over 29
+languages, code, JSON and figures (`docs/decisions/0020-token-counting.md`); other vocabularies differ by a factor.
 """
 
 from math import ceil

@@ -1,13 +1,14 @@
 """From the model name a client sent to the ordered candidates that may answer it."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from cauce.domain.delta import Level
-from cauce.domain.errors import ModelNotFound, Unsupported
-from cauce.domain.model import UNKNOWN
+from cauce.domain.errors import InvalidRequest, ModelNotFound, Unsupported
+from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Prompt, Request
 from cauce.ports.catalogue import Catalogue
 from cauce.ports.embedder import Embedder
@@ -28,6 +29,9 @@ MOST_LOCAL_MODELS = 3
 """Models of one local server that `auto` lists: loaded ones first, models for embeddings never."""
 
 _MOST_ALIAS_STEPS = 8
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
+"""What a name may be made of: it goes into headers, addresses and labels of metrics."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -104,12 +108,22 @@ class Router:
         self._windows.pop(name, None)
         return self._sources.pop(name, None)
 
+    def facts(self, source: Source, model: str) -> ModelFacts:
+        """What is known of a model of `source`."""
+        if self._catalogue is None or not model:
+            return UNKNOWN
+        name = source.provider.name
+        return self._catalogue.facts(name, source.vendor, model, self._windows.get(name, {}).get(model))
+
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """Where `request` may go, best first.
 
-        Raises `ModelNotFound`, naming the nearest model, and `Unsupported` for a prompt that none of them can go on with.
+        Raises `InvalidRequest` for a name nothing can have, `ModelNotFound`, naming the nearest model, and `Unsupported` for a prompt that none of them can go on with.
         """
         names = (request.model or self.default, *request.fallbacks)
+        if not all([_NAME.fullmatch(name) for name in names]):
+            what = "model: a name has 1 to 512 characters, none of them a control character"
+            raise InvalidRequest(what, field="model")
         found: list[Candidate] = []
         seen: set[str] = set()
         for name in names:
@@ -208,11 +222,7 @@ class Router:
         return candidates
 
     def _candidate(self, source: Source, model: str) -> Candidate:
-        facts = UNKNOWN
-        if self._catalogue is not None and model:
-            name = source.provider.name
-            window = self._windows[name].get(model)
-            facts = self._catalogue.facts(name, source.vendor, model, window)
+        facts = self.facts(source, model)
         return Candidate(source.provider, model, source.level or "primary", source.timeouts, facts)
 
     def _leveled(self, candidate: Candidate, place: int) -> Candidate:

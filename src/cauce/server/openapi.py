@@ -5,12 +5,15 @@ from typing import Any
 import msgspec
 
 from cauce import __version__
+from cauce.server.routes.gemini import GeminiModels, GeminiTokenCount
 from cauce.server.routes.health import HealthBody
 from cauce.server.routes.messages import TokenCount
 from cauce.server.routes.models import ModelBody, ModelsBody
 from cauce.server.routes.responses import Deleted, InputTokens
 from cauce.server.routes.streams import StreamState
 from cauce.wire.anthropic_messages.request import CountTokensBody, MessagesBody
+from cauce.wire.gemini.embeddings import BatchEmbedContentsBody, EmbedContentBody
+from cauce.wire.gemini.request import GenerateContentBody
 from cauce.wire.native.answer import AnswerBody, ErrorBody
 from cauce.wire.native.request import MessageRequestBody
 from cauce.wire.openai_chat.request import ChatCompletionBody
@@ -32,6 +35,11 @@ _BODIES = (
     MessagesBody,
     CountTokensBody,
     TokenCount,
+    GenerateContentBody,
+    EmbedContentBody,
+    BatchEmbedContentsBody,
+    GeminiTokenCount,
+    GeminiModels,
     ModelBody,
     ModelsBody,
     HealthBody,
@@ -48,6 +56,12 @@ class OpenAIErrorBody(msgspec.Struct):
     error: dict[str, Any]
 
 
+class GeminiErrorBody(msgspec.Struct):
+    """Every error of the Gemini endpoints."""
+
+    error: dict[str, Any]
+
+
 class AnthropicErrorBody(msgspec.Struct):
     """Every error under `/v1/messages`."""
 
@@ -58,7 +72,8 @@ class AnthropicErrorBody(msgspec.Struct):
 
 def document() -> dict[str, Any]:
     """The document, as JSON values."""
-    _, schemas = msgspec.json.schema_components((*_BODIES, OpenAIErrorBody, AnthropicErrorBody), ref_template=_REF)
+    bodies = (*_BODIES, OpenAIErrorBody, AnthropicErrorBody, GeminiErrorBody)
+    _, schemas = msgspec.json.schema_components(bodies, ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -67,7 +82,15 @@ def document() -> dict[str, Any]:
             "description": "The LLM application server: any client can talk to it, any model can answer.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_native(), **_streams(), **_openai(), **_responses_api(), **_anthropic(), **_operations()},
+        "paths": {
+            **_native(),
+            **_streams(),
+            **_openai(),
+            **_responses_api(),
+            **_anthropic(),
+            **_gemini(),
+            **_operations(),
+        },
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -262,6 +285,46 @@ def _anthropic() -> dict[str, Any]:
                 errors=AnthropicErrorBody,
             )
         },
+    }
+
+
+def _gemini() -> dict[str, Any]:
+    parameter = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$"},
+    }
+    any_object = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    answer = {"description": "The answer.", **any_object}
+    streamed = {
+        "description": "Its pieces: events with `?alt=sse`, else one list.",
+        "content": {"text/event-stream": {}, "application/json": {"schema": {"type": "array"}}},
+    }
+    alt = {"name": "alt", "in": "query", "schema": {"type": "string", "enum": ["sse", "json"]}}
+    contents = {"contents": [{"role": "user", "parts": [{"text": "How do I add an API key?"}]}]}
+    embedded = {"content": {"parts": [{"text": "a text"}]}}
+
+    def post(summary: str, body: type, answers: dict[int, Any], example: dict[str, Any]) -> dict[str, Any]:
+        operation = _operation(summary, "", body=body, answers=answers, errors=GeminiErrorBody)
+        operation["requestBody"]["content"]["application/json"]["example"] = example
+        return {"parameters": [parameter], "post": operation}
+
+    stream = post("Stream an answer (Gemini)", GenerateContentBody, {200: streamed}, contents)
+    stream["post"]["parameters"] = [alt]
+    below = {
+        ":generateContent": post("Answer (Gemini)", GenerateContentBody, {200: answer}, contents),
+        ":streamGenerateContent": stream,
+        ":countTokens": post("Count tokens (Gemini)", GenerateContentBody, {200: _json(GeminiTokenCount)}, contents),
+        ":embedContent": post("Embed a text (Gemini)", EmbedContentBody, {200: answer}, embedded),
+        ":batchEmbedContents": post(
+            "Embed texts (Gemini)", BatchEmbedContentsBody, {200: answer}, {"requests": [embedded]}
+        ),
+    }
+    listed = _operation("List models (Gemini)", "", answers={200: _json(GeminiModels)}, errors=GeminiErrorBody)
+    return {
+        **{f"/{version}/models/{{model}}{verb}": path for version in ("v1", "v1beta") for verb, path in below.items()},
+        "/v1beta/models": {"get": listed},
     }
 
 

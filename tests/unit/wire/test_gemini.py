@@ -188,13 +188,23 @@ class TestRequests:
         ("model", "options", "config"),
         [
             ("gemini-3-pro-preview", ReasoningOptions(effort="low"), {"thinkingLevel": "LOW"}),
-            ("gemini-3-pro-preview", ReasoningOptions(enabled=False), {"thinkingLevel": "MINIMAL"}),
-            ("gemini-3-pro-preview", ReasoningOptions(effort="max"), {"thinkingLevel": "XHIGH"}),
+            ("gemini-3-pro-preview", ReasoningOptions(effort="medium"), {"thinkingLevel": "HIGH"}),
+            ("gemini-3.1-pro-preview", ReasoningOptions(effort="medium"), {"thinkingLevel": "MEDIUM"}),
+            ("gemini-3.1-pro-preview", ReasoningOptions(enabled=False), {"thinkingLevel": "LOW"}),
+            ("gemini-3.5-flash", ReasoningOptions(enabled=False), {"thinkingLevel": "MINIMAL"}),
+            ("gemini-3.5-flash", ReasoningOptions(effort="max"), {"thinkingLevel": "HIGH"}),
+            ("gemini-3.5-flash", ReasoningOptions(budget_tokens=2000), {"thinkingLevel": "MEDIUM"}),
+            ("gemini-flash-latest", ReasoningOptions(effort="minimal"), {"thinkingLevel": "LOW"}),
             (
                 "gemini-2.5-flash",
                 ReasoningOptions(effort="low", visible=True),
-                {"includeThoughts": True, "thinkingBudget": 2048},
+                {"includeThoughts": True, "thinkingBudget": 1024},
             ),
+            ("gemini-2.5-pro", ReasoningOptions(effort="none"), {"thinkingBudget": 128}),
+            ("gemini-2.5-pro", ReasoningOptions(effort="max"), {"thinkingBudget": 32_768}),
+            ("gemini-2.5-flash", ReasoningOptions(budget_tokens=32_000), {"thinkingBudget": 24_576}),
+            ("gemini-2.5-flash-lite", ReasoningOptions(budget_tokens=100), {"thinkingBudget": 512}),
+            ("gemini-2.5-flash-image", ReasoningOptions(effort="high"), None),
             ("gemini-2.5-flash", ReasoningOptions(effort="none"), {"thinkingBudget": 0}),
             ("gemini-2.5-flash", ReasoningOptions(budget_tokens=100), {"thinkingBudget": 100}),
             ("gemini-2.0-flash", ReasoningOptions(effort="high"), None),
@@ -242,6 +252,35 @@ class TestRequests:
         foreign = msgspec.structs.replace(ASKED, tools=(OpaqueTool("openai_chat", "web_search", {}),))
         with pytest.raises(Unsupported, match="web_search"):
             render_request(foreign, "m")
+
+    def test_one_alone_stands_for_a_list_of_one_and_text_for_a_number(self) -> None:
+        loose = {
+            "contents": {"parts": {"text": "hi"}},
+            "system_instruction": {"parts": {"text": ""}},
+            "tools": {"function_declarations": [{"name": "f"}]},
+            "tool_config": {"function_calling_config": {"mode": "any"}},
+            "generation_config": {"max_output_tokens": "50", "top_k": 40.0, "temperature": "0.5"},
+        }
+        request = parse_request(encode(loose), "m", stream=False)
+        assert request.messages == ASKED.messages
+        assert request.tools == (Tool("f"),) and request.tool_choice == ToolChoice("required")
+        assert request.sampling == Sampling(0.5, top_k=40, max_tokens=50)
+
+    @pytest.mark.parametrize(
+        "deep",
+        [
+            b'"contents":[{"parts":[{"x":' + b"[" * 900 + b"]" * 900 + b"}]}]",
+            b'"contents":[],"tools":[{"functionDeclarations":[{"name":"f","parameters":'
+            + b'{"properties":{"a":' * 450
+            + b"1"
+            + b"}}" * 450
+            + b"}]}]",
+        ],
+    )
+    def test_body_that_is_nested_too_deeply_is_refused(self, deep: bytes) -> None:
+        for parse in (lambda data: parse_request(data, "m", stream=False), lambda data: parse_embed(data, "m")):
+            with pytest.raises(InvalidRequest):
+                parse(b"{" + deep + b"}")
 
     def test_restricted_schema_becomes_json_schema(self) -> None:
         restricted = {
@@ -334,7 +373,8 @@ class TestRequests:
             [None, ResponseFormat("json_object"), ResponseFormat("json_schema", None, {"type": "object"})]
         ),
         reasoning=st.sampled_from([None, ReasoningOptions(budget_tokens=5, visible=True)]),
-    )
+    ).filter(lambda request: bool(request.tools) or request.tool_choice != ToolChoice("auto"))
+    """Without tools there is nothing to choose from, and nothing is said of it."""
 
     @given(requests)
     def test_request_reads_back_as_it_was_written(self, request: Request) -> None:
@@ -393,6 +433,16 @@ class TestAnswers:
         (call,) = completion.choices[0].tool_calls
         assert decode(call.arguments) == {"list": [{"name": "Banana"}, {"name": "Fig"}]}
 
+    def test_names_in_the_path_of_a_fragment_may_be_quoted(self) -> None:
+        partial = [
+            {"jsonPath": "$['two words'].a", "numberValue": 1},
+            {"jsonPath": '$["it\\"s"][0]', "boolValue": True},
+            {"jsonPath": "$.none", "nullValue": "NULL_VALUE"},
+        ]
+        completion = whole(read(event([{"functionCall": {"name": "f", "partialArgs": partial}}], "STOP")))
+        (call,) = completion.choices[0].tool_calls
+        assert decode(call.arguments) == {"two words": {"a": 1}, 'it"s': [True], "none": None}
+
     def test_blocked_prompt_is_an_answer_that_says_so(self) -> None:
         body = encode({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 4}})
         completion = whole(GeminiDecoder("up").completion(body))
@@ -448,6 +498,36 @@ class TestAnswers:
         completion = whole(deltas)
         assert (completion.choices[0].text, completion.usage.total_tokens) == ("ab", 12)
 
+    def test_token_of_an_answer_that_goes_on_stands_in_its_candidate(self) -> None:
+        def part(text: str, reason: str | None, **more: Any) -> bytes:
+            candidate = {"content": {"parts": [{"text": text}]}, "finishReason": reason, **more}
+            return b"data: " + encode({"candidates": [candidate]}) + b"\r\n\r\n"
+
+        decoder = GeminiDecoder("up")
+        decoder.feed(part("a", None, continuationToken="one") + part("b", "CONTINUATION", continuationToken="two"))
+        assert decoder.finish() == [] and decoder.continuation == "two"
+        decoder.resume()
+        # A token on the way is a checkpoint: an answer that has ended does not go on from it.
+        decoder.feed(part("c", None, continuationToken="three") + part("d", "STOP"))
+        assert isinstance(decoder.finish()[-1], Finish) and decoder.continuation is None
+
+    def test_answer_that_goes_on_without_saying_where_is_a_failure(self) -> None:
+        with pytest.raises(ProviderFailure, match="goes on"):
+            read(event([{"text": "a"}], "CONTINUATION"))
+
+    def test_texts_of_one_answer_keep_apart_with_their_signatures(self) -> None:
+        parts = [{"text": "one", "thoughtSignature": "s1"}, {"text": "two", "thoughtSignature": "s2"}]
+        body = {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
+        completion = whole(GeminiDecoder("up").completion(encode(body)))
+        assert decode(render_answer(completion, HEAD))["candidates"][0]["content"]["parts"] == parts
+
+    def test_conversation_kept_from_a_stream_is_what_was_said(self) -> None:
+        call = {"functionCall": {"name": "f", "args": {}}}
+        pieces = [{"text": "Hel"}, {"text": "lo"}, call, {"text": ""}]
+        kept = [{"role": "model", "parts": piece} for piece in pieces]
+        said = parsed(contents=[*HI, *kept]).messages[1]
+        assert [type(part) for part in said.parts] == [TextPart, ToolCallPart] and said.text == "Hello"
+
     def test_parts_and_what_stands_beside_them_come_back_on_this_wire(self) -> None:
         parts = [
             {"executableCode": {"language": "PYTHON", "code": "1"}, "thoughtSignature": "s"},
@@ -490,7 +570,9 @@ class TestAnswers:
             Finish("tool_calls", Usage(5, 9, 2, 0, 4)),
         ]
         answers = shown(deltas)
-        parts = [part for answer in answers for part in answer["candidates"][0]["content"]["parts"]]
+        *parts, end = [part for answer in answers for part in answer["candidates"][0]["content"]["parts"]]
+        # Readers that keep a conversation forget a turn that has an event without parts.
+        assert end == {"text": ""}
         assert parts == [
             {"text": "hm", "thought": True, "thoughtSignature": seal(foreign, WIRE)},
             {"text": "a"},
@@ -633,6 +715,13 @@ class TestErrors:
                 {"message": "The input token count (9) exceeds the maximum"},
                 "bad_request",
                 "context_length_exceeded",
+                None,
+            ),
+            (
+                400,
+                {"status": "FAILED_PRECONDITION", "message": "User location is not supported for the API use."},
+                "auth",
+                "provider_error",
                 None,
             ),
             (403, {"status": "PERMISSION_DENIED"}, "auth", "provider_error", None),

@@ -77,7 +77,7 @@ class Gemini:
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         body = render_request(request, model)
-        generation = {"model": f"models/{model}", **body}
+        generation = {"model": _whole(model), **body}
         counted = await self._endpoint.post(f"{self._of(model)}:countTokens", {"generateContentRequest": generation})
         return self._decoded(counted, _Count, "count of tokens").total_tokens
 
@@ -88,8 +88,7 @@ class Gemini:
         vectors = tuple([one.values for one in ([made.embedding] if made.embedding else made.embeddings)])
         if len(vectors) != len(asked):
             raise self._misshapen(f"embeddings are {len(vectors)} where {len(asked)} were asked for")
-        characters = sum([len(one) for one in request.inputs])
-        return Embeddings(vectors, Usage(-(-characters // CHARACTERS_PER_TOKEN), estimated=True), model)
+        return Embeddings(vectors, _used(made.usage_metadata, request), model)
 
     async def models(self) -> tuple[ModelInfo, ...]:
         found: list[ModelInfo] = []
@@ -126,15 +125,14 @@ class Gemini:
         raise self._misshapen(f"answer did not end after {MOST_CONTINUATIONS} continuations")
 
     def _of(self, model: str) -> str:
-        whole = model if "/" in model else f"models/{model}"
         preview = any([fnmatchcase(model, pattern) for pattern in _PREVIEWS])
         version = self._version or ("v1beta" if preview else "v1")
-        return f"/{version}/{quote(whole, safe='/')}"
+        return f"/{version}/{quote(_whole(model), safe='/')}"
 
     def _embedding(self, request: EmbeddingRequest, text: str | tuple[int, ...], model: str) -> dict[str, object]:
         if not isinstance(text, str):
             raise Unsupported("this model makes embeddings of texts, not of token ids", field="input")
-        asked: dict[str, object] = {"model": f"models/{model}", "content": {"parts": [{"text": text}]}}
+        asked: dict[str, object] = {"model": _whole(model), "content": {"parts": [{"text": text}]}}
         if request.dimensions is not None:
             asked["outputDimensionality"] = request.dimensions
         if request.task is not None:
@@ -153,6 +151,19 @@ class Gemini:
         )
 
 
+def _whole(model: str) -> str:
+    """The name of `model` as the API has it; tuned models bring theirs."""
+    return model if "/" in model else f"models/{model}"
+
+
+def _used(told: "_Used | None", request: EmbeddingRequest) -> Usage:
+    """The tokens of `request`: not every model tells them."""
+    if told is not None and told.prompt_token_count is not None:
+        return Usage(told.prompt_token_count)
+    characters = sum([len(one) for one in request.inputs])
+    return Usage(-(-characters // CHARACTERS_PER_TOKEN), estimated=True)
+
+
 class _Count(msgspec.Struct, rename="camel"):
     total_tokens: int
 
@@ -161,11 +172,16 @@ class _Embedding(msgspec.Struct):
     values: tuple[float, ...]
 
 
-class _Embeddings(msgspec.Struct):
+class _Used(msgspec.Struct, rename="camel"):
+    prompt_token_count: int | None = None
+
+
+class _Embeddings(msgspec.Struct, rename="camel"):
     """Some servers of this wire answer a batch of one as they answer one."""
 
     embeddings: list[_Embedding] = []
     embedding: _Embedding | None = None
+    usage_metadata: _Used | None = None
 
 
 class _Model(msgspec.Struct, rename="camel"):

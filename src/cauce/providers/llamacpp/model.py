@@ -58,7 +58,9 @@ class Model:
                 verbose=False,
             )
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            raise self._unusable("cannot be loaded: it is damaged, of a kind unknown here, or too large") from error
+            raise self._unusable(
+                "cannot be loaded: it is damaged, of a kind unknown here, or too large", error
+            ) from error
         self._vocabulary = library.llama_model_get_vocab(self._llama.model)
         self._bos = self._special(self._llama.token_bos())
         formats = library.llama_chat_format
@@ -72,7 +74,7 @@ class Model:
             self._formatter = formats.Jinja2ChatFormatter(self._template, eos_token=end, bos_token=self._bos)
         except self._template_errors as error:
             self.close()
-            raise self._unusable("has a chat template that cannot be read") from error
+            raise self._unusable("has a chat template that cannot be read", error) from error
 
     def close(self) -> None:
         """Give its memory back."""
@@ -182,9 +184,9 @@ class Model:
         self._library.llama_sampler_free(sampler)
         return grammars.LlamaGrammar.from_string(text, verbose=False)
 
-    def _unusable(self, why: str) -> Refused:
+    def _unusable(self, why: str, error: Exception | None = None) -> Refused:
         # Where files are is for the log, not for clients.
-        logger.error("%s %s", self.file.path, why, exc_info=True)
+        logger.error("%s %s (%s)", self.file.path, why, error)
         return Refused("load", f"the file of this model {why}")
 
     def _special(self, token: int) -> str:

@@ -20,6 +20,8 @@ _BUDGETS = ((4096, "low"), (16_384, "medium"))
 
 _IMAGE_NOTE = "Images from the tools' answers above:"
 
+_BARE = frozenset({"role", "content", "name"})
+
 Message = dict[str, Any]
 
 
@@ -115,6 +117,12 @@ def _adapt_messages(body: dict[str, Any], dialect: Dialect) -> None:
             adapted(message, dialect)
         if dialect.call_ids is not None:
             _rename_calls(message, re.compile(dialect.call_ids), ids)
+    # What an assistant only thought is nothing where thoughts do not go back, and nothing is refused.
+    body["messages"] = [message for message in messages if not _says_nothing(message)]
+
+
+def _says_nothing(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("content") is None and message.keys() <= _BARE
 
 
 def _role(message: Message, dialect: Dialect) -> None:

@@ -67,6 +67,7 @@ class MessagesBody(CountTokensBody, kw_only=True):
     stream: bool = False
 
 
+_CHOICE = frozenset({"type", "name", "disable_parallel_tool_use"})
 _KNOWN = frozenset(MessagesBody.__struct_fields__) - {"thinking", "output_config"}
 
 
@@ -144,8 +145,19 @@ def _extra(raw: dict[str, Any], metadata: dict[str, Any], headers: Mapping[str, 
         config = rest(body["output_config"], frozenset({"format"}))
         body = {**body, "output_config": config} if config else rest(body, frozenset({"output_config"}))
     named = {name: headers[name] for name in _CARRIED if headers.get(name)}
-    levels = {"body": body, "headers": named}
+    shape = _member(_member(raw, "output_config"), "format")
+    levels = {
+        "body": body,
+        "headers": named,
+        "format": rest(shape, frozenset({"type", "schema"})),
+        "tool_choice": rest(_member(raw, "tool_choice"), _CHOICE),
+    }
     return Extra(WIRE, {level: fields for level, fields in levels.items() if fields})
+
+
+def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name)
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
 def render_request(
@@ -218,7 +230,7 @@ def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None
         body["tools"] = [render_tool(tool) for tool in known_tools(request.tools, WIRE)]
         choice = render_tool_choice(request.tool_choice, request.parallel_tool_calls)
         if choice is not None:
-            body["tool_choice"] = choice
+            body["tool_choice"] = {**choice, **own(request.extra, "tool_choice")}
     if request.user is not None:
         body["metadata"] = {**body.get("metadata", {}), "user_id": request.user}
     wanted = request.response_format
@@ -226,7 +238,7 @@ def _add_rest(request: Request, body: dict[str, Any], facts: ModelFacts) -> None
         if wanted.schema is None or facts.json_schema is False:
             what = "JSON without a schema" if wanted.schema is None else "JSON that follows a schema"
             raise Unsupported(f"response_format: this model cannot be held to {what}", field="response_format")
-        shape = {"type": "json_schema", "schema": wanted.schema}
+        shape = {"type": "json_schema", "schema": wanted.schema, **own(request.extra, "format")}
         body["output_config"] = {**body.get("output_config", {}), "format": shape}
 
 

@@ -15,7 +15,8 @@ from cauce.wire.making import made_id
 
 _encode = msgspec.json.Encoder().encode
 
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+_STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]""")
+"""A step of a JSONPath (RFC 9535): a name, an index, or a name in quotes."""
 _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _MOST_ITEMS = 10_000
 
@@ -94,10 +95,7 @@ class Calls:
 
 def _lay(args: dict[str, Any], fragment: dict[str, Any]) -> None:
     """Put a fragment where its path (`$.recipe.steps[0].name`) says; texts that go on are joined."""
-    steps: list[str | int] = [
-        match[1] if match[1] is not None else int(match[2])
-        for match in _STEP.finditer(word(fragment.get("jsonPath"))[1:])
-    ]
+    steps = [_step(match) for match in _STEP.finditer(word(fragment.get("jsonPath"))[1:])]
     kind = next((name for name in _VALUES if name in fragment), None)
     if not steps or kind is None:
         return
@@ -114,6 +112,14 @@ def _lay(args: dict[str, Any], fragment: dict[str, Any]) -> None:
         cast(dict[str, Any], target)[last] = joined
     elif isinstance(target, list) and isinstance(last, int) and last < len(cast(list[Any], target)):
         cast(list[Any], target)[last] = joined
+
+
+def _step(match: re.Match[str]) -> str | int:
+    if match[2] is not None:
+        # More digits than an index can have fit no list either.
+        return int(match[2][:9])
+    quoted = match[3] if match[3] is not None else match[4]
+    return match[1] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
 
 
 def _member(target: Any, step: str | int, missing: Any) -> Any:

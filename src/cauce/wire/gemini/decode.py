@@ -67,9 +67,10 @@ _decoder = msgspec.json.Decoder()
 
 
 class _Candidate:
-    __slots__ = ("about", "calls", "cited", "reason")
+    __slots__ = ("about", "calls", "cited", "place", "reason")
 
     def __init__(self, index: int) -> None:
+        self.place = index
         self.calls = Calls(index)
         self.reason: str | None = None
         self.about: dict[str, Any] = {}
@@ -200,7 +201,7 @@ class GeminiDecoder:
                     self._characters += len(text)
                     deltas.append(Text(text, place, begins=number > 0))
             else:
-                self._part(part, place, candidate, deltas)
+                self._part(part, candidate, deltas, begins=number > 0)
         if not raw.keys() <= _CANDIDATE:
             self._beside(raw, place, candidate, deltas)
         self._goes_on(raw)
@@ -214,7 +215,8 @@ class GeminiDecoder:
         if "continuationToken" in raw:
             self.continuation = word(raw["continuationToken"]) or self.continuation
 
-    def _part(self, part: dict[str, Any], place: int, candidate: _Candidate, deltas: list[Delta]) -> None:
+    def _part(self, part: dict[str, Any], candidate: _Candidate, deltas: list[Delta], *, begins: bool) -> None:
+        place = candidate.place
         if "functionCall" in part:
             self._characters += candidate.calls.add(part, deltas)
             return
@@ -227,11 +229,11 @@ class GeminiDecoder:
         signature = Signature(WIRE, signed) if isinstance(signed, str) and signed else None
         unknown = {name: value for name, value in part.items() if name not in ("text", "thought", "thoughtSignature")}
         if part.get("thought") is True:
-            deltas.append(Reasoning(text, signature, place, Extra(WIRE, unknown) if unknown else None))
+            deltas.append(Reasoning(text, signature, place, Extra(WIRE, unknown) if unknown else None, begins))
             return
         if signature is not None:
             unknown["thoughtSignature"] = signature.data
-        deltas.append(Text(text, place, Extra(WIRE, unknown) if unknown else None))
+        deltas.append(Text(text, place, Extra(WIRE, unknown) if unknown else None, begins))
 
     def _beside(self, raw: dict[str, Any], place: int, candidate: _Candidate, deltas: list[Delta]) -> None:
         """What stands beside the content: the last word on each counts. Sources and log probabilities are deltas too."""

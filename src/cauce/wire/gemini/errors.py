@@ -51,6 +51,7 @@ _BY_STATUS: dict[int, Failure] = {
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _CONTEXT = re.compile(r"input token count .*exceeds|exceeds the maximum number of tokens", re.I)
+_NOT_HERE = re.compile(r"location is not supported", re.I)
 _NO_QUOTA = re.compile(r"limit: 0\b|per ?day", re.I)
 
 
@@ -140,6 +141,9 @@ def _classify(error: UpstreamError, status: int | None) -> tuple[Failure, ErrorC
         return failure, None
     if status == 404 or error.word == "NOT_FOUND":
         return "bad_request", "model_not_found"
+    if _NOT_HERE.search(error.message):
+        # A 400 about where this server stands, not about what was asked: others may serve it.
+        return "auth", None
     if _CONTEXT.search(error.message):
         return "bad_request", "context_length_exceeded"
     return "bad_request", None

@@ -17,7 +17,6 @@ from cauce.wire.gemini.parts import parse_contents, render_contents, render_syst
 from cauce.wire.gemini.schemas import json_schema
 from cauce.wire.gemini.thinking import parse_thinking, render_thinking
 
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 

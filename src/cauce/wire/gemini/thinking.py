@@ -7,8 +7,9 @@ from cauce.wire.dropping import dropped
 from cauce.wire.gemini.models import Traits
 from cauce.wire.gemini.names import WIRE
 
-_BUDGETS = {"minimal": 512, "low": 2048, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
-"""Tokens of thinking that stand for an effort, for models that take a budget. 24,576 is the most that all of them take."""
+_BUDGETS = {"minimal": 512, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 32_768, "max": 32_768}
+"""Tokens of thinking that stand for an effort: of low, medium and high those of Google's own endpoint for OpenAI's clients (Google,
+"OpenAI compatibility"), as far as a model takes them."""
 
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
@@ -41,16 +42,20 @@ def render_thinking(options: ReasoningOptions | None, known: Traits) -> dict[str
     if known.levels:
         if silent:
             # These models always think: the least there is.
-            config["thinkingLevel"] = "MINIMAL"
+            config["thinkingLevel"] = known.levels[0].upper()
         elif level := _level(options, known.levels):
             config["thinkingLevel"] = level.upper()
     elif silent:
-        config["thinkingBudget"] = 0
-    elif options.budget_tokens is not None:
-        config["thinkingBudget"] = options.budget_tokens
-    elif options.effort is not None:
-        config["thinkingBudget"] = _BUDGETS.get(options.effort, _BUDGETS["medium"])
+        config["thinkingBudget"] = 0 if known.off else known.least
+    elif (budget := _budget(options)) is not None:
+        config["thinkingBudget"] = min(max(budget, known.least), known.most)
     return config
+
+
+def _budget(options: ReasoningOptions) -> int | None:
+    if options.budget_tokens is None and options.effort is not None:
+        return _BUDGETS.get(options.effort, _BUDGETS["medium"])
+    return options.budget_tokens
 
 
 def _level(options: ReasoningOptions, levels: tuple[str, ...]) -> str | None:
@@ -58,7 +63,9 @@ def _level(options: ReasoningOptions, levels: tuple[str, ...]) -> str | None:
     if wanted is None:
         if options.budget_tokens is None:
             return None
-        wanted = next((level for level in _LEVELS if _BUDGETS[level] >= (options.budget_tokens or 0)), "high")
-    if wanted == "max":
-        return levels[-1]
-    return wanted if wanted in levels else "high"
+        wanted = next((level for level in _LEVELS if _BUDGETS[level] >= options.budget_tokens), "max")
+    if wanted not in _LEVELS:
+        return levels[-1] if wanted == "max" else "high"
+    # The next one up, as far as there is one.
+    above = _LEVELS[_LEVELS.index(wanted) :]
+    return next((level for level in above if level in levels), levels[-1])

@@ -15,6 +15,7 @@ from cauce.wire.openai_chat.extras import WIRE, member, own
 from cauce.wire.openai_chat.messages import MessageBody, parse_messages, render_message
 from cauce.wire.openai_chat.reasoning import ReasoningBody, parse_options, render_options
 from cauce.wire.openai_chat.tools import (
+    NamedFunction,
     ToolChoiceBody,
     parse_any_tools,
     parse_functions,
@@ -77,6 +78,12 @@ class ChatCompletionBody(msgspec.Struct):
 
 _FIELDS = frozenset(ChatCompletionBody.__struct_fields__)
 _REASONING = frozenset(ReasoningBody.__struct_fields__)
+_OBJECTS = {
+    "response_format": ("json_schema", frozenset(JsonSchemaBody.__struct_fields__)),
+    "tool_choice": ("function", frozenset(NamedFunction.__struct_fields__)),
+}
+"""Objects in a request, the object inside each, and what is known of that."""
+
 _STREAM_OPTIONS = frozenset(StreamOptions.__struct_fields__)
 
 
@@ -89,6 +96,9 @@ def parse_request(body: bytes) -> Request:
     unknown.update(rest(raw, _FIELDS))
     if options := rest(member(raw, "stream_options"), _STREAM_OPTIONS):
         unknown["stream_options"] = options
+    for name, (inner, known) in _OBJECTS.items():
+        if nested := _nested(raw.get(name), frozenset({"type", inner}), inner, known):
+            unknown[name] = nested
     if rest(member(raw, "reasoning"), _REASONING):
         unknown["reasoning"] = raw["reasoning"]
     tools: tuple[Tool | OpaqueTool, ...] = parse_any_tools(raw["tools"]) if chat.tools else ()
@@ -200,12 +210,32 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         body.update(render_options(request.reasoning))
     if request.user is not None:
         body["user"] = request.user
-    body.update(own(request.extra))
+    for name, value in own(request.extra).items():
+        body[name] = _merged(body.get(name), value)
     options = body.pop("stream_options", {})
     if stream:
         body["stream"] = True
         body["stream_options"] = {**options, "include_usage": True}
     return body
+
+
+def _merged(known: Any, unknown: Any) -> Any:
+    """Both as one: unknown members of an object stand beside those that are known."""
+    if not (isinstance(known, dict) and isinstance(unknown, dict)):
+        return unknown
+    whole = cast(dict[str, Any], known)
+    return {**whole, **{name: _merged(whole.get(name), value) for name, value in cast(dict[str, Any], unknown).items()}}
+
+
+def _nested(given: Any, known: frozenset[str], inner: str, known_inside: frozenset[str]) -> dict[str, Any]:
+    """The unknown members of an object in a request, and of the one that is its member `inner`."""
+    if not isinstance(given, dict):
+        return {}
+    whole = cast(dict[str, Any], given)
+    unknown = rest(whole, known)
+    if deeper := rest(member(whole, inner), known_inside):
+        unknown[inner] = deeper
+    return unknown
 
 
 def lay_sampling(body: dict[str, Any], sampling: Sampling) -> None:
