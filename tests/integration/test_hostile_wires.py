@@ -41,7 +41,9 @@ async def speak(served: Served, surface: str, model: str, *, stream: bool = Fals
 
 def figures(figure: Any) -> dict[str, Any]:
     """Usage of all wires at once, every figure the same."""
-    names = "prompt_tokens completion_tokens total_tokens input_tokens output_tokens promptTokenCount candidatesTokenCount"
+    names = (
+        "prompt_tokens completion_tokens total_tokens input_tokens output_tokens promptTokenCount candidatesTokenCount"
+    )
     return {**dict.fromkeys(names.split(), figure), "cost": figure}
 
 

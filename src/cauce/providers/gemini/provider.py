@@ -10,7 +10,7 @@ import msgspec
 
 from cauce.domain.delta import Delta
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
-from cauce.domain.errors import ProviderFailure, Unsupported
+from cauce.domain.errors import InvalidRequest, ProviderFailure, Unsupported
 from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN, estimate_input_tokens
 from cauce.domain.usage import Usage
@@ -18,6 +18,7 @@ from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_generate
 from cauce.providers.transport import Transport
+from cauce.wire.figures import count
 from cauce.wire.gemini.decode import GeminiDecoder
 from cauce.wire.gemini.errors import refused
 from cauce.wire.gemini.request import render_request
@@ -152,14 +153,17 @@ class Gemini:
 
 
 def _whole(model: str) -> str:
-    """The name of `model` as the API has it; tuned models bring theirs."""
+    """The name of `model` as the API has it; tuned models bring theirs. Raises `InvalidRequest`."""
+    if {"", ".", ".."} & set(model.split("/")):
+        # As part of an address it would lead to other places of the server, with our key.
+        raise InvalidRequest(f"model: {model!r} has an empty step, `.` or `..` in its name", field="model")
     return model if "/" in model else f"models/{model}"
 
 
 def _used(told: "_Used | None", request: EmbeddingRequest) -> Usage:
     """The tokens of `request`: not every model tells them."""
     if told is not None and told.prompt_token_count is not None:
-        return Usage(told.prompt_token_count)
+        return Usage(count(told.prompt_token_count))
     characters = sum([len(one) for one in request.inputs])
     return Usage(-(-characters // CHARACTERS_PER_TOKEN), estimated=True)
 

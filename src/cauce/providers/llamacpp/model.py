@@ -7,7 +7,6 @@ never made: what lies in it would be unpickled (CVE-2025-69872).
 
 import contextlib
 import ctypes
-import json
 import logging
 import os
 import time
@@ -49,6 +48,10 @@ class Model:
         self._library = library
         if not Path(file.path).is_file():
             raise self._unusable("is not there: correct its path in the configuration")
+        formats = library.llama_chat_format
+        computing = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
+        # A template is a program out of the model file: besides its own errors it raises those of what it computes.
+        self._template_errors: tuple[type[Exception], ...] = (formats.jinja2.TemplateError, *computing)
         try:
             self._llama = library.Llama(
                 file.path,
@@ -57,24 +60,19 @@ class Model:
                 n_threads=file.threads or None,
                 verbose=False,
             )
+        except formats.jinja2.TemplateError as error:
+            raise self._unusable("has a chat template that cannot be read", error) from error
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise self._unusable(
                 "cannot be loaded: it is damaged, of a kind unknown here, or too large", error
             ) from error
         self._vocabulary = library.llama_model_get_vocab(self._llama.model)
         self._bos = self._special(self._llama.token_bos())
-        formats = library.llama_chat_format
-        template_errors = (formats.jinja2.TemplateError, ValueError, TypeError, LookupError, ArithmeticError)
-        # A template is a program out of the model file: besides its own errors it raises those of what it computes.
-        self._template_errors: tuple[type[Exception], ...] = (*template_errors, AttributeError, RecursionError)
         # Without a template in the file: ChatML, as llama.cpp itself does it.
         self._template = self._llama.metadata.get("tokenizer.chat_template") or formats.CHATML_CHAT_TEMPLATE
-        end = self._special(self._llama.token_eos())
-        try:
-            self._formatter = formats.Jinja2ChatFormatter(self._template, eos_token=end, bos_token=self._bos)
-        except self._template_errors as error:
-            self.close()
-            raise self._unusable("has a chat template that cannot be read", error) from error
+        self._formatter = formats.Jinja2ChatFormatter(
+            self._template, eos_token=self._special(self._llama.token_eos()), bos_token=self._bos
+        )
 
     def close(self) -> None:
         """Give its memory back."""
@@ -101,7 +99,7 @@ class Model:
             )
         most = min(sampling.max_tokens or room, room)
         chosen = {ours: value for name, ours in _SAMPLING.items() if (value := getattr(sampling, name)) is not None}
-        grammar = self._grammar(command)
+        grammar = self._grammar(command.grammar)
         if not self._evaluate(tokens, stopped):
             return Done(command.number, "cancelled", len(tokens), 0)
         seed = int.from_bytes(os.urandom(4)) if sampling.seed is None else sampling.seed
@@ -164,25 +162,16 @@ class Model:
             ) from error
         return cast(str, rendered.prompt)
 
-    def _grammar(self, command: Generate) -> Any:
-        """What the answer must follow. Raises `Refused` for a schema that cannot be made into a grammar."""
-        if not command.json:
+    def _grammar(self, text: str | None) -> Any:
+        """What the answer must follow. Raises `Refused`."""
+        if text is None:
             return None
-        grammars = self._library.llama_grammar
-        if command.schema is None:
-            return grammars.LlamaGrammar.from_string(grammars.JSON_GBNF, verbose=False)
-        try:
-            if _leaves(command.schema):
-                raise Refused("unsupported", "the JSON schema refers to another document: write it out")
-            text: str = grammars.json_schema_to_gbnf(json.dumps(command.schema))
-        except (ValueError, AssertionError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise Refused("unsupported", f"the JSON schema cannot be made into a grammar: {error}") from error
         # The library adds a grammar without looking whether it was understood.
         sampler = self._library.llama_sampler_init_grammar(self._vocabulary, text.encode(), b"root")
         if not sampler:
             raise Refused("unsupported", "the JSON schema makes a grammar that llama.cpp does not take: simplify it")
         self._library.llama_sampler_free(sampler)
-        return grammars.LlamaGrammar.from_string(text, verbose=False)
+        return self._library.LlamaGrammar.from_string(text, verbose=False)
 
     def _unusable(self, why: str, error: Exception | None = None) -> Refused:
         # Where files are is for the log, not for clients.
@@ -203,16 +192,3 @@ class Model:
             if length >= 0:
                 return buffer.raw[:length]
             size = -length
-
-
-def _leaves(schema: Any) -> bool:
-    """Whether `schema` refers to anything but itself."""
-    match schema:
-        case {"$ref": str(reference)} if not reference.startswith("#"):
-            return True
-        case dict():
-            return any([_leaves(value) for value in cast(dict[str, Any], schema).values()])
-        case list():
-            return any([_leaves(value) for value in cast(list[Any], schema)])
-        case _:
-            return False

@@ -16,6 +16,8 @@ WORKER = (sys.executable, "-P", "-m", "cauce.providers.llamacpp.worker")
 
 _LONGEST_LINE = 1024 * 1024
 _CHUNK = 64 * 1024
+_LAST_MOMENT = 1.0
+"""Seconds between the end of what it says and its own end."""
 
 logger = logging.getLogger("cauce.llamacpp")
 
@@ -125,13 +127,23 @@ class Worker:
             await self._read()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._why = f"its worker said what cannot be read: {error}"
-        self.kill()
+            self.kill()
+        code = await self._gone()
         self._process.stdin.close()
-        code = await self._process.wait()
         await logging_errors
         self._why = self._why or f"the worker that runs its models ended unexpectedly ({_how(code)})"
         for inbox in self._inboxes.values():
             inbox.fail(self._ended())
+
+    async def _gone(self) -> int:
+        """Its exit status. One that has closed its mouth but lives on is killed."""
+        self.alive = False
+        try:
+            async with asyncio.timeout(_LAST_MOMENT):
+                return await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            return await self._process.wait()
 
     async def _read(self) -> None:
         assert self._process.stdout is not None

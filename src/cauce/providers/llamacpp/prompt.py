@@ -8,6 +8,7 @@ from cauce.domain.errors import Unsupported
 from cauce.domain.message import Message
 from cauce.domain.request import Request
 from cauce.domain.tool import Tool
+from cauce.providers.llamacpp.grammar import ANY_OBJECT, SchemaError, grammar_of
 from cauce.providers.llamacpp.protocol import Generate, ModelFile, Prompt
 from cauce.wire.openai_chat.messages import render_message
 from cauce.wire.openai_chat.tools import render_tool
@@ -15,7 +16,7 @@ from cauce.wire.openai_chat.tools import render_tool
 _FOREIGN = ("tools", "tool_choice", "response_format")
 """Fields that a codec leaves in `extra` when it does not understand them: leaving them out would change the answer."""
 
-_EMPTY_SCHEMA: dict[str, Any] = {"type": "object", "properties": {}}
+_NO_ARGUMENTS: dict[str, Any] = {"type": "object", "additionalProperties": False}
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -49,11 +50,8 @@ def wish_of(request: Request, number: int, model: ModelFile) -> Wish:
             if name in request.extra.data:
                 raise Unsupported(f"{name}: is of a kind that models run by llamacpp do not know", field=name)
     tool = _called(request)
-    json, schema = _format(request)
-    if tool is not None:
-        json, schema = True, tool.parameters or _EMPTY_SCHEMA
-    command = Generate(number, model, prompt_of(request), sampling, json, schema)
-    return Wish(command, tool.name if tool is not None else None)
+    grammar = _grammar(request, tool)
+    return Wish(Generate(number, model, prompt_of(request), sampling, grammar), tool.name if tool is not None else None)
 
 
 def _message(message: Message, index: int) -> dict[str, Any]:
@@ -100,11 +98,21 @@ def _called(request: Request) -> Tool | None:
     return named[0]
 
 
-def _format(request: Request) -> tuple[bool, dict[str, Any] | None]:
+def _grammar(request: Request, tool: Tool | None) -> str | None:
+    """What the answer must follow."""
     wanted = request.response_format
-    if wanted is None or wanted.kind == "text":
-        return False, None
-    return True, wanted.schema if wanted.kind == "json_schema" else None
+    if tool is not None:
+        field, schema, strict = "tools", tool.parameters or _NO_ARGUMENTS, tool.strict
+    elif wanted is not None and wanted.kind != "text":
+        field, schema, strict = "response_format", wanted.schema or ANY_OBJECT, wanted.strict
+    else:
+        return None
+    try:
+        return grammar_of(schema, strict=bool(strict))
+    except SchemaError as error:
+        raise Unsupported(
+            f"{field}: models run by llamacpp cannot follow this JSON schema: {error}", field=field
+        ) from error
 
 
 def _options(request: Request) -> dict[str, Any]:

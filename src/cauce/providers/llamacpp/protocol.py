@@ -31,14 +31,13 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
-    """Write an answer. `json`: it must be a JSON object, or follow `schema` where there is one."""
+    """Write an answer. `grammar` (GBNF) is what it must follow."""
 
     number: int
     model: ModelFile
     prompt: Prompt
     sampling: Sampling
-    json: bool = False
-    schema: dict[str, Any] | None = None
+    grammar: str | None = None
 
 
 class Count(msgspec.Struct, frozen=True, tag="count"):

@@ -31,6 +31,11 @@ def adapt(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     if dialect.schema is not None:
         fit_chat(body, dialect.schema)
     _adapt_reasoning(body, dialect)
+    if "tools" not in body:
+        # Beside no tools at all, servers refuse even the choice of none.
+        body.pop("parallel_tool_calls", None)
+        if body.get("tool_choice") in ("auto", "none"):
+            del body["tool_choice"]
     if "messages" in body:
         _adapt_messages(body, dialect)
     if not dialect.stream_usage:

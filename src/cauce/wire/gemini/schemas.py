@@ -37,5 +37,6 @@ def json_schema(schema: Any) -> Any:
 def _properties(properties: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """The properties, in the order they are to be written in."""
     wanted: Any = schema.get("propertyOrdering") or schema.get("property_ordering") or []
-    first = [str(name) for name in cast(list[Any], wanted) if name in properties] if isinstance(wanted, list) else []
+    listed = cast(list[Any], wanted) if isinstance(wanted, list) else []
+    first = [name for name in listed if isinstance(name, str) and name in properties]
     return {name: json_schema(properties[name]) for name in dict.fromkeys([*first, *properties])}

@@ -199,10 +199,9 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
             body["top_logprobs"] = request.sampling.logprobs
     if request.tools:
         body["tools"] = [render_tool(tool) for tool in known_tools(request.tools, WIRE)]
-    if request.tool_choice is not None and (request.tools or request.tool_choice.mode in ("required", "tool")):
-        # Beside no tools at all, servers refuse even the choice of none.
+    if request.tool_choice is not None:
         body["tool_choice"] = _choice(request, request.tool_choice)
-    if request.parallel_tool_calls is not None and request.tools:
+    if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = render_response_format(request.response_format)
