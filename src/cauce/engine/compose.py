@@ -84,8 +84,10 @@ async def collect(deltas: Deltas) -> Completion:
     if finish is None:
         raise AssertionError("deltas ended without a Finish and raised nothing")
     reasons = finish.reasons or (finish.reason,)
+    # Servers that count from one, or wherever, still gave as many answers as they gave reasons.
+    indices = sorted(answers) if len(answers) == len(reasons) else range(len(reasons))
     choices = tuple(
-        [_choice(answers.get(index) or _Answer(), reason) for index, reason in enumerate(reasons)],
+        [_choice(answers.get(index) or _Answer(), reason) for index, reason in zip(indices, reasons, strict=True)]
     )
     return Completion(choices, finish.usage, finish.outcome, finish.extra)
 

@@ -101,7 +101,7 @@ class _Grammar:
         for keyword in _CHOICES:
             if keyword in known:
                 return self._choice(keyword, known)
-        kind = known.get("type") or _implied(known)
+        kind = _implied(known) if known.get("type") is None else known["type"]
         if isinstance(kind, list):
             return self._alternatives([self._any({**known, "type": each}) for each in cast(list[Any], kind)])
         # Keywords of other types say nothing about this one.

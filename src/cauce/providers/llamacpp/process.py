@@ -121,15 +121,19 @@ class Worker:
 
     async def _listen(self) -> None:
         """Hand out what it says until it ends."""
-        assert self._process.stderr is not None and self._process.stdin is not None
-        logging_errors = asyncio.create_task(self._log(self._process.stderr))
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        logging_errors = asyncio.create_task(self._log(process.stderr))
         try:
             await self._read()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._why = f"its worker said what cannot be read: {error}"
             self.kill()
         code = await self._gone()
-        self._process.stdin.close()
+        process.stdin.close()
+        while await process.stdout.read(_CHUNK):
+            # What it left unread: a pipe is closed once it is empty.
+            pass
         await logging_errors
         self._why = self._why or f"the worker that runs its models ended unexpectedly ({_how(code)})"
         for inbox in self._inboxes.values():

@@ -37,6 +37,7 @@ class LlamaCpp:
         self._turns = Turns()
         self._numbers = itertools.count(1)
         self._settling: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -76,6 +77,7 @@ class LlamaCpp:
         )
 
     async def aclose(self) -> None:
+        self._closed = True
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.aclose()
@@ -95,6 +97,8 @@ class LlamaCpp:
 
     async def _running(self) -> Worker:
         """The worker, started if need be. Only whoever has the turn may ask for it."""
+        if self._closed:
+            raise ProviderFailure(f"{self._name} is shutting down", failure="transient", provider=self._name)
         if self._worker is None or not self._worker.alive:
             if self._worker is not None:
                 await self._worker.aclose()

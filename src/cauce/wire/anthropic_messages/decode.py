@@ -19,6 +19,7 @@ from cauce.domain.usage import Usage
 from cauce.wire.anthropic_messages.errors import parse_error, to_failure
 from cauce.wire.anthropic_messages.reading import Block, Reading
 from cauce.wire.anthropic_messages.usage import WIRE, overwritten, parse_usage
+from cauce.wire.making import CallIds
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
 
 REASONS: dict[str, FinishReason] = {
@@ -52,7 +53,7 @@ class MessagesDecoder:
         self._estimate = estimate
         self._request = request
         self._sse = SSEDecoder()
-        self._reading = Reading(provider)
+        self._reading = Reading(provider, CallIds(request))
         self._blocks: dict[int, Block] = {}
         self._usage: dict[str, Any] | None = None
         self._started = False

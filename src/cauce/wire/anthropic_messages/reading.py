@@ -10,7 +10,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.anthropic_messages.blocks import REDACTED, parse_citation, redacted
 from cauce.wire.anthropic_messages.usage import WIRE
-from cauce.wire.making import made_id
+from cauce.wire.making import CallIds
 
 _TOOL_USE = frozenset({"type", "id", "name", "input"})
 _KNOWN = {
@@ -45,7 +45,8 @@ class Block:
 class Reading:
     """What one answer's blocks share. `message` is what `message_start` said, until a delta has carried it."""
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, ids: CallIds) -> None:
+        self._ids = ids
         self.message: dict[str, Any] | None = None
         self.characters = 0
         self._provider = provider
@@ -156,7 +157,7 @@ class Reading:
         block.place = self._calls
         self._calls += 1
         if not block.raw.get("id"):
-            block.raw = {**block.raw, "id": made_id("toolu")}
+            block.raw = {**block.raw, "id": self._ids.make("toolu")}
         return self._begin(block)[0]
 
     def _ready(self, block: Block, deltas: list[Delta]) -> None:

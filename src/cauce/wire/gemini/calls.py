@@ -11,7 +11,7 @@ from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.gemini.functions import call_extra
 from cauce.wire.gemini.names import WIRE, items, member, word
-from cauce.wire.making import made_id
+from cauce.wire.making import CallIds
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,8 +39,9 @@ class _OpenCall:
 class Calls:
     """Calls of one candidate, in the order they come."""
 
-    def __init__(self, choice: int) -> None:
+    def __init__(self, choice: int, ids: CallIds) -> None:
         self._choice = choice
+        self._ids = ids
         self._made = 0
         self._open: _OpenCall | None = None
 
@@ -86,7 +87,7 @@ class Calls:
         raw = member(part, "functionCall")
         given = raw.get("id")
         # Clients of this wire are shown no id where the model gave none; those of others need one that no other turn has.
-        call_id = given if isinstance(given, str) and given else made_id("call")
+        call_id = given if isinstance(given, str) and given else self._ids.make("call")
         call = _OpenCall(self._made, call_id, name, signature)
         call.extra = call_extra(part)
         self._made += 1

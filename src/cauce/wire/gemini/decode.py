@@ -20,6 +20,7 @@ from cauce.wire.gemini.calls import Calls
 from cauce.wire.gemini.errors import parse_error, to_failure
 from cauce.wire.gemini.names import WIRE, items, member, word
 from cauce.wire.gemini.usage import parse_usage
+from cauce.wire.making import CallIds
 from cauce.wire.sse import EventTooLarge, SSEDecoder
 
 FILTERED = frozenset(
@@ -69,9 +70,9 @@ _decoder = msgspec.json.Decoder()
 class _Candidate:
     __slots__ = ("about", "calls", "cited", "place", "reason")
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, ids: CallIds) -> None:
         self.place = index
-        self.calls = Calls(index)
+        self.calls = Calls(index, ids)
         self.reason: str | None = None
         self.about: dict[str, Any] = {}
         self.cited = 0
@@ -89,6 +90,7 @@ class GeminiDecoder:
         self._provider = provider
         self._estimate = estimate
         self._request = request
+        self._ids = CallIds(request)
         self._sse = SSEDecoder(strays=True)
         self._candidates: dict[int, _Candidate] = {}
         self._usage: dict[str, Any] = {}
@@ -192,7 +194,7 @@ class GeminiDecoder:
         place = index if type(index) is int else 0
         candidate = self._candidates.get(place)
         if candidate is None:
-            candidate = self._candidates[place] = _Candidate(place)
+            candidate = self._candidates[place] = _Candidate(place, self._ids)
         for number, part in enumerate(items(member(raw, "content").get("parts"))):
             text = part.get("text")
             if type(text) is str and part.keys() == _PLAIN_PART:

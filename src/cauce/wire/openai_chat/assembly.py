@@ -8,7 +8,7 @@ from cauce.domain.delta import ToolCall
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.fields import rest
-from cauce.wire.making import made_id
+from cauce.wire.making import CallIds
 from cauce.wire.openai_chat import custom
 from cauce.wire.openai_chat.calls import take_signature
 from cauce.wire.openai_chat.extras import WIRE, member
@@ -48,9 +48,10 @@ class OpenCall:
 class Calls:
     """The calls of one answer."""
 
-    __slots__ = ("_calls", "_current", "_known")
+    __slots__ = ("_calls", "_current", "_ids", "_known")
 
-    def __init__(self) -> None:
+    def __init__(self, ids: CallIds) -> None:
+        self._ids = ids
         self._known = _CALL_FIELDS
         self._calls: dict[int, list[OpenCall]] = {}
         self._current: dict[tuple[int, int], OpenCall] = {}
@@ -118,7 +119,7 @@ class Calls:
         known = self._current.get((choice, index))
         if known is None or (call_id and known.given_id and call_id != known.call_id):
             place = len(calls)
-            known = OpenCall(place, str(call_id or made_id("call")), name, given_id=bool(call_id))
+            known = OpenCall(place, str(call_id or self._ids.make("call")), name, given_id=bool(call_id))
             calls.append(known)
             self._current[(choice, index)] = known
         return known

@@ -17,6 +17,7 @@ from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
 from cauce.wire.fields import rest
+from cauce.wire.making import CallIds
 from cauce.wire.openai_chat.assembly import Calls, OpenCall
 from cauce.wire.openai_chat.citations import parse_annotations
 from cauce.wire.openai_chat.errors import parse_error, to_failure
@@ -68,7 +69,7 @@ class ChatDecoder:
         """An error that came in the same bytes as deltas before it."""
         self._reasons: dict[int, FinishReason] = {}
         self._refused: set[int] = set()
-        self._calls = Calls()
+        self._calls = Calls(CallIds(request))
         self._usage: Usage | None = None
         self._plain = False
         self._thoughts: dict[int, str] = {}

@@ -16,6 +16,7 @@ from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
 from cauce.wire.fields import rest
+from cauce.wire.making import CallIds
 from cauce.wire.openai_responses.content import parse_logprobs
 from cauce.wire.openai_responses.errors import failure_in
 from cauce.wire.openai_responses.names import WIRE
@@ -65,7 +66,7 @@ class ResponsesDecoder:
         self._sse = SSEDecoder()
         self._failure: ProviderFailure | None = None
         """An error that came in the same bytes as deltas before it."""
-        self._output = OutputReader()
+        self._output = OutputReader(CallIds(request))
         self._finish: Finish | None = None
 
     def feed(self, data: bytes) -> list[Delta]:

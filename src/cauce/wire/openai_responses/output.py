@@ -10,6 +10,7 @@ from cauce.domain.delta import Delta, Opaque, Reasoning, Refusal, Text, TokenLog
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.wire.fields import rest
+from cauce.wire.making import CallIds
 from cauce.wire.openai_responses.content import parse_annotation, parse_logprobs
 from cauce.wire.openai_responses.names import WIRE
 from cauce.wire.openai_responses.tools import as_arguments
@@ -77,7 +78,8 @@ class Item:
 class OutputReader:
     """The items of one answer. All methods append to the `deltas` they are given and take any JSON: what makes no sense is skipped."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids: CallIds) -> None:
+        self._ids = ids
         self.items: dict[int, Item] = {}
         self.calls = 0
         self.refused = False
@@ -217,7 +219,7 @@ class OutputReader:
         elif kind in ("function_call", "custom_tool_call"):
             item.place = self.calls
             self.calls += 1
-            item.call_id = str(raw.get("call_id") or raw.get("id") or f"call_{item.place}")
+            item.call_id = str(raw.get("call_id") or raw.get("id") or self._ids.make("call"))
             item.name = str(raw.get("name") or "")
         return item
 

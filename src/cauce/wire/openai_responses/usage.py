@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from cauce.domain.extra import Extra
 from cauce.domain.usage import Usage
+from cauce.wire.figures import amount, count
 from cauce.wire.openai_responses.names import WIRE, own
 
 _TICKS = 10_000_000_000
@@ -11,12 +12,12 @@ _TICKS = 10_000_000_000
 
 
 def parse_usage(usage: dict[str, Any]) -> Usage:
-    """Usage in normal form; figures that are no integers count as zero. A cost is the provider's own, in USD."""
+    """Usage in normal form; figures that make no sense count as zero. A cost is the provider's own, in USD."""
     given = _member(usage, "input_tokens_details")
     written = _member(usage, "output_tokens_details")
-    cost = usage.get("cost")
-    ticks = usage.get("cost_in_usd_ticks")
-    dollars = float(cost) if isinstance(cost, int | float) else ticks / _TICKS if isinstance(ticks, int) else None
+    cost = amount(usage.get("cost"))
+    told = amount(usage.get("cost_in_usd_ticks"))
+    dollars = cost if cost is not None else told / _TICKS if told is not None else None
     return Usage(
         input_tokens=_count(usage, "input_tokens"),
         output_tokens=_count(usage, "output_tokens"),
@@ -55,5 +56,4 @@ def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _count(usage: dict[str, Any], name: str) -> int:
-    value = usage.get(name)
-    return value if type(value) is int else 0
+    return count(usage.get(name))
