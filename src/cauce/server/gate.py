@@ -22,6 +22,8 @@ _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
     b"x-cauce-overhead-ms, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, location"
 )
+_KEY_IN_ADDRESS = ("/v1beta/", "/v1/models/")
+"""Where Google's clients may have put the key into the address. It is read, never logged."""
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_AGE = b"600"
 
@@ -68,7 +70,7 @@ class Gate:
             bearer[7:].strip() if bearer[:7].lower() == "bearer " else "",
             exchange.header(b"x-api-key"),
             exchange.header(b"x-goog-api-key"),
-            (exchange.query("key") or "") if b"key=" in exchange.asgi["query_string"] else "",
+            (exchange.query("key") or "") if exchange.path.startswith(_KEY_IN_ADDRESS) else "",
         )
         if not any(tokens):
             raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")

@@ -9,6 +9,7 @@ import msgspec
 
 from cauce.domain.completion import Completion
 from cauce.domain.delta import Attempt, Delta, Status, Text
+from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
 from cauce.engine import ending
@@ -56,6 +57,22 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
     answered = clock.monotonic()
     headers = provenance(attempts, stream_id, asked - exchange.began)
     return Answer(completion, attempts, headers, answered - exchange.began)
+
+
+async def embed(
+    exchange: Exchange, services: Services, request: EmbeddingRequest
+) -> tuple[Embeddings, tuple[Header, ...]]:
+    """The vectors of `request`, and their headers. Raises `CauceError`, and `ClientGone` when nobody waits for them any more."""
+    attempts: list[Attempt] = []
+
+    def notice(delta: Status | Attempt) -> None:
+        if isinstance(delta, Attempt):
+            attempts.append(delta)
+
+    asked = services.clock.monotonic()
+    work = services.embedding.embed(request, exchange.scope, exchange.request_id, notice)
+    made, _ = await exchange.while_connected(work)
+    return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began)
 
 
 async def relay(

@@ -129,11 +129,11 @@ class Worker:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._why = f"its worker said what cannot be read: {error}"
             self.kill()
+            while await process.stdout.read(_CHUNK):
+                # What is left unread: a pipe is closed once it is empty.
+                pass
         code = await self._gone()
         process.stdin.close()
-        while await process.stdout.read(_CHUNK):
-            # What it left unread: a pipe is closed once it is empty.
-            pass
         await logging_errors
         self._why = self._why or f"the worker that runs its models ended unexpectedly ({_how(code)})"
         for inbox in self._inboxes.values():

@@ -14,15 +14,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from cauce.domain.delta import Attempt, Status
 from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.errors import NotFound
 from cauce.engine.counting import count_tokens
 from cauce.server.errors import not_allowed
 from cauce.server.event_stream import BARE_EVENTS, LIST
 from cauce.server.exchange import Exchange, Header
-from cauce.server.provenance import provenance
-from cauce.server.relay import answer, relay
+from cauce.server.relay import answer, embed, relay
 from cauce.server.services import Services
 from cauce.wire.gemini.embeddings import parse_embed, parse_embed_all, render_embedding, render_embeddings
 from cauce.wire.gemini.render import GeminiProjector, Head, render_answer
@@ -142,15 +140,5 @@ async def _count(exchange: Exchange, services: Services, model: str) -> None:
 
 
 async def _embed(exchange: Exchange, services: Services, request: EmbeddingRequest, *, one: bool) -> None:
-    attempts: list[Attempt] = []
-
-    def notice(delta: Status | Attempt) -> None:
-        if isinstance(delta, Attempt):
-            attempts.append(delta)
-
-    began = services.clock.monotonic()
-    work = services.embedding.embed(request, exchange.scope, exchange.request_id, notice)
-    made, _ = await exchange.while_connected(work)
-    headers = provenance(attempts, services.ids.new("emb"), began - exchange.began)
-    body = render_embedding(made) if one else render_embeddings(made)
-    await exchange.respond_json(200, body, *headers)
+    made, headers = await embed(exchange, services, request)
+    await exchange.respond_json(200, render_embedding(made) if one else render_embeddings(made), *headers)

@@ -108,6 +108,12 @@ class ResponsesDecoder:
             if value.get("error"):
                 raise failure_in(value, self._provider)
             raise self._broken("answered with what is no response: does this server speak the Responses wire?")
+        for item in cast(list[Any], value.get("output") or []):
+            match item:
+                case {"type": str()}:
+                    continue
+                case _:
+                    raise self._broken("answered with output of an unknown shape")
         self._terminal(value, deltas)
         assert self._finish is not None
         deltas.append(self._finish)
