@@ -67,7 +67,7 @@ def refuse(provider: str, failed: Failed) -> Never:
     message = f"{provider}: {failed.message}"
     match failed.kind:
         case "unsupported":
-            raise Unsupported(message)
+            raise Unsupported(message, field=failed.field)
         case "context":
             raise ProviderFailure(message, failure="bad_request", provider=provider, code="context_length_exceeded")
         case "load":

@@ -1,15 +1,14 @@
 """JSON Schemas made into grammars (GBNF, the notation of llama.cpp): what follows the grammar is JSON that follows the schema.
 
-A grammar holds the shape: types, properties, items, lengths, alternatives, references. What it cannot hold (patterns, formats,
-bounds of numbers, `not`, `if`) is left to the model, or refused where the schema is strict. Where a schema allows properties
-or items that it does not list, none are written.
+A grammar holds the shape: types, properties, items, lengths, alternatives, references. What it cannot hold (patterns,
+most formats, bounds of numbers, `not`, `if`) is left to the model, and to whoever checks its answer. Where a schema allows
+properties or items that it does not list, none are written.
 
 llama-cpp-python has a converter of its own; what it makes lets control characters into strings, which is not JSON.
 """
 
 import json
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any, cast
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
@@ -17,7 +16,7 @@ ANY_OBJECT: dict[str, Any] = {"type": "object"}
 _MOST_REPEATS = 1000
 """llama.cpp refuses grammars that repeat much more often."""
 
-_MOST_RULES = 20_000
+_MOST_RULES = 5_000
 
 _BASIC = r"""
 space ::= | " " | "\n" [ \t]{0,20}
@@ -39,29 +38,25 @@ time ::= clock ":" [0-5] [0-9] ("." [0-9]{1,6})? ("Z" | [+-] clock)
 uuid ::= [0-9a-f]{8} "-" [0-9a-f]{4} "-" [0-9a-f]{4} "-" [0-9a-f]{4} "-" [0-9a-f]{12}
 """
 _FORMATS = {"date": "date", "time": "time", "date-time": 'date "T" time', "uuid": "uuid"}
-_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _CHOICES = ("$ref", "anyOf", "oneOf", "allOf", "enum", "const")
 
-_DESCRIBING = ("$schema", "$id", "$comment", "$defs", "definitions", "title", "description")
-_ANNOTATIONS = frozenset([*_DESCRIBING, "default", "examples", "deprecated", "readOnly", "writeOnly"])
-_HELD: dict[str, tuple[str, ...]] = {
+_STRUCTURE = frozenset({"properties", "items", "prefixItems", *_CHOICES})
+_MEANT_FOR: dict[str, tuple[str, ...]] = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("minLength", "maxLength"),
 }
-"""Keywords that a grammar holds, by the type they are meant for."""
-
-_HELD_AT_ALL = frozenset([keyword for keywords in _HELD.values() for keyword in keywords])
+"""Keywords by the type they are meant for."""
 
 
 class SchemaError(ValueError):
     """The schema cannot be made into a grammar."""
 
 
-def grammar_of(schema: dict[str, Any], *, strict: bool = False) -> str:
-    """The grammar of `schema`. `strict`: refuse what a grammar cannot hold. Raises `SchemaError`."""
+def grammar_of(schema: dict[str, Any]) -> str:
+    """The grammar of `schema`. Raises `SchemaError`."""
     try:
-        return _Grammar(schema, strict).text()
+        return _Grammar(schema).text()
     except RecursionError as error:
         raise SchemaError("it is nested too deeply") from error
 
@@ -69,9 +64,8 @@ def grammar_of(schema: dict[str, Any], *, strict: bool = False) -> str:
 class _Grammar:
     """Rules as they are made: one for each subschema that no basic rule fits. References share the rule they refer to."""
 
-    def __init__(self, schema: dict[str, Any], strict: bool) -> None:
+    def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
-        self._strict = strict
         self._rules: list[str] = []
         self._named = 0
         self._referred: dict[str, str] = {}
@@ -104,8 +98,6 @@ class _Grammar:
         kind = _implied(known) if known.get("type") is None else known["type"]
         if isinstance(kind, list):
             return self._alternatives([self._any({**known, "type": each}) for each in cast(list[Any], kind)])
-        # Keywords of other types say nothing about this one.
-        self._check(known.keys() - _HELD_AT_ALL - {"type", "format" if known.get("format") in _FORMATS else "type"})
         match kind:
             case None:
                 return "value"
@@ -126,10 +118,8 @@ class _Grammar:
             # That the values fit what else is said is for whoever wrote the schema.
             values = _list(schema, "enum") if keyword == "enum" else [schema["const"]]
             return self._alternatives([_literal(value) for value in values])
-        beside = schema.keys() - _ANNOTATIONS - {keyword, "type"}
-        if structure := beside & {"properties", "items", "prefixItems", *_CHOICES}:
-            raise SchemaError(f"{keyword} beside {', '.join(sorted(structure))} is not supported: write them as one")
-        self._check(beside)
+        if beside := (schema.keys() & _STRUCTURE) - {keyword}:
+            raise SchemaError(f"{keyword} beside {', '.join(sorted(beside))} is not supported: write them as one")
         if keyword == "$ref":
             return self._reference(schema["$ref"])
         alternatives = _list(schema, keyword)
@@ -204,8 +194,8 @@ class _Grammar:
             raise SchemaError(f"{least_name} and {most_name} must be natural numbers")
         if most is not None and most < least:
             raise SchemaError(f"{most_name} is less than {least_name}")
-        if least > _MOST_REPEATS or (self._strict and most is not None and most > _MOST_REPEATS):
-            raise SchemaError(f"{least_name} and {most_name} may not be more than {_MOST_REPEATS}")
+        if least > _MOST_REPEATS:
+            raise SchemaError(f"{least_name} may not be more than {_MOST_REPEATS}")
         return least, most if most is None or most <= _MOST_REPEATS else None
 
     def _alternatives(self, rules: Sequence[str]) -> str:
@@ -213,15 +203,10 @@ class _Grammar:
             raise SchemaError("there is nothing to choose from")
         return self._rule(" | ".join(rules))
 
-    def _check(self, beyond: AbstractSet[str]) -> None:
-        """Refuse, in a strict schema, keywords that no grammar holds."""
-        if self._strict and (named := sorted(beyond - _ANNOTATIONS)):
-            raise SchemaError(f"{', '.join(named)} cannot be guaranteed: leave it out, or do not ask for strict")
-
 
 def _implied(schema: dict[str, Any]) -> str | None:
     """The type that keywords are meant for, where a schema names none."""
-    for kind, keywords in _HELD.items():
+    for kind, keywords in _MEANT_FOR.items():
         if not schema.keys().isdisjoint(keywords):
             return kind
     return None

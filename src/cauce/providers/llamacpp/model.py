@@ -33,11 +33,12 @@ logger = logging.getLogger("cauce.llamacpp.model")
 
 
 class Refused(Exception):
-    """It cannot be done, and the worker is none the worse for it. `kind` is that of `protocol.Failed`."""
+    """It cannot be done, and the worker is none the worse for it. `kind` and `field` are those of `protocol.Failed`."""
 
-    def __init__(self, kind: Literal["unsupported", "context", "load"], message: str) -> None:
+    def __init__(self, kind: Literal["unsupported", "context", "load"], message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.kind: Literal["unsupported", "context", "load"] = kind
+        self.field = field
 
 
 class Model:
@@ -99,7 +100,7 @@ class Model:
             )
         most = min(sampling.max_tokens or room, room)
         chosen = {ours: value for name, ours in _SAMPLING.items() if (value := getattr(sampling, name)) is not None}
-        grammar = self._grammar(command.grammar)
+        grammar = self._grammar(command)
         if not self._evaluate(tokens, stopped):
             return Done(command.number, "cancelled", len(tokens), 0)
         seed = int.from_bytes(os.urandom(4)) if sampling.seed is None else sampling.seed
@@ -153,7 +154,7 @@ class Model:
 
     def _rendered(self, prompt: Prompt) -> str:
         if prompt.tools and "tools" not in self._template:
-            raise Refused("unsupported", "the chat template of this model does not know tools")
+            raise Refused("unsupported", "the chat template of this model does not know tools", "tools")
         try:
             rendered = self._formatter(messages=prompt.messages, tools=prompt.tools or None, **prompt.options)
         except self._template_errors as error:
@@ -162,14 +163,16 @@ class Model:
             ) from error
         return cast(str, rendered.prompt)
 
-    def _grammar(self, text: str | None) -> Any:
+    def _grammar(self, command: Generate) -> Any:
         """What the answer must follow. Raises `Refused`."""
+        text = command.grammar
         if text is None:
             return None
         # The library adds a grammar without looking whether it was understood.
         sampler = self._library.llama_sampler_init_grammar(self._vocabulary, text.encode(), b"root")
         if not sampler:
-            raise Refused("unsupported", "the JSON schema makes a grammar that llama.cpp does not take: simplify it")
+            field = "tools" if command.prompt.tools else "response_format"
+            raise Refused("unsupported", f"{field}: llama.cpp does not take the grammar of this JSON schema", field)
         self._library.llama_sampler_free(sampler)
         return self._library.LlamaGrammar.from_string(text, verbose=False)
 

@@ -102,13 +102,13 @@ def _grammar(request: Request, tool: Tool | None) -> str | None:
     """What the answer must follow."""
     wanted = request.response_format
     if tool is not None:
-        field, schema, strict = "tools", tool.parameters or _NO_ARGUMENTS, tool.strict
+        field, schema = "tools", tool.parameters or _NO_ARGUMENTS
     elif wanted is not None and wanted.kind != "text":
-        field, schema, strict = "response_format", wanted.schema or ANY_OBJECT, wanted.strict
+        field, schema = "response_format", wanted.schema or ANY_OBJECT
     else:
         return None
     try:
-        return grammar_of(schema, strict=bool(strict))
+        return grammar_of(schema)
     except SchemaError as error:
         raise Unsupported(
             f"{field}: models run by llamacpp cannot follow this JSON schema: {error}", field=field

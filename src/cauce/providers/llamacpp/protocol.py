@@ -91,6 +91,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     number: int
     kind: Literal["unsupported", "context", "load", "broken"]
     message: str
+    field: str | None = None
+    """The field of the request that asks too much."""
 
 
 class Absent(msgspec.Struct, frozen=True, tag="absent"):

@@ -68,7 +68,7 @@ class Session:
             try:
                 self._do(command)
             except Refused as refused:
-                self._say(Failed(command.number, refused.kind, str(refused)))
+                self._say(Failed(command.number, refused.kind, str(refused), refused.field))
             except Exception:
                 logger.exception("command %d broke", command.number)
                 self._say(Failed(command.number, "broken", "llama.cpp failed while it ran the model"))
@@ -110,7 +110,7 @@ class Session:
                 return False
             self._say(Counted(command.number, len(self._model.tokens(command.prompt))))
         except Refused as refused:
-            self._say(Failed(command.number, refused.kind, str(refused)))
+            self._say(Failed(command.number, refused.kind, str(refused), refused.field))
         finally:
             self._changing.release()
         return True
