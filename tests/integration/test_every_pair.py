@@ -267,8 +267,11 @@ async def test_claude_does_not_think_on_in_a_turn_whose_thinking_nobody_kept(
 
 async def test_calls_that_have_no_id_get_one_that_no_other_turn_has(served: Served, upstream: Upstream) -> None:
     upstream.answers = [Reply(text="", tool_calls=(("look", "{}"),))]
-    ids = [
-        (await converse(served, "chat", "gem/m", False))[0]["choices"][0]["message"]["tool_calls"][0]["id"]
-        for _ in "12"
-    ]
-    assert len(set(ids)) == 2 and all(len(one) <= 40 for one in ids)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "look"}]
+    ids: list[str] = []
+    for _ in "123":
+        response = await ask(served.port, "POST", "/v1/chat/completions", {"model": "gem/m", "messages": messages})
+        said = response.json()["choices"][0]["message"]
+        ids.append(said["tool_calls"][0]["id"])
+        messages += [said, {"role": "tool", "tool_call_id": ids[-1], "content": "1"}]
+    assert len(set(ids)) == 3 and all(len(one) <= 40 for one in ids)
