@@ -106,7 +106,8 @@ def render_message(message: Message) -> dict[str, Any]:
                 dropped(WIRE, f"an assistant's content that only {wire} knows")
             case _:
                 contents.append(render_part(part))
-    _lay_thoughts(body, thoughts)
+    if thoughts:
+        _lay_thoughts(body, thoughts)
     body["content"] = as_content(contents)
     if message.failed and not contents:
         body["content"] = _FAILED

@@ -94,12 +94,12 @@ def parse_request(body: bytes) -> Request:
     choice = _foreign(raw, unknown)
     chat = check(raw, ChatCompletionBody)
     unknown.update(rest(raw, _FIELDS))
-    if options := rest(member(raw, "stream_options"), _STREAM_OPTIONS):
+    if "stream_options" in raw and (options := rest(member(raw, "stream_options"), _STREAM_OPTIONS)):
         unknown["stream_options"] = options
     for name, (inner, known) in _OBJECTS.items():
-        if nested := _nested(raw.get(name), frozenset({"type", inner}), inner, known):
+        if name in raw and (nested := _nested(raw[name], frozenset({"type", inner}), inner, known)):
             unknown[name] = nested
-    if rest(member(raw, "reasoning"), _REASONING):
+    if "reasoning" in raw and rest(member(raw, "reasoning"), _REASONING):
         unknown["reasoning"] = raw["reasoning"]
     tools: tuple[Tool | OpaqueTool, ...] = parse_any_tools(raw["tools"]) if chat.tools else ()
     if chat.tool_choice is not None:
