@@ -16,6 +16,9 @@
     ├── ProviderFailure             an upstream failed; carries the class of the failure
     ├── DeadlineExceeded            timeout                  the time for this call is used up
     ├── Overloaded                  overloaded               this server cannot take more now
+    ├── Throttled                   rate_limited             a limit of ours says: not now. Nobody was asked
+    ├── CircuitOpen                 overloaded               a candidate is left alone until it is well. Nobody was asked
+    ├── BudgetExceeded              quota_exceeded           a budget of ours is used up. Nobody was asked
     └── InternalError               internal                 a bug of ours
 
 Only `server/errors.py` turns these into HTTP; provider and driver errors are translated into them once, in the adapter.
@@ -208,6 +211,42 @@ class DeadlineExceeded(CauceError):
 class Overloaded(CauceError):
     code = "overloaded"
     failure: Failure | None = "overloaded"
+
+
+class Throttled(CauceError):
+    """A limit of ours denied the call before anybody was asked. Waiting helps: `retry_after` says how long, at least.
+
+    `bottleneck` is the key of the limit that denied it.
+    """
+
+    code = "rate_limited"
+    failure: Failure | None = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float, bottleneck: str) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.bottleneck = bottleneck
+
+
+class CircuitOpen(CauceError):
+    """The breaker of a candidate is open: it has failed too often, or said until when it will."""
+
+    code = "overloaded"
+    failure: Failure | None = "overloaded"
+
+
+class BudgetExceeded(CauceError):
+    """A budget of ours does not cover the call: a cheaper candidate may fit."""
+
+    code = "quota_exceeded"
+    failure: Failure | None = "quota"
+
+    @property
+    def status(self) -> int:
+        return 402
+
+
+DENIALS = (Throttled, CircuitOpen, BudgetExceeded)
+"""What we ourselves deny before anybody is asked: it says nothing of a provider's health, and is not an attempt."""
 
 
 class InternalError(CauceError):

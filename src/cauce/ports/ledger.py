@@ -10,8 +10,11 @@ from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One attempt. `at` is a UNIX time; `latency` and `first_delta` are seconds (`first_delta` None: nothing came).
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt, or one answer out of the cache (then `provider` and `model` are those that once gave it, at no cost).
+
+    `at` is a UNIX time, when it ended; `latency` and `first_delta` are seconds (`first_delta` None: nothing came).
+    `request_id` is of the request, which may have several attempts: `n` counts them from 1.
 
     The cost stands in `usage`. `listed_cost` is what it would be by the prices of `price_snapshot` (None: there are none): the
     same figure, unless the provider told its own.
@@ -30,6 +33,16 @@ class Entry(msgspec.Struct, frozen=True):
     first_delta: float | None
     listed_cost: float | None = None
     price_snapshot: str = ""
+    stream_id: str = ""
+    conversation_id: str = ""
+    endpoint: str = "chat"
+    """What was asked for: chat, completions, embeddings."""
+    deployment: str = ""
+    n: int = 1
+    waited: float = 0.0
+    """Seconds the request had waited here before this attempt."""
+    characters: int = 0
+    """Characters of the answer that had come by the end: what an estimate of a cut answer is made of."""
 
 
 class Ledger(Protocol):

@@ -41,11 +41,27 @@ class Candidate(msgspec.Struct, frozen=True):
     level: Level = "primary"
     timeouts: Timeouts = Timeouts()
     facts: ModelFacts = UNKNOWN
+    deployment: str = ""
+    """Which of the provider's keys or places this is, where it has several."""
 
     @property
     def name(self) -> str:
         """`provider/model`, or the provider alone where it has but one model."""
         return f"{self.provider.name}/{self.model}" if self.model else self.provider.name
+
+
+class CacheControl(msgspec.Struct, frozen=True):
+    """What `Cache-Control` of a request says. Ages are in seconds (None: not said).
+
+    `wanted`: the client asks for a cached answer where one would not be looked for by itself.
+    """
+
+    read: bool = True
+    store: bool = True
+    wanted: bool = False
+    only_cached: bool = False
+    max_age: float | None = None
+    max_stale: float | None = None
 
 
 Notice = Callable[[Status | Attempt], None]
@@ -57,6 +73,10 @@ _UNREPORTED = Usage(estimated=True)
 
 def unnoticed(_: Status | Attempt) -> None:
     """The notice of a caller who does not care."""
+
+
+def unnoticed_admission() -> None:
+    """The `admitted` of a call that nobody queues behind."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -75,6 +95,14 @@ class Call(msgspec.Struct, frozen=True):
     """Seconds the candidate has until its first delta (None: no bound of its own)."""
     streamed: bool = True
     """Ask the upstream for a stream. False: the client wants one plain answer and nobody logs or buffers it."""
+    stream_id: str = ""
+    """The id its answer is known by: what feedback is given to."""
+    cache: CacheControl = CacheControl()
+    """What the client says of cached answers."""
+    waits: bool = True
+    """It would rather wait for a model that is busy than be answered by less. False: it has waited long enough."""
+    admitted: Callable[[], None] = unnoticed_admission
+    """Called each time the limits have let it through to a candidate: whoever is next in the queue may try."""
 
     @property
     def candidate(self) -> Candidate:

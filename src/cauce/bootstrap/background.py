@@ -1,0 +1,131 @@
+"""Work that goes on while the server runs: finding local servers and models, forgetting old streams."""
+
+import asyncio
+import contextlib
+import logging
+
+import msgspec
+
+from cauce.bootstrap.sources import source
+from cauce.config import Config, ProviderSettings
+from cauce.domain.errors import CauceError
+from cauce.engine.router import Router, Source
+from cauce.engine.streams.streams import Streams
+from cauce.ports.provider import ModelInfo
+from cauce.providers.discovery import Discovery, Found
+from cauce.providers.discovery import Settings as DiscoverySettings
+from cauce.providers.fetch import Fetcher
+from cauce.providers.openai_compatible.dialect import dialect_of_server
+from cauce.providers.transport import HTTPTransport
+from cauce.system.clock import SystemClock
+
+MODELS_EVERY = 600.0
+"""Seconds between looks at what models configured providers offer."""
+
+PATIENCE = 1.0
+"""Seconds a start waits for the models of providers that are configured without a default model."""
+
+logger = logging.getLogger("cauce.bootstrap")
+
+
+class Background:
+    """`start` begins it, `stop` ends it. `first_scan` is set once local servers have been looked for."""
+
+    def __init__(
+        self, config: Config, router: Router, streams: Streams, clock: SystemClock, fetcher: Fetcher, port: int
+    ) -> None:
+        self._fetcher = fetcher
+        self._config = config
+        self._own = ((config.server.host, port), ("127.0.0.1", port), ("::1", port))
+        self._router = router
+        self._streams = streams
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+        self._local: dict[str, tuple[str, Source]] = {}
+        self._made: list[Source] = []
+        self._transport = HTTPTransport("discovery")
+        self._scanned = asyncio.Event()
+        self._learned = asyncio.Event()
+        self.first_scan = asyncio.Event()
+
+    async def start(self) -> None:
+        work = [self._streams.sweep_forever(), self._learn_models()]
+        if self._config.discovery.enabled:
+            work.append(self._discover())
+        else:
+            self._scanned.set()
+        work.append(self._look_once())
+        self._tasks = [asyncio.create_task(one) for one in work]
+
+    async def stop(self) -> None:
+        await self._streams.drain(0)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for known in (*self._router.sources, *self._made):
+            await known.provider.aclose()
+        await self._transport.aclose()
+        await self._fetcher.aclose()
+
+    async def _look_once(self) -> None:
+        await self._scanned.wait()
+        if any(known.preferred is None and not known.sole for known in self._router.sources):
+            # Its name alone means the first model it lists, so the list is worth a moment.
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(PATIENCE):
+                    await self._learned.wait()
+        self.first_scan.set()
+
+    async def _discover(self) -> None:
+        config = self._config
+        variables = {
+            "OLLAMA_HOST": config.environment.ollama_host,
+            "FOUNDRY_LOCAL_ENDPOINT": config.environment.foundry_endpoint,
+        }
+        settings = DiscoverySettings(variables, {**config.discovery.ports}, self._own)
+        discovery = Discovery(self._transport, settings)
+
+        def changed(found: tuple[Found, ...], gone: tuple[str, ...]) -> None:
+            for name in gone:
+                self._forget(name)
+            for server in found:
+                self._know(server)
+            self._scanned.set()
+
+        await discovery.watch(config.discovery.interval, changed, self._clock)
+
+    def _know(self, server: Found) -> None:
+        """Let the router know of a local server. A provider configured under its name is the one people mean."""
+        if server.name in self._config.providers:
+            return
+        url, known = self._local.get(server.name, ("", None))
+        if known is None or url != server.base_url:
+            settings = ProviderSettings("openai", server.base_url, dialect=dialect_of_server(server.name).name)
+            known = source(server.name, settings, self._config.timeouts_of(), self._fetcher)
+            self._made.append(known)
+        # A server that was away, or only has other models now, keeps its connections: answers may be on their way.
+        self._local[server.name] = (server.base_url, known)
+        if self._router.source(server.name) is None:
+            logger.info("found %s at %s with %d models", server.label, server.base_url, len(server.models))
+        self._router.add(msgspec.structs.replace(known, local=True, models=server.models))
+
+    def _forget(self, name: str) -> None:
+        """Take a local server that does not answer out of the router. A busy one misses probes: nothing is closed."""
+        if name not in self._config.providers and self._router.remove(name) is not None:
+            logger.info("the local server %s does not answer any more", name)
+
+    async def _learn_models(self) -> None:
+        """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""
+        while True:
+            configured = [known for known in self._router.sources if not known.local and not known.sole]
+            await asyncio.gather(*[self._learn(known) for known in configured])
+            self._learned.set()
+            await self._clock.sleep(MODELS_EVERY)
+
+    async def _learn(self, known: Source) -> None:
+        try:
+            models: tuple[ModelInfo, ...] = await known.provider.models()
+        except CauceError as error:
+            logger.debug("%s does not list its models: %s", known.provider.name, error.message)
+        else:
+            self._router.add(msgspec.structs.replace(known, models=models))
