@@ -9,7 +9,8 @@ import msgspec
 from cauce.bootstrap.sources import source
 from cauce.config import Config, ProviderSettings
 from cauce.domain.errors import CauceError
-from cauce.engine.router import Router, Source
+from cauce.engine.routing.router import Router
+from cauce.engine.routing.source import Source
 from cauce.engine.streams.streams import Streams
 from cauce.ports.provider import ModelInfo
 from cauce.providers.discovery import Discovery, Found
@@ -63,7 +64,8 @@ class Background:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for known in (*self._router.sources, *self._made):
-            await known.provider.aclose()
+            for provider in known.providers:
+                await provider.aclose()
         await self._transport.aclose()
         await self._fetcher.aclose()
 

@@ -5,7 +5,11 @@ import msgspec
 from cauce.catalogue.packaged import PackagedCatalogue
 from cauce.catalogue.vendors import vendor_of
 from cauce.config import Config, ProviderSettings
-from cauce.engine.router import Route, Router, Source
+from cauce.config.shape import DeploymentSettings, ModelSettings
+from cauce.engine.routing.conditions import Conditions
+from cauce.engine.routing.route import Route
+from cauce.engine.routing.router import Router
+from cauce.engine.routing.source import Deployment, Source
 from cauce.ports.provider import Provider, Timeouts
 from cauce.providers.anthropic.provider import DEFAULT_MODEL as ANTHROPIC_MODEL
 from cauce.providers.anthropic.provider import TOOL_NAMES as ANTHROPIC_NAMES
@@ -27,7 +31,28 @@ from cauce.providers.transport import HTTPTransport
 
 def source(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     """The provider `settings` describes. `fetcher` gets what requests point to, for those that take no addresses."""
-    return _BUILDERS[settings.kind](name, settings, timeouts, fetcher)
+    if not settings.deployments:
+        return _built(name, settings, timeouts, fetcher)
+    built = [(one, _built(name, _of_deployment(settings, one), timeouts, fetcher)) for one in settings.deployments]
+    deployments = [Deployment(one.name, made.provider, one.weight, made.here, made.embedder) for one, made in built]
+    return msgspec.structs.replace(built[0][1], deployments=tuple(deployments))
+
+
+def _of_deployment(settings: ProviderSettings, deployment: DeploymentSettings) -> ProviderSettings:
+    """`settings` with what `deployment` has of its own."""
+    most = settings.max_concurrent if deployment.max_concurrent is None else deployment.max_concurrent
+    return msgspec.structs.replace(
+        settings,
+        api_key=deployment.api_key or settings.api_key,
+        base_url=deployment.base_url or settings.base_url,
+        max_concurrent=most,
+        deployments=(),
+    )
+
+
+def _built(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
+    made = _BUILDERS[settings.kind](name, settings, timeouts, fetcher)
+    return msgspec.structs.replace(made, here=settings.here)
 
 
 def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
@@ -35,7 +60,7 @@ def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fe
 
 
 def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
-    transport = HTTPTransport(name, settings.max_concurrent)
+    transport = HTTPTransport(name)
     dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
     embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
     chats = settings.wire == "chat"
@@ -51,13 +76,13 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
 
 
 def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts, _: Fetcher) -> Source:
-    transport = HTTPTransport(name, settings.max_concurrent)
+    transport = HTTPTransport(name)
     provider = Anthropic(name, settings.base_url, settings.api_key, transport, settings.api_version)
     return _source(Renaming(provider, ANTHROPIC_NAMES), settings, timeouts, ANTHROPIC_MODEL)
 
 
 def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
-    transport = HTTPTransport(name, settings.max_concurrent)
+    transport = HTTPTransport(name)
     provider = Gemini(name, settings.base_url, settings.api_key, transport, settings.api_version)
     made = _source(
         Inlining(Renaming(provider, GEMINI_NAMES), fetcher, KEPT_ADDRESSES), settings, timeouts, GEMINI_MODEL
@@ -82,14 +107,39 @@ _TIERS = {"gemini": 1, "openai": 2, "anthropic": 3, "llamacpp": 4}
 _BUILDERS = {"offline": _offline, "openai": _openai, "anthropic": _anthropic, "gemini": _gemini, "llamacpp": _llamacpp}
 
 
-def make_router(config: Config, fetcher: Fetcher) -> Router:
-    routes = [
-        Route(name, model.candidates, config.timeouts_of(model.timeouts) if model.timeouts is not None else None)
-        for name, model in config.models.items()
-    ]
+def make_router(config: Config, fetcher: Fetcher, conditions: Conditions | None = None) -> Router:
+    """The table of names of `config`, with its providers. `conditions` are what orders look at that are not as listed."""
+    routes = [_route(name, model, config) for name, model in config.models.items()]
     catalogue = PackagedCatalogue(config.facts)
-    router = Router(routes, config.aliases, config.environment.default_model or "auto", catalogue)
+    router = Router(routes, config.aliases, config.environment.default_model or "auto", catalogue, conditions)
     providers = {"offline": ProviderSettings("offline"), **config.providers}
     for name, settings in providers.items():
         router.add(source(name, settings, config.timeouts_of(settings.timeouts), fetcher))
     return router
+
+
+def measures(config: Config) -> bool:
+    """Whether somebody asks how candidates do: then it is measured."""
+    return any([provider.deployments for provider in config.providers.values()]) or any(
+        [model.route in ("balanced", "fastest") for model in config.models.values()]
+    )
+
+
+def _route(name: str, model: ModelSettings, config: Config) -> Route:
+    entries = model.entries
+    weighted = any([entry.weight != 1 for entry in entries])
+    return Route(
+        name,
+        model.names,
+        config.timeouts_of(model.timeouts) if model.timeouts is not None else None,
+        tuple([entry.weight for entry in entries]) if weighted else (),
+        order=model.route,
+        private=model.privacy == "local",
+        tasks=model.tasks,
+        short=model.short,
+        long=model.long,
+        complex=model.complex,
+        prefer=model.prefer,
+        hedge=model.hedge,
+        overflow=model.overflow,
+    )

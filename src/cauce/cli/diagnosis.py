@@ -13,7 +13,8 @@ from cauce.cli.words import say
 from cauce.config import Config, ProviderSettings
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request
-from cauce.engine.router import AUTO, Source
+from cauce.engine.routing.names import AUTO
+from cauce.engine.routing.source import Source
 from cauce.ports.provider import Timeouts
 from cauce.server.gate import is_loopback
 
@@ -97,7 +98,7 @@ async def diagnose(config: Config) -> Diagnosis:
             tuple([LocalServer(known.provider.name, len(known.models)) for known in router.sources if known.local]),
             router.default,
             _asked(running, AUTO),
-            {name: model.candidates for name, model in config.models.items()},
+            {name: model.names or (AUTO,) for name, model in config.models.items()},
             config.aliases,
             config.timeouts_of(),
             config.timeouts.message,
@@ -152,9 +153,10 @@ def _checked(source: Source, settings: ProviderSettings, seconds: float, found: 
 
 def _asked(running: Runtime, name: str) -> tuple[str, ...]:
     try:
-        return tuple([candidate.name for candidate in running.router.candidates(Request(name, ()))])
+        asked = running.router.candidates(Request(name, ()))
     except ModelNotFound:
         return ()
+    return tuple(dict.fromkeys([candidate.name for candidate in asked]))
 
 
 def _warnings(config: Config, running: Runtime, models: Models) -> list[str]:
@@ -174,7 +176,7 @@ def _warnings(config: Config, running: Runtime, models: Models) -> list[str]:
         if source.preferred is None:
             warnings.append(say("{name} has no default_model, so auto does not ask it", name=name))
     for route, model in config.models.items():
-        for candidate in model.candidates:
+        for candidate in model.names:
             provider, slash, wanted = candidate.partition("/")
             if slash and not _offers(models, provider, wanted):
                 warnings.append(

@@ -21,7 +21,9 @@ from cauce.config import Config
 from cauce.domain.errors import ModelNotFound
 from cauce.domain.model import ModelFacts
 from cauce.domain.request import Request
-from cauce.engine.router import AUTO, Router, Source
+from cauce.engine.routing.names import AUTO
+from cauce.engine.routing.router import Router
+from cauce.engine.routing.source import Source
 from cauce.ports.provider import ModelInfo
 
 Kind = Literal["route", "provider", "local", "offline", "alias"]
@@ -94,7 +96,7 @@ def _cascade(running: Runtime, name: str, kind: Kind) -> Name:
         asked = running.router.candidates(Request(name, ()))
     except ModelNotFound:
         return Name(name, kind)
-    return Name(name, kind, asks=tuple([candidate.name for candidate in asked]))
+    return Name(name, kind, asks=tuple(dict.fromkeys([candidate.name for candidate in asked])))
 
 
 def _offered(router: Router, source: Source) -> list[Name]:

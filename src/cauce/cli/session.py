@@ -17,7 +17,7 @@ from cauce.config import Config
 from cauce.domain.delta import Attempt, Delta, Status
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request, Scope
-from cauce.engine.router import Source
+from cauce.engine.routing.source import Source
 from cauce.ports.provider import ModelInfo
 from cauce.wire.native.answer import attempt_name
 

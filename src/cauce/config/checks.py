@@ -4,11 +4,14 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import msgspec
+
 from cauce.catalogue.settings import FactsSettings
-from cauce.config.shape import Config, ConfigError, ProviderSettings
+from cauce.config.shape import Config, ConfigError, ModelSettings, ProviderSettings
 from cauce.providers.openai_compatible.dialect import DIALECTS
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
+_DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 
@@ -23,11 +26,9 @@ def check(config: Config, where: str) -> None:
             _check_address(provider.base_url, f"{place}.base_url", "with" if provider.kind == "openai" else "without")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
+        _check_deployments(provider, place)
     for name, model in config.models.items():
-        if not model.candidates:
-            raise ConfigError(f"{where}: models.{name}.candidates: must name at least one model")
-        for candidate in model.candidates:
-            _check_target(config, candidate, f"{where}: models.{name}.candidates")
+        _check_route(config, model, f"{where}: models.{name}")
     for glob, facts in config.facts.items():
         _check_facts(glob, facts, f'{where}: facts."{glob}"')
     for name, target in config.aliases.items():
@@ -44,6 +45,43 @@ def check(config: Config, where: str) -> None:
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _check_deployments(provider: ProviderSettings, place: str) -> None:
+    names = [deployment.name for deployment in provider.deployments]
+    if names and provider.kind in ("offline", "llamacpp"):
+        raise ConfigError(f"{place}.deployments: kind {provider.kind} runs here, once: it has no deployments")
+    for index, deployment in enumerate(provider.deployments):
+        if _DEPLOYMENT.fullmatch(deployment.name) is None:
+            raise ConfigError(
+                f"{place}.deployments[{index}].name: a name has letters, digits, dots, dashes and underscores only"
+            )
+        if names.count(deployment.name) > 1:
+            raise ConfigError(f"{place}.deployments: two are called {deployment.name!r}: each needs a name of its own")
+        if deployment.base_url:
+            version = "with" if provider.kind == "openai" else "without"
+            _check_address(deployment.base_url, f"{place}.deployments[{index}].base_url", version)
+
+
+def _check_route(config: Config, model: ModelSettings, place: str) -> None:
+    names = model.names
+    if not names and model.route != "hybrid":
+        raise ConfigError(f"{place}.candidates: must name at least one model")
+    for name in names:
+        _check_target(config, name, f"{place}.candidates")
+    if model.privacy == "local" and names and all([_is_elsewhere(config, name) for name in names]):
+        raise ConfigError(
+            f'{place}.privacy: none of its candidates is on this machine: add "offline", or a model of a local server'
+        )
+    for task, first in model.tasks.items():
+        if first not in ("local", "cloud", *names):
+            raise ConfigError(
+                f"{place}.tasks.{task}: must be local, cloud or one of the candidates of the route, not {first!r}"
+            )
+    if model.short is not None and model.long is not None and model.short >= model.long:
+        raise ConfigError(f"{place}.short: must be less than long ({model.long}): prompts between them are neither")
+    if model.route != "balanced" and any([entry.weight != 1 for entry in model.entries]):
+        raise ConfigError(f'{place}.candidates: weights are for route = "balanced"')
 
 
 def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
@@ -80,6 +118,14 @@ def _check_address(address: str, place: str, version: str) -> None:
         raise ConfigError(f"{place}: must be an http:// or https:// address, {version} /v1 at its end")
     if urlsplit(address).username is not None:
         raise ConfigError(f"{place}: must not hold a user or password: put the key into api_key")
+
+
+def _is_elsewhere(config: Config, name: str) -> bool:
+    provider = config.providers.get(name.partition("/")[0])
+    if provider is None:
+        return False
+    places = [deployment.base_url or provider.base_url for deployment in provider.deployments] or [provider.base_url]
+    return not any([msgspec.structs.replace(provider, base_url=place).here for place in places])
 
 
 def _check_target(config: Config, name: str, place: str) -> None:

@@ -27,8 +27,12 @@ from cauce.config.shape import (
     ModelSettings,
     ProviderSettings,
 )
+from cauce.engine.circuits import BreakerSettings
+from cauce.engine.limit_settings import BudgetsSettings, LimitsSettings
+from cauce.engine.policies.retry import RetrySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
+from cauce.stores.redis.settings import RedisSettings
 
 FILE = "cauce.toml"
 PREFIX = "CAUCE_"
@@ -43,6 +47,11 @@ _SECTIONS: dict[str, type] = {
     "auth": AuthSettings,
     "log": LogSettings,
     "fetch": FetchSettings,
+    "retry": RetrySettings,
+    "breaker": BreakerSettings,
+    "limits": LimitsSettings,
+    "budgets": BudgetsSettings,
+    "redis": RedisSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 
@@ -253,10 +262,28 @@ def _with_environment(
     for name, settings in found.items():
         if not settings.base_url and settings.kind in _ADDRESSES:
             settings = found[name] = msgspec.structs.replace(settings, base_url=_ADDRESSES[settings.kind])
-        if settings.api_key.startswith("env:"):
-            variable = settings.api_key.removeprefix("env:")
-            secret = environment.get(variable)
-            if not secret:
-                raise ConfigError(f"{where}: providers.{name}.api_key: the variable {variable} is not set")
-            found[name] = msgspec.structs.replace(settings, api_key=secret)
+        place = f"{where}: providers.{name}"
+        found[name] = msgspec.structs.replace(
+            settings,
+            api_key=_secret(settings.api_key, environment, f"{place}.api_key"),
+            deployments=tuple(
+                [
+                    msgspec.structs.replace(
+                        one, api_key=_secret(one.api_key, environment, f"{place}.deployments[{index}].api_key")
+                    )
+                    for index, one in enumerate(settings.deployments)
+                ]
+            ),
+        )
     return found
+
+
+def _secret(given: str, environment: Mapping[str, str], place: str) -> str:
+    """`given`, or what the variable holds that it names. Raises `ConfigError`."""
+    if not given.startswith("env:"):
+        return given
+    variable = given.removeprefix("env:")
+    secret = environment.get(variable)
+    if not secret:
+        raise ConfigError(f"{place}: the variable {variable} is not set")
+    return secret

@@ -1,15 +1,24 @@
 """What can be configured: the values, as they are after reading. Each room declares its own; this composes them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from cauce.catalogue.settings import FactsSettings
-from cauce.ports.provider import Timeouts
+from cauce.engine.circuits import BreakerSettings
+from cauce.engine.limit_settings import BudgetsSettings, Count, LimitsSettings
+from cauce.engine.policies.retry import RetrySettings
+from cauce.engine.routing.route import Order, Side
+from cauce.ports.provider import Overflow, Timeouts
 from cauce.providers.fetch import FetchSettings
 from cauce.providers.llamacpp.settings import LlamaCppSettings
+from cauce.server.gate import is_loopback
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
+from cauce.stores.redis.settings import RedisSettings
+
+Weight = Annotated[float, msgspec.Meta(gt=0)]
 
 DiscoverableKind = Literal["foundry", "foundry-v1", "ollama", "lmstudio", "llamacpp", "vllm", "openai-compatible"]
 
@@ -40,6 +49,21 @@ class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     message: Period = 28.0
 
 
+class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of several keys or places of a provider. What is not given is the provider's own; limits are of this deployment alone."""
+
+    name: str
+    api_key: str = ""
+    base_url: str = ""
+    weight: Weight = 1.0
+    requests_per_minute: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    tokens_per_minute: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    max_concurrent: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+    def __repr__(self) -> str:
+        return f"DeploymentSettings({self.name}, {self.base_url})"
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A provider. `api_key` may be `env:VARIABLE`; it is never shown.
 
@@ -55,19 +79,61 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_version: str | None = None
     default_model: str | None = None
     tier: int | None = None
-    max_concurrent: int = 0
+    max_concurrent: Count = 0
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
     llamacpp: LlamaCppSettings | None = None
+    local: bool | None = None
+    """Whether what it is asked stays on this machine. None: whether its address does."""
+    deployments: tuple[DeploymentSettings, ...] = ()
     timeouts: TimeoutSettings = TimeoutSettings()
 
     def __repr__(self) -> str:
         return f"ProviderSettings({self.kind}, {self.base_url})"
 
+    @property
+    def here(self) -> bool:
+        """Whether what it is asked stays on this machine."""
+        if self.local is not None:
+            return self.local
+        host = urlsplit(self.base_url).hostname or ""
+        return self.kind in ("offline", "llamacpp") or host.endswith(".localhost") or is_loopback(host)
+
+
+class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A candidate with its share under `route = "balanced"`."""
+
+    model: str
+    weight: Weight = 1.0
+
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A public model name: its candidates in order."""
+    """A public model name: its candidates, and by what rules they are put in order. See `engine.routing.route.Route`.
 
-    candidates: tuple[str, ...]
+    A hybrid route that lists none has those of `auto`.
+    """
+
+    candidates: tuple[str | ModelEntry, ...] = ()
+    route: Order = "ordered"
+    privacy: Literal["local", "any"] = "any"
+    prefer: Side | None = None
+    tasks: dict[str, str] = {}
+    short: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    long: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    complex: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    hedge: Period | None = None
+    overflow: Overflow = "larger"
     timeouts: TimeoutSettings | None = None
+
+    @property
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """The candidates, each with its weight."""
+        return tuple([ModelEntry(one) if isinstance(one, str) else one for one in self.candidates])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The candidates."""
+        return tuple([entry.model for entry in self.entries])
 
 
 class DiscoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +181,11 @@ class Config(msgspec.Struct, frozen=True):
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
     fetch: FetchSettings = FetchSettings()
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+    limits: LimitsSettings = LimitsSettings()
+    budgets: BudgetsSettings = BudgetsSettings()
+    redis: RedisSettings = RedisSettings()
     environment: Environment = Environment()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -19,6 +19,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     user: str | None = None
     task: str | None = None
     extra: Extra | None = None
+    privacy: str | None = None
+    """`local`: it must not leave this machine."""
 
 
 class Embeddings(msgspec.Struct, frozen=True):

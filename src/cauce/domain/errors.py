@@ -181,7 +181,8 @@ class ProviderFailure(CauceError):
     """An upstream refused, failed or broke its protocol.
 
     `provider` is its configured name, `upstream_status` its HTTP status where one arrived, `should_retry` its own word on
-    whether asking again makes sense (`x-should-retry`), stronger than the class of the failure.
+    whether asking again makes sense (`x-should-retry`), stronger than the class of the failure. `shape`: what it sent is no
+    answer of its wire, which says nothing of its health.
     """
 
     def __init__(
@@ -194,10 +195,12 @@ class ProviderFailure(CauceError):
         upstream_status: int | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
+        shape: bool = False,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.failure = failure
         self.should_retry = should_retry
+        self.shape = shape
         self.code = code or TREATMENT[failure].code
         self.provider = provider
         self.upstream_status = upstream_status
@@ -251,6 +254,34 @@ DENIALS = (Throttled, CircuitOpen, BudgetExceeded)
 
 class InternalError(CauceError):
     code = "internal"
+
+
+_PASSING: frozenset[int] = frozenset({408, 409, 425, 429})
+"""Statuses of the fours that another try may not meet again."""
+
+
+def may_ask_again(error: ProviderFailure) -> bool:
+    """Whether the same candidate may be asked again after `error`: by its class, then the upstream's own word, then its status."""
+    if error.failure is None or error.should_retry is False or not TREATMENT[error.failure].same_again:
+        return False
+    # A wrong address stays wrong.
+    return error.should_retry is True or error.failure != "transient" or not _lasting(error.upstream_status)
+
+
+def says_unwell(error: ProviderFailure) -> bool:
+    """Whether `error` tells of a candidate that is not well: what a circuit breaker counts.
+
+    Transport errors, timeouts, 5xx, 408, 409, 429, refused keys and used-up quotas do. What the caller got wrong, what a filter
+    stopped, other 4xx and answers of the wrong shape do not.
+    """
+    if error.failure is None or error.shape or not TREATMENT[error.failure].breaks:
+        return False
+    return error.failure != "transient" or not _lasting(error.upstream_status)
+
+
+def _lasting(status: int | None) -> bool:
+    """Whether `status` says that the request went to the wrong place, or was the wrong one."""
+    return status is not None and 300 <= status < 500 and status not in _PASSING
 
 
 def may_ask_next(error: CauceError) -> bool:

@@ -79,6 +79,8 @@ class Request(msgspec.Struct, frozen=True):
     conversation_id: str | None = None
     fallbacks: tuple[str, ...] = ()
     timeout: float | None = None
+    privacy: str | None = None
+    """`local`: it must not leave this machine. None: what its metadata or its model say."""
     extra: Extra | None = None
     prompt: Prompt | None = None
     """What a client of the completions wire asked; `messages` then says the same as a conversation."""

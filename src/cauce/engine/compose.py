@@ -1,7 +1,5 @@
 """Putting policies around `open`, and putting deltas back together into a whole answer."""
 
-from contextlib import aclosing
-
 from cauce.domain.completion import Choice, Completion
 from cauce.domain.delta import (
     Attempt,
@@ -74,15 +72,20 @@ async def collect(deltas: Deltas) -> Completion:
     """The whole answer. Closes `deltas`; raises what it raises."""
     answers: dict[int, _Answer] = {}
     finish: Finish | None = None
-    async with aclosing(deltas):
-        while batch := await deltas.read():
+    try:
+        while finish is None:
+            batch = await deltas.read()
+            assert batch, "deltas end with their Finish, or raise"
             for delta in batch:
-                if isinstance(delta, Finish):
+                if type(delta) is Finish:
                     finish = delta
                 else:
                     _add(delta, answers)
-    if finish is None:
-        raise AssertionError("deltas ended without a Finish and raised nothing")
+    except BaseException:
+        await deltas.aclose()
+        raise
+    if not finish.reasons and len(answers) == 1:
+        return Completion((_choice(answers.popitem()[1], finish.reason),), finish.usage, finish.outcome, finish.extra)
     reasons = finish.reasons or (finish.reason,)
     # Servers that count from one, or wherever, still gave as many answers as they gave reasons.
     indices = sorted(answers) if len(answers) == len(reasons) else range(len(reasons))
@@ -96,14 +99,18 @@ def _add(delta: Delta, answers: dict[int, _Answer]) -> None:
     answer = answers.get(delta.choice)
     if answer is None:
         answer = answers[delta.choice] = _Answer()
+    if type(delta) is Text:
+        part = answer.written(Text, begins=delta.begins)
+        part.text.append(delta.text)
+        if delta.extra is not None:
+            answer.extras.append(delta.extra)
+            part.extra = joined(part.extra, delta.extra)
+        if delta.logprobs:
+            answer.logprobs.extend(delta.logprobs)
+        return
     if delta.extra is not None:
         answer.extras.append(delta.extra)
     match delta:
-        case Text(text):
-            part = answer.written(Text, begins=delta.begins)
-            part.text.append(text)
-            part.extra = joined(part.extra, delta.extra)
-            answer.logprobs.extend(delta.logprobs)
         case Refusal(text):
             part = answer.written(Refusal)
             part.text.append(text)
@@ -119,10 +126,10 @@ def _add(delta: Delta, answers: dict[int, _Answer]) -> None:
             answer.written(Text).citations.append(delta)
         case Opaque(wire, data):
             answer.parts.append(OpaquePart(wire, data))
-        case ToolCall() | ToolResult() | Status() | Attempt() | Restart() | Finish():
+        case Text() | ToolCall() | ToolResult() | Status() | Attempt() | Restart() | Finish():
             pass
 
 
 def _choice(answer: _Answer, reason: FinishReason) -> Choice:
-    parts = tuple([part.part() if isinstance(part, _Part) else part for part in answer.parts])
+    parts = tuple([part.part() if type(part) is _Part else part for part in answer.parts])
     return Choice(parts, reason, tuple(answer.extras), tuple(answer.logprobs))

@@ -6,7 +6,7 @@ from cauce.domain.errors import CauceError, may_ask_next
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.engine.estimator import Estimator
-from cauce.engine.router import Router
+from cauce.engine.routing.router import Router
 from cauce.ports.tokenizer import Tokenizer
 
 

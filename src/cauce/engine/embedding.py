@@ -11,7 +11,7 @@ from cauce.domain.errors import CauceError, InvalidRequest, may_ask_next
 from cauce.domain.price import cost, settled
 from cauce.domain.request import Request, Scope
 from cauce.domain.usage import Usage
-from cauce.engine.router import Router
+from cauce.engine.routing.router import Router
 from cauce.ports.clock import Clock
 from cauce.ports.embedder import Embedder
 from cauce.ports.ledger import Entry, Ledger
@@ -68,9 +68,8 @@ class Embedding:
     def _attempts(self, request: EmbeddingRequest, scope: Scope, request_id: str) -> list[_Attempt]:
         """The first candidate that can, and those after it that offer the very same model."""
         attempts: list[_Attempt] = []
-        for candidate in self._router.candidates(Request(request.model, ())):
-            source = self._router.source(candidate.provider.name)
-            embedder = source.embedder if source is not None else None
+        for candidate in self._router.candidates(Request(request.model, (), privacy=request.privacy)):
+            embedder = self._router.embedder(candidate)
             if embedder is not None and (not attempts or candidate.model == attempts[0].candidate.model):
                 attempts.append(_Attempt(candidate, embedder, scope, request_id))
         return attempts

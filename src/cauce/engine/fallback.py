@@ -2,63 +2,156 @@
 
 Before that nobody has seen anything, so moving on is free of side effects. Each candidate gets its share of the time that
 is left, so that the last ones are reached before the client gives up.
+
+| what became of a candidate | what follows |
+|---|---|
+| it failed | the next one, unless its failure is the caller's own mistake |
+| our limits have no room for it | the next one; if all models have been asked so and the call waits, it waits, and gets no less than a model |
+| the call does not fit a budget, or its circuit is open | the next one |
+| it was the last model | an answer of before, then the offline answerer, then a probe of the model that may soonest be well |
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from cauce.domain.delta import Attempt
-from cauce.domain.errors import CauceError, DeadlineExceeded, may_ask_next
+from cauce.domain.errors import DENIALS, CauceError, CircuitOpen, DeadlineExceeded, Throttled, may_ask_next
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
 MIN_SHARE = 5.0
 """Seconds a candidate gets at least, however many wait behind it (but never beyond the deadline)."""
 
+Stale = Callable[[Call], Awaitable[Deltas | None]]
+"""An answer of before that is older than one would like, if there is one."""
+
+_SLACK = 0.1
+"""Seconds a candidate's own total may reach beyond the deadline: where they are the same, they differ by what passed since."""
+
 logger = logging.getLogger("cauce.calls")
 
 
-def fallback(clock: Clock) -> Policy:
+def fallback(clock: Clock, stale: Stale | None = None, *, queued: bool = False) -> Policy:
     """Ask `call.candidates` one after the other through `open`, which sees one candidate at a time.
 
-    Raises the last candidate's error; `DeadlineExceeded` when the time was used up.
+    `queued`: somebody above waits for room when `Throttled` is raised, for calls that wait. Raises that, the last model's error,
+    and `DeadlineExceeded` when the time was used up.
     """
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
-            error: CauceError | None = None
-            for index, candidate in enumerate(call.candidates):
-                remaining = None if call.deadline is None else call.deadline - clock.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise DeadlineExceeded(_too_late(call)) from error
-                call.notice(
-                    Attempt(
-                        index + 1,
-                        candidate.provider.name,
-                        candidate.model,
-                        candidate.level,
-                        strategy="open" if error is None else "fallback",
-                        reason=None if error is None else error.message,
-                        reason_code=None if error is None else error.code,
-                    )
-                )
-                try:
-                    return await open(_narrowed(call, candidate, remaining, len(call.candidates) - index))
-                except CauceError as failed:
-                    if error is not None and candidate.level == "offline":
-                        # What the last resort cannot do must not hide why the models did not answer.
-                        raise error from failed
-                    error = failed
-                    if not may_ask_next(failed):
-                        raise
-                logger.info("%s: %s failed: %s", call.request_id, candidate.name, error.message)
-            assert error is not None, "a call has at least one candidate"
-            raise error
+            candidates = call.candidates
+            first = candidates[0]
+            last = len(candidates) == 1 or not _has_model(candidates[1:])
+            try:
+                return await open(_narrowed(call, first, _remaining(clock, call), len(candidates), last=last))
+            except CauceError as error:
+                cascade = _Cascade(clock, open, call)
+                cascade.failed(first, error)
+            if (deltas := await cascade.models()) is not None:
+                return deltas
+            if cascade.throttled is not None and queued and call.waits:
+                raise cascade.throttled
+            if stale is not None and first.level != "offline" and (deltas := await stale(call)) is not None:
+                return deltas
+            return await cascade.rest()
 
         return opened
 
     return policy
+
+
+class _Cascade:
+    """A call whose first candidate did not answer."""
+
+    def __init__(self, clock: Clock, open: Open, call: Call) -> None:
+        self._clock = clock
+        self._open = open
+        self._call = call
+        others = call.candidates[1:]
+        self._models = [candidate for candidate in others if candidate.level != "offline"]
+        self._offline = [candidate for candidate in others if candidate.level == "offline"]
+        self._left = len(others)
+        self._denial: CauceError | None = None
+        self._error: CauceError | None = None
+        """What the last one asked has failed with."""
+        self._resting: list[tuple[float, Candidate]] = []
+        """Candidates whose circuits are open, and for how many seconds."""
+        self.throttled: Throttled | None = None
+        """What denied the candidate that has room soonest."""
+
+    def failed(self, candidate: Candidate, error: CauceError) -> None:
+        """Note why `candidate` does not answer. Raises `error` if no other could."""
+        if isinstance(error, Throttled):
+            if self.throttled is None or (error.retry_after or 0.0) < (self.throttled.retry_after or 0.0):
+                self.throttled = error
+        elif isinstance(error, CircuitOpen):
+            self._resting.append((error.retry_after or 0.0, candidate))
+        if isinstance(error, DENIALS):
+            self._denial = error
+            return
+        if not may_ask_next(error):
+            raise error
+        self._error = error
+        logger.info("%s: %s failed: %s", self._call.request_id, candidate.name, error.message)
+
+    async def models(self) -> Deltas | None:
+        """The answer of the next model that has one."""
+        final = self._models[-1] if self._models else None
+        for candidate in self._models:
+            try:
+                return await self._open(self._narrowed(candidate, last=candidate is final))
+            except CauceError as error:
+                self.failed(candidate, error)
+        return None
+
+    async def rest(self) -> Deltas:
+        """What is less than a model, then a model that may not be well. Raises what the last model raised."""
+        refused: CauceError | None = None
+        for candidate in self._offline:
+            try:
+                return await self._open(self._narrowed(candidate))
+            except CauceError as error:
+                # What the last resort cannot do must not hide why the models did not answer.
+                refused = error
+        if self._resting:
+            _, candidate = min(self._resting, key=_seconds)
+            call = self._narrowed(candidate)
+            try:
+                return await self._open(msgspec.structs.replace(call, strategy="probe", probe=True))
+            except CauceError as error:
+                self.failed(candidate, error)
+        error = self.throttled or self._error or self._denial or refused
+        assert error is not None, "a candidate that does not answer has a reason"
+        raise error from refused
+
+    def _narrowed(self, candidate: Candidate, *, last: bool = True) -> Call:
+        """The call for `candidate`. Raises `DeadlineExceeded`."""
+        remaining = _remaining(self._clock, self._call, self._error)
+        call = _narrowed(self._call, candidate, remaining, max(1, self._left), last=last)
+        self._left -= 1
+        strategy = "open" if self._error is None and self._denial is None else "fallback"
+        return msgspec.structs.replace(call, strategy=strategy, after=self._error)
+
+
+def _has_model(candidates: tuple[Candidate, ...]) -> bool:
+    return any([candidate.level != "offline" for candidate in candidates])
+
+
+def _seconds(resting: tuple[float, Candidate]) -> float:
+    return resting[0]
+
+
+def _remaining(clock: Clock, call: Call, error: CauceError | None = None) -> float | None:
+    """Seconds that are left of the call. Raises `DeadlineExceeded`, from `error`."""
+    if call.deadline is None:
+        return None
+    remaining = call.deadline - clock.monotonic()
+    if remaining <= 0:
+        names = ", ".join([candidate.name for candidate in call.candidates])
+        raise DeadlineExceeded(f"the time for this call is used up; asked in order: {names}") from error
+    return remaining
 
 
 def _share(call: Call, candidate: Candidate, remaining: float | None, left: int) -> float | None:
@@ -70,15 +163,10 @@ def _share(call: Call, candidate: Candidate, remaining: float | None, left: int)
     return patience if share is None else min(share, patience)
 
 
-def _narrowed(call: Call, candidate: Candidate, remaining: float | None, left: int) -> Call:
+def _narrowed(call: Call, candidate: Candidate, remaining: float | None, left: int, *, last: bool) -> Call:
     """`call` for this candidate alone, with its share of the time; its total ends with the call's."""
     share = _share(call, candidate, remaining, left)
-    if remaining is not None and remaining < candidate.timeouts.total:
+    if remaining is not None and remaining + _SLACK < candidate.timeouts.total:
         timeouts = msgspec.structs.replace(candidate.timeouts, total=remaining)
         candidate = msgspec.structs.replace(candidate, timeouts=timeouts)
-    return msgspec.structs.replace(call, candidates=(candidate,), patience=share)
-
-
-def _too_late(call: Call) -> str:
-    names = ", ".join([candidate.name for candidate in call.candidates])
-    return f"the time for this call is used up; asked in order: {names}"
+    return msgspec.structs.replace(call, candidates=(candidate,), patience=share, last=last)

@@ -3,7 +3,7 @@
 import msgspec
 
 from cauce.domain.request import Request, Sampling, Scope
-from cauce.engine.router import Router
+from cauce.engine.routing.router import Router
 from cauce.ports.provider import Call, Deltas, Notice, Open, unnoticed
 
 

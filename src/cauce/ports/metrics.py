@@ -12,3 +12,7 @@ class Metrics(Protocol):
     ) -> None:
         """One attempt ended. Times are seconds."""
         ...
+
+    def denied(self, whose: str, what: str) -> None:
+        """A limit of ours denied a call. `whose`: provider, model, upstream, key, user, tenant; `what`: its unit."""
+        ...

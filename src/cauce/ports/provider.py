@@ -5,12 +5,13 @@ policies around `open` may try again or elsewhere; afterwards deltas run straigh
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Level, Outcome, Status
 from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.headroom import Headroom
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
 from cauce.domain.usage import Usage
@@ -33,6 +34,11 @@ class ModelInfo(msgspec.Struct, frozen=True):
     loaded: bool | None = None
 
 
+Overflow = Literal["larger", "error", "truncate", "summarize"]
+"""What becomes of a prompt that is too long for a model: a model with a larger window is asked; it is refused; its oldest turns
+are left out; a summary takes their place."""
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """One place a call may go: a provider and a model of it. `level` says what an answer from there counts as."""
 
@@ -43,6 +49,9 @@ class Candidate(msgspec.Struct, frozen=True):
     facts: ModelFacts = UNKNOWN
     deployment: str = ""
     """Which of the provider's keys or places this is, where it has several."""
+    hedge: float | None = None
+    """Seconds without a first delta after which the next candidate is asked too (None: never)."""
+    overflow: Overflow = "larger"
 
     @property
     def name(self) -> str:
@@ -79,6 +88,20 @@ def unnoticed_admission() -> None:
     """The `admitted` of a call that nobody queues behind."""
 
 
+class Course(msgspec.Struct):
+    """What has become of a request so far. All copies of its call share one.
+
+    `attempts` counts whom it was put to, retries included; `waited` is the seconds it has stood in our queue; `level` is that
+    of the attempt, or of the answer out of the cache, that was last.
+    """
+
+    attempts: int = 0
+    waited: float = 0.0
+    level: Level = "primary"
+    headroom: "tuple[Candidate, Headroom] | None" = None
+    """What the last upstream said of its own limits, and which candidate that was."""
+
+
 class Call(msgspec.Struct, frozen=True):
     """One request on its way. Policies pass on changed copies.
 
@@ -103,6 +126,15 @@ class Call(msgspec.Struct, frozen=True):
     """It would rather wait for a model that is busy than be answered by less. False: it has waited long enough."""
     admitted: Callable[[], None] = unnoticed_admission
     """Called each time the limits have let it through to a candidate: whoever is next in the queue may try."""
+    course: Course = msgspec.field(default_factory=Course)
+    strategy: str = "open"
+    """What the next attempt is to those before it, as `Attempt` tells it: open, retry, fallback, probe, hedge."""
+    after: CauceError | None = None
+    """The failure it follows."""
+    last: bool = True
+    """No other model is left to ask instead but an offline one: waiting for this one is better than leaving it."""
+    probe: bool = False
+    """Ask even a candidate whose breaker is open: no other is left."""
 
     @property
     def candidate(self) -> Candidate:
@@ -120,7 +152,8 @@ class Deltas:
 
     __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread")
 
-    def __init__(self, source: AsyncGenerator[Sequence[Delta], None], first: Sequence[Delta] = ()) -> None:
+    def __init__(self, source: AsyncGenerator[Sequence[Delta], None] | None, first: Sequence[Delta] = ()) -> None:
+        """`first` is the first batch of `source`, where it has been read. Without a source `first` is the whole answer."""
         self._source = source
         self._first = first
         self._listeners: list[Listener] = []
@@ -159,7 +192,7 @@ class Deltas:
             self._first = ()
         else:
             try:
-                batch = await anext(self._source)
+                batch = await anext(self._source) if self._source is not None else ()
             except StopAsyncIteration:
                 error = _cut("upstream")
                 await self._end("failed", _UNREPORTED, error)
@@ -195,7 +228,8 @@ class Deltas:
     async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         self._ended = True
         try:
-            await self._source.aclose()
+            if self._source is not None:
+                await self._source.aclose()
         finally:
             for listener in self._listeners:
                 await listener(outcome, usage, error)

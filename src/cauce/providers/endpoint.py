@@ -12,8 +12,10 @@ import msgspec
 from cauce import __version__
 from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
-from cauce.ports.provider import Call, Timeouts
+from cauce.ports.line import Line
+from cauce.ports.provider import Call, Deltas, Timeouts
 from cauce.providers.transport import Incoming, Outgoing, Transport
+from cauce.wire.headroom import headroom
 
 _ERROR_BODY = 1024 * 1024
 _LAST_BYTES = 0.1
@@ -65,6 +67,7 @@ class Endpoint:
             **headers,
         }
         self._transport = transport
+        self._line = transport.line(self.base_url)
         self._refused = refused
 
     async def get(self, path: str, limit: int = 8 * 1024 * 1024) -> bytes:
@@ -85,7 +88,7 @@ class Endpoint:
         self, path: str, body: Any, call: Call, decoder: Decoder, headers: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Sequence[Delta], None]:
         """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it."""
-        incoming = await self._transport.send(self._outgoing(path, body, call.candidate.timeouts, headers))
+        incoming = await self._ask(path, body, call, headers)
         try:
             if incoming.status != 200:
                 raise await self._refusal(incoming)
@@ -103,9 +106,35 @@ class Endpoint:
         finally:
             await incoming.aclose()
 
+    async def open(
+        self, path: str, body: Any, call: Call, decoder: Decoder, headers: Mapping[str, str] | None = None
+    ) -> Deltas:
+        """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it. Returns with the first delta in hand."""
+        if call.streamed:
+            return await Deltas.opened(self.answer(path, body, call, decoder, headers), self.name)
+        incoming = await self._ask(path, body, call, headers)
+        try:
+            if incoming.status != 200:
+                raise await self._refusal(incoming)
+            return Deltas(None, decoder.completion(await incoming.read()))
+        finally:
+            await incoming.aclose()
+
+    @property
+    def line(self) -> Line:
+        """Its connections."""
+        return self._line
+
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._transport.aclose()
+
+    async def _ask(self, path: str, body: Any, call: Call, headers: Mapping[str, str] | None) -> Incoming:
+        candidate = call.candidates[0]
+        incoming = await self._transport.send(self._outgoing(path, body, candidate.timeouts, headers))
+        if (told := headroom(incoming.headers)) is not None:
+            call.course.headroom = (candidate, told)
+        return incoming
 
     def _outgoing(self, path: str, body: Any, timeouts: Timeouts, headers: Mapping[str, str] | None) -> Outgoing:
         return Outgoing(

@@ -17,6 +17,8 @@ Header = tuple[bytes, bytes]
 _DRAIN_FACTOR = 4
 """A body up to this many times the limit is read to its end, so that its sender gets to see the 413."""
 
+_NO_EXTENSIONS: dict[str, Any] = {}
+
 T = TypeVar("T")
 
 
@@ -139,13 +141,12 @@ class Exchange:
     async def respond(self, status: int, body: bytes, content_type: bytes, *headers: Header) -> None:
         """Send a whole answer."""
         self.started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [*_describing(status, body, content_type), *self.headers, *headers],
-            }
-        )
+        told = [*_describing(status, body, content_type), *self.headers, *headers]
+        answer = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.answer")
+        if answer is not None:
+            await answer(status, told, body)
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": told})
         await self._send({"type": "http.response.body", "body": body})
 
     async def respond_json(self, status: int, body: bytes, *headers: Header) -> None:

@@ -18,6 +18,9 @@ _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.inter
 _LOOPBACK_ORIGIN = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 
+_MOST_ADMITTED = 1000
+"""Spellings of our names that are remembered: a name may come with any port."""
+
 _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
     b"x-cauce-overhead-ms, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, location"
@@ -39,20 +42,28 @@ class Gate:
         self._origins = frozenset([origin.rstrip("/") for origin in settings.cors_origins])
         self._scopes = {key.hash.removeprefix("sha256:").lower(): key.scope for key in keys}
         self._open = Scope()
+        self._admitted: set[bytes | None] = {None}
 
     def check(self, exchange: Exchange) -> None:
         """Admit the request by Host and Origin, adding CORS headers. Raises `Forbidden`, `InvalidRequest`."""
-        host = exchange.header(b"host")
-        if self._check_host and host != "" and not self._known_host(host):
-            raise Forbidden(f"the Host {host!r} is not served here: add it to [server] hosts")
-        origin = exchange.header(b"origin")
-        if origin == "":
+        headers = exchange.request_headers
+        if self._check_host and headers.get(b"host") not in self._admitted:
+            self._admit(exchange.header(b"host"))
+        if not headers.get(b"origin"):
             return
+        host, origin = exchange.header(b"host"), exchange.header(b"origin")
         # Even a refusal is readable by the page it is meant for: it says what to configure.
         exchange.headers.extend(self._cors(exchange, origin))
         # A preflight does nothing; refusing it would keep the page from reading the refusal of what follows.
         if exchange.method != "OPTIONS" and not self.allows(origin, host):
             raise Forbidden(f"pages of origin {origin!r} may not call this server: add it to [server] cors_origins")
+
+    def _admit(self, host: str) -> None:
+        """Let the Host through, and at once from now on. Raises `Forbidden`, `InvalidRequest`."""
+        if host != "" and not self._known_host(host):
+            raise Forbidden(f"the Host {host!r} is not served here: add it to [server] hosts")
+        if len(self._admitted) < _MOST_ADMITTED:
+            self._admitted.add(host.encode("latin-1"))
 
     def allows(self, origin: str, host: str) -> bool:
         """Whether pages of `origin` may call us, who were called as `host`."""
@@ -65,6 +76,8 @@ class Gate:
         if not self._scopes:
             return self._open
         bearer = exchange.header(b"authorization")
+        if bearer.startswith("Bearer ") and (known := self._scopes.get(_digest(bearer[7:].strip()))) is not None:
+            return known
         # A client may send both, with a key of ours in one of them only.
         tokens = (
             bearer[7:].strip() if bearer[:7].lower() == "bearer " else "",
@@ -75,7 +88,7 @@ class Gate:
         if not any(tokens):
             raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
         for token in tokens:
-            scope = self._scopes.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+            scope = self._scopes.get(_digest(token))
             if scope is not None:
                 return scope
         raise Unauthorized("this API key is not known here: make one with `cauce keys new`")
@@ -107,6 +120,10 @@ class Gate:
             if exchange.header(b"access-control-request-private-network") == "true":
                 headers.append((b"access-control-allow-private-network", b"true"))
         return headers
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

@@ -8,11 +8,15 @@ import asyncio
 import re
 from collections.abc import Callable
 from typing import Any, Literal
+from urllib.parse import unquote
 
+import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from cauce.server.cycle import Cycle
 from cauce.server.errors import error_body
 
 MAX_HEAD = 64 * 1024
@@ -32,6 +36,7 @@ LINGER = 2.0
 _UPGRADE = re.compile(rb"(\r\n)upgrade\s*:(?=[^\r\n]*\bh2c\b)", re.IGNORECASE)
 """An offer to go on in HTTP/2, which may be ignored (RFC 9110 7.8); the parser would take the request's body for HTTP/2."""
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
@@ -45,9 +50,14 @@ class BoundedProtocol(HttpToolsProtocol):
     """What of a request is being waited for."""
     _head_size = 0
     _unparsed = 0
+    _idle_since = 0.0
     _refused = False
     _watchdog: asyncio.TimerHandle | None = None
     _lost: Callable[[], None] | None = None
+    cycle: Any
+    """A `Cycle`, once there was a request."""
+    app: Any
+    parser: Any
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -57,6 +67,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._unwatch()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
         if self._lost is not None:
             self._lost()
@@ -80,43 +92,135 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._part = "head"
         self._head_size = 0
         self._unparsed = 0
-        scope: dict[str, Any] = self.scope  # pyright: ignore[reportAssignmentType]
-        scope["extensions"] = {"cauce.abort": self._abort, "cauce.lost": self._when_lost}
 
     def on_url(self, url: bytes) -> None:
-        super().on_url(url)
+        self.url += url
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._refused:
             return
-        super().on_header(name, value)
-        self._grow(len(name) + len(value) + 4)
-        if len(self.headers) > MAX_HEADERS:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers = self.headers
+        headers.append((name, value))
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > MAX_HEAD:
+            self._grow(0)
+        elif len(headers) > MAX_HEADERS:
             self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
         self._part = "body"
-        self._unwatch()
-        if not self._refused:
-            super().on_headers_complete()
+        if self._watchdog is not None:
+            self._unwatch()
+        if self._refused:
+            return
+        before = self.cycle
+        parser = self.parser
+        version = parser.get_http_version()
+        cycle = Cycle(
+            self,
+            self._asgi_scope(version),
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            expects=self.expect_100_continue,
+        )
+        self.cycle = cycle
+        cycle.asgi["extensions"] = {
+            "cauce.abort": self._abort,
+            "cauce.lost": self._when_lost,
+            "cauce.answer": cycle.answer,
+        }
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            # One request at a time: the next one waits until this one has been answered.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        cycle = self.cycle
+        if self._refused or cycle.response_complete:
+            return
+        if not cycle.body:
+            cycle.body = body
+        else:
+            cycle.body = bytearray(cycle.body) if isinstance(cycle.body, bytes) else cycle.body
+            cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.tell()
 
     def on_message_complete(self) -> None:
         self._part = "none"
-        self._unwatch()
-        if not self._refused:
-            super().on_message_complete()
+        if self._watchdog is not None:
+            self._unwatch()
+        if not self._refused and not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.tell()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._await_next(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """One timer per connection, set anew when it goes off: nothing per request."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or self._answering():
+            # Whoever ends the answer sets it again.
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._await_next(left)
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("this is not valid HTTP/1.1"))
+
+    def _unset_keepalive_if_required(self) -> None:
+        """uvicorn's timer for idle connections goes on; see `timeout_keep_alive_handler`."""
+
+    def _await_next(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _asgi_scope(self, version: str) -> dict[str, Any]:
+        url = self.url
+        if url.startswith(b"/") and b"#" not in url:
+            raw_path, _, query = url.partition(b"?")
+        else:
+            parsed = httptools.parse_url(url)
+            raw_path, query = parsed.path or b"/", parsed.query or b""
+        path = raw_path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+        }
 
     def _grow(self, size: int) -> None:
         self._head_size += size
@@ -162,7 +266,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(RequestTimeout(f"the request's {self._part} did not arrive within {seconds:g} s"))
 
     def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _abort(self) -> None:
         self.transport.abort()

@@ -19,6 +19,7 @@ from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 
 
 class Projector(Protocol):
@@ -46,6 +47,7 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
         if isinstance(delta, Attempt):
             attempts.append(delta)
 
+    request = wished(exchange, request)
     call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice)
     clock = services.clock
     asked = clock.monotonic()
@@ -70,7 +72,7 @@ async def embed(
             attempts.append(delta)
 
     asked = services.clock.monotonic()
-    work = services.embedding.embed(request, exchange.scope, exchange.request_id, notice)
+    work = services.embedding.embed(wished(exchange, request), exchange.scope, exchange.request_id, notice)
     made, _ = await exchange.while_connected(work)
     return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began)
 
@@ -96,6 +98,7 @@ async def relay(
         if isinstance(delta, Attempt):
             attempts.append(delta)
 
+    request = wished(exchange, request)
     call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=True, notice=notice)
     pending.append(Status("accepted", facts={"model": call.request.model, "created": int(clock.now())}))
     settings = services.stream_settings

@@ -6,7 +6,7 @@ import msgspec
 
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
-from cauce.engine.router import Router
+from cauce.engine.routing.router import Router
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock

@@ -205,4 +205,4 @@ def _unpacked(packed: str, provider: str) -> tuple[float, ...]:
 
 
 def _broken(provider: str, what: str) -> ProviderFailure:
-    return ProviderFailure(f"{provider}: {what}", failure="transient", provider=provider)
+    return ProviderFailure(f"{provider}: {what}", failure="transient", provider=provider, shape=True)

@@ -12,6 +12,7 @@ from cauce.domain.request import Request, Scope
 from cauce.engine.compose import collect, compose
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
+from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
 from cauce.engine.policies.patience import patience
@@ -46,7 +47,7 @@ class Cascade:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        one: Open = compose(ask, meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()), patience(self.clock))
+        one: Open = compose(ask, attempt(), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()), patience(self.clock))
         self.open = compose(one, trace(), deadline(self.clock), fallback(self.clock))
 
     def call(self, *, timeout: float | None = None, streamed: bool = True) -> Call:

@@ -5,7 +5,7 @@ from cauce.catalogue.settings import FactsSettings
 from cauce.domain.message import Message, TextPart
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request
-from cauce.engine.router import Route, Router, Source
+from cauce.engine.routing import Route, Router, Source
 from cauce.ports.provider import ModelInfo, Timeouts
 from cauce.testing.scripted import ScriptedProvider, answering
 

@@ -18,6 +18,7 @@ from cauce.domain.usage import Usage
 from cauce.engine.compose import collect, compose
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
+from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
 from cauce.engine.policies.structured import MAX_TEXT, structured, summed
@@ -70,7 +71,7 @@ class Asking:
             return await call.candidate.provider.open(call)
 
         metered = compose(ask, structured(self.clock), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()))
-        open = compose(metered, deadline(self.clock), fallback(self.clock))
+        open = compose(metered, deadline(self.clock), fallback(self.clock), attempt())
         said = Message("user", (TextPart("Where?"),))
         request = Request("x", (said,), sampling=Sampling(n=n), response_format=wanted, timeout=timeout)
         return await open(

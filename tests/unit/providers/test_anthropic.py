@@ -16,7 +16,7 @@ from cauce.domain.tool import Tool
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.counting import Counted, count_tokens
-from cauce.engine.router import Router, Source
+from cauce.engine.routing import Router, Source
 from cauce.ports.provider import Call, Candidate, ModelInfo
 from cauce.providers.anthropic.provider import Anthropic
 from cauce.providers.transport import HTTPTransport

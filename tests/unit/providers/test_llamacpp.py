@@ -525,7 +525,7 @@ def test_grammar_defines_each_rule_it_uses_once(schema: dict[str, Any]) -> None:
     rules = RULE.findall(grammar)
     names = [name for name, _ in rules]
     assert len(names) == len(set(names)) and "root" in names
-    assert len(rules) == len(grammar.strip().splitlines())
+    assert len(rules) == len(grammar.strip().split("\n"))
     for _, body in rules:
         assert {word for word in WORDS.findall(body) if word} <= set(names)
 

@@ -15,7 +15,7 @@ from cauce.domain.tool import Tool
 from cauce.domain.usage import Usage
 from cauce.engine.counting import Counted, count_tokens
 from cauce.engine.estimator import Estimator
-from cauce.engine.router import Router, Source
+from cauce.engine.routing import Router, Source
 from cauce.testing.scripted import ScriptedProvider, answering
 from cauce.tokenizers import openai
 

@@ -77,7 +77,9 @@ class _Attempt:
         if usage.estimated:
             usage = msgspec.structs.replace(usage, input_tokens=self._estimated_input())
         usage = settled(usage, self._prices)
-        return finish if usage is finish.usage else msgspec.structs.replace(finish, usage=usage)
+        if usage is finish.usage:
+            return finish
+        return Finish(finish.reason, usage, finish.reasons, finish.outcome, finish.error, finish.choice, finish.extra)
 
     async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """Write it down. `usage` is that of `settle`, if there was a `Finish` at all."""

@@ -167,9 +167,11 @@ class _Structured:
         if strategy == "repair":
             facts = {"provider": candidate.provider.name, "model": candidate.name}
             self._call.notice(Status("repairing", "the answer was not the JSON that was asked for", facts))
+        course = self._call.course
+        course.attempts += 1
         self._call.notice(
             Attempt(
-                2,
+                course.attempts,
                 candidate.provider.name,
                 candidate.model,
                 candidate.level,
@@ -187,6 +189,7 @@ def _failure(call: Call, text: str, fault: str) -> ProviderFailure:
         failure="transient",
         provider=call.candidate.provider.name,
         should_retry=False,
+        shape=True,
     )
     error.facts = {"answer": text[:_LONGEST_SHOWN]}
     return error

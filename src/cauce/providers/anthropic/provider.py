@@ -1,11 +1,9 @@
 """The adapter for upstreams that speak Anthropic's Messages."""
 
-from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
@@ -54,7 +52,9 @@ class Anthropic:
         return self._endpoint.base_url
 
     async def open(self, call: Call) -> Deltas:
-        return await Deltas.opened(self._answer(call), self.name)
+        rendered = self._rendered(call.request, call.candidate, stream=call.streamed)
+        decoder = MessagesDecoder(self.name, estimate_input_tokens, call.request)
+        return await self._endpoint.open("/v1/messages", rendered.body, call, decoder, rendered.headers)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         rendered = self._rendered(request, Candidate(self, model), stream=False)
@@ -68,11 +68,6 @@ class Anthropic:
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()
-
-    def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-        rendered = self._rendered(call.request, call.candidate, stream=call.streamed)
-        decoder = MessagesDecoder(self.name, estimate_input_tokens, call.request)
-        return self._endpoint.answer("/v1/messages", rendered.body, call, decoder, rendered.headers)
 
     def _rendered(self, request: Request, candidate: Candidate, *, stream: bool) -> Rendered:
         """What is sent. Schemas of other wires' clients are made into ones that are taken here."""

@@ -1,11 +1,9 @@
 """The adapter for upstreams that speak OpenAI Chat Completions."""
 
-from collections.abc import AsyncGenerator, Sequence
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from cauce.domain.delta import Delta
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import ProviderFailure, Unsupported
 from cauce.domain.request import Prompt, Request
@@ -41,10 +39,11 @@ class OpenAICompatible:
         self._endpoint = Endpoint(name, address, headers, transport, refused)
         self._root = Endpoint(name, f"{url.scheme}://{url.netloc}", headers, transport, refused)
         self._dialect = dialect
+        self._name = name
 
     @property
     def name(self) -> str:
-        return self._endpoint.name
+        return self._name
 
     @property
     def base_url(self) -> str:
@@ -52,7 +51,15 @@ class OpenAICompatible:
         return self._endpoint.base_url
 
     async def open(self, call: Call) -> Deltas:
-        return await Deltas.opened(self._answer(call), self.name)
+        """The answer to a conversation, or to a prompt where the server takes prompts."""
+        request, model = call.request, call.candidates[0].model
+        prompted = self._prompted(request.prompt) if request.prompt is not None else None
+        render = render_request if prompted is None else render_prompt
+        body = adapt(render(request, model, stream=call.streamed), self._dialect)
+        chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
+        decoder = (ChatDecoder if chats else CompletionDecoder)(self._name, estimate_input_tokens, request)
+        endpoint, path = self._path(prompted or self._dialect.chat, model)
+        return await endpoint.open(path, body, call, decoder)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         return None
@@ -80,21 +87,8 @@ class OpenAICompatible:
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
-    def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-        """The answer to a conversation, or to a prompt where the server takes prompts."""
-        request, model = call.request, call.candidate.model
-        prompted = self._prompted(request.prompt)
-        render = render_request if prompted is None else render_prompt
-        body = adapt(render(request, model, stream=call.streamed), self._dialect)
-        chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
-        decoder = (ChatDecoder if chats else CompletionDecoder)(self.name, estimate_input_tokens, request)
-        endpoint, path = self._path(prompted or self._dialect.chat, model)
-        return endpoint.answer(path, body, call, decoder)
-
-    def _prompted(self, prompt: Prompt | None) -> str | None:
+    def _prompted(self, prompt: Prompt) -> str | None:
         """The path that takes `prompt`; None where it is asked for as a conversation. Raises `Unsupported`."""
-        if prompt is None:
-            return None
         path = self._dialect.completions if prompt.suffix is None else self._dialect.infill
         if path is None and prompt.suffix is not None:
             raise Unsupported(f"suffix: {self.name} cannot fill in between a prompt and a suffix", field="suffix")
@@ -105,7 +99,9 @@ class OpenAICompatible:
     def _path(self, template: str, model: str) -> tuple[Endpoint, str]:
         """Where a path of the dialect is: the endpoint, and the path below its address."""
         endpoint = self._root if template.startswith(_ROOT) else self._endpoint
-        path = template.removeprefix(_ROOT).replace("{model}", quote(model, safe=""))
+        path = template.removeprefix(_ROOT)
+        if "{" in path:
+            path = path.replace("{model}", quote(model, safe=""))
         return endpoint, f"{path}?{self._query}" if self._query else path
 
 

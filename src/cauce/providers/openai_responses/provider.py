@@ -1,12 +1,10 @@
 """The adapter for upstreams that speak OpenAI Responses."""
 
-from collections.abc import AsyncGenerator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 
-from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
@@ -51,7 +49,9 @@ class OpenAIResponses:
         return self._endpoint.base_url
 
     async def open(self, call: Call) -> Deltas:
-        return await Deltas.opened(self._answer(call), self.name)
+        body = self._rendered(call.request, call.candidate.model, stream=call.streamed)
+        decoder = ResponsesDecoder(self.name, estimate_input_tokens, call.request)
+        return await self._endpoint.open(f"/responses{self._query}", body, call, decoder)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         if not self._counts:
@@ -99,11 +99,6 @@ class OpenAIResponses:
             if fnmatchcase(model, pattern):
                 return fields
         return ()
-
-    def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-        body = self._rendered(call.request, call.candidate.model, stream=call.streamed)
-        decoder = ResponsesDecoder(self.name, estimate_input_tokens, call.request)
-        return self._endpoint.answer(f"/responses{self._query}", body, call, decoder)
 
 
 class _Counted(msgspec.Struct):

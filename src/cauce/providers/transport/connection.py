@@ -63,6 +63,9 @@ class Answer:
         self._inflate: _Inflate | None = None
         self._heard = 0.0
         self._idle: float | None = None
+        self.due: float | None = None
+        """When the total time is over, on the loop's clock."""
+        self._late: Exception = TimeoutError()
         self._timers: list[asyncio.TimerHandle] = []
         self._over: Callable[[], None] | None = None
         self._left = False
@@ -76,7 +79,13 @@ class Answer:
         self._idle = idle
         self._heard = self._loop.time()
         if total is not None:
-            self._timers.append(self._loop.call_later(total, self._connection.fail, self, late))
+            self._late = late
+            self.due = self._heard + total
+            self._connection.await_due(self.due)
+
+    def expire(self) -> None:
+        """The total time is over."""
+        self._connection.fail(self, self._late)
 
     async def head(self) -> None:
         """Wait for status and headers. Raises `Broken` or what `bound` was given."""
@@ -212,9 +221,11 @@ class Answer:
 
     def _forget_timers(self) -> None:
         """A connection outlives its answers: what was meant for one must not reach the next."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self.due = None
+        if self._timers:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers.clear()
 
     def _let_go(self) -> None:
         if not self._left:
@@ -232,6 +243,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, released: Callable[["Connection", bool], None]) -> None:
         self.loop = loop
         self.idle_since = 0.0
+        self.asked_at = 0.0
+        self.known = False
+        """An answer has begun to come over it."""
         self.alive = True
         self._released = released
         self._parser = httptools.HttpResponseParser(self)
@@ -242,13 +256,42 @@ class Connection(asyncio.Protocol):
         self._heard = False
         self._in_head = True
         self._interim = False
+        self._due = 0.0
+        self._due_timer: asyncio.TimerHandle | None = None
         self.paused = False
+
+    def await_due(self, due: float) -> None:
+        """Have the answer under way expire at `due`. One timer serves many answers: it is set anew only for an earlier time."""
+        if self._due_timer is not None:
+            if self._due <= due:
+                return
+            self._due_timer.cancel()
+        self._due = due
+        self._due_timer = self.loop.call_at(due, self._look_at_due)
+
+    def _look_at_due(self) -> None:
+        self._due_timer = None
+        answer = self._answer
+        if answer is None or answer.due is None:
+            return
+        if answer.due <= self._due:
+            answer.expire()
+        else:
+            self.await_due(answer.due)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Of a connection that was made."""
+        assert self._transport is not None
+        return self._transport
 
     def ask(self, data: bytes, explain: Callable[[Exception], CauceError]) -> Answer:
         """Send a request; its answer comes with time."""
         assert self._transport is not None and self._answer is None
         self._answer = Answer(self, explain)
         self._heard = False
+        if not self.known:
+            self.asked_at = self.loop.time()
         self._transport.write(data)
         return self._answer
 
@@ -312,6 +355,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.alive = False
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+            self._due_timer = None
         answer, self._answer = self._answer, None
         if answer is not None:
             if answer.until_close and answer.status and exc is None:

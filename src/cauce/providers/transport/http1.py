@@ -13,7 +13,9 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
+from cauce.ports.line import Handshake, Line
 from cauce.providers.transport.connection import Answer, Broken, Connection
+from cauce.providers.transport.dialing import Dialer, Place
 from cauce.providers.transport.port import Outgoing
 
 KEEP_ALIVE = 75.0
@@ -22,21 +24,39 @@ KEEP_ALIVE = 75.0
 STALE = 1.0
 """Seconds after which a server may have given up an unused connection: no keep-alive is shorter."""
 
+WARM_CONNECT = 5.0
+"""Seconds that a connection may take that nobody waits for."""
+
+QUIET_ROUNDS = 10
+"""Times a connection is kept ready for an upstream that nobody asks anything."""
+
 _MOST_IDLE = 1000
 _PORTS = {"http": 80, "https": 443}
 
 
-class _Place(msgspec.Struct, frozen=True):
-    """Where a URL leads: what a connection is good for. `address`: see `port.Outgoing`."""
-
-    scheme: str
-    host: str
-    port: int
-    address: str | None = None
-
-
 class _Late(TimeoutError):
     """The total time is over."""
+
+
+class KeptWarm:
+    """See `ports.line.Line`: the connections of `transport` to where `url` leads."""
+
+    def __init__(self, transport: "HTTPTransport", url: str) -> None:
+        self._transport = transport
+        self._url = url
+        self._seen = 0
+        self._quiet = 0
+
+    async def warm(self) -> None:
+        asked = self._transport.asked
+        self._quiet = 0 if asked != self._seen else self._quiet + 1
+        self._seen = asked
+        if self._quiet <= QUIET_ROUNDS:
+            await self._transport.ready(self._url, WARM_CONNECT)
+
+    @property
+    def handshake(self) -> Handshake | None:
+        return self._transport.handshake
 
 
 class HTTPTransport:
@@ -48,10 +68,12 @@ class HTTPTransport:
     def __init__(self, provider: str, connections: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self._provider = provider
         self._slots = asyncio.Semaphore(connections) if connections else None
-        self._idle: dict[_Place, deque[Connection]] = {}
-        self._places: dict[Connection, _Place] = {}
-        self._heads: dict[tuple[str, str], tuple[Mapping[str, str], _Place, bytes]] = {}
-        self._tls = tls
+        self._idle: dict[Place, deque[Connection]] = {}
+        self._places: dict[Connection, Place] = {}
+        self._heads: dict[tuple[str, str], tuple[Mapping[str, str], Place, bytes]] = {}
+        self._dialer = Dialer(tls)
+        self._handshake: Handshake | None = None
+        self._asked = 0
 
     async def send(self, outgoing: Outgoing) -> Answer:
         if self._slots is None:
@@ -76,10 +98,13 @@ class HTTPTransport:
             stale = connection is not None and connection.loop.time() - connection.idle_since >= STALE
             if connection is None:
                 connection = await self._dial(place, outgoing)
+            self._asked += 1
             answer = connection.ask(data, explain)
             answer.bound(outgoing.total, outgoing.idle, _Late())
             try:
                 await answer.head()
+                if not connection.known:
+                    self._know(connection, place)
             except (Broken, TimeoutError) as error:
                 await answer.aclose()
                 # A server that gives up an idle connection just as we take it has not seen the request: ask once more.
@@ -91,6 +116,30 @@ class HTTPTransport:
             else:
                 return answer
 
+    @property
+    def asked(self) -> int:
+        """Requests that were sent so far."""
+        return self._asked
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What the newest connection took; None if there was none."""
+        return self._handshake
+
+    async def ready(self, url: str, connect: float) -> None:
+        """Have an idle connection to where `url` leads, made within `connect` seconds. Raises `ProviderFailure`."""
+        outgoing = Outgoing("GET", url, {}, connect=connect)
+        place, _ = self._request(outgoing)
+        connection = self._take(place)
+        if connection is None:
+            connection = await self._dial(place, outgoing)
+            connection.idle_since = connection.loop.time()
+        # What was taken keeps its age: it is as stale as before.
+        self._idle.setdefault(place, deque()).append(connection)
+
+    def line(self, url: str) -> Line:
+        return KeptWarm(self, url)
+
     async def aclose(self) -> None:
         for connection in list(self._places):
             connection.abort()
@@ -98,7 +147,7 @@ class HTTPTransport:
         # The loop tells each of them that its connection is lost.
         await asyncio.sleep(0)
 
-    def _request(self, outgoing: Outgoing) -> tuple[_Place, bytes]:
+    def _request(self, outgoing: Outgoing) -> tuple[Place, bytes]:
         """Where the request goes, and its bytes. A provider's heads differ in their length only, so they are kept."""
         key = (outgoing.method, outgoing.url)
         kept = self._heads.get(key) if outgoing.address is None else None
@@ -116,10 +165,10 @@ class HTTPTransport:
             return place, head + b"\r\n"
         return place, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(outgoing.body), outgoing.body)
 
-    def _place(self, url: SplitResult, address: str | None) -> _Place:
+    def _place(self, url: SplitResult, address: str | None) -> Place:
         if url.scheme not in _PORTS or not url.hostname:
             raise self._failure(f"{url.geturl()} is no http:// or https:// address")
-        return _Place(url.scheme, url.hostname, url.port or _PORTS[url.scheme], address)
+        return Place(url.scheme, url.hostname, url.port or _PORTS[url.scheme], address)
 
     def _head(self, outgoing: Outgoing, url: SplitResult) -> bytes:
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
@@ -130,7 +179,7 @@ class HTTPTransport:
             raise self._failure("a header or its API key holds a line break: correct the configuration")
         return ("\r\n".join(lines) + "\r\n").encode("latin-1", "replace")
 
-    def _take(self, place: _Place) -> Connection | None:
+    def _take(self, place: Place) -> Connection | None:
         """An idle connection to `place`, the one used last."""
         idle = self._idle.get(place)
         if not idle:
@@ -144,20 +193,11 @@ class HTTPTransport:
                 return connection
         return None
 
-    async def _dial(self, place: _Place, outgoing: Outgoing) -> Connection:
+    async def _dial(self, place: Place, outgoing: Outgoing) -> Connection:
         loop = asyncio.get_running_loop()
-        context = None
-        if place.scheme == "https":
-            context = self._tls = self._tls or ssl.create_default_context()
         try:
             async with asyncio.timeout(outgoing.connect):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._released),
-                    place.address or place.host,
-                    place.port,
-                    ssl=context,
-                    server_hostname=place.host if context is not None else None,
-                )
+                connection, self._handshake = await self._dialer.dial(place, lambda: Connection(loop, self._released))
         except TimeoutError as error:
             raise self._failure(
                 f"no connection to {_shown(outgoing)} within {outgoing.connect:g} s", timeout=True
@@ -170,6 +210,15 @@ class HTTPTransport:
             raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error
         self._places[connection] = place
         return connection
+
+    def _know(self, connection: Connection, place: Place) -> None:
+        """The first answer over `connection` has begun: how long that took, and the TLS session it may be taken up by."""
+        connection.known = True
+        if self._handshake is not None:
+            seconds = connection.loop.time() - connection.asked_at
+            self._handshake = msgspec.structs.replace(self._handshake, first_byte=seconds)
+        if place.scheme == "https":
+            self._dialer.keep_session(place, connection.transport)
 
     def _released(self, connection: Connection, reusable: bool) -> None:
         if not reusable:

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from cauce.ports.line import Line
+
 MAX_BODY = 32 * 1024 * 1024
 """Bytes a plain answer may have."""
 
@@ -63,6 +65,10 @@ class Incoming(Protocol):
 class Transport(Protocol):
     async def send(self, outgoing: Outgoing) -> Incoming:
         """Send and wait for the answer's head, whatever its status. Raises `ProviderFailure` and `DeadlineExceeded`."""
+        ...
+
+    def line(self, url: str) -> Line:
+        """The connections to where `url` leads."""
         ...
 
     async def aclose(self) -> None:

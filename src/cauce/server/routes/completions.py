@@ -10,6 +10,7 @@ from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.relay import relay
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 from cauce.wire.openai_chat.answer import Head
 from cauce.wire.openai_completions.render import CompletionProjector, render_completions
 from cauce.wire.openai_completions.request import Asked, parse_request
@@ -43,7 +44,9 @@ async def _answers(
             attempts.append(delta)
 
     calls = [
-        services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice)
+        services.turn.call(
+            wished(exchange, request), exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice
+        )
         for request in asked.requests
     ]
     places = asyncio.Semaphore(AT_ONCE)

@@ -22,6 +22,7 @@ from cauce.server.event_stream import BARE_EVENTS, LIST
 from cauce.server.exchange import Exchange, Header
 from cauce.server.relay import answer, embed, relay
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 from cauce.wire.gemini.embeddings import parse_embed, parse_embed_all, render_embedding, render_embeddings
 from cauce.wire.gemini.render import GeminiProjector, Head, render_answer
 from cauce.wire.gemini.request import parse_request
@@ -133,7 +134,7 @@ def _shows(reasoning: Any) -> bool:
 async def _count(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=False)
     counted = await exchange.while_connected(
-        count_tokens(services.router, request, services.estimator, services.tokenizer)
+        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(GeminiTokenCount(counted.tokens)), *headers)

@@ -7,6 +7,7 @@ from cauce.engine.counting import count_tokens
 from cauce.server.exchange import Exchange, Header
 from cauce.server.relay import answer, relay
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 from cauce.wire.anthropic_messages.render import MessagesProjector, render_message
 from cauce.wire.anthropic_messages.request import parse_count, parse_request
 from cauce.wire.anthropic_messages.thinking import shows_thinking
@@ -38,7 +39,7 @@ async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     request = parse_count(await exchange.body(services.settings.max_body), _named(exchange))
     counted = await exchange.while_connected(
-        count_tokens(services.router, request, services.estimator, services.tokenizer)
+        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, msgspec.json.encode(TokenCount(counted.tokens)), *headers)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cauce.domain.errors import NotFound
-from cauce.engine.router import Router
+from cauce.engine.routing.router import Router
 from cauce.server.routes import gemini
 from cauce.server.services import Services
 

@@ -22,6 +22,7 @@ from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
 from cauce.server.relay import answer, relay
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 from cauce.wire.fields import decode_object
 from cauce.wire.openai_responses.listing import listed, page
 from cauce.wire.openai_responses.replay import Recorder, replay
@@ -90,7 +91,7 @@ async def count(exchange: Exchange, services: Services) -> None:
     asked = await _asked(exchange, services)
     request = parse(asked.raw, asked.before)
     counted = await exchange.while_connected(
-        count_tokens(services.router, request, services.estimator, services.tokenizer)
+        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(InputTokens(counted.tokens)), *headers)

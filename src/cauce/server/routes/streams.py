@@ -21,6 +21,7 @@ from cauce.server.errors import not_allowed
 from cauce.server.event_stream import EventStream, Form
 from cauce.server.exchange import Exchange
 from cauce.server.services import Services
+from cauce.server.wishes import wished
 from cauce.wire.native.answer import UsageBody, render_usage
 from cauce.wire.native.frames import priming, projector
 from cauce.wire.native.request import parse_request
@@ -70,7 +71,9 @@ async def create(exchange: Exchange, services: Services, stream_id: str) -> None
     key = _key(exchange, stream_id)
     body = await exchange.body(services.settings.max_body)
     if body.strip():
-        head = await services.streams.start(key, parse_request(body), exchange.scope, exchange.request_id)
+        head = await services.streams.start(
+            key, wished(exchange, parse_request(body)), exchange.scope, exchange.request_id
+        )
     else:
         head = await _known(services, key)
     await _read_from(exchange, services, head, _cursor(exchange, head) or 0)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -32,6 +33,8 @@ class Reply(msgspec.Struct, frozen=True):
     `cut_after` closes the connection (`reset`: with RST) after that many deltas, `stall_after` goes silent after that many,
     `error_after` sends `error` in the wire's in-band form after that many and ends; they count before the first delta as 0.
     `raw` replaces the body, `chunks` the stream's data payloads. `message` adds fields to a plain chat message.
+    Of a plain answer they cut and stall behind its head. `truncated` is a plain body, in place of a stream too, whose second half
+    does not come.
     """
 
     text: str = "Hello from upstream."
@@ -51,7 +54,12 @@ class Reply(msgspec.Struct, frozen=True):
     """Seconds, told as the wire tells them: a header, or Gemini's `RetryInfo`."""
     cut_after: int | None = None
     stall_after: int | None = None
+    truncated: bool = False
     silent: bool = False
+    delay: float = 0.0
+    """Seconds before the head."""
+    pace: float = 0.0
+    """Seconds before each delta and each later piece."""
     reset: bool = False
     raw: bytes | None = None
     chunks: tuple[bytes, ...] | None = None
@@ -67,17 +75,33 @@ class Reply(msgspec.Struct, frozen=True):
         return SIGNATURE if self.reasoning else ""
 
     @property
+    def failing(self) -> bool:
+        """Whether it is an error, in place of an answer or inside of one."""
+        return self.status != 200 or self.error is not None or self.raw is not None
+
+    @property
     def tokens(self) -> Tokens | None:
         """The usage, if it is in our words."""
         return self.usage if isinstance(self.usage, Tokens) else None
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request, as a wire's module needs it. `path` has no query; `query` is what stood behind the question mark."""
+    """A request, as a wire's module needs it. `path` has no query; `query` is what stood behind the question mark.
+
+    `wire` is chat, completions, responses, anthropic or gemini; empty for what is no generation.
+    """
 
     path: str
     query: str
     body: dict[str, Any]
+    wire: str = ""
+    streamed: bool = False
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for: in the body, or on Gemini's wire in the path."""
+        named = self.body.get("model")
+        return named if isinstance(named, str) else unquote(self.path.rpartition("/models/")[2].partition(":")[0])
 
 
 Answer = Reply | Callable[[Ask], Reply]

@@ -4,37 +4,43 @@
         upstream.answers = [Reply(status=503), Reply(text="hello")]
         ... ask upstream.base_url (OpenAI) or upstream.root (Anthropic, Gemini) ...
         upstream.requests            # the bodies it was sent; beside them `headers` and `paths`
+        upstream.record              # counts: requests by model, at once, within a minute, tokens served
         await upstream.closed.wait() # a client closed the connection before its answer was complete
 
-Each POST takes the next of `answers`; the last one serves all further ones. An answer may be a function of the request. What it renders is written by hand from what
-the providers send, and knows nothing of Cauce's own codecs: a test that passes with it has met a second opinion.
+Each POST takes the next of `answers`; the last one serves all further ones. An answer may be a function of the request. Models that
+`scripts` names have answers of their own. What it renders is written by hand from what the providers send, and knows nothing of
+Cauce's own codecs: a test that passes with it has met a second opinion.
 """
 
 import asyncio
 import contextlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
 from cauce.testing.upstream import anthropic, chat, completions, embeddings, gemini, responses
+from cauce.testing.upstream.faults import over_limits
+from cauce.testing.upstream.record import Exchange, Limits, Record
 from cauce.testing.upstream.reply import Answer, Ask, Reply, Steps, Wire
 
 _WIRES = tuple(
-    (re.compile(pattern + "$"), wire)
-    for pattern, wire in (
-        (r"/chat/completions", chat.WIRE),
-        (r"/completions", completions.WIRE),
-        (r"/embeddings", embeddings.WIRE),
-        (r"/responses", responses.WIRE),
-        (r"/responses/input_tokens", responses.COUNT),
-        (r"/v1/messages", anthropic.WIRE),
-        (r"/v1/messages/count_tokens", anthropic.COUNT),
-        (r"/models/[^:]+:(generateContent|streamGenerateContent)", gemini.WIRE),
-        (r"/models/[^:]+:countTokens", gemini.COUNT),
-        (r"/models/[^:]+:embedContent", gemini.EMBED),
-        (r"/models/[^:]+:batchEmbedContents", gemini.EMBED_BATCH),
+    (re.compile(pattern + "$"), wire, name)
+    for pattern, wire, name in (
+        (r"/chat/completions", chat.WIRE, "chat"),
+        (r"/completions", completions.WIRE, "completions"),
+        (r"/embeddings", embeddings.WIRE, ""),
+        (r"/responses", responses.WIRE, "responses"),
+        (r"/responses/input_tokens", responses.COUNT, ""),
+        (r"/v1/messages", anthropic.WIRE, "anthropic"),
+        (r"/v1/messages/count_tokens", anthropic.COUNT, ""),
+        (r"/models/[^:]+:(generateContent|streamGenerateContent)", gemini.WIRE, "gemini"),
+        (r"/models/[^:]+:countTokens", gemini.COUNT, ""),
+        (r"/models/[^:]+:embedContent", gemini.EMBED, ""),
+        (r"/models/[^:]+:batchEmbedContents", gemini.EMBED_BATCH, ""),
     )
 )
 _NOT_HERE = msgspec.json.encode({"error": {"message": "The fake provider has no such path.", "type": "not_found"}})
@@ -43,8 +49,11 @@ _NOT_HERE = msgspec.json.encode({"error": {"message": "The fake provider has no 
 class Upstream:
     """See the module."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, limits: Limits | None = None) -> None:
         self.answers: list[Answer] = list(answers) or [Reply()]
+        self.scripts: dict[str, Sequence[Answer]] = {}
+        """By model, in place of `answers`."""
+        self.record = Record(limits)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -54,7 +63,7 @@ class Upstream:
         self.asked = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
-        self._turn = 0
+        self._turns: Counter[str | None] = Counter()
         self.port = 0
 
     @property
@@ -70,7 +79,7 @@ class Upstream:
     def script(self, *answers: Answer) -> None:
         """Answer with these from now on, and forget what was asked before."""
         self.answers = list(answers)
-        self._turn = 0
+        self._turns.clear()
         for told in (self.requests, self.headers, self.paths):
             told.clear()
         self.closed.clear()
@@ -102,6 +111,7 @@ class Upstream:
         if self._server is None:
             writer.close()
         else:
+            self.record.connected()
             self._connections[writer] = asyncio.create_task(self._converse(reader, writer))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,6 +125,7 @@ class Upstream:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+            self.record.disconnected()
             if self._server is not None:
                 del self._connections[writer]
 
@@ -128,19 +139,24 @@ class Upstream:
         if method == "GET":
             await self._list(writer, path, headers)
             return b""
-        wire = next((wire for pattern, wire in _WIRES if pattern.search(path)), None)
-        if wire is None:
+        found = next(((wire, name) for pattern, wire, name in _WIRES if pattern.search(path)), None)
+        if found is None:
             await _send(writer, 404, {}, _NOT_HERE)
             return b""
-        ask = Ask(path, query, msgspec.json.decode(body))
+        wire, name = found
+        ask = Ask(path, query, msgspec.json.decode(body), name)
+        ask = msgspec.structs.replace(ask, streamed=wire.streams(ask))
         self.requests.append(ask.body)
         self.headers.append(headers)
         self.paths.append(target)
         self.asked.set()
-        answer = self.answers[min(self._turn, len(self.answers) - 1)]
-        reply = answer if isinstance(answer, Reply) else answer(ask)
-        self._turn += 1
-        answering = asyncio.create_task(_answer(writer, wire, reply, ask))
+        if not self.record.admits(asyncio.get_running_loop().time()):
+            limited = over_limits(ask)
+            await _send(writer, limited.status, {}, msgspec.json.encode(wire.failure(limited)))
+            return b""
+        reply = self._next(ask)
+        exchange = self.record.begin(ask, reply, asyncio.get_running_loop().time())
+        answering = asyncio.create_task(_answer(writer, wire, exchange))
         # A client that waits for its answer sends nothing: what is read here is its leaving, or its next request.
         leaving = asyncio.create_task(reader.read(1))
         try:
@@ -148,6 +164,7 @@ class Upstream:
             if leaving.done() and not leaving.result():
                 if not answering.done():
                     self.closed.set()
+                    self.record.left[ask.model] += 1
                 return None
             if not await answering:
                 return None
@@ -156,6 +173,14 @@ class Upstream:
             answering.cancel()
             leaving.cancel()
             await asyncio.gather(leaving, answering, return_exceptions=True)
+            exchange.end(whole=False)
+
+    def _next(self, ask: Ask) -> Reply:
+        model = ask.model if ask.model in self.scripts else None
+        answers = self.answers if model is None else self.scripts[model]
+        answer = answers[min(self._turns[model], len(answers) - 1)]
+        self._turns[model] += 1
+        return answer if isinstance(answer, Reply) else answer(ask)
 
     async def _list(self, writer: asyncio.StreamWriter, path: str, headers: dict[str, str]) -> None:
         """The models, or one of them, as the provider lists them that the headers are meant for."""
@@ -169,8 +194,11 @@ class Upstream:
             await _send(writer, 404, {}, msgspec.json.encode(speaker.failure(Reply(status=404))))
 
 
-async def _answer(writer: asyncio.StreamWriter, wire: Wire, reply: Reply, ask: Ask) -> bool:
+async def _answer(writer: asyncio.StreamWriter, wire: Wire, exchange: Exchange) -> bool:
     """Answer as the script says; whether the connection can be used again."""
+    reply, ask = exchange.reply, exchange.ask
+    if reply.delay:
+        await asyncio.sleep(reply.delay)
     if reply.silent:
         await asyncio.Event().wait()
     if reply.reset and reply.cut_after is None:
@@ -178,29 +206,35 @@ async def _answer(writer: asyncio.StreamWriter, wire: Wire, reply: Reply, ask: A
         return False
     if reply.raw is not None or reply.status != 200 or (reply.error is not None and reply.error_after is None):
         body = reply.raw if reply.raw is not None else msgspec.json.encode(wire.failure(reply))
+        exchange.end(whole=True)
         await _send(writer, reply.status, _headers(wire, reply), body)
         return True
-    if wire.streams(ask):
+    if ask.streamed and not reply.truncated:
         framed = wire.stream(reply, ask) if reply.chunks is None else wire.frames(reply.chunks, ask)
-        return await _stream(writer, reply, framed, wire.kind(ask))
+        return await _stream(writer, exchange, framed, wire.kind(ask))
     if reply.gate is not None:
         await reply.gate.acquire()
-    if reply.stall_after is not None:
-        await asyncio.Event().wait()
-    if reply.cut_after is not None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n{")
+    body = msgspec.json.encode(wire.plain(reply, ask))
+    if reply.truncated or reply.cut_after is not None or reply.stall_after is not None:
+        writer.write(_head(200, reply.headers, len(body)) + (body[: len(body) // 2] if reply.truncated else b""))
+        if reply.stall_after is not None:
+            await asyncio.Event().wait()
         return False
-    await _send(writer, 200, reply.headers, msgspec.json.encode(wire.plain(reply, ask)))
+    exchange.end(whole=True)
+    await _send(writer, 200, reply.headers, body)
     return True
 
 
-async def _stream(writer: asyncio.StreamWriter, reply: Reply, framed: Steps, kind: str) -> bool:
-    lines = ["HTTP/1.1 200 OK", f"content-type: {kind}", "transfer-encoding: chunked"]
-    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+async def _stream(writer: asyncio.StreamWriter, exchange: Exchange, framed: Steps, kind: str) -> bool:
+    reply = exchange.reply
+    headers = {"content-type": kind, **reply.headers}
+    lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode())
     for piece in framed.opening:
         writer.write(_chunk(piece))
-    for number, piece in enumerate((*framed.deltas, *framed.closing)):
+    pieces = (*framed.deltas, *framed.closing)
+    for number, piece in enumerate(pieces):
         if reply.stall_after == number:
             await writer.drain()
             await asyncio.Event().wait()
@@ -211,8 +245,13 @@ async def _stream(writer: asyncio.StreamWriter, reply: Reply, framed: Steps, kin
             return False
         if reply.gate is not None:
             await reply.gate.acquire()
+        if reply.pace:
+            await asyncio.sleep(reply.pace)
+        if number == len(pieces) - 1:
+            exchange.end(whole=True)
         writer.write(_chunk(piece))
         await writer.drain()
+    exchange.end(whole=True)
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True
@@ -228,10 +267,14 @@ def _headers(wire: Wire, reply: Reply) -> dict[str, str]:
     return {"retry-after": f"{reply.retry_after:g}", **reply.headers}
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, headers: dict[str, str], body: bytes) -> None:
-    lines = [f"HTTP/1.1 {status} Scripted", f"content-length: {len(body)}"]
+def _head(status: int, headers: dict[str, str], length: int) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", f"content-length: {length}"]
     if "content-type" not in {name.lower() for name in headers}:
         lines.append("content-type: application/json")
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def _send(writer: asyncio.StreamWriter, status: int, headers: dict[str, str], body: bytes) -> None:
+    writer.write(_head(status, headers, len(body)) + body)
     await writer.drain()

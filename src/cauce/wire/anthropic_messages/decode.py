@@ -90,7 +90,7 @@ class MessagesDecoder:
         if self._failure is not None:
             raise self._failure
         if not self._stopped:
-            raise self._broken("the stream ended without message_stop: it was cut off")
+            raise self._broken("the stream ended without message_stop: it was cut off", shape=False)
         deltas.append(self._finish())
         return deltas
 
@@ -214,8 +214,8 @@ class MessagesDecoder:
             raise self._broken("sent JSON that is not an object")
         return cast(dict[str, Any], value)
 
-    def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 def _index(value: dict[str, Any]) -> int:

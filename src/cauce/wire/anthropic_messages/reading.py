@@ -209,7 +209,7 @@ class Reading:
         return value
 
     def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=True)
 
 
 def _input(text: str) -> Any:

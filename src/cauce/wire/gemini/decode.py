@@ -249,9 +249,9 @@ class GeminiDecoder:
     def _end(self, deltas: list[Delta]) -> list[Delta]:
         blocked = word(self._feedback.get("blockReason"))
         if not self._candidates and not self._feedback:
-            raise self._broken("the answer has no candidates")
+            raise self._broken("the answer has no candidates", shape=False)
         if any([candidate.reason is None for candidate in self._candidates.values()]):
-            raise self._broken("the stream ended without a finish reason: it was cut off")
+            raise self._broken("the stream ended without a finish reason: it was cut off", shape=False)
         if self._paused():
             if self.continuation is None:
                 raise self._broken("says that its answer goes on, and not where")
@@ -296,8 +296,8 @@ class GeminiDecoder:
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
         return Usage(asked, written, estimated=True)
 
-    def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 def _summed(usages: list[Usage]) -> Usage:

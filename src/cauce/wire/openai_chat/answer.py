@@ -50,6 +50,9 @@ def render_completion(completion: Completion, head: Head, style: AnswerStyle = M
 
 
 def _message(choice: Choice, style: AnswerStyle) -> dict[str, Any]:
+    parts = choice.parts
+    if not choice.extras and len(parts) == 1 and type(part := parts[0]) is TextPart and not part.citations:
+        return {"role": "assistant", "content": part.text}
     calls = choice.tool_calls
     # A refusal, audio or a call stands in place of text: clients tell by the null.
     instead = bool(calls) or bool(choice.refusal) or any(["delta" in extra.data for extra in choice.extras])

@@ -331,7 +331,7 @@ class ChatDecoder:
     def _finish(self) -> Finish:
         if "error" in self._reasons.values():
             # Some servers say in the finish reason that they broke, and then end cleanly.
-            raise self._broken("ended its answer with the finish reason error")
+            raise self._broken("ended its answer with the finish reason error", shape=False)
         reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])
         data = dict(self._pending.data) if self._pending is not None else {}
         if self._foreign:
@@ -360,8 +360,8 @@ class ChatDecoder:
                 raise self._broken("sent a list of an unknown shape")
         return cast(list[dict[str, Any]], value)
 
-    def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 def _goes_on(choice: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from cauce.domain.errors import InvalidRequest
-from cauce.domain.message import Message, OpaquePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from cauce.domain.message import Message, OpaquePart, Part, ReasoningPart, RefusalPart, Role, TextPart, ToolCallPart
 from cauce.wire.dropping import dropped
 from cauce.wire.openai_chat.calls import FunctionCallBody, ToolCallBody, legacy_call, parse_calls, render_call
 from cauce.wire.openai_chat.content import as_content, parse_part, render_part
@@ -30,6 +30,8 @@ class MessageBody(msgspec.Struct):
     reasoning_details: list[dict[str, Any]] | None = None
 
 
+_BARE = frozenset({"role", "content"})
+_SPEAKERS: frozenset[Role] = frozenset({"system", "developer", "user", "assistant"})
 _FIELDS = frozenset(MessageBody.__struct_fields__)
 
 
@@ -43,6 +45,8 @@ def parse_messages(bodies: list[MessageBody], raw: list[dict[str, Any]]) -> tupl
 
 def _message(body: MessageBody, raw: dict[str, Any], index: int, open_calls: dict[str, str]) -> Message:
     """`open_calls` are the calls told in the old form so far: the id of the newest one of each function."""
+    if raw.keys() == _BARE and type(body.content) is str and body.role in _SPEAKERS:
+        return Message(body.role, (TextPart(body.content),))
     path = f"messages[{index}]"
     parts = _parts(body, path)
     call_id = body.tool_call_id
@@ -90,11 +94,15 @@ def render_message(message: Message) -> dict[str, Any]:
 
     What another wire's model made that this one has no place for is left out of the assistant's messages.
     """
+    parts = message.parts
+    if len(parts) == 1 and type(part := parts[0]) is TextPart and part.extra is None and _is_bare(message):
+        # What nearly every message is.
+        return {"role": message.role, "content": part.text}
     contents: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[ReasoningPart] = []
     body: dict[str, Any] = {"role": message.role}
-    for part in message.parts:
+    for part in parts:
         match part:
             case ReasoningPart():
                 thoughts.append(part)
@@ -119,6 +127,10 @@ def render_message(message: Message) -> dict[str, Any]:
         body["tool_call_id"] = message.call_id
     body.update(fields(message.extra))
     return body
+
+
+def _is_bare(message: Message) -> bool:
+    return message.name is None and message.call_id is None and message.extra is None
 
 
 def _lay_thoughts(body: dict[str, Any], thoughts: list[ReasoningPart]) -> None:

@@ -16,16 +16,16 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
     """
     prompt = member(usage, "prompt_tokens_details")
     completion = member(usage, "completion_tokens_details")
-    cost = amount(member(usage, "cost").get("total_cost", usage.get("cost")))
-    asked, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    thought = _count(completion, "reasoning_tokens")
+    cost = amount(member(usage, "cost").get("total_cost", usage["cost"])) if "cost" in usage else None
+    asked, written = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    thought = count(completion.get("reasoning_tokens"))
     if thought > 0 and (thought > written or asked + written + thought == usage.get("total_tokens")):
         written += thought
     return Usage(
         input_tokens=asked,
         output_tokens=written,
-        cached_tokens=_count(prompt, "cached_tokens") or _count(usage, "prompt_cache_hit_tokens"),
-        cache_write_tokens=_count(prompt, "cache_write_tokens"),
+        cached_tokens=count(prompt.get("cached_tokens")) or count(usage.get("prompt_cache_hit_tokens")),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")),
         reasoning_tokens=thought,
         cost=cost or 0.0,
         cost_source="reported" if cost is not None else "unpriced",
@@ -33,14 +33,10 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _count(usage: dict[str, Any], name: str) -> int:
-    return count(usage.get(name))
-
-
 def render_usage(usage: Usage) -> dict[str, Any]:
     """Usage as this wire shows it: the provider's own object where it says the same, else with our figures on top of it."""
     kept = own(usage.extra)
-    if kept and "total_tokens" in kept and _figures(parse_usage(kept)) == _figures(usage):
+    if kept and "total_tokens" in kept and (_tells(kept, usage) or _figures(parse_usage(kept)) == _figures(usage)):
         return kept
     return {
         **kept,
@@ -57,6 +53,18 @@ def render_usage(usage: Usage) -> dict[str, Any]:
             "reasoning_tokens": usage.reasoning_tokens,
         },
     }
+
+
+def _tells(kept: dict[str, Any], usage: Usage) -> bool:
+    """Whether `kept` says `usage` in the words everybody uses; False: it may still, in others."""
+    prompt, completion = member(kept, "prompt_tokens_details"), member(kept, "completion_tokens_details")
+    return (
+        kept.get("prompt_tokens") == usage.input_tokens
+        and kept.get("completion_tokens") == usage.output_tokens
+        and prompt.get("cached_tokens", 0) == usage.cached_tokens
+        and prompt.get("cache_write_tokens", 0) == usage.cache_write_tokens
+        and completion.get("reasoning_tokens", 0) == usage.reasoning_tokens
+    )
 
 
 def _figures(usage: Usage) -> tuple[int, ...]:

@@ -190,4 +190,4 @@ class CompletionDecoder:
         return cast(list[dict[str, Any]], value)
 
     def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=True)

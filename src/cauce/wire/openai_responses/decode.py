@@ -96,7 +96,7 @@ class ResponsesDecoder:
         for event in self._sse.finish():
             self._event(event, deltas)
         if self._finish is None:
-            raise self._broken("the stream ended without its terminal event: it was cut off")
+            raise self._broken("the stream ended without its terminal event: it was cut off", shape=False)
         deltas.append(self._finish)
         return deltas
 
@@ -196,7 +196,7 @@ class ResponsesDecoder:
         if status == "failed" or named == "failed":
             raise failure_in(response, self._provider)
         if status == "cancelled":
-            raise self._broken("the answer was cancelled there")
+            raise self._broken("the answer was cancelled there", shape=False)
         output = self._output
         items = response.get("output")
         changed: dict[str, Any] = {}
@@ -255,8 +255,8 @@ class ResponsesDecoder:
             raise self._broken("sent a delta that is no text")
         return delta
 
-    def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider)
+    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
+        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 _SAID_AGAIN = frozenset(

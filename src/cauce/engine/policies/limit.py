@@ -1,0 +1,183 @@
+"""Nobody is asked beyond the limits: what a call will use is reserved before it is opened, and settled when it has ended."""
+
+import msgspec
+
+from cauce.domain.delta import Outcome
+from cauce.domain.errors import BudgetExceeded, CauceError, DeadlineExceeded, ProviderFailure, Throttled
+from cauce.domain.headroom import Headroom
+from cauce.domain.usage import Usage
+from cauce.engine.amounts import Amounts
+from cauce.engine.limits import LimitBook, described, holder
+from cauce.ports.limiter import Amount, Denial, Limit, Limiter, Reservation
+from cauce.ports.metrics import Metrics
+from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
+
+SOON = 1.0
+"""Seconds to wait where nobody can tell, since some call must end first."""
+
+_ONE = Amount()
+_SHORTEST_DAY = 60.0
+"""A wait for a budget is told as a time of the calendar, not in seconds, from here on."""
+
+
+class Limiting(msgspec.Struct, frozen=True):
+    """What the policies share: who counts, which limits there are, what a call will use."""
+
+    limiter: Limiter
+    book: LimitBook
+    amounts: Amounts
+    metrics: Metrics
+
+
+def limit_caller(limiting: Limiting) -> Policy:
+    """Reserve once per request under the limits of the key that sent it. Raises `Throttled`."""
+    book, amounts = limiting.book, limiting.amounts
+
+    def policy(open: Open) -> Open:
+        async def opened(call: Call) -> Deltas:
+            caller = book.of_caller(call.scope, call.scope.user or call.request.user)
+            if not caller.rates:
+                return await open(call)
+            amount = Amount(amounts.tokens(call.request, call.candidates[0].name)) if caller.tokens else _ONE
+            return await _open(limiting, caller.rates, amount, call, open)
+
+        return opened
+
+    return policy
+
+
+def limit_candidate(limiting: Limiting) -> Policy:
+    """Reserve for each attempt: under the limits of its provider and model, and under the budgets of who asks.
+
+    Raises `Throttled`, and `BudgetExceeded` for what no waiting within the day or month will change. What an upstream says
+    about its own limits holds from then on.
+    """
+    book, amounts = limiting.book, limiting.amounts
+
+    def policy(open: Open) -> Open:
+        async def opened(call: Call) -> Deltas:
+            candidate = call.candidates[0]
+            held = book.of_candidate(candidate)
+            limits = held.limits
+            budgets = book.of_caller(call.scope, call.scope.user or call.request.user).budgets
+            priced = budgets and not (held.free and candidate.facts.prices is None)
+            amount = _ONE
+            if held.tokens or priced:
+                tokens = amounts.tokens(call.request, candidate.name) if held.tokens else 0.0
+                amount = Amount(tokens, amounts.dollars(call.request, candidate) if priced else 0.0)
+            if priced:
+                limits += budgets
+            course = call.course
+            course.headroom = None
+            try:
+                deltas = await _open(limiting, limits, amount, call, open) if limits else await open(call)
+            except ProviderFailure as error:
+                if error.failure == "rate_limited" and error.retry_after:
+                    limit = book.upstream(candidate, "requests")
+                    await limiting.limiter.tighten(limit, 0.0, error.retry_after)
+                raise
+            if course.headroom is not None:
+                await _tighten(limiting, candidate, course.headroom)
+            return deltas
+
+        return opened
+
+    return policy
+
+
+async def _open(limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, call: Call, open: Open) -> Deltas:
+    """`open(call)` with `amount` reserved under `limits`. Nothing is awaited between reserving and answering for it."""
+    reservation = await limiting.limiter.reserve(limits, amount)
+    if isinstance(reservation, Denial):
+        raise _denied(limiting, reservation)
+    held = _Held(limiting, reservation, call)
+    try:
+        call.admitted()
+        deltas = await open(call)
+    except CauceError as error:
+        await held.failed(error)
+        raise
+    except BaseException:
+        # The caller left, or the attempt was given up: whoever was asked has read the request.
+        await held.given_up()
+        raise
+    deltas.on_end(held.ended)
+    return deltas
+
+
+async def _tighten(limiting: Limiting, candidate: Candidate, told: tuple[Candidate, Headroom]) -> None:
+    asked, headroom = told
+    if asked is not candidate:
+        return
+    if headroom.requests is not None:
+        limit = limiting.book.upstream(candidate, "requests")
+        await limiting.limiter.tighten(limit, headroom.requests.left, headroom.requests.seconds)
+    if headroom.tokens is not None:
+        limit = limiting.book.upstream(candidate, "tokens")
+        await limiting.limiter.tighten(limit, headroom.tokens.left, headroom.tokens.seconds)
+
+
+class _Held:
+    """A reservation until its call has ended."""
+
+    __slots__ = ("_call", "_limiting", "_reservation")
+
+    def __init__(self, limiting: Limiting, reservation: Reservation, call: Call) -> None:
+        self._limiting = limiting
+        self._reservation = reservation
+        self._call = call
+
+    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+        """See `Deltas.on_end`."""
+        amount = self._reservation.amount
+        if amount is _ONE:
+            await self._limiting.limiter.settle(self._reservation, _ONE)
+            return
+        if usage.estimated and not usage.total_tokens:
+            await self.given_up()
+            return
+        if amount.tokens and not usage.estimated and outcome == "completed":
+            self._limiting.amounts.learn(self._call.candidates[0].name, usage)
+        await self._limiting.limiter.settle(self._reservation, Amount(usage.total_tokens, usage.cost))
+
+    async def failed(self, error: CauceError) -> None:
+        """There is no answer: nothing was used, unless time ran out over it. What never left us does not count at all."""
+        if error.code == "timeout":
+            await self.given_up()
+        elif isinstance(error, ProviderFailure | DeadlineExceeded):
+            await self._limiting.limiter.settle(self._reservation, _ONE)
+        else:
+            await self._limiting.limiter.release(self._reservation)
+
+    async def given_up(self) -> None:
+        """The request was read, and nobody knows what was answered."""
+        used = _ONE
+        if self._reservation.amount is not _ONE:
+            usage = self._limiting.amounts.asked(self._call.request, self._call.candidates[0])
+            used = Amount(usage.total_tokens, usage.cost)
+        await self._limiting.limiter.settle(self._reservation, used)
+
+
+def _denied(limiting: Limiting, denial: Denial) -> CauceError:
+    """The error that a denial is told by."""
+    limit, wait = denial.limit, denial.wait
+    limiting.metrics.denied(holder(limit.key).whose, limit.unit)
+    if limit.per in ("day", "month") and wait is not None:
+        return BudgetExceeded(
+            f"{described(limit)} does not cover this call: it begins anew in {_told(wait)}; a cheaper model or fewer "
+            "max_tokens may fit",
+            retry_after=wait,
+        )
+    wait = SOON if wait is None else wait
+    return Throttled(
+        f"{described(limit)} is reached: try again in {wait:.3g} s", retry_after=wait, bottleneck=limit.key
+    )
+
+
+def _told(seconds: float) -> str:
+    """`seconds` as people say it."""
+    if seconds < _SHORTEST_DAY:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

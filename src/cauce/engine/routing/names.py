@@ -1,0 +1,237 @@
+"""The table of names: sources, routes and aliases, and what a name stands for while they stay as they are."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from cauce.domain.errors import ModelNotFound
+from cauce.domain.model import UNKNOWN, ModelFacts
+from cauce.engine.routing.route import Route
+from cauce.engine.routing.source import Source, conversational, passed_on
+from cauce.ports.catalogue import Catalogue
+from cauce.ports.provider import Candidate
+
+AUTO = "auto"
+
+BUILT_IN_ALIASES: dict[str, str] = {
+    "tu-modelo": AUTO,
+    "default": AUTO,
+    "GEMINI_FLASH": "gemini",
+    "GPT_5_MINI": "openai",
+    "CLAUDE_HAIKU": "anthropic",
+}
+"""Names that existing clients send. A provider's name alone means its default model."""
+
+_MOST_ALIAS_STEPS = 8
+_MOST_KEPT = 1024
+"""Names whose meaning is kept: clients may ask for models that only an upstream knows."""
+
+
+class Option(msgspec.Struct, frozen=True):
+    """One deployment of one model: as the first choice, and as a later one. `here`: what it is asked stays on this machine."""
+
+    first: Candidate
+    later: Candidate
+    here: bool
+    weight: float = 1.0
+
+    @property
+    def deployment(self) -> str:
+        return self.first.deployment
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One entry of a cascade: a model at a provider, with all that provider's deployments. `weight` is its share among entries."""
+
+    name: str
+    options: tuple[Option, ...]
+    weight: float = 1.0
+
+    @property
+    def here(self) -> bool:
+        """Whether all of it is on this machine."""
+        return all([option.here for option in self.options])
+
+    @property
+    def offline(self) -> bool:
+        """Whether it is a last resort that no rule puts first."""
+        return self.options[0].first.level == "offline"
+
+
+class Section(msgspec.Struct, frozen=True):
+    """What a name stands for: the entries of a route, or one model. `away` are listed names whose server is not there."""
+
+    name: str
+    groups: tuple[Group, ...]
+    route: Route
+    away: tuple[str, ...] = ()
+
+
+class Names:
+    """Sources come and go while the server runs (`add`, `remove`). Without a catalogue, no facts are known."""
+
+    def __init__(self, routes: Iterable[Route], aliases: Mapping[str, str], catalogue: Catalogue | None = None) -> None:
+        self.routes = {route.name: route for route in routes}
+        self.aliases = {**BUILT_IN_ALIASES, **aliases}
+        self.by_name: dict[str, Source] = {}
+        self._windows: dict[str, dict[str, int]] = {}
+        self._catalogue = catalogue
+        self._sections: dict[str, Section] = {}
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All sources, in the order of `auto`."""
+        return tuple(sorted(self.by_name.values(), key=_auto_order))
+
+    def add(self, source: Source) -> None:
+        """Know `source`, in place of an earlier one of that name."""
+        self.by_name[source.provider.name] = source
+        told = {info.id: info.context_window for info in source.models if info.context_window is not None}
+        self._windows[source.provider.name] = told
+        self._sections.clear()
+
+    def remove(self, name: str) -> Source | None:
+        """Forget the source called `name`."""
+        self._windows.pop(name, None)
+        self._sections.clear()
+        return self.by_name.pop(name, None)
+
+    def facts(self, source: Source, model: str) -> ModelFacts:
+        """What is known of a model of `source`."""
+        if self._catalogue is None or not model:
+            return UNKNOWN
+        name = source.provider.name
+        return self._catalogue.facts(name, source.vendor, model, self._windows.get(name, {}).get(model))
+
+    def section(self, asked: str) -> Section:
+        """What `asked` stands for now. Raises `ModelNotFound`, naming the nearest model."""
+        found = self._sections.get(asked)
+        if found is None:
+            found = self._section(asked)
+            if len(self._sections) >= _MOST_KEPT:
+                self._sections.clear()
+            self._sections[asked] = found
+        return found
+
+    def known(self) -> tuple[str, ...]:
+        """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""
+        public = [AUTO, *[name for name in self.routes if name != AUTO]]
+        return tuple(dict.fromkeys([*public, *self._model_names()]))
+
+    def _section(self, asked: str) -> Section:
+        name = asked
+        for _ in range(_MOST_ALIAS_STEPS):
+            if name in self.routes or name not in self.aliases:
+                break
+            name = self.aliases[name]
+        route = self.routes.get(name)
+        if route is not None:
+            return self._routed(route)
+        if name == AUTO:
+            return Section(name, tuple(self._auto()), Route(name, ()))
+        group = self._one(name)
+        if group is None:
+            raise ModelNotFound(self._unknown(asked, name), field="model")
+        return Section(name, (group,), Route(name, ()))
+
+    def _routed(self, route: Route) -> Section:
+        groups: list[Group] = []
+        away: list[str] = []
+        entries = route.candidates or (AUTO,)
+        for place, entry in enumerate(entries):
+            found = self._listed(entry)
+            weight = route.weights[place] if route.weights else 1.0
+            groups.extend([_of_route(group, route, weight) for group in found])
+            if not found:
+                away.append(entry)
+        if not groups:
+            listed = ", ".join(entries)
+            raise ModelNotFound(f"model {route.name!r} has no candidate that is there now: {listed}", field="model")
+        return Section(route.name, tuple(groups), route, tuple(away))
+
+    def _listed(self, name: str) -> list[Group]:
+        """Groups of one entry of a route; none if its server is away."""
+        if name == AUTO:
+            return self._auto()
+        group = self._one(name)
+        return [group] if group is not None else []
+
+    def _one(self, name: str) -> Group | None:
+        provider, slash, model = name.partition("/")
+        source = self.by_name.get(provider)
+        if source is not None:
+            if slash and model and not source.sole:
+                return self._group(source, model)
+            if not slash and source.sole:
+                return self._group(source, "")
+            if not slash and (preferred := source.preferred) is not None:
+                return self._group(source, preferred)
+            return None
+        owners = [
+            source
+            for source in self.by_name.values()
+            if name == source.default_model or any(info.id == name for info in source.models)
+        ]
+        return self._group(owners[0], name) if len(owners) == 1 else None
+
+    def _auto(self) -> list[Group]:
+        groups: list[Group] = []
+        for source in self.sources:
+            if source.sole:
+                groups.append(self._group(source, ""))
+            elif source.local:
+                groups.extend([self._group(source, model) for model in conversational(source.models)])
+            elif (preferred := source.preferred) is not None:
+                groups.append(self._group(source, preferred))
+        return groups
+
+    def _group(self, source: Source, model: str) -> Group:
+        facts = self.facts(source, model)
+        own = source.level
+        options: list[Option] = []
+        for place in source.places():
+            candidate = Candidate(
+                place.provider, model, own or "primary", source.timeouts, facts, deployment=place.name
+            )
+            later = msgspec.structs.replace(candidate, level=own or "fallback")
+            options.append(Option(candidate, later, place.here and not passed_on(model), place.weight))
+        return Group(options[0].first.name, tuple(options))
+
+    def _model_names(self) -> list[str]:
+        names: list[str] = []
+        for source in self.sources:
+            provider = source.provider.name
+            if source.sole:
+                names.append(provider)
+            if source.default_model is not None:
+                names.append(f"{provider}/{source.default_model}")
+            names.extend([f"{provider}/{info.id}" for info in source.models])
+        return names
+
+    def _unknown(self, asked: str, name: str) -> str:
+        if asked != name:
+            return f"model {asked!r} stands for {name!r}, which is not configured here (GET /v1/models lists what is)"
+        known = [*self.known(), *self.aliases]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.known()[:8])}"
+        return f"model {name!r} does not exist here; {hint} (GET /v1/models lists them)"
+
+
+def _of_route(group: Group, route: Route, weight: float) -> Group:
+    """`group` with what `route` says of all its candidates."""
+    options = [
+        msgspec.structs.replace(option, first=_told(option.first, route), later=_told(option.later, route))
+        for option in group.options
+    ]
+    return Group(group.name, tuple(options), weight)
+
+
+def _told(candidate: Candidate, route: Route) -> Candidate:
+    timeouts = route.timeouts or candidate.timeouts
+    return msgspec.structs.replace(candidate, timeouts=timeouts, hedge=route.hedge, overflow=route.overflow)
+
+
+def _auto_order(source: Source) -> tuple[int, int]:
+    """Sources of one tier stay in the order they were configured in."""
+    return (2 if source.sole else 1 if source.local else 0), source.tier

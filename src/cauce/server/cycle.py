@@ -1,0 +1,99 @@
+"""One request on a connection and its answer: uvicorn's cycle, with what our routes do on every request said directly.
+
+An ASGI application may use it as any other. Ours finds three extensions in the scope: `cauce.answer` sends a whole answer in one
+write, `cauce.lost` tells when the client has gone, `cauce.abort` breaks the connection.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from cauce.server.exchange import Header
+
+if TYPE_CHECKING:
+    from cauce.server.protocol import BoundedProtocol
+
+_BODILESS = (204, 304)
+
+
+class Cycle(RequestResponseCycle):
+    """Costs no event, no check of headers and no second write where a request came whole and is answered whole."""
+
+    access_log = False
+    chunked_encoding: bool | None = None
+    default_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - what uvicorn calls it, and nobody changes it
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    expected_content_length = 0
+    _event: asyncio.Event | None = None
+
+    def __init__(self, protocol: "BoundedProtocol", scope: dict[str, Any], *, keep_alive: bool, expects: bool) -> None:
+        self.asgi = scope
+        self.scope = cast(Any, scope)
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.logger = protocol.logger
+        self.on_response: Callable[..., None] = protocol.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = expects
+        self.body: Any = b""
+
+    @property
+    def message_event(self) -> asyncio.Event:
+        """Made when somebody has to wait: nearly no request does."""
+        if self._event is None:
+            self._event = asyncio.Event()
+        return self._event
+
+    @message_event.setter
+    def message_event(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def tell(self) -> None:
+        """Something has changed for whoever waits in `receive`."""
+        if self._event is not None:
+            self._event.set()
+
+    async def receive(self) -> Any:
+        if self.more_body or self.disconnected or self.response_complete or self.body is None:
+            if self.waiting_for_100_continue and not self.transport.is_closing():
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.waiting_for_100_continue = False
+            if not self.disconnected and not self.response_complete:
+                self.flow.resume_reading()
+                event = self.message_event
+                await event.wait()
+                event.clear()
+            if self.disconnected or self.response_complete:
+                return {"type": "http.disconnect"}
+        body, self.body = self.body, b"" if self.more_body else None
+        return {"type": "http.request", "body": bytes(body or b""), "more_body": self.more_body}
+
+    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """Send a whole answer. `headers` must say its length, unless it has none to speak of."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        if any([line.startswith(b"connection: close") for line in lines]):
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            raise RuntimeError("a header holds a line break")
+        if self.scope["method"] == "HEAD" or status in _BODILESS:
+            body = b""
+        self.response_started = True
+        self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+        self.tell()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()

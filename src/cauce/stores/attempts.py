@@ -1,0 +1,118 @@
+"""An attempt as stores keep it: one flat tuple, which is what the spool holds and what rows and sums are made of.
+
+Appending members to its end is compatible with spools that are there already; anything else is a new version of them.
+"""
+
+from cauce.domain.delta import Level, Outcome
+from cauce.domain.errors import ErrorCode
+from cauce.domain.request import Scope
+from cauce.domain.usage import CostSource, Usage
+from cauce.ports.ledger import Entry
+
+LONGEST = 200
+"""Characters of a user's or a conversation's name: clients choose them."""
+
+Attempt = tuple[
+    str,  # tenant
+    str,  # provider
+    str,  # model
+    str,  # deployment
+    str,  # endpoint
+    str,  # key
+    Level,
+    Outcome,
+    CostSource,
+    bool,  # estimated
+    ErrorCode | None,
+    str | None,  # user
+    float,  # at, UNIX seconds
+    str,  # request id
+    str,  # stream id
+    str,  # conversation id
+    int,  # n
+    int,  # input tokens
+    int,  # output tokens
+    int,  # cached tokens
+    int,  # cache write tokens
+    int,  # long cache write tokens
+    int,  # reasoning tokens
+    float,  # cost, USD
+    float | None,  # listed cost, USD
+    str,  # price snapshot
+    float,  # latency, seconds
+    float | None,  # first delta, seconds
+    float,  # waited, seconds
+    int,  # characters
+]
+
+
+def attempt_of(entry: Entry) -> Attempt:
+    """`entry`, flat. What only the provider's wire knows of its usage is left out."""
+    scope, usage = entry.scope, entry.usage
+    user, conversation = scope.user, entry.conversation_id
+    if user is not None and len(user) > LONGEST:
+        user = user[:LONGEST]
+    if len(conversation) > LONGEST:
+        conversation = conversation[:LONGEST]
+    return (
+        scope.tenant,
+        entry.provider,
+        entry.model,
+        entry.deployment,
+        entry.endpoint,
+        scope.key,
+        entry.level,
+        entry.outcome,
+        usage.cost_source,
+        usage.estimated,
+        entry.error_code,
+        user,
+        entry.at,
+        entry.request_id,
+        entry.stream_id,
+        conversation,
+        entry.n,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.long_cache_write_tokens,
+        usage.reasoning_tokens,
+        usage.cost,
+        entry.listed_cost,
+        entry.price_snapshot,
+        entry.latency,
+        entry.first_delta,
+        entry.waited,
+        entry.characters,
+    )
+
+
+def entry_of(attempt: Attempt) -> Entry:
+    """The entry that `attempt` was made of."""
+    (tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user, *_) = attempt
+    (at, request_id, stream_id, conversation_id, n) = attempt[12:17]
+    (given, made, cached, written, long_written, thought, cost, listed, snapshot) = attempt[17:26]
+    (latency, first_delta, waited, characters) = attempt[26:30]
+    return Entry(
+        at=at,
+        request_id=request_id,
+        scope=Scope(tenant, key, user),
+        provider=provider,
+        model=model,
+        level=level,
+        outcome=outcome,
+        error_code=error,
+        usage=Usage(given, made, cached, written, thought, cost, source, estimated, long_cache_write_tokens=long_written),
+        latency=latency,
+        first_delta=first_delta,
+        listed_cost=listed,
+        price_snapshot=snapshot,
+        stream_id=stream_id,
+        conversation_id=conversation_id,
+        endpoint=endpoint,
+        deployment=deployment,
+        n=n,
+        waited=waited,
+        characters=characters,
+    )

@@ -1,0 +1,112 @@
+"""The limiter in memory: for one process, or for what one node may do alone."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from cauce.ports.clock import Clock
+from cauce.ports.limiter import Amount, Denial, Limit, Reservation
+from cauce.stores.inproc.counts import UNASKED, UNKNOWN, Calendar, Count, count_of, period_of
+
+MOST_IDLE = 4096
+"""Limits that are remembered before those without use are looked for."""
+
+Spent = Callable[[Limit, float], Awaitable[float]]
+"""From a limit of the calendar and the UNIX time its period began to what the ledger has of it since. It must not raise."""
+
+
+async def nothing_spent(limit: Limit, since: float) -> float:
+    """The answer where nobody keeps a ledger."""
+    return 0.0
+
+
+class InprocLimiter:
+    """See `ports.limiter.Limiter`. Between looking and debiting nothing is awaited, so no two calls see the same room."""
+
+    def __init__(self, clock: Clock, spent: Spent = nothing_spent, most_idle: int = MOST_IDLE) -> None:
+        self._clock = clock
+        self._monotonic = clock.monotonic
+        self._spent = spent
+        self._most_idle = most_idle
+        self._sweep_at = most_idle
+        self._counts: dict[str, Count] = {}
+        self._listeners: list[Callable[[str], None]] = []
+
+    async def reserve(self, limits: Sequence[Limit], amount: Amount) -> Reservation | Denial:
+        while True:
+            now = self._monotonic()
+            counts: list[Count] = []
+            denier: Count | None = None
+            longest = -1.0
+            for limit in limits:
+                count = self._counts.get(limit.key)
+                if count is None:
+                    count = self._new(limit, now)
+                wait = count.wait(amount, now)
+                if wait:
+                    if wait == UNASKED:
+                        await self._ask(count)
+                        break
+                    # A wait that can be told is the better bottleneck: there is no use in coming before it is over.
+                    known = 0.0 if wait == UNKNOWN else wait
+                    if known > longest:
+                        denier, longest = count, known
+                counts.append(count)
+            else:
+                if denier is not None:
+                    return Denial(denier.limit, longest or None)
+                for count in counts:
+                    count.take(amount, now)
+                return Reservation(tuple(limits), amount, now)
+
+    async def settle(self, reservation: Reservation, amount: Amount) -> None:
+        now = self._monotonic()
+        held, at = reservation.amount, reservation.at
+        counts = self._counts
+        for limit in reservation.limits:
+            count = counts.get(limit.key)
+            if count is not None and count.settle(held, amount, at, now):
+                self._tell(limit.key)
+
+    async def release(self, reservation: Reservation) -> None:
+        now = self._monotonic()
+        for limit in reservation.limits:
+            count = self._counts.get(limit.key)
+            if count is not None and count.release(reservation.amount, reservation.at, now):
+                self._tell(limit.key)
+
+    async def tighten(self, limit: Limit, left: float, seconds: float) -> None:
+        now = self._monotonic()
+        count = self._counts.get(limit.key) or self._new(limit, now)
+        count.tighten(left, seconds, now)
+
+    def on_room(self, listener: Callable[[str], None]) -> None:
+        self._listeners.append(listener)
+
+    @property
+    def remembered(self) -> int:
+        """How many limits are remembered now."""
+        return len(self._counts)
+
+    def _new(self, limit: Limit, now: float) -> Count:
+        if len(self._counts) >= self._sweep_at:
+            for key in [key for key, count in self._counts.items() if count.idle(now)]:
+                del self._counts[key]
+            # Twice what could not be forgotten: looking for more costs nothing then, on average.
+            self._sweep_at = max(self._most_idle, 2 * len(self._counts))
+        count = self._counts[limit.key] = count_of(limit, self._clock)
+        return count
+
+    async def _ask(self, count: Count) -> None:
+        """Have the ledger say what was spent, once for all who wait for it. A task: one of them may leave."""
+        assert isinstance(count, Calendar), "only sums of the calendar have a past"
+        if count.asking is None:
+            count.asking = asyncio.create_task(self._begin(count))
+        await asyncio.shield(count.asking)
+
+    async def _begin(self, count: Calendar) -> None:
+        began, ends = period_of(count.limit, self._clock)
+        count.begin(await self._spent(count.limit, began), ends)
+
+    def _tell(self, key: str) -> None:
+        for listener in self._listeners:
+            listener(key)

@@ -1,0 +1,1 @@
+"""Stores in Redis or Valkey, for several processes that share limits and cached answers."""

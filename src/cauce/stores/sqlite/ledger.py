@@ -1,0 +1,200 @@
+"""The ledger on disk: attempts are spooled as they end, and go into `ledger.sqlite` in groups, in a thread of their own.
+
+    record -> spool (one write) -> the thread: rows, sums and the spool's position in one transaction
+
+So what was recorded is never lost with the process and never counted twice: a start goes on at the position.
+"""
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from cauce.domain.errors import Overloaded
+from cauce.domain.request import Scope
+from cauce.ports.clock import Clock
+from cauce.ports.ledger import Entry
+from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
+from cauce.stores.attempts import attempt_of
+from cauce.stores.periods import HOUR
+from cauce.stores.sqlite.book import Book
+from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.retention import prune
+from cauce.stores.sqlite.settings import LedgerSettings
+from cauce.stores.sqlite.spool import Spool, delete_before, read
+
+FILE = "ledger.sqlite"
+SPOOL = "spool"
+"""What the ledger's file and folder are called, in the data folder."""
+
+GATHER = 0.5
+"""Seconds that a group of attempts has to come together."""
+
+_RETRY = 5.0
+"""Seconds until what could not be committed is tried again."""
+
+logger = logging.getLogger("cauce.ledger")
+
+T = TypeVar("T")
+
+
+class SqliteLedger:
+    """See `ports.ledger.Ledger`, `ports.usage.Usage` and `ports.usage.Feedback`."""
+
+    def __init__(self, folder: Path, clock: Clock, settings: LedgerSettings = LedgerSettings()) -> None:
+        """Open the ledger in `folder`, for this process alone. Raises `SchemaError`, and `OSError` when the folder cannot be written."""
+        self._folder = folder / SPOOL
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clock = clock
+        self._settings = settings
+        self._book = Book(folder / FILE)
+        self._position = self._book.position
+        self._spool = Spool(self._folder, after=self._position.file)
+        self._reading = Reading(self._folder, folder / FILE, clock.now, lambda: self._spool.backlog)
+        self._approvals = self._reading.approvals()
+        self._last: dict[str, Entry] = {}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._append = self._spool.append
+        self._readers = ThreadPoolExecutor(1, "ledger-reader")
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = False
+        self._stopping = False
+        self._failing = False
+        self._pruned = 0
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
+
+    @property
+    def lost(self) -> int:
+        """Entries that neither the disk nor the memory kept for it had room for."""
+        return self._spool.lost
+
+    def record(self, entry: Entry) -> None:
+        try:
+            record = self._encode(attempt_of(entry))
+        except UnicodeEncodeError:
+            # Half a surrogate pair in a name that a client chose.
+            record = self._encode(tuple([_writable(member) for member in attempt_of(entry)]))
+        self._append(record)
+        self._last[entry.provider] = entry
+        if self._idle:
+            self._wake.set()
+
+    def last(self, provider: str) -> Entry | None:
+        """The newest entry of that provider in this process."""
+        return self._last.get(provider)
+
+    async def report(self, query: Query) -> Report:
+        return await self._read(self._reading.report, query)
+
+    async def spent(self, holder: Holder, unit: SpendUnit, since: float) -> float:
+        return await self._read(self._reading.spent, holder, unit, since)
+
+    async def give(self, scope: Scope, opinion: Opinion) -> bool:
+        def give() -> bool:
+            known = self._book.give(scope.tenant, scope.key, opinion, self._clock.now())
+            self._approvals = self._reading.approvals()
+            return known
+
+        try:
+            return await asyncio.wrap_future(self._do(give))
+        except sqlite3.Error as error:
+            raise Overloaded(f"the ledger cannot be written now: {error}") from error
+
+    def approval(self, model: str) -> Votes | None:
+        return self._approvals.get(model)
+
+    def start(self) -> None:
+        """Begin to follow the spool, what an earlier process left in it first."""
+        self._thread.start()
+
+    async def flush(self) -> bool:
+        """Return once everything that was recorded before is committed; False if it cannot be."""
+        return await asyncio.wrap_future(self._do(lambda: not self._failing))
+
+    async def stop(self) -> None:
+        """Commit what is left and let go of the files."""
+        self._stopping = True
+        self._hurry.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        self._readers.shutdown()
+        self._reading.close()
+        self._spool.close()
+        self._book.close()
+
+    async def _read(self, question: Callable[..., T], *about: Any) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, question, *about)
+        except sqlite3.Error as error:
+            raise Overloaded(f"the ledger cannot be read now: {error}") from error
+
+    def _do(self, work: Callable[[], T]) -> Future[T]:
+        """Have the thread do `work`, after what was recorded before."""
+        done: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._jobs.put(job)
+        self._hurry.set()
+        self._wake.set()
+        return done
+
+    def _follow(self) -> None:
+        while True:
+            self._hurry.clear()
+            self._wake.clear()
+            stopping = self._stopping
+            waiting = self._jobs.qsize()
+            self._catch_up()
+            for _ in range(waiting):
+                self._jobs.get()()
+            if stopping:
+                return
+            self._idle = True
+            if self._spool.end == self._position and not self._spool.backlog and self._jobs.empty():
+                self._wake.wait()
+            self._idle = False
+            self._hurry.wait(_RETRY if self._failing else GATHER)
+
+    def _catch_up(self) -> None:
+        """Commit what is in the spool, group by group, and tidy up once an hour."""
+        try:
+            self._spool.retry()
+            while True:
+                records, position = read(self._folder, self._position)
+                if position == self._position:
+                    break
+                self._book.write(records, position)
+                if position.file != self._position.file:
+                    delete_before(self._folder, position)
+                self._position = position
+            if (hour := int(self._clock.now()) // HOUR) != self._pruned:
+                while prune(self._book, self._settings, self._clock.now()):
+                    pass
+                self._pruned = hour
+        except (sqlite3.Error, OSError) as error:
+            if not self._failing:
+                logger.error("the ledger cannot be committed: %s; its entries wait in %s", error, self._folder)
+            self._failing = True
+        else:
+            if self._failing:
+                logger.warning("the ledger is committed again; nothing is lost")
+            self._failing = False
+
+
+def _writable(member: Any) -> Any:
+    return member.encode("utf-8", "replace").decode() if isinstance(member, str) else member

@@ -1,0 +1,15 @@
+"""Settings of what is kept in SQLite, as the configuration fills them."""
+
+from typing import Annotated
+
+import msgspec
+
+Days = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Days that single attempts, and sums of them, are kept. `max_bytes` bounds the ledger's file: the oldest attempts go first."""
+
+    keep_attempts: Days = 30
+    keep_rollups: Days = 400
+    max_bytes: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024

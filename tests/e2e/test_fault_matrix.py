@@ -1,0 +1,205 @@
+"""Everything that goes wrong with a provider before its first delta, on every surface, whatever is left to do about it: each cell gives one
+clean answer or one error in the words of its surface. What came of each is the table of docs/reference/faults.md; `make faults` writes it anew.
+
+A cell has a provider and a model of its own, so that no breaker and no budget of retries is shared. Faults that take time are
+given a second, real time; everything else ends by itself.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+
+from cauce.testing.upstream import FAULTS, Reply, Upstream, fault
+from tests.http import within
+from tests.serving import serving
+from tests.surfaces import SURFACES, Outcome, Surface
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
+
+Way = Literal["retry", "fallback", "nothing"]
+
+WAYS: dict[Way, str] = {
+    "retry": "The fault comes once, then the same provider answers",
+    "fallback": "The fault stays, and another provider answers",
+    "nothing": "The fault stays, and nobody else is configured",
+}
+TEXT = "Hello from upstream."
+
+TAKES_TIME = frozenset({"hang", "slow headers", "stalled stream"})
+ANSWERED_ALL_THE_SAME = {"wrong content type": False}
+"""Faults that are none where the value is how the answer was asked for: its bytes are right."""
+
+PATIENCE = 1.0
+"""Seconds that a provider gets to its first delta in cells whose fault is silence; plain calls get that for the whole answer."""
+LONGEST = 20.0
+"""Seconds after which a cell has failed, whatever came."""
+AT_ONCE = 48
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One test."""
+
+    fault: str
+    surface: Surface
+    stream: bool
+    way: Way
+    number: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.fault}-{self.surface.name}-{'stream' if self.stream else 'plain'}-{self.way}"
+
+    @property
+    def provider(self) -> str:
+        """The failing provider; cells that differ in the way only share it, and nothing else."""
+        name = self.fault.lower().replace(" ", "-")
+        return f"{name}-{self.surface.name}-{'stream' if self.stream else 'plain'}"
+
+    @property
+    def faulty(self) -> str:
+        return f"faulty-{self.number}"
+
+    @property
+    def well(self) -> str:
+        return f"well-{self.number}"
+
+    @property
+    def model(self) -> str:
+        """What the client asks for."""
+        return f"route-{self.number}" if self.way == "fallback" else f"{self.provider}/{self.faulty}"
+
+    @property
+    def toml(self) -> str:
+        """What it needs besides its provider."""
+        if self.way != "fallback":
+            return ""
+        asked = [f"{self.provider}/{self.faulty}", f"{self.surface.name}/{self.well}"]
+        return f"[models.{self.model}]\ncandidates = {asked}\n"
+
+
+def _provider(name: str, surface: Surface, root: str, timeouts: str = "") -> str:
+    return f'[providers.{name}]\n{surface.provider.format(root=root)}api_key = "upstream-key"\n{timeouts}'
+
+
+def _configuration(root: str) -> str:
+    parts = ["[streams]\nhold_headers = 0.5\n"]
+    parts += [_provider(surface.name, surface, root) for surface in SURFACES]
+    for cell in CELLS:
+        if cell.way == "retry":
+            bound = f"{'first_delta' if cell.stream else 'total'} = {PATIENCE}"
+            timeouts = f"timeouts = {{ {bound} }}\n" if cell.fault in TAKES_TIME else ""
+            parts.append(_provider(cell.provider, cell.surface, root, timeouts))
+        parts.append(cell.toml)
+    return "".join(parts)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What came of a cell. `asked` are the requests that the faulty provider got, `helped` those of the other one."""
+
+    outcome: Outcome
+    asked: int
+    helped: int
+
+    def __str__(self) -> str:
+        requests = f"{self.asked} + {self.helped}" if self.helped else str(self.asked)
+        match self.outcome.kind:
+            case "answer":
+                return f"answer ({requests})"
+            case "refused":
+                return f"{self.outcome.status} `{self.outcome.code}` ({requests})"
+            case _:
+                return f"in the stream: `{self.outcome.code}` ({requests})"
+
+
+CELLS = [
+    Cell(*given, number) for number, given in enumerate(product(FAULTS, SURFACES, (False, True), tuple[Way, ...](WAYS)))
+]
+
+
+async def _run() -> tuple[dict[str, Seen], Upstream]:
+    async with Upstream() as upstream:
+        for cell in CELLS:
+            bad = fault(cell.fault)
+            upstream.scripts[cell.faulty] = [bad, Reply(text=TEXT)] if cell.way == "retry" else [bad]
+            upstream.scripts[cell.well] = [Reply(text=TEXT)]
+        async with serving(_configuration(upstream.root)) as served:
+            room = asyncio.Semaphore(AT_ONCE)
+
+            async def run(cell: Cell) -> tuple[str, Seen]:
+                async with room:
+                    outcome = await within(cell.surface.asked(served.port, cell.model, stream=cell.stream), LONGEST)
+                counts = upstream.record.requests
+                return cell.id, Seen(outcome, counts[cell.faulty], counts[cell.well])
+
+            seen = dict(await asyncio.gather(*[run(cell) for cell in CELLS]))
+            await within(upstream.record.idle.wait())
+        # Whoever served has let go of everything.
+        await within(upstream.record.empty.wait())
+    return seen, upstream
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Iterator[dict[str, Seen]]:
+    """All cells, asked at once."""
+    seen, _ = asyncio.run(_run())
+    yield seen
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
+def test_fault_ends_in_one_answer_or_one_error(cell: Cell, matrix: dict[str, Seen]) -> None:
+    seen = matrix[cell.id]
+    outcome = seen.outcome
+    assert outcome.kind != "cut", "the client got neither an answer nor an error"
+    assert outcome.kind != "answer" or outcome.text == TEXT
+    if ANSWERED_ALL_THE_SAME.get(cell.fault) is cell.stream:
+        assert (outcome.kind, seen.asked, seen.helped) == ("answer", 1, 0)
+        return
+    if cell.way == "fallback":
+        assert outcome.kind == "answer" and seen.helped == 1
+    if cell.way == "nothing":
+        assert outcome.kind in ("refused", "broken off") and outcome.code
+        assert "fault" not in outcome.message or "Traceback" not in outcome.message
+    assert 1 <= seen.asked <= 3
+
+
+def test_table_in_the_documentation_is_what_came_of_it(matrix: dict[str, Seen]) -> None:
+    page = _page(matrix)
+    if os.environ.get("CAUCE_WRITE_FAULTS"):
+        PAGE.write_text(page, "utf-8")
+    assert PAGE.read_text("utf-8") == page, "make faults writes docs/reference/faults.md anew"
+
+
+def _page(matrix: dict[str, Seen]) -> str:
+    parts = [_HEAD]
+    for way, title in WAYS.items():
+        columns = [(surface, stream) for surface in SURFACES for stream in (False, True)]
+        names = [f"{surface.name}{', streamed' if stream else ''}" for surface, stream in columns]
+        lines = [f"## {title}\n", "| fault | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for name in FAULTS:
+            cells = [
+                str(matrix[cell.id])
+                for surface, stream in columns
+                for cell in CELLS
+                if (cell.fault, cell.surface, cell.stream, cell.way) == (name, surface, stream, way)
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+_HEAD = """# Faults
+
+What clients get when a provider fails before its first delta. This page is written by `tests/e2e/test_fault_matrix.py`, which asks for every
+cell and fails when one differs; `make faults` writes it anew.
+
+Each surface stands before a provider of its own wire; `/llm/message`, called native here, before Gemini's. In brackets: the
+requests that the failing provider got, and behind the plus those of the other one. An error of a stream is an HTTP status as long as
+the headers have not left ([`[streams] hold_headers`](../../src/cauce/guide/en/configuration.md)), and an error inside of the stream after that. The faults are those of
+`cauce.testing.upstream`, each in the wire's own words; silence is bounded to a second here.
+"""
