@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench catalogue lock clean test-clients test-local test-recordings
+.PHONY: help run test check fix bench catalogue lock clean faults test-load test-clients test-local test-recordings
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ catalogue: .venv-catalogue/installed ## Make the model catalogue again, and comp
 
 bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 	$(BIN)/python -m bench
+
+faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the fault matrix gives
+	CAUCE_WRITE_FAULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_fault_matrix.py
+
+test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about five minutes)
+	$(BIN)/python -m pytest -q -s tests/load
 
 test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines and a browser against Cauce (about six minutes; fetches their packages)
 	$(BIN)/python -m pytest -q tests/clients

@@ -34,9 +34,13 @@ class Target:
     model_prefix: str = ""
     translated: "Target | None" = None
     """Where an upstream of Anthropic's wire is asked for in OpenAI's; None: this system cannot."""
+    caches: bool = False
+    """Whether it keeps answers."""
 
     def of(self, model: str) -> "Target | None":
         """The target that `model` is asked of."""
+        if model in (traffic.CACHED, traffic.MISSED) and not self.caches:
+            return None
         return self.translated if model == traffic.TRANSLATED else self
 
     def request(self, model: str, stream: bool) -> bytes:
@@ -63,7 +67,7 @@ class Load:
 
     @property
     def stream(self) -> bool:
-        return self.model != traffic.PLAIN
+        return self.model not in traffic.PLAIN_MODELS
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Session:
         self.first_error: str | None = None
         self.started = time.perf_counter()
         self.finished: asyncio.Future[None] = loop.create_future()
+        self._counted = self.bytes_to_send.partition(traffic.COUNTER)
         self._left = load.count
         self._deadline = self.started + load.seconds
         self._lanes = load.concurrency
@@ -111,6 +116,13 @@ class Session:
             return False
         self._left -= 1
         return True
+
+    def next_bytes(self) -> bytes:
+        """The request, with a number of its own where it has a counter."""
+        before, counter, after = self._counted
+        if not counter:
+            return self.bytes_to_send
+        return b"%b%b%08d%b" % (before, counter[:-8], self._left, after)
 
     def leave(self) -> None:
         """A lane has nothing more to do; the last one ends the session."""
@@ -155,7 +167,7 @@ class Lane(asyncio.Protocol):
         self._body = []
         self._waiting = True
         self._sent = time.perf_counter_ns()
-        self._transport.write(self._session.bytes_to_send)
+        self._transport.write(self._session.next_bytes())
 
     def _depart(self) -> None:
         self._left = True
@@ -225,14 +237,17 @@ def main() -> None:
     parser.add_argument("--path", default="/v1/chat/completions")
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE")
     parser.add_argument("--model-prefix", default="", help="for example mock/")
-    parser.add_argument("--model", choices=(*traffic.MODELS, traffic.TRANSLATED), default=traffic.PLAIN)
+    parser.add_argument("--caches", action="store_true", help="it keeps answers: for bench-cached and bench-missed")
+    parser.add_argument(
+        "--model", choices=(*traffic.MODELS, traffic.TRANSLATED, traffic.CACHED, traffic.MISSED), default=traffic.PLAIN
+    )
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
     pairs: list[list[str]] = [header.split(":", 1) for header in arguments.header]
     headers = {name.strip(): value.strip() for name, value in pairs}
-    target = Target(arguments.port, arguments.path, headers, arguments.model_prefix)
+    target = Target(arguments.port, arguments.path, headers, arguments.model_prefix, caches=arguments.caches)
     load = Load(arguments.model, arguments.concurrency, arguments.count, arguments.seconds)
     outcome = uvloop.run(run(target, load))
     figures = asdict(outcome)

@@ -1,7 +1,7 @@
 """A mock OpenAI-compatible upstream: fixed bytes, no think time, cheap enough not to be the bottleneck.
 
 The model's name selects the answer: `bench-plain` a completion; with `"stream": true`, `bench-burst` the
-whole stream in one write, `bench-paced` one delta each 20 ms and `bench-tools` a tool call in one write; on the path
+whole stream in one write, `bench-paced` one delta each 20 ms (`--pace`) and `bench-tools` a tool call in one write; on the path
 `/messages` `bench-translated` is a stream of Anthropic's wire in one write. Each event is an HTTP chunk of its own,
 as real providers send them. Requests are searched, not parsed: whoever forwards no model name gets a 400.
 """
@@ -21,7 +21,7 @@ from bench import traffic
 
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _ASKS_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
-_MODEL = re.compile(rb'"model"\s*:\s*"[^"]*bench-(plain|burst|paced|tools|translated)"')
+_MODEL = re.compile(rb'"model"\s*:\s*"[^"]*bench-(plain|burst|paced|tools|translated|cached|missed)"')
 
 
 def _with_length(status: str, body: bytes) -> bytes:
@@ -63,8 +63,9 @@ _NOT_FOUND = _with_length("404 Not Found", b'{"error":{"message":"no such path",
 class Connection(asyncio.Protocol):
     """One connection: requests one after another, each answered when its last byte is in."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pace: float) -> None:
         self._loop = loop
+        self._seconds = pace
         self._parser = httptools.HttpRequestParser(self)
         self._timer: asyncio.TimerHandle | None = None
         self._path = b""
@@ -122,17 +123,17 @@ class Connection(asyncio.Protocol):
         if not last:
             self._transport.write(_DELTAS[number])
             # Against the start, not the last delta, so that lateness does not add up.
-            due = started + (number + 1) * traffic.PACE_SECONDS
+            due = started + (number + 1) * self._seconds
             self._timer = self._loop.call_at(due, self._pace, number + 1, started, usage)
         else:
             self._timer = None
             self._transport.write(_DELTAS[number] + _FINISH + (_USAGE if usage else b"") + _END)
 
 
-async def serve(port: int, seconds: float) -> None:
-    """Answers on 127.0.0.1:`port` for at most `seconds`."""
+async def serve(port: int, seconds: float, pace: float) -> None:
+    """Answers on 127.0.0.1:`port` for at most `seconds`; paced streams have a delta every `pace` seconds."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(loop), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: Connection(loop, pace), "127.0.0.1", port, backlog=4096)
     try:
         await asyncio.sleep(seconds)
     finally:
@@ -143,9 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.mock", description="Mock OpenAI-compatible upstream.")
     parser.add_argument("--port", type=int, default=18000, help="port on 127.0.0.1 (default: 18000)")
     parser.add_argument("--seconds", type=float, default=7200, help="stops by itself after this time (default: 7200)")
+    parser.add_argument(
+        "--pace", type=float, default=traffic.PACE_SECONDS, help="seconds between deltas of bench-paced"
+    )
     arguments = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        uvloop.run(serve(arguments.port, arguments.seconds))
+        uvloop.run(serve(arguments.port, arguments.seconds, arguments.pace))
 
 
 if __name__ == "__main__":

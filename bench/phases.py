@@ -35,6 +35,8 @@ class Sizes:
     paced: Load
     tools: Load
     translated: Load
+    cached: Load
+    missed: Load
 
 
 FULL = Sizes(
@@ -47,6 +49,8 @@ FULL = Sizes(
     paced=Load(traffic.PACED, concurrency=8, count=24, seconds=8),
     tools=Load(traffic.TOOLS, concurrency=8, count=1_000, seconds=6),
     translated=Load(traffic.TRANSLATED, concurrency=8, count=1_000, seconds=6),
+    cached=Load(traffic.CACHED, concurrency=32, count=20_000, seconds=6),
+    missed=Load(traffic.MISSED, concurrency=32, count=10_000, seconds=6),
 )
 QUICK = Sizes(
     warm_up=Load(traffic.PLAIN, concurrency=32, count=500, seconds=1.5),
@@ -58,6 +62,8 @@ QUICK = Sizes(
     paced=Load(traffic.PACED, concurrency=8, count=8, seconds=4),
     tools=Load(traffic.TOOLS, concurrency=8, count=300, seconds=2.5),
     translated=Load(traffic.TRANSLATED, concurrency=8, count=300, seconds=2.5),
+    cached=Load(traffic.CACHED, concurrency=32, count=5_000, seconds=2),
+    missed=Load(traffic.MISSED, concurrency=32, count=3_000, seconds=2),
 )
 
 Figures: TypeAlias = dict[str, float]
@@ -80,7 +86,8 @@ class Round:
         memory = [idle]
         for load in (sizes.warm_up, sizes.warm_up_stream):
             self._send(load)
-        for phase in (self._plain, self._latencies, self._burst, self._paced, self._tools, self._translated):
+        phases = (self._plain, self._latencies, self._burst, self._paced, self._tools, self._translated, self._caching)
+        for phase in phases:
             phase(sizes)
             memory.append(process_tree.resident_megabytes(self._pid))
         self.figures |= {"rss_idle_mb": idle, "rss_load_mb": max(memory)}
@@ -122,6 +129,15 @@ class Round:
         outcome, cpu = self._measure(sizes.translated)
         if outcome.chunks:
             self.figures["cpu_us_per_chunk_translated"] = cpu / outcome.chunks / 1000
+
+    def _caching(self, sizes: Sizes) -> None:
+        """Answers that were given before, and requests that were looked up in vain and whose answers are kept."""
+        if not self._target.caches:
+            return
+        for load, figure in ((sizes.cached, "cpu_us_per_cache_hit"), (sizes.missed, "cpu_us_per_cache_miss")):
+            outcome, cpu = self._measure(load)
+            if outcome.completed:
+                self.figures[figure] = cpu / outcome.completed / 1000
 
     def _measure(self, load: Load) -> tuple[Outcome, int]:
         """The outcome and the nanoseconds of CPU that the tree spent on it."""

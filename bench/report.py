@@ -19,6 +19,8 @@ _COLUMNS = (
     ("cpu_us_per_chunk_paced", "us/chunk paced"),
     ("cpu_us_per_chunk_tools", "us/chunk tools"),
     ("cpu_us_per_chunk_translated", "us/chunk translated"),
+    ("cpu_us_per_cache_hit", "us/cache hit"),
+    ("cpu_us_per_cache_miss", "us/cache miss"),
     ("requests_per_second", "requests/s"),
     ("p50_us_c1", "c=1 p50 us"),
     ("p99_us_c1", "c=1 p99 us"),

@@ -11,8 +11,15 @@ BURST = "bench-burst"
 PACED = "bench-paced"
 TOOLS = "bench-tools"
 TRANSLATED = "bench-translated"
+CACHED = "bench-cached"
+MISSED = "bench-missed"
 MODELS = (PLAIN, BURST, PACED, TOOLS)
-"""Models that the mock offers on OpenAI's wire. `bench-translated` is on Anthropic's."""
+"""Models that the mock offers on OpenAI's wire. `bench-translated` is on Anthropic's; `bench-cached` and `bench-missed` are asked
+for with a temperature of zero, which makes their plain answers ones that may be kept."""
+
+PLAIN_MODELS = (PLAIN, CACHED, MISSED)
+COUNTER = b"question 00000000"
+"""Stands in requests for `bench-missed`: its digits differ from one to the next, so that none was answered before."""
 
 DELTAS = 64
 """Content deltas per stream: the divisor of every figure "per chunk"."""
@@ -49,18 +56,18 @@ def _words(length: int, start: int = 0) -> str:
     return text if text[-1:] != " " else text[:-1] + "s"
 
 
-def _request(model: str, stream: bool, filler: str) -> bytes:
+def _request(model: str, stream: bool, filler: str, temperature: float = 0.5, opening: str = "What") -> bytes:
     return _compact(
         {
             "model": model,
             "messages": [
                 {"role": "system", "content": "You answer in plain words and you keep to the question."},
-                {"role": "user", "content": "What makes a river the same river?"},
+                {"role": "user", "content": f"{opening} makes a river the same river?"},
                 {"role": "assistant", "content": "Its course, I would say: " + filler},
                 {"role": "user", "content": "Then say it again in three short sentences, please."},
             ],
             "stream": stream,
-            "temperature": 0.5,
+            "temperature": temperature,
             "max_tokens": 256,
         }
     )
@@ -74,6 +81,8 @@ def request_body(model: str, stream: bool) -> bytes:
 
     951 bytes for the bare plain model; a system that needs a longer model name is sent those bytes more.
     """
+    if model.endswith((CACHED, MISSED)):
+        return _request(model, stream, _FILLER, 0, COUNTER.decode() if model.endswith(MISSED) else "What")
     return _request(model, stream, _FILLER)
 
 

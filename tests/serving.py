@@ -15,6 +15,9 @@ from cauce.server.run import HTTPServer, listen
 
 _QUICK = {"CAUCE_DISCOVERY__ENABLED": "false", "CAUCE_SERVER__DRAIN": "0"}
 
+ONE_TRY = {"CAUCE_RETRY__ATTEMPTS": "1"}
+"""For tests whose script has a failure that is to be seen."""
+
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 
 
@@ -50,10 +53,13 @@ def upstream_table(name: str, base_url: str, **settings: Any) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving(toml: str = "", environment: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
-    """Serve with the configuration `toml`."""
-    config = configured(toml, environment)
-    built = runtime(config)
+async def serving(
+    toml: str = "", environment: Mapping[str, str] | None = None, data: Path | None = None
+) -> AsyncIterator[Served]:
+    """Serve with the configuration `toml`. What is kept is kept in memory, or in the folder `data`."""
+    given = {**(environment or {}), **({"CAUCE_SERVER__DATA_DIR": str(data)} if data is not None else {})}
+    config = configured(toml, given)
+    built = runtime(config, on_disk=data is not None)
     sockets = listen("127.0.0.1", 0)
     started = asyncio.Event()
 

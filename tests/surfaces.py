@@ -23,6 +23,8 @@ class Outcome(msgspec.Struct, frozen=True):
     status: int = 200
     code: str = ""
     message: str = ""
+    retry_after: str = ""
+    """The header."""
 
 
 class Surface(msgspec.Struct, frozen=True):
@@ -51,7 +53,8 @@ class Surface(msgspec.Struct, frozen=True):
             return Outcome("cut")
         if response.status != 200:
             told = response.json()
-            return Outcome("refused", status=response.status, code=self.code(told), message=str(told))
+            wait = response.headers.get("retry-after", "")
+            return Outcome("refused", "", response.status, self.code(told), str(told), wait)
         if not stream:
             return Outcome("answer", self.whole(response.json()))
         return self.told(list(_events(response))) or Outcome("cut")

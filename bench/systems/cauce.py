@@ -1,4 +1,6 @@
-"""Cauce itself, from the environment the driver runs in, with a key to check on every request."""
+"""Cauce itself, from the environment the driver runs in, with everything on: a key to check on every request, limits of the key and of
+the provider, a budget of money to reserve and settle, retries, breaker, ledger on disk, cache. All limits are too wide to be met.
+"""
 
 import hashlib
 import importlib.metadata
@@ -20,11 +22,30 @@ data_dir = "{folder}/data"
 kind = "openai"
 base_url = "http://127.0.0.1:{upstream_port}/v1"
 api_key = "upstream-key"
+requests_per_minute = 1_000_000_000
+tokens_per_minute = 1_000_000_000_000
+max_concurrent = 100_000
 
 [providers.claude]
 kind = "anthropic"
 base_url = "http://127.0.0.1:{upstream_port}"
 api_key = "upstream-key"
+
+[facts."*/bench-*"]
+input_price = 0.25
+output_price = 2.0
+
+[limits.keys.bench]
+requests_per_minute = 1_000_000_000
+tokens_per_minute = 1_000_000_000_000
+concurrent = 100_000
+
+[budgets.keys.bench]
+day = 1_000_000_000
+month = 10_000_000_000
+
+[cache]
+enabled = true
 
 [[auth.keys]]
 name = "bench"
@@ -55,5 +76,5 @@ class Cauce:
         translated = Target(port, headers=headers, model_prefix="claude/")
         return Launch(
             command=(sys.executable, "-m", "cauce", "serve", "--config", str(file)),
-            target=Target(port, headers=headers, model_prefix="mock/", translated=translated),
+            target=Target(port, headers=headers, model_prefix="mock/", translated=translated, caches=True),
         )

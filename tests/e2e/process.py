@@ -26,6 +26,7 @@ class Serve:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
+        self.errors = folder / "stderr.log"
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -44,14 +45,15 @@ class Serve:
 
     def start(self, *arguments: str, **environment: str) -> str:
         """Start it; returns its banner, once it is printed whole."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "cauce", "serve", "--port", "0", *arguments],
-            cwd=self.folder,
-            env=clean(self.folder, **environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        with self.errors.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cauce", "serve", "--port", "0", *arguments],
+                cwd=self.folder,
+                env=clean(self.folder, **environment),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert self._process.stdout is not None
         impatience = threading.Timer(20, self._process.kill)
         impatience.start()
@@ -62,9 +64,20 @@ class Serve:
                 break
         impatience.cancel()
         match = re.search(r"http://127\.0\.0\.1:(\d+)", banner)
-        assert match is not None, banner
+        assert match is not None, banner + self.errors.read_text("utf-8")
         self.port = int(match[1])
         return banner
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Return once it has ended: its exit code."""
+        assert self._process is not None and self._process.stdout is not None
+        self._process.stdout.close()
+        return self._process.wait(30)
 
     def stop(self, number: signal.Signals) -> int:
         """Send the signal; returns the exit code."""

@@ -215,7 +215,8 @@ async def test_chatbot_whose_upstream_stays_down_gives_up_with_its_own_error(dir
     bot = Chatbot(direct.url)
     with pytest.raises(requests.exceptions.RetryError):
         await in_thread(bot.say, "Hello?")
-    assert len(upstream.requests) == 4
+    # Its own four, and the three retries that a fresh server allows itself.
+    assert len(upstream.requests) == 7
     bot.session.close()
 
 
@@ -225,7 +226,7 @@ async def test_chatbot_is_answered_by_the_offline_answerer_when_the_upstream_fai
     upstream.answers = [Reply(status=503, error=BUSY)]
     bot = Chatbot(server.url)
     answer = await in_thread(bot.say, "How do I configure a provider?")
-    assert answer["level"] == "offline" and answer["text"] and len(upstream.requests) == 1
+    assert answer["level"] == "offline" and answer["text"] and len(upstream.requests) == 3
     bot.session.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, connection, within
-from tests.serving import MESSAGES, serving, upstream_table
+from tests.serving import MESSAGES, ONE_TRY, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_upstream_that_dies_before_its_first_delta_is_replaced(upstream: U
     upstream.answers = [Reply(reset=True), Reply(text="second")]
     toml = upstream_table("one", upstream.base_url) + upstream_table("two", upstream.base_url)
     toml += '[models.fast]\ncandidates = ["one/m", "two/m"]'
-    async with serving(toml) as served:
+    async with serving(toml, ONE_TRY) as served:
         response = await ask(served.port, "POST", "/llm/message", {"model": "fast", "messages": MESSAGES})
     answer = response.json()
     assert answer["response"] == "second"
@@ -83,7 +83,7 @@ async def test_upstream_failure_has_its_true_status(
     upstream: Upstream, reply: Reply, status: int, code: str, stream: bool
 ) -> None:
     upstream.answers = [reply]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url), ONE_TRY) as served:
         body = {"model": "up/m", "messages": MESSAGES, "stream": stream}
         response = await ask(served.port, "POST", "/llm/message", body)
     assert (response.status, response.json()["error_code"]) == (status, code), response.body

@@ -14,7 +14,7 @@ from cauce.server.run import listen
 from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, connection, within
-from tests.serving import MESSAGES, Served, serving, upstream_table
+from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_health_tells_each_provider_without_calling_it(upstream: Upstream)
 
 async def test_health_is_degraded_while_a_provider_is_down_and_recovers_with_it(upstream: Upstream) -> None:
     upstream.answers = [Reply(status=500, error={"message": "oops"}), Reply()]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url), ONE_TRY) as served:
         body = {"model": "up/m", "messages": MESSAGES}
         await ask(served.port, "POST", "/llm/message", body)
         down = (await ask(served.port, "GET", "/health")).json()
@@ -56,7 +56,7 @@ async def test_live_and_ready_answer(upstream: Upstream) -> None:
 
 async def test_metrics_count_attempts_tokens_and_times(upstream: Upstream) -> None:
     upstream.answers = [Reply(), Reply(status=500, error={"message": "oops"})]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url), ONE_TRY) as served:
         for _ in range(2):
             await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})
         text = (await ask(served.port, "GET", "/metrics")).body.decode()

@@ -6,7 +6,7 @@ import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Connection, ask, connection, within
-from tests.serving import MESSAGES, Served, serving, upstream_table
+from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -172,7 +172,7 @@ async def test_cancel_of_an_ended_stream_changes_nothing(upstream: Upstream) -> 
 async def test_failures_are_frames_and_fallbacks_are_told(upstream: Upstream) -> None:
     upstream.answers = [Reply(status=503, error={"message": "busy"}), Reply(text="second")]
     toml = config(upstream) + upstream_table("two", upstream.base_url)
-    async with serving(toml) as served:
+    async with serving(toml, ONE_TRY) as served:
         told = await ask(served.port, "POST", "/chat/stream/a", {**BODY, "fallbacks": ["two/m"]})
         upstream.answers = [Reply(status=503, error={"message": "busy"})]
         failed = await ask(served.port, "POST", "/chat/stream/b", BODY)

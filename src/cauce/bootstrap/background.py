@@ -12,7 +12,8 @@ from cauce.domain.errors import CauceError
 from cauce.engine.routing.router import Router
 from cauce.engine.routing.source import Source
 from cauce.engine.streams.streams import Streams
-from cauce.ports.provider import ModelInfo
+from cauce.ports.line import Reached
+from cauce.ports.provider import ModelInfo, Provider
 from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
 from cauce.providers.fetch import Fetcher
@@ -22,6 +23,9 @@ from cauce.system.clock import SystemClock
 
 MODELS_EVERY = 600.0
 """Seconds between looks at what models configured providers offer."""
+
+WARM_EVERY = 60.0
+"""Seconds between looks at whether a connection to each configured provider is ready: less than it is kept without use."""
 
 PATIENCE = 1.0
 """Seconds a start waits for the models of providers that are configured without a default model."""
@@ -51,6 +55,8 @@ class Background:
 
     async def start(self) -> None:
         work = [self._streams.sweep_forever(), self._learn_models()]
+        if self._config.server.warm:
+            work.append(self._keep_warm())
         if self._config.discovery.enabled:
             work.append(self._discover())
         else:
@@ -119,15 +125,36 @@ class Background:
     async def _learn_models(self) -> None:
         """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""
         while True:
-            configured = [known for known in self._router.sources if not known.local and not known.sole]
-            await asyncio.gather(*[self._learn(known) for known in configured])
+            await asyncio.gather(*[self._learn(known) for known in self._configured()])
             self._learned.set()
             await self._clock.sleep(MODELS_EVERY)
 
+    async def _keep_warm(self) -> None:
+        """Connections to configured providers are made before anybody needs them. One that cannot be reached is left as it is."""
+        while True:
+            await self._clock.sleep(WARM_EVERY)
+            await asyncio.gather(*[_warm(provider) for known in self._configured() for provider in known.providers])
+
+    def _configured(self) -> list[Source]:
+        return [known for known in self._router.sources if not known.local and not known.sole]
+
     async def _learn(self, known: Source) -> None:
+        if self._config.server.warm:
+            # What it lists then comes over the connection that is to be ready anyway.
+            await asyncio.gather(*[_warm(provider) for provider in known.providers])
         try:
             models: tuple[ModelInfo, ...] = await known.provider.models()
         except CauceError as error:
             logger.debug("%s does not list its models: %s", known.provider.name, error.message)
         else:
             self._router.add(msgspec.structs.replace(known, models=models))
+
+
+async def _warm(provider: Provider) -> None:
+    line = provider.line if isinstance(provider, Reached) else None
+    if line is None:
+        return
+    try:
+        await line.warm()
+    except CauceError as error:
+        logger.debug("%s: no connection ahead of need: %s", provider.name, error.message)

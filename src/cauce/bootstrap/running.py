@@ -1,34 +1,47 @@
 """The running parts of one process."""
 
 import asyncio
+import logging
 
 import msgspec
 
 from cauce.bootstrap.background import Background
+from cauce.bootstrap.caching import cached_answers
+from cauce.bootstrap.explaining import explainer
+from cauce.bootstrap.keeping import keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
-from cauce.bootstrap.sources import make_router
-from cauce.config import Config
+from cauce.bootstrap.resilience import watch_resilience
+from cauce.bootstrap.sources import make_router, measures
+from cauce.config import Config, ConfigError
+from cauce.domain.delta import Level
 from cauce.engine.compose import compose
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
+from cauce.engine.health import Health
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.breaker import Breakers, breaker
+from cauce.engine.policies.cache import Books
 from cauce.engine.policies.deadline import deadline
+from cauce.engine.policies.health import health
 from cauce.engine.policies.limit import limit_caller, limit_candidate
 from cauce.engine.policies.meter import meter
+from cauce.engine.policies.overflow import overflow
 from cauce.engine.policies.patience import patience
+from cauce.engine.policies.queue import Shares, queue
 from cauce.engine.policies.retry import Allowances, retry
 from cauce.engine.policies.structured import structured
 from cauce.engine.policies.trace import trace
+from cauce.engine.queue.queue import Queue
+from cauce.engine.routing.conditions import Conditions
 from cauce.engine.routing.router import Router
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
+from cauce.ports.chance import Chance
 from cauce.ports.provider import Call, Deltas, Policy
 from cauce.providers.fetch import Fetcher
 from cauce.server.app import Application
 from cauce.server.services import Services
-from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.inproc.responses import InprocResponses
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.system.chance import SystemChance
@@ -36,6 +49,8 @@ from cauce.system.clock import SystemClock
 from cauce.system.ids import RandomIds
 from cauce.telemetry.prometheus import PrometheusMetrics
 from cauce.tokenizers.openai import Vocabularies, installed
+
+logger = logging.getLogger("cauce.bootstrap")
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -48,16 +63,19 @@ class Runtime(msgspec.Struct, frozen=True):
     first_scan: asyncio.Event
 
 
-def runtime(config: Config, port: int | None = None) -> Runtime:
+def runtime(config: Config, port: int | None = None, chance: Chance | None = None, *, on_disk: bool = False) -> Runtime:
     """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it.
 
-    `port` is the one really listened on, where that is not the configured one: discovery leaves it alone.
+    `port` is the one really listened on, where that is not the configured one: discovery leaves it alone. `chance` is the
+    machine's, unless given. `on_disk`: what is to outlive the process goes into the data folder, which the caller has locked.
+    Raises `ConfigError` when it cannot.
     """
     clock = SystemClock()
-    ledger = InprocLedger()
+    chance = chance or SystemChance()
+    kept = keeping(config, clock, on_disk=on_disk)
+    ledger = kept.books
     metrics = PrometheusMetrics()
     fetcher = Fetcher(config.fetch)
-    router = make_router(config, fetcher)
 
     async def open_candidate(call: Call) -> Deltas:
         return await call.candidate.provider.open(call)
@@ -65,29 +83,58 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
     estimator = Estimator()
     metered = meter(clock, ledger, metrics, estimator)
     breakers = Breakers(config.breaker, clock)
-    guards: list[Policy] = []
+    measured = Health(clock) if measures(config) else None
+    conditions = Conditions(clock, chance, measured, breakers if config.breaker.enabled else None, ledger)
+    router = make_router(config, fetcher, conditions)
+    guards: list[Policy] = [overflow(estimator)]
     if config.retry.attempts > 1:
-        guards.append(retry(config.retry, clock, SystemChance(), Allowances()))
+        guards.append(retry(config.retry, clock, chance, Allowances()))
     if config.breaker.enabled:
         guards.append(breaker(breakers))
-    limits = limiting(config, router, Counting(clock, metrics, estimator))
+    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger))
     if limits is not None:
         guards.append(limit_candidate(limits))
-    per_candidate = compose(open_candidate, *guards, attempt(), structured(clock), metered, patience(clock))
-    entry: list[Policy] = [trace(), deadline(clock)]
-    if limits is not None and config.limits.keys:
-        entry.append(limit_caller(limits))
-    opened = compose(per_candidate, *entry, fallback(clock))
+    watch = [health(clock, measured)] if measured is not None else []
+    per_candidate = compose(open_candidate, *guards, attempt(), structured(clock), metered, *watch, patience(clock))
+    answers: dict[Level, int] = {}
+    entry: list[Policy] = [trace(answers), deadline(clock)]
+    cached = cached_answers(config, Books(clock, ledger), metrics, on_disk=on_disk)
+    if cached is not None:
+        entry.append(cached.caching.policy)
+    lines = Queue(config.queue, clock, metrics.waited)
+    queued = limits is not None and config.queue.length > 0
+    if limits is not None:
+        if queued:
+            limits.limiter.on_room(lines.room)
+            entry.append(queue(lines, Shares(config.limits.keys), limits.book))
+        if config.limits.keys:
+            entry.append(limit_caller(limits))
+    opened = compose(per_candidate, *entry, fallback(clock, None if cached is None else cached.caching.stale, queued=queued))
+    watch_resilience(metrics, breakers, lines, answers)
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
     streams = Streams(log, turn, clock)
     background = Background(config, router, streams, clock, fetcher, port or config.server.port)
+
+    async def start() -> None:
+        kept.start()
+        if cached is not None:
+            cached.start()
+        await background.start()
+
+    async def stop() -> None:
+        await background.stop()
+        if cached is not None:
+            await cached.stop()
+        await kept.stop()
+
     services = Services(
         settings=config.server,
         stream_settings=config.streams,
         keys=config.auth.keys,
         message_timeout=config.timeouts.message,
         router=router,
+        explainer=explainer(router, estimator, limits),
         turn=turn,
         embedding=Embedding(router, clock, ledger, metrics),
         estimator=estimator,
@@ -98,13 +145,29 @@ def runtime(config: Config, port: int | None = None) -> Runtime:
         ids=RandomIds(),
         began=clock.monotonic(),
         last_entry=ledger.last,
+        usage=ledger,
+        feedback=ledger,
+        answers=answers,
+        circuits=breakers.standing,
+        waiting=lambda: len(lines.waiters),
         exposition=metrics.exposition,
-        start=background.start,
-        stop=background.stop,
+        start=start,
+        stop=stop,
     )
     return Runtime(config, services, router, turn, background.first_scan)
 
 
 def application(config: Config) -> Application:
-    """The ASGI app of `config`."""
-    return Application(runtime(config).services)
+    """The ASGI app of `config`. Of several processes with one data folder, the first keeps its ledger there."""
+    try:
+        held = lock(config)
+    except ConfigError as error:
+        logger.warning("%s; the ledger of this process is kept in its memory", error)
+        return Application(runtime(config).services)
+    services = runtime(config, on_disk=True).services
+
+    async def stop() -> None:
+        await services.stop()
+        held.close()
+
+    return Application(msgspec.structs.replace(services, stop=stop))

@@ -15,6 +15,7 @@ from cauce.cli.diagnosis import Checked, Diagnosis, diagnose
 from cauce.cli.main import MISUSE, configuration_argument
 from cauce.cli.terminal import harmless, line
 from cauce.cli.words import say
+from cauce.ports.line import Handshake
 from cauce.ports.provider import Timeouts
 
 PROVIDER_FAILS = 1
@@ -113,8 +114,20 @@ def _provider(checked: Checked, common: Timeouts) -> Iterator[str]:
     else:
         answered = say("lists {models} models in {seconds} s", models=checked.models, seconds=seconds)
         yield f"✓ {checked.name}: {checked.base_url}, {key}, {answered}"
+    if checked.handshake is not None:
+        yield f"    {_handshake(checked.handshake)}"
     if checked.timeouts != common:
         yield f"    {_timeouts(checked.timeouts)}"
+
+
+def _handshake(took: Handshake) -> str:
+    """What a new connection took: `cauce serve` has it ready before anybody asks."""
+    steps = [say("connected in {ms:.1f} ms", ms=took.connect * 1000)]
+    if took.tls is not None:
+        steps.append(say("TLS in {ms:.1f} ms", ms=took.tls * 1000))
+    if took.first_byte is not None:
+        steps.append(say("first byte after {ms:.1f} ms", ms=took.first_byte * 1000))
+    return ", ".join(steps)
 
 
 def _models(found: Diagnosis) -> Iterator[str]:

@@ -15,6 +15,7 @@ from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request
 from cauce.engine.routing.names import AUTO
 from cauce.engine.routing.source import Source
+from cauce.ports.line import Handshake, Reached
 from cauce.ports.provider import Timeouts
 from cauce.server.gate import is_loopback
 
@@ -48,6 +49,8 @@ class Checked(msgspec.Struct, frozen=True):
     models: int | None
     error: str = ""
     advice: str = ""
+    handshake: Handshake | None = None
+    """What a new connection took; None where there was none."""
 
 
 class LocalServer(msgspec.Struct, frozen=True):
@@ -148,7 +151,17 @@ def _checked(source: Source, settings: ProviderSettings, seconds: float, found: 
         found if isinstance(found, int) else None,
         failed.message if failed is not None else "",
         advice(name, settings, failed) if failed is not None else "",
+        _handshake(source),
     )
+
+
+def _handshake(source: Source) -> Handshake | None:
+    line = source.provider.line if isinstance(source.provider, Reached) else None
+    took = line.handshake if line is not None else None
+    if took is None:
+        return None
+    steps = {name: round(value, 4) for name, value in msgspec.structs.asdict(took).items() if value is not None}
+    return Handshake(**steps)
 
 
 def _asked(running: Runtime, name: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "ask": "ask one question and print the answer as it comes",
     "chat": "talk with a model in the terminal",
     "models": "list the models that can be asked",
+    "route": "explain where a request would go",
     "keys": "make and list API keys",
     "check": "explain the configuration and try each provider",
     "config": "write a commented configuration file",

@@ -5,18 +5,17 @@ Settings come from cauce.toml in this folder (or --config FILE) and from CAUCE_S
 """
 
 import argparse
-import fcntl
 import gc
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from cauce.bootstrap import runtime
+from cauce.bootstrap.keeping import lock
 from cauce.cli.banner import banner
 from cauce.cli.ground import open_door
 from cauce.cli.main import configuration_argument
@@ -51,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         print(_port_taken(config, error), file=sys.stderr)
         return PORT_TAKEN
-    lock = _lock(config)
-    built = runtime(config, sockets[0].getsockname()[1])
+    held = lock(config)
+    built = runtime(config, sockets[0].getsockname()[1], on_disk=True)
 
     async def ready() -> None:
         await built.first_scan.wait()
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _done)
     HTTPServer(built.services, ready).run(sockets)
-    lock.close()
+    held.close()
     return 0
 
 
@@ -100,21 +99,3 @@ def _port_taken(config: Config, error: OSError) -> str:
         "If another Cauce or a vLLM server (same default port) holds it, stop that one or choose another: "
         f"cauce serve --port {server.port + 1}"
     )
-
-
-def _lock(config: Config) -> IO[str]:
-    """The data folder, ours alone while the server runs. Raises `ConfigError`."""
-    folder = config.data_dir
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(
-            f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"the data folder {folder} cannot be used: {error.strerror}: set another [server] data_dir"
-        ) from error
-    return lock

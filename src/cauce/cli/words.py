@@ -75,6 +75,49 @@ SPANISH: dict[str, str] = {
     "{input} USD in, {output} USD out per million tokens": "{input} USD de entrada y {output} USD de salida por millón de tokens",
     "loaded": "cargado",
     "{provider} does not list its models: {error}": "{provider} no enumera sus modelos: {error}",
+    # route
+    "{file} cannot be read: {reason}": "no se puede leer {file}: {reason}",
+    "{model}, order {order}:": "{model}, orden {order}:",
+    "about {tokens:,} tokens, complexity {complexity:g}": "unos {tokens:,} tokens, complejidad {complexity:g}",
+    "nobody is asked: the request is refused": "no se pregunta a nadie: la petición se rechaza",
+    "this machine": "esta máquina",
+    "the cloud": "la nube",
+    "nothing leaves this machine: models elsewhere are left out": (
+        "nada sale de esta máquina: los modelos de fuera quedan excluidos"
+    ),
+    "task {task}: {first} first": "tarea {task}: primero {first}",
+    "{bound:g} tokens or more: {first} first": "{bound:g} tokens o más: primero {first}",
+    "complexity of {bound:g} or more: {first} first": "complejidad de {bound:g} o más: primero {first}",
+    "{bound:g} tokens or fewer: {first} first": "{bound:g} tokens o menos: primero {first}",
+    "no other rule holds: {first} first": "no vale ninguna otra regla: primero {first}",
+    "on this machine": "en esta máquina",
+    "elsewhere": "fuera",
+    "about {price:.2g} USD": "unos {price:.2g} USD",
+    "the request may be too long for it": "la petición puede ser demasiado larga para él",
+    "{seconds:.2g} s to its first words": "{seconds:.2g} s hasta sus primeras palabras",
+    "left alone for {seconds:.2g} s, since it failed": "en reposo durante {seconds:.2g} s, porque ha fallado",
+    "as listed": "según la lista",
+    "by tier ({tier})": "por nivel ({tier})",
+    "put first by the rule": "puesto primero por la regla",
+    "behind what the rule puts first": "detrás de lo que la regla pone primero",
+    "by weight, chance and load (another request may be drawn otherwise)": (
+        "por peso, azar y carga (a otra petición le puede tocar otro)"
+    ),
+    "by price": "por precio",
+    "by the time to its first words": "por el tiempo hasta sus primeras palabras",
+    "by what people think of its answers": "por lo que se opina de sus respuestas",
+    "another deployment of the same model": "otro despliegue del mismo modelo",
+    "named by the request as a fallback": "lo nombra la petición como alternativa",
+    "the last resort": "el último recurso",
+    "its server is not there now": "su servidor no está disponible ahora",
+    "it is not on this machine": "no está en esta máquina",
+    "it cannot go on with such a prompt": "no puede continuar un texto así",
+    "about {tokens:,} tokens are too many for its window of {window:,}": (
+        "unos {tokens:,} tokens son demasiados para su ventana de {window:,}"
+    ),
+    "nobody else is asked when the request is too long": (
+        "no se pregunta a nadie más si la petición es demasiado larga"
+    ),
     # keys
     "{place}: begins with a letter or digit, then letters, digits, dots, dashes and underscores": (
         "{place}: empieza por letra o cifra y sigue con letras, cifras, puntos, guiones y guiones bajos"
@@ -129,6 +172,9 @@ SPANISH: dict[str, str] = {
     "a key is set": "con clave",
     "no key is set": "sin clave",
     "lists {models} models in {seconds} s": "enumera {models} modelos en {seconds} s",
+    "connected in {ms:.1f} ms": "conectado en {ms:.1f} ms",
+    "TLS in {ms:.1f} ms": "TLS en {ms:.1f} ms",
+    "first byte after {ms:.1f} ms": "primer byte a los {ms:.1f} ms",
     "servers on this machine are not looked for ([discovery] enabled = false)": (
         "no se buscan servidores en esta máquina ([discovery] enabled = false)"
     ),

@@ -38,6 +38,10 @@ def check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: aliases.{name}: stands for itself: {' -> '.join(_circle(config.aliases, name))}"
             )
+    if config.ledger.keep_rollups < config.ledger.keep_attempts:
+        raise ConfigError(
+            f"{where}: ledger.keep_rollups: must be at least keep_attempts ({config.ledger.keep_attempts}): sums are what is left"
+        )
     names = [key.name for key in config.auth.keys]
     for name in names:
         if names.count(name) > 1:

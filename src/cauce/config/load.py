@@ -27,12 +27,15 @@ from cauce.config.shape import (
     ModelSettings,
     ProviderSettings,
 )
+from cauce.engine.caching.settings import CacheSettings
 from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, LimitsSettings
 from cauce.engine.policies.retry import RetrySettings
+from cauce.engine.queue.settings import QueueSettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
 from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.sqlite.settings import LedgerSettings
 
 FILE = "cauce.toml"
 PREFIX = "CAUCE_"
@@ -49,9 +52,12 @@ _SECTIONS: dict[str, type] = {
     "fetch": FetchSettings,
     "retry": RetrySettings,
     "breaker": BreakerSettings,
+    "queue": QueueSettings,
     "limits": LimitsSettings,
     "budgets": BudgetsSettings,
     "redis": RedisSettings,
+    "cache": CacheSettings,
+    "ledger": LedgerSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 

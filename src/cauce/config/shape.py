@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cauce.catalogue.settings import FactsSettings
+from cauce.engine.caching.settings import CacheSettings
 from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, Count, LimitsSettings
 from cauce.engine.policies.retry import RetrySettings
+from cauce.engine.queue.settings import QueueSettings
 from cauce.engine.routing.route import Order, Side
 from cauce.ports.provider import Overflow, Timeouts
 from cauce.providers.fetch import FetchSettings
@@ -17,6 +19,7 @@ from cauce.providers.llamacpp.settings import LlamaCppSettings
 from cauce.server.gate import is_loopback
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
 from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.sqlite.settings import LedgerSettings
 
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -183,9 +186,12 @@ class Config(msgspec.Struct, frozen=True):
     fetch: FetchSettings = FetchSettings()
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
+    queue: QueueSettings = QueueSettings()
     limits: LimitsSettings = LimitsSettings()
     budgets: BudgetsSettings = BudgetsSettings()
     redis: RedisSettings = RedisSettings()
+    cache: CacheSettings = CacheSettings()
+    ledger: LedgerSettings = LedgerSettings()
     environment: Environment = Environment()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -154,6 +154,10 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     choice: int = 0
     extra: Extra | None = None
 
+    def using(self, usage: Usage) -> "Finish":
+        """The same end with another usage."""
+        return Finish(self.reason, usage, self.reasons, self.outcome, self.error, self.choice, self.extra)
+
 
 Delta = Text | Refusal | Reasoning | ToolCall | ToolResult | Citation | Status | Attempt | Restart | Opaque | Finish
 

@@ -4,6 +4,7 @@
     ├── RequestError                the caller can mend it: the request is refused before any model is asked
     │   ├── InvalidRequest          invalid_request          names the field
     │   ├── Unsupported             invalid_request          this model or wire cannot do it; another candidate may
+    │   ├── ContextTooLong          context_length_exceeded  it does not fit this candidate's window; another's may be larger
     │   ├── Unauthorized            unauthorized
     │   ├── Forbidden               forbidden
     │   ├── NotFound                not_found
@@ -19,6 +20,7 @@
     ├── Throttled                   rate_limited             a limit of ours says: not now. Nobody was asked
     ├── CircuitOpen                 overloaded               a candidate is left alone until it is well. Nobody was asked
     ├── BudgetExceeded              quota_exceeded           a budget of ours is used up. Nobody was asked
+    ├── NotCached                   timeout                  only a cached answer was wanted, and there is none (RFC 9111: 504)
     └── InternalError               internal                 a bug of ours
 
 Only `server/errors.py` turns these into HTTP; provider and driver errors are translated into them once, in the adapter.
@@ -137,6 +139,16 @@ class Unsupported(RequestError):
     code = "invalid_request"
 
 
+class ContextTooLong(RequestError):
+    """The request does not fit the window of this candidate. `final`: no other is to be asked instead."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
 class Unauthorized(RequestError):
     code = "unauthorized"
 
@@ -219,7 +231,8 @@ class Overloaded(CauceError):
 class Throttled(CauceError):
     """A limit of ours denied the call before anybody was asked. Waiting helps: `retry_after` says how long, at least.
 
-    `bottleneck` is the key of the limit that denied it.
+    `bottleneck` is the key of the limit that denied it; `waits` has, by key, the seconds of every limit that did: any of them may be
+    the first to have room.
     """
 
     code = "rate_limited"
@@ -228,6 +241,7 @@ class Throttled(CauceError):
     def __init__(self, message: str, *, retry_after: float, bottleneck: str) -> None:
         super().__init__(message, retry_after=retry_after)
         self.bottleneck = bottleneck
+        self.waits: dict[str, float] = {bottleneck: retry_after}
 
 
 class CircuitOpen(CauceError):
@@ -250,6 +264,12 @@ class BudgetExceeded(CauceError):
 
 DENIALS = (Throttled, CircuitOpen, BudgetExceeded)
 """What we ourselves deny before anybody is asked: it says nothing of a provider's health, and is not an attempt."""
+
+
+class NotCached(CauceError):
+    """The client wants an answer only if one is kept already. Nobody was asked."""
+
+    code = "timeout"
 
 
 class InternalError(CauceError):
@@ -286,6 +306,8 @@ def _lasting(status: int | None) -> bool:
 
 def may_ask_next(error: CauceError) -> bool:
     """Whether the next candidate may be asked after `error`: by its class, or because another model may do what this one cannot."""
+    if isinstance(error, ContextTooLong) and error.final:
+        return False
     if error.code in _ANOTHER_MODEL_MAY or isinstance(error, Unsupported):
         return True
     return error.failure is not None and TREATMENT[error.failure].next_candidate

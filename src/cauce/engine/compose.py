@@ -131,5 +131,5 @@ def _add(delta: Delta, answers: dict[int, _Answer]) -> None:
 
 
 def _choice(answer: _Answer, reason: FinishReason) -> Choice:
-    parts = tuple([part.part() if type(part) is _Part else part for part in answer.parts])
+    parts = tuple([part.part() if isinstance(part, _Part) else part for part in answer.parts])
     return Choice(parts, reason, tuple(answer.extras), tuple(answer.logprobs))

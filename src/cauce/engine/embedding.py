@@ -24,6 +24,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     embedder: Embedder
     scope: Scope
     request_id: str
+    n: int
 
 
 class Embedding:
@@ -71,7 +72,7 @@ class Embedding:
         for candidate in self._router.candidates(Request(request.model, (), privacy=request.privacy)):
             embedder = self._router.embedder(candidate)
             if embedder is not None and (not attempts or candidate.model == attempts[0].candidate.model):
-                attempts.append(_Attempt(candidate, embedder, scope, request_id))
+                attempts.append(_Attempt(candidate, embedder, scope, request_id, len(attempts) + 1))
         return attempts
 
     async def _asked(self, attempt: _Attempt, request: EmbeddingRequest) -> Embeddings:
@@ -113,5 +114,8 @@ class Embedding:
                 first_delta=first_delta,
                 listed_cost=cost(usage, prices) if prices is not None else None,
                 price_snapshot=prices.snapshot if prices is not None else "",
+                endpoint="embeddings",
+                deployment=candidate.deployment,
+                n=attempt.n,
             )
         )

@@ -8,7 +8,7 @@ is left, so that the last ones are reached before the client gives up.
 | it failed | the next one, unless its failure is the caller's own mistake |
 | our limits have no room for it | the next one; if all models have been asked so and the call waits, it waits, and gets no less than a model |
 | the call does not fit a budget, or its circuit is open | the next one |
-| it was the last model | an answer of before, then the offline answerer, then a probe of the model that may soonest be well |
+| it was the last model | an answer of before, then the offline answerer; if nobody was asked, a probe of the model that may soonest be well |
 """
 
 import logging
@@ -84,8 +84,7 @@ class _Cascade:
     def failed(self, candidate: Candidate, error: CauceError) -> None:
         """Note why `candidate` does not answer. Raises `error` if no other could."""
         if isinstance(error, Throttled):
-            if self.throttled is None or (error.retry_after or 0.0) < (self.throttled.retry_after or 0.0):
-                self.throttled = error
+            self.throttled = error if self.throttled is None else _sooner(self.throttled, error)
         elif isinstance(error, CircuitOpen):
             self._resting.append((error.retry_after or 0.0, candidate))
         if isinstance(error, DENIALS):
@@ -115,7 +114,7 @@ class _Cascade:
             except CauceError as error:
                 # What the last resort cannot do must not hide why the models did not answer.
                 refused = error
-        if self._resting:
+        if self._resting and self._error is None:
             _, candidate = min(self._resting, key=_seconds)
             call = self._narrowed(candidate)
             try:
@@ -137,6 +136,13 @@ class _Cascade:
 
 def _has_model(candidates: tuple[Candidate, ...]) -> bool:
     return any([candidate.level != "offline" for candidate in candidates])
+
+
+def _sooner(one: Throttled, other: Throttled) -> Throttled:
+    """The one that has room first; it tells of both."""
+    sooner, later = (one, other) if (one.retry_after or 0.0) <= (other.retry_after or 0.0) else (other, one)
+    sooner.waits = {**later.waits, **sooner.waits}
+    return sooner
 
 
 def _seconds(resting: tuple[float, Candidate]) -> float:

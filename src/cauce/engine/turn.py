@@ -4,7 +4,7 @@ import msgspec
 
 from cauce.domain.request import Request, Sampling, Scope
 from cauce.engine.routing.router import Router
-from cauce.ports.provider import Call, Deltas, Notice, Open, unnoticed
+from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas, Notice, Open, unnoticed
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -23,14 +23,31 @@ class Turn:
         self._defaults = defaults
 
     def call(
-        self, request: Request, scope: Scope, *, request_id: str, streamed: bool, notice: Notice = unnoticed
+        self,
+        request: Request,
+        scope: Scope,
+        *,
+        request_id: str,
+        streamed: bool,
+        notice: Notice = unnoticed,
+        cache: CacheControl = ANY_ANSWER,
+        stream_id: str = "",
     ) -> Call:
         """The call `request` makes. Raises `ModelNotFound`: before anything is logged or sent."""
         candidates = self._router.candidates(request)
         sampling = self._sampling(request.sampling)
         if sampling is not request.sampling or not request.model:
             request = msgspec.structs.replace(request, sampling=sampling, model=request.model or self._router.default)
-        return Call(request, scope, candidates, request_id=request_id, notice=notice, streamed=streamed)
+        return Call(
+            request,
+            scope,
+            candidates,
+            request_id=request_id,
+            notice=notice,
+            streamed=streamed,
+            cache=cache,
+            stream_id=stream_id,
+        )
 
     async def open(self, call: Call) -> Deltas:
         """The answer, once its first delta is in hand. Raises `CauceError`."""

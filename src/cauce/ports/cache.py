@@ -4,19 +4,27 @@ from typing import Protocol
 
 import msgspec
 
+from cauce.domain.delta import Delta
 
-class CachedAnswer(msgspec.Struct, frozen=True):
-    """An answer that completed. `deltas` is what it was made of, encoded by the engine; `stored` is a UNIX time."""
+
+class CachedAnswer(msgspec.Struct):
+    """An answer that completed. `deltas` is what it was made of, encoded by the engine; `stored` is a UNIX time.
+
+    `provider` and `model` gave it once. `pieces` is how many deltas it has. `decoded` are they, once somebody has read
+    them: the engine's own, which no store writes down.
+    """
 
     deltas: bytes
     stored: float
     provider: str
     model: str
+    pieces: int = 1
+    decoded: tuple[Delta, ...] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes it takes, roughly."""
-        return len(self.deltas) + 200
+        """Bytes it takes in memory, roughly, read or not."""
+        return len(self.deltas) + 150 * self.pieces + 400
 
 
 class Cache(Protocol):

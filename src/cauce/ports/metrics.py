@@ -13,6 +13,10 @@ class Metrics(Protocol):
         """One attempt ended. Times are seconds."""
         ...
 
+    def waited(self, seconds: float) -> None:
+        """A call has left the queue, let through or not, after so long."""
+        ...
+
     def denied(self, whose: str, what: str) -> None:
         """A limit of ours denied a call. `whose`: provider, model, upstream, key, user, tenant; `what`: its unit."""
         ...

@@ -62,7 +62,8 @@ class Candidate(msgspec.Struct, frozen=True):
 class CacheControl(msgspec.Struct, frozen=True):
     """What `Cache-Control` of a request says. Ages are in seconds (None: not said).
 
-    `wanted`: the client asks for a cached answer where one would not be looked for by itself.
+    `wanted`: the client asks for a cached answer where one would not be looked for by itself. `max_age` is how old an answer may
+    be, in place of the configured time; `max_stale` how much older than that, `stale_if_error` how old where no model answers.
     """
 
     read: bool = True
@@ -71,10 +72,24 @@ class CacheControl(msgspec.Struct, frozen=True):
     only_cached: bool = False
     max_age: float | None = None
     max_stale: float | None = None
+    min_fresh: float = 0.0
+    stale_if_error: float | None = None
+
+
+ANY_ANSWER = CacheControl()
+"""What a client says that says nothing."""
+
+CacheUse = Literal["none", "miss", "hit", "stale"]
+"""What the cache did for a request: it was not asked, had nothing, gave its answer, or one that is older than wanted."""
 
 
 Notice = Callable[[Status | Attempt], None]
 """Told what is going on while `open` is awaited. It must return at once."""
+
+
+def unreported() -> Usage:
+    """The usage of an answer of which nothing is known."""
+    return _UNREPORTED
 
 
 _UNREPORTED = Usage(estimated=True)
@@ -92,7 +107,8 @@ class Course(msgspec.Struct):
     """What has become of a request so far. All copies of its call share one.
 
     `attempts` counts whom it was put to, retries included; `waited` is the seconds it has stood in our queue; `level` is that
-    of the attempt, or of the answer out of the cache, that was last.
+    of the attempt, or of the answer out of the cache, that was last. `cache` is what the cache did, `age` the seconds since its
+    answer was made.
     """
 
     attempts: int = 0
@@ -100,6 +116,10 @@ class Course(msgspec.Struct):
     level: Level = "primary"
     headroom: "tuple[Candidate, Headroom] | None" = None
     """What the last upstream said of its own limits, and which candidate that was."""
+    cache: CacheUse = "none"
+    age: float = 0.0
+    truncated: int = 0
+    """Messages that were left out, since it was too long."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -120,7 +140,7 @@ class Call(msgspec.Struct, frozen=True):
     """Ask the upstream for a stream. False: the client wants one plain answer and nobody logs or buffers it."""
     stream_id: str = ""
     """The id its answer is known by: what feedback is given to."""
-    cache: CacheControl = CacheControl()
+    cache: CacheControl = ANY_ANSWER
     """What the client says of cached answers."""
     waits: bool = True
     """It would rather wait for a model that is busy than be answered by less. False: it has waited long enough."""
@@ -150,10 +170,17 @@ class Deltas:
     a reader that does not reach the end must call it (`contextlib.aclosing`).
     """
 
-    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread")
+    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread", "so_far")
 
-    def __init__(self, source: AsyncGenerator[Sequence[Delta], None] | None, first: Sequence[Delta] = ()) -> None:
+    def __init__(
+        self,
+        source: AsyncGenerator[Sequence[Delta], None] | None,
+        first: Sequence[Delta] = (),
+        so_far: Callable[[], Usage] = unreported,
+    ) -> None:
         """`first` is the first batch of `source`, where it has been read. Without a source `first` is the whole answer."""
+        self.so_far = so_far
+        """What it has used by now, as far as can be told: asked only when it does not reach its end."""
         self._source = source
         self._first = first
         self._listeners: list[Listener] = []
@@ -162,7 +189,12 @@ class Deltas:
         self._ended = False
 
     @classmethod
-    async def opened(cls, source: AsyncGenerator[Sequence[Delta], None], provider: str) -> "Deltas":
+    async def opened(
+        cls,
+        source: AsyncGenerator[Sequence[Delta], None],
+        provider: str,
+        so_far: Callable[[], Usage] = unreported,
+    ) -> "Deltas":
         """Wait for the first batch of `source`. Raises what the source raises, and `ProviderFailure` if it gives nothing."""
         try:
             first = await anext(source)
@@ -173,14 +205,14 @@ class Deltas:
         except BaseException:
             await source.aclose()
             raise
-        return cls(source, first)
+        return cls(source, first, so_far)
 
     def on_end(self, listener: "Listener") -> None:
         """Have `listener(outcome, usage, error)` awaited once: on end, error or close, before the terminal delta is handed out."""
         self._listeners.append(listener)
 
     def on_finish(self, settler: "Settler") -> None:
-        """Have the `Finish` pass through `settler` before anyone sees it: what it cost is known only then."""
+        """Have the usage pass through `settler` at the end, before anyone sees it: what it cost is known only then."""
         self._settlers.append(settler)
 
     async def read(self) -> Sequence[Delta]:
@@ -195,18 +227,19 @@ class Deltas:
                 batch = await anext(self._source) if self._source is not None else ()
             except StopAsyncIteration:
                 error = _cut("upstream")
-                await self._end("failed", _UNREPORTED, error)
+                await self._cut_short("failed", error)
                 raise error from None
             except CauceError as error:
-                await self._end("failed", _UNREPORTED, error)
+                await self._cut_short("failed", error)
                 raise
         last = batch[-1] if batch else None
-        if isinstance(last, Finish):
-            if self._settlers:
-                for settler in self._settlers:
-                    last = settler(last)
-                batch = (*batch[:-1], last)
-            await self._end(last.outcome, last.usage, None)
+        if type(last) is Finish:
+            usage = last.usage
+            for settler in self._settlers:
+                usage = settler(usage)
+            if usage is not last.usage:
+                batch = (*batch[:-1], last.using(usage))
+            await self._end(last.outcome, usage, None)
         return batch
 
     def __aiter__(self) -> "Deltas":
@@ -223,7 +256,13 @@ class Deltas:
     async def aclose(self) -> None:
         """Close the upstream. Does nothing to an answer that has ended."""
         if not self._ended:
-            await self._end("cancelled", _UNREPORTED, None)
+            await self._cut_short("cancelled", None)
+
+    async def _cut_short(self, outcome: Outcome, error: CauceError | None) -> None:
+        usage = self.so_far()
+        for settler in self._settlers:
+            usage = settler(usage)
+        await self._end(outcome, usage, error)
 
     async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         self._ended = True
@@ -235,7 +274,7 @@ class Deltas:
                 await listener(outcome, usage, error)
 
 
-Settler = Callable[[Finish], Finish]
+Settler = Callable[[Usage], Usage]
 Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None]]
 Open = Callable[[Call], Awaitable[Deltas]]
 Policy = Callable[[Open], Open]

@@ -12,6 +12,7 @@ import msgspec
 from cauce import __version__
 from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
+from cauce.domain.usage import Usage
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, Timeouts
 from cauce.providers.transport import Incoming, Outgoing, Transport
@@ -40,6 +41,10 @@ class Decoder(Protocol):
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain answer, ending with `Finish`."""
+        ...
+
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told: what was reported, else an estimate."""
         ...
 
     @property
@@ -111,7 +116,7 @@ class Endpoint:
     ) -> Deltas:
         """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it. Returns with the first delta in hand."""
         if call.streamed:
-            return await Deltas.opened(self.answer(path, body, call, decoder, headers), self.name)
+            return await Deltas.opened(self.answer(path, body, call, decoder, headers), self.name, decoder.so_far)
         incoming = await self._ask(path, body, call, headers)
         try:
             if incoming.status != 200:

@@ -3,6 +3,7 @@
 import msgspec
 
 from cauce.domain.request import Request
+from cauce.ports.line import Line, Reached
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider
 from cauce.providers.fetch import Fetcher
 from cauce.providers.inline import inline_request
@@ -19,6 +20,11 @@ class Inlining:
     @property
     def name(self) -> str:
         return self._provider.name
+
+    @property
+    def line(self) -> Line | None:
+        """That of the provider behind it."""
+        return self._provider.line if isinstance(self._provider, Reached) else None
 
     async def open(self, call: Call) -> Deltas:
         """Raises `InvalidRequest` naming the part whose address cannot be fetched."""

@@ -11,6 +11,7 @@ from cauce.domain.delta import Delta, ToolCall
 from cauce.domain.message import Message, ToolCallPart
 from cauce.domain.request import Request
 from cauce.domain.tool import Tool
+from cauce.ports.line import Line, Reached
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
@@ -29,13 +30,19 @@ class Renaming:
     def name(self) -> str:
         return self._provider.name
 
+    @property
+    def line(self) -> Line | None:
+        """That of the provider behind it."""
+        return self._provider.line if isinstance(self._provider, Reached) else None
+
     async def open(self, call: Call) -> Deltas:
         names = self._names(call.request)
         if not names:
             return await self._provider.open(call)
         renamed = msgspec.structs.replace(call, request=_renamed(call.request, names))
         deltas = await self._provider.open(renamed)
-        return await Deltas.opened(_restored(deltas, {new: old for old, new in names.items()}), self.name)
+        restored = _restored(deltas, {new: old for old, new in names.items()})
+        return await Deltas.opened(restored, self.name, deltas.so_far)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         return await self._provider.count_tokens(_renamed(request, self._names(request)), model)

@@ -15,7 +15,7 @@ from cauce.engine.streams.streams import shut_down
 from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
-from cauce.server.routes import docs, gemini, health, models, responses, streams
+from cauce.server.routes import admin, docs, gemini, health, models, responses, streams, usage
 from cauce.server.routes.chat_completions import chat_completions
 from cauce.server.routes.completions import completions
 from cauce.server.routes.embeddings import embeddings
@@ -34,6 +34,9 @@ HOT: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/responses/input_tokens"): responses.count,
     ("POST", "/v1/messages"): messages,
     ("POST", "/v1/messages/count_tokens"): count,
+    ("POST", "/usage/estimate"): usage.estimate,
+    ("POST", "/admin/route/explain"): admin.explain,
+    ("POST", "/feedback"): usage.feedback,
 }
 
 BELOW: tuple[tuple[str, str, Handler], ...] = (
@@ -162,6 +165,8 @@ def _cold() -> Router:
             Route("/health/live", health.live),
             Route("/health/ready", health.ready),
             Route("/metrics", health.metrics),
+            Route("/usage", usage.usage),
+            Route("/usage/forecast", usage.forecast),
             Route("/v1/models", models.list_models),
             Route("/v1/models/{model:path}", models.one_model),
         ],

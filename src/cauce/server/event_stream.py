@@ -56,6 +56,8 @@ class EventStream:
         self._finished = False
         self._quiet_since = exchange.clock.monotonic()
         self._companion: asyncio.Task[None] | None = None
+        self._interim: asyncio.Task[None] | None = None
+        self._later: Callable[[], bytes] | None = None
 
     async def __aenter__(self) -> "EventStream":
         self._companion = asyncio.create_task(self._beat())
@@ -64,6 +66,8 @@ class EventStream:
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         if self._companion is not None:
             self._companion.cancel()
+        if self._interim is not None:
+            self._interim.cancel()
         if self._exchange.started and not self._finished:
             await self._exchange.abort()
 
@@ -78,6 +82,18 @@ class EventStream:
                 await exchange.write(data)
         self._quiet_since = exchange.clock.monotonic()
 
+    def write_soon(self, frames: Callable[[], bytes]) -> None:
+        """Have what `frames` makes written, if anything, as soon as headers have left. Returns at once."""
+        if not self._exchange.started:
+            self._later = frames
+        elif self._interim is None or self._interim.done():
+            self._interim = asyncio.create_task(self._write_made(frames))
+
+    async def _write_made(self, frames: Callable[[], bytes]) -> None:
+        # Nothing may come between making frames and taking their place in the line of writers.
+        if data := frames():
+            await self.write(data)
+
     async def finish(self) -> None:
         """End the body: its terminal frame has been written."""
         self._finished = True
@@ -90,6 +106,8 @@ class EventStream:
             await clock.sleep(self._hold)
             if not self._exchange.started:
                 await self._comment()
+                if self._later is not None:
+                    await self._write_made(self._later)
         while True:
             quiet = clock.monotonic() - self._quiet_since
             if quiet < self._interval:

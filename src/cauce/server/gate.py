@@ -23,7 +23,8 @@ _MOST_ADMITTED = 1000
 
 _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
-    b"x-cauce-overhead-ms, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, location"
+    b"x-cauce-overhead-ms, x-cauce-truncated, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, "
+    b"location, age"
 )
 _KEY_IN_ADDRESS = ("/v1beta/", "/v1/models/")
 """Where Google's clients may have put the key into the address. It is read, never logged."""

@@ -3,20 +3,39 @@
 from collections.abc import Sequence
 
 from cauce.domain.delta import Attempt
+from cauce.ports.provider import CacheUse, Course
 from cauce.server.exchange import Header
 
+_UNASKED = Course()
+_CACHE: dict[CacheUse, Header] = {
+    "none": (b"x-cauce-cache", b"none"),
+    "miss": (b"x-cauce-cache", b"miss"),
+    "hit": (b"x-cauce-cache", b"hit"),
+    "stale": (b"x-cauce-cache", b"stale"),
+}
 
-def provenance(attempts: Sequence[Attempt], stream_id: str, overhead: float) -> tuple[Header, ...]:
-    """`overhead` is the time spent here and not in providers, in seconds, as far as it is known when headers leave."""
+
+def provenance(
+    attempts: Sequence[Attempt], stream_id: str, overhead: float, course: Course = _UNASKED
+) -> tuple[Header, ...]:
+    """`overhead` is the time spent here and not in providers, in seconds, as far as it is known when headers leave.
+
+    An answer out of the cache has its `age` in seconds (RFC 9111 5.1), and is no attempt. Of a prompt that was too long it is said
+    how many messages were left out.
+    """
     if not attempts:
         return ((b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),)
     last = attempts[-1]
     name = f"{last.provider}/{last.model}" if last.model else last.provider
-    return (
+    cached = course.cache == "hit" or course.cache == "stale"
+    headers = (
         (b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),
         (b"x-cauce-model", name.encode("latin-1", "replace")),
-        (b"x-cauce-attempts", b"%d" % len(attempts)),
-        (b"x-cauce-cache", b"hit" if last.level == "cache" else b"none"),
+        (b"x-cauce-attempts", b"%d" % (len(attempts) - cached)),
+        _CACHE[course.cache],
         (b"x-cauce-level", last.level.encode()),
         (b"x-cauce-overhead-ms", b"%.3f" % (overhead * 1000)),
     )
+    if course.truncated:
+        headers = (*headers, (b"x-cauce-truncated", b"%d" % course.truncated))
+    return (*headers, (b"age", b"%d" % course.age)) if cached else headers

@@ -15,6 +15,7 @@ from cauce.domain.request import Request
 from cauce.engine import ending
 from cauce.engine.compose import collect
 from cauce.engine.streams.streams import shut_down
+from cauce.server.cache_control import cache_control
 from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
@@ -48,7 +49,15 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
             attempts.append(delta)
 
     request = wished(exchange, request)
-    call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice)
+    call = services.turn.call(
+        request,
+        exchange.scope,
+        request_id=exchange.request_id,
+        streamed=False,
+        notice=notice,
+        cache=cache_control(exchange),
+        stream_id=stream_id,
+    )
     clock = services.clock
     asked = clock.monotonic()
 
@@ -57,7 +66,7 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
 
     completion = await exchange.while_connected(work())
     answered = clock.monotonic()
-    headers = provenance(attempts, stream_id, asked - exchange.began)
+    headers = provenance(attempts, stream_id, asked - exchange.began, call.course)
     return Answer(completion, attempts, headers, answered - exchange.began)
 
 
@@ -92,14 +101,32 @@ async def relay(
     attempts: list[Attempt] = []
     clock = services.clock
     pending: list[Delta] = []
+    streams: list[EventStream] = []
 
     def notice(delta: Status | Attempt) -> None:
         pending.append(delta)
         if isinstance(delta, Attempt):
             attempts.append(delta)
+        elif delta.kind == "waiting":
+            # Its place in the queue is news now, not when the answer begins.
+            for stream in streams:
+                stream.write_soon(told)
+
+    def told() -> bytes:
+        deltas = pending.copy()
+        pending.clear()
+        return projector.feed(deltas) if deltas else b""
 
     request = wished(exchange, request)
-    call = services.turn.call(request, exchange.scope, request_id=exchange.request_id, streamed=True, notice=notice)
+    call = services.turn.call(
+        request,
+        exchange.scope,
+        request_id=exchange.request_id,
+        streamed=True,
+        notice=notice,
+        cache=cache_control(exchange),
+        stream_id=stream_id,
+    )
     pending.append(Status("accepted", facts={"model": call.request.model, "created": int(clock.now())}))
     settings = services.stream_settings
     asked = clock.monotonic()
@@ -108,11 +135,12 @@ async def relay(
         delivered = False
         stream = EventStream(
             exchange,
-            lambda: provenance(attempts, stream_id, asked - exchange.began),
+            lambda: provenance(attempts, stream_id, asked - exchange.began, call.course),
             hold=settings.hold_headers,
             heartbeat=settings.heartbeat,
             form=form,
         )
+        streams.append(stream)
         async with stream:
             try:
                 deltas = await services.turn.open(call)

@@ -1,11 +1,14 @@
 """What a route may call. Bootstrap fills it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from cauce.domain.delta import Level
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
+from cauce.engine.policies.breaker import Standing
+from cauce.engine.routing.explain import Explainer
 from cauce.engine.routing.router import Router
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
@@ -14,6 +17,7 @@ from cauce.ports.ids import Ids
 from cauce.ports.ledger import Entry
 from cauce.ports.responses import Responses
 from cauce.ports.tokenizer import Tokenizer
+from cauce.ports.usage import Feedback, Usage
 from cauce.server.settings import Key, ServerSettings, StreamSettings
 
 
@@ -25,6 +29,7 @@ class Services(msgspec.Struct, frozen=True):
     keys: tuple[Key, ...]
     message_timeout: float
     router: Router
+    explainer: Explainer
     turn: Turn
     embedding: Embedding
     estimator: Estimator
@@ -38,6 +43,14 @@ class Services(msgspec.Struct, frozen=True):
     """When the process started, on the monotonic clock."""
     last_entry: Callable[[str], Entry | None]
     """The newest ledger entry of a provider."""
+    usage: Usage
+    feedback: Feedback
+    answers: Mapping[Level, int]
+    """How many calls were answered, by level."""
+    circuits: Callable[[], list[Standing]]
+    """How the circuits of candidates stand that were asked."""
+    waiting: Callable[[], int]
+    """How many calls wait in the queue."""
     exposition: Callable[[], tuple[bytes, str]]
     """The metrics in Prometheus' text format, and its content type."""
     start: Callable[[], Awaitable[None]]

@@ -12,7 +12,8 @@ Period = Annotated[float, msgspec.Meta(gt=0)]
 
 class ServerSettings(msgspec.Struct, frozen=True):
     """`max_body` is in bytes, `drain` (time open streams get at shutdown) in seconds. `hosts` are further names this server
-    is called by, `cors_origins` further origins that pages may call it from (`null`: pages opened from a file)."""
+    is called by, `cors_origins` further origins that pages may call it from (`null`: pages opened from a file). `warm`: connections to
+    configured providers are made at the start, and kept."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
@@ -21,6 +22,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     cors_origins: tuple[str, ...] = ()
     max_body: Annotated[int, msgspec.Meta(ge=1024)] = 20 * 1024 * 1024
     drain: Seconds = 20.0
+    warm: bool = True
 
 
 class StreamSettings(msgspec.Struct, frozen=True):

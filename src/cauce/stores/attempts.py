@@ -103,7 +103,9 @@ def entry_of(attempt: Attempt) -> Entry:
         level=level,
         outcome=outcome,
         error_code=error,
-        usage=Usage(given, made, cached, written, thought, cost, source, estimated, long_cache_write_tokens=long_written),
+        usage=Usage(
+            given, made, cached, written, thought, cost, source, estimated, long_cache_write_tokens=long_written
+        ),
         latency=latency,
         first_delta=first_delta,
         listed_cost=listed,

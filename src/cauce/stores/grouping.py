@@ -32,7 +32,9 @@ class Grouping:
         self.users = "user" in named
         if self.users and not named <= _OF_USERS:
             left = ", ".join(sorted(named - _OF_USERS))
-            raise InvalidRequest(f"group_by: users are known by key, tenant and day only, not by {left}", field="group_by")
+            raise InvalidRequest(
+                f"group_by: users are known by key, tenant and day only, not by {left}", field="group_by"
+            )
         self._query = query
         self._by = [_MEMBERS[dimension] for dimension in query.by if dimension != "day"]
         self._day_at = query.by.index("day") if "day" in query.by else None
@@ -136,4 +138,3 @@ def _join(total: Group, group: Group) -> None:
     add(total.outcomes, group.outcomes)
     add(total.errors, group.errors)
     _spread(total, group)
-

@@ -1,5 +1,7 @@
 """`cauce check`."""
 
+import json
+import re
 import socket
 
 import pytest
@@ -42,6 +44,16 @@ async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None
     assert checked.out.endswith("all is well\n")
     assert upstream.requests == []
     assert not (home.folder / ".local").exists()
+
+
+async def test_it_tells_how_long_connecting_and_the_first_byte_take(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(PORT + upstream_table("up", upstream.base_url))
+        told = await home.cauce("check")
+        found = await home.cauce("check", "--json")
+    assert re.search(r"^ +connected in \d+\.\d ms, first byte after \d+\.\d ms$", told.out, re.M)
+    handshake = json.loads(found.out)["providers"][0]["handshake"]
+    assert handshake["connect"] > 0 and handshake["first_byte"] > 0 and handshake["tls"] is None
 
 
 async def test_secrets_are_shown_nowhere(home: Home) -> None:

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.providers.transport import HTTPTransport, Outgoing
+from cauce.providers.transport.http1 import QUIET_ROUNDS
 from tests.http import within
 
 pytestmark = pytest.mark.anyio
@@ -482,3 +484,82 @@ async def test_request_with_an_address_goes_there_and_its_connection_serves_noth
 async def test_port_that_is_none_is_told(transport: HTTPTransport) -> None:
     with pytest.raises(ProviderFailure, match="no http:// or https:// address"):
         await transport.send(Outgoing("GET", "http://127.0.0.1:99999/x", {}))
+
+
+async def test_connection_that_was_made_ahead_serves_the_first_request(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN)) as running:
+        line = transport.line(running.url)
+        await line.warm()
+        await line.warm()
+        assert line.handshake is not None and line.handshake.first_byte is None
+        assert await (await transport.send(get(running))).read() == b"hello"
+        assert running.connections == 1
+    assert line.handshake.tls is None and transport.handshake is not None
+    assert transport.handshake.first_byte is not None and transport.handshake.connect > 0
+
+
+async def test_upstream_that_nobody_asks_is_left_alone_after_a_while(transport: HTTPTransport) -> None:
+    async with server(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")) as running:
+        line = transport.line(running.url)
+        for _ in range(QUIET_ROUNDS + 1):
+            await line.warm()
+            await transport.aclose()
+        made = running.connections
+        await line.warm()
+        assert running.connections == made
+        await (await transport.send(get(running))).read()
+        made = running.connections
+        await line.warm()
+        await (await transport.send(get(running))).read()
+    assert running.connections == made + 1
+
+
+def test_host_is_looked_up_once_for_many_connections_and_again_when_it_has_moved() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        looked_up = 0
+
+        async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+            self.looked_up += 1
+            return await super().getaddrinfo("127.0.0.1" if host == "here.test" else host, port, **options)
+
+    async def run() -> None:
+        transport = HTTPTransport("up")
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop)
+        async with server(answering(PLAIN)) as running:
+            url = f"http://here.test:{running.port}/"
+            asked = await asyncio.gather(*[transport.send(Outgoing("GET", url, {})) for _ in range(3)])
+            assert [await one.read() for one in asked] == [b"hello"] * 3 and running.connections == 3
+            port = running.port
+        assert loop.looked_up == 1
+        await transport.aclose()
+        with pytest.raises(ProviderFailure, match="cannot connect"):
+            await transport.send(Outgoing("GET", f"http://here.test:{port}/", {}))
+        assert loop.looked_up == 2
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(run())
+
+
+async def test_tls_session_is_taken_up_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    resumed: list[bool] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        resumed.append(writer.get_extra_info("ssl_object").session_reused)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PLAIN)
+        await writer.drain()
+
+    transport = HTTPTransport("up")
+    async with server(handle, context) as running:
+        for _ in range(2):
+            answer = await transport.send(Outgoing("GET", f"https://localhost:{running.port}/", {}))
+            assert await answer.read() == b"hello"
+            await transport.aclose()
+    assert resumed == [False, True]
+    assert transport.handshake is not None and transport.handshake.tls is not None

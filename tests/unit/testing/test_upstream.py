@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from cauce.testing.upstream import Ask, Reply, Tokens, Upstream
+from cauce.testing.upstream import Ask, Limits, Reply, Tokens, Upstream, fault
 from tests.http import Response, ask, connection, within
 
 pytestmark = pytest.mark.anyio
@@ -238,3 +238,42 @@ async def test_new_script_begins_with_its_first_answer_and_forgets_what_was_aske
     assert (upstream.requests, upstream.headers, upstream.paths) == ([], [], []) and not upstream.asked.is_set()
     response = await ask(upstream.port, "POST", path, body)
     assert b"three" in response.body and len(upstream.requests) == 1
+
+
+CHAT = {"model": "m", "messages": HELLO}
+
+
+async def test_models_may_have_scripts_of_their_own(upstream: Upstream) -> None:
+    upstream.scripts["twice"] = [fault("503"), fault("503"), Reply(text="Here.")]
+    asked = [(await ask(upstream.port, "POST", "/v1/chat/completions", {**CHAT, "model": "twice"})) for _ in range(3)]
+    other = await ask(upstream.port, "POST", "/v1/chat/completions", CHAT)
+    assert [one.status for one in asked] == [503, 503, 200] and "Here." in asked[2].body.decode()
+    assert other.json()["choices"][0]["message"]["content"] == "Hello from upstream."
+    assert upstream.record.requests == {"twice": 3, "m": 1} and upstream.record.answered == {"twice": 1, "m": 1}
+
+
+async def test_limits_are_enforced_and_their_violations_counted() -> None:
+    gate = asyncio.Semaphore(0)
+    async with Upstream(Reply(gate=gate), limits=Limits(concurrent=2, per_minute=3)) as upstream:
+        held = [asyncio.create_task(ask(upstream.port, "POST", "/v1/chat/completions", CHAT)) for _ in range(2)]
+        while upstream.record.at_once < 2:
+            await asyncio.sleep(0)
+        third = await ask(upstream.port, "POST", "/v1/chat/completions", CHAT)
+        for _ in range(3):
+            gate.release()
+        await asyncio.gather(*held)
+        statuses = [(await ask(upstream.port, "POST", "/v1/chat/completions", CHAT)).status for _ in range(2)]
+        record = upstream.record
+    assert (third.status, statuses) == (429, [200, 429])
+    assert (record.violations, record.most_at_once, record.most_per_minute) == (2, 2, 3)
+
+
+async def test_tokens_are_counted_of_whole_answers_only(upstream: Upstream) -> None:
+    counted = Reply(usage=Tokens(20, 9, cached=4))
+    upstream.answers = [counted, msgspec.structs.replace(counted, cut_after=0), fault("500"), counted]
+    for _ in range(4):
+        await ask(upstream.port, "POST", "/v1/messages", {**CHAT, "max_tokens": 9, "stream": True})
+    assert upstream.record.served == {"m": Tokens(40, 18, cached=8)}
+    await within(upstream.record.idle.wait())
+    await within(upstream.record.empty.wait())
+    assert upstream.record.opened == upstream.record.closed == 4

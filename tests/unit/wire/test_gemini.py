@@ -749,6 +749,8 @@ class TestErrors:
             (429, {"message": "Quota exceeded, limit: 0, model: x"}, "quota", "quota_exceeded", None),
             (500, {"status": "INTERNAL"}, "transient", "provider_error", None),
             (503, {"status": "UNAVAILABLE"}, "overloaded", "overloaded", None),
+            # What stands before it says 529 when it is full.
+            (529, {}, "overloaded", "overloaded", None),
             (504, {"status": "DEADLINE_EXCEEDED"}, "transient", "provider_error", None),
         ],
     )

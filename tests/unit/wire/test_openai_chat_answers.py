@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cauce.domain.citation import Citation
@@ -229,7 +229,14 @@ piece = st.one_of(
 )
 
 
+OPENS = {"tool_calls": [{"index": 0, "id": "b", "function": {"name": "f", "arguments": "{"}}]}
+PIECE = {"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}
+OPENS_AGAIN = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}]}
+PIECE_AGAIN = {"tool_calls": [{"index": 0, "function": {"arguments": "0"}}]}
+
+
 class TestTemplates:
+    @example([OPENS, PIECE, OPENS_AGAIN, PIECE_AGAIN], {})
     @given(st.lists(piece, min_size=1, max_size=10), st.sampled_from([{}, {"fp": "x"}]))
     def test_chunks_alike_are_read_as_if_each_were_read_in_full(
         self, pieces: list[dict[str, Any]], beside: dict[str, Any]

@@ -7,13 +7,14 @@ from cauce.ports.provider import Call, Deltas, Open, Policy
 
 
 def attempt() -> Policy:
-    """Number the attempt within its request, and tell `call.notice` of it."""
+    """Number the attempt within its request, and tell of it: `call.admitted` and `call.notice`."""
 
     def policy(open: Open) -> Open:
         def opened(call: Call) -> Awaitable[Deltas]:
             candidate, course, after = call.candidates[0], call.course, call.after
             course.attempts += 1
             course.level = candidate.level
+            call.admitted()
             call.notice(
                 Attempt(
                     course.attempts,

@@ -92,7 +92,6 @@ async def _open(limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, c
         raise _denied(limiting, reservation)
     held = _Held(limiting, reservation, call)
     try:
-        call.admitted()
         deltas = await open(call)
     except CauceError as error:
         await held.failed(error)

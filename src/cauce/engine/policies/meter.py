@@ -4,9 +4,9 @@ import asyncio
 
 import msgspec
 
-from cauce.domain.delta import Finish, Outcome
+from cauce.domain.delta import Outcome
 from cauce.domain.errors import CauceError
-from cauce.domain.price import Prices, cost, settled
+from cauce.domain.price import cost, settled
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.ports.clock import Clock
@@ -30,7 +30,7 @@ def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator) 
     """Account for every attempt: failed ones when they fail, opened ones when their deltas end.
 
     An attempt that failed before its first delta used nothing that is known of. One that was given up, timed out or broke off
-    made the provider read the request: its input is estimated, what it had answered by then is not in the figures.
+    made the provider read the request: what it reported by then counts, and estimates stand for the rest.
     """
     accounts = Accounts(clock, ledger, metrics, estimator)
 
@@ -57,72 +57,72 @@ def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator) 
 
 
 class _Attempt:
-    __slots__ = ("_accounts", "_call", "_finished", "began", "first_delta")
+    __slots__ = ("_accounts", "_call", "_candidate", "_prices", "began", "first_delta")
 
     def __init__(self, accounts: Accounts, call: Call) -> None:
         self._accounts = accounts
         self._call = call
-        self._finished = False
+        self._candidate = call.candidates[0]
+        self._prices = self._candidate.facts.prices
         self.began = accounts.clock.monotonic()
         self.first_delta: float | None = None
 
-    @property
-    def _prices(self) -> Prices | None:
-        return self._call.candidate.facts.prices
-
-    def settle(self, finish: Finish) -> Finish:
-        """`finish` with what the answer cost."""
-        self._finished = True
-        usage = finish.usage
-        if usage.estimated:
+    def settle(self, usage: Usage) -> Usage:
+        """`usage` with what nobody has reported, and what it cost."""
+        if usage.estimated and usage.extra is None:
             usage = msgspec.structs.replace(usage, input_tokens=self._estimated_input())
-        usage = settled(usage, self._prices)
-        if usage is finish.usage:
-            return finish
-        return Finish(finish.reason, usage, finish.reasons, finish.outcome, finish.error, finish.choice, finish.extra)
+        return settled(usage, self._prices)
 
     async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
-        """Write it down. `usage` is that of `settle`, if there was a `Finish` at all."""
-        self.record(outcome, usage if self._finished else self.unanswered(), error)
-        if self._finished and not usage.estimated and self._accounts.estimator.due(self._call.candidate.name):
+        """Write it down. `usage` is that of `settle`."""
+        self.record(outcome, usage, error)
+        if not usage.estimated and self._accounts.estimator.due(self._candidate.name):
             # Weighing the request again can wait until its answer has left.
             call = self._call
             learn = self._accounts.estimator.learn
-            asyncio.get_running_loop().call_soon(learn, call.request, call.candidate.name, usage)
+            asyncio.get_running_loop().call_soon(learn, call.request, self._candidate.name, usage)
 
     def was_asked(self, error: CauceError) -> bool:
         """Whether the provider had the request when time ran out: connecting has a bound of its own."""
         waited = self._accounts.clock.monotonic() - self.began
-        return error.code == "timeout" and waited > self._call.candidate.timeouts.connect
+        return error.code == "timeout" and waited > self._candidate.timeouts.connect
 
     def unanswered(self) -> Usage:
-        """What an attempt used, as far as can be told, that has no `Finish`."""
+        """What an attempt used, as far as can be told, that has no first delta."""
         return settled(Usage(self._estimated_input(), estimated=True), self._prices)
 
     def record(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """One attempt, into ledger and figures."""
-        accounts, call, prices = self._accounts, self._call, self._prices
-        candidate = call.candidate
-        provider = candidate.provider.name
+        accounts, call, candidate, prices = self._accounts, self._call, self._candidate, self._prices
+        provider, request, course = candidate.provider.name, call.request, call.course
         latency = accounts.clock.monotonic() - self.began
         accounts.metrics.attempt(provider, candidate.model, outcome, latency, self.first_delta, usage)
+        listed = None
+        if prices is not None:
+            listed = usage.cost if usage.cost_source == "priced" else cost(usage, prices)
         accounts.ledger.record(
             Entry(
-                at=accounts.clock.now(),
-                request_id=call.request_id,
-                scope=call.scope,
-                provider=provider,
-                model=candidate.model,
-                level=candidate.level,
-                outcome=outcome,
-                error_code=error.code if error is not None else None,
-                usage=usage,
-                latency=latency,
-                first_delta=self.first_delta,
-                listed_cost=cost(usage, prices) if prices is not None else None,
-                price_snapshot=prices.snapshot if prices is not None else "",
+                accounts.clock.now(),
+                call.request_id,
+                call.scope,
+                provider,
+                candidate.model,
+                candidate.level,
+                outcome,
+                error.code if error is not None else None,
+                usage,
+                latency,
+                self.first_delta,
+                listed,
+                prices.snapshot if prices is not None else "",
+                call.stream_id,
+                request.conversation_id or "",
+                "chat" if request.prompt is None else "completions",
+                candidate.deployment,
+                course.attempts,
+                course.waited,
             )
         )
 
     def _estimated_input(self) -> int:
-        return self._accounts.estimator.estimate(self._call.request, self._call.candidate.name)
+        return self._accounts.estimator.estimate(self._call.request, self._candidate.name)

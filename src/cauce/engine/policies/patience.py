@@ -4,20 +4,25 @@ from cauce.domain.errors import ProviderFailure
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
+_LONG = 300.0
+"""Seconds from which on a plain answer is not watched here."""
+
 
 def patience(clock: Clock) -> Policy:
     """Give up a candidate that has nothing within `call.patience` seconds: its upstream is closed, and that is a failure of it."""
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
-            if call.patience is None:
+            seconds = call.patience
+            if seconds is None or (seconds >= _LONG and not call.streamed):
+                # Providers keep the bound of the whole call by themselves, and here the two are one.
                 return await open(call)
             try:
-                async with clock.timeout(call.patience):
+                async with clock.timeout(seconds):
                     return await open(call)
             except TimeoutError as late:
                 raise ProviderFailure(
-                    f"{call.candidate.name} gave no answer within {call.patience:.3g} s",
+                    f"{call.candidate.name} gave no answer within {seconds:.3g} s",
                     failure="transient",
                     provider=call.candidate.provider.name,
                     code="timeout",

@@ -22,6 +22,9 @@ ALLOWANCE = 3.0
 MOST = 10.0
 """Retries that a candidate may have saved up."""
 
+LONGEST = 60.0
+"""Seconds of a delay that the upstream asks for and that is waited for in a request: further ones are the client's to wait."""
+
 MOST_CANDIDATES = 2000
 """Candidates whose allowance is kept. Beyond that, all begin anew."""
 
@@ -114,7 +117,7 @@ def _delay(settings: RetrySettings, chance: Chance, number: int, failed: Provide
 
 def _worth(call: Call, failed: ProviderFailure, delay: float, cap: float, left: float) -> bool:
     """Whether asking again after `delay` makes sense. Where another model may be asked, nobody waits long, or hangs twice."""
-    if not may_ask_again(failed) or delay >= left:
+    if not may_ask_again(failed) or delay >= min(left, LONGEST):
         return False
     return call.last or (delay <= cap and failed.code != "timeout")
 

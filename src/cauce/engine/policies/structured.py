@@ -103,7 +103,9 @@ class _Structured:
         first = await deltas.read()
         if call.request.sampling.n == 1 and (isinstance(first[-1], Finish) or not call.streamed):
             return await self._accepted(call, await _whole(deltas, first), expectation)
-        return await Deltas.opened(_watched(deltas, first, expectation, call), call.candidate.provider.name)
+        return await Deltas.opened(
+            _watched(deltas, first, expectation, call), call.candidate.provider.name, deltas.so_far
+        )
 
     async def _told(self) -> Deltas:
         """What a candidate answers that is told of the schema in words."""

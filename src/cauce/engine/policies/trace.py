@@ -1,20 +1,26 @@
-"""What happened to a request, for whoever reads the log."""
+"""What happened to a request, for whoever reads the log, and how good the answers are, for whoever counts them."""
 
 import logging
 
+from cauce.domain.delta import Level
 from cauce.domain.errors import CauceError
 from cauce.ports.provider import Call, Deltas, Open, Policy
+
+LEVELS: tuple[Level, ...] = ("primary", "fallback", "cache", "offline")
+"""From the best to the last resort."""
 
 logger = logging.getLogger("cauce.calls")
 
 
-def trace() -> Policy:
-    """Log calls that nobody could answer, with their request id. Costs nothing on calls that were answered."""
+def trace(answers: dict[Level, int] | None = None) -> Policy:
+    """Log calls that nobody could answer, with their request id. Those that were answered are counted in `answers`, by level."""
+    counts: dict[Level, int] = {} if answers is None else answers
+    counts.update(dict.fromkeys(LEVELS, 0))
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             try:
-                return await open(call)
+                deltas = await open(call)
             except CauceError as error:
                 logger.warning(
                     "%s: no answer for model %r: %s (%s)",
@@ -24,6 +30,8 @@ def trace() -> Policy:
                     error.code,
                 )
                 raise
+            counts[call.course.level] += 1
+            return deltas
 
         return opened
 

@@ -57,14 +57,8 @@ class Conditions:
         return max(0.0, until - self._clock.monotonic())
 
     def price(self, option: Option, look: Look) -> float | None:
-        """USD that the request is thought to cost there; nothing on this machine, None where no price is known."""
-        if option.here:
-            return 0.0
-        prices = option.first.facts.prices
-        if prices is None:
-            return None
-        answer = min(look.traits.answer or ANSWER, ANSWER)
-        return cost(Usage(look.traits.tokens, answer), prices)
+        """USD that the request is thought to cost there."""
+        return price(option.first, look.traits.tokens, look.traits.answer, here=option.here)
 
     def rating(self, candidate: Candidate) -> float | None:
         """What people think of its answers, 0 to 1."""
@@ -120,3 +114,11 @@ class Conditions:
         elif order == "best_rated":
             standing.rating = self.rating(group.options[0].first)
         return standing
+
+
+def price(candidate: Candidate, tokens: int, max_tokens: int | None, *, here: bool) -> float | None:
+    """USD that a request of `tokens` is thought to cost; nothing on this machine, None where no price is known."""
+    prices = candidate.facts.prices
+    if here or prices is None:
+        return 0.0 if here else None
+    return cost(Usage(tokens, min(max_tokens or ANSWER, ANSWER)), prices)

@@ -8,8 +8,16 @@ from cauce.engine.routing.route import Order
 from cauce.ports.provider import Candidate
 
 Rule = Literal["privacy", "task", "long", "complex", "short", "prefer"]
-Absence = Literal["away", "privacy", "prompt"]
-"""Why one that is listed is not a candidate: its server is away, it is not on this machine, it cannot go on with a prompt."""
+Absence = Literal["away", "privacy", "prompt", "window", "after"]
+"""Why one that is listed is not asked: its server is away; it is not on this machine; it cannot go on with a prompt; the request is
+too long for it; or was too long for one before, which ends the matter."""
+
+
+Why = Literal[
+    "listed", "tier", "rule", "behind", "balanced", "cheapest", "fastest", "best_rated", "deployment", "asked", "resort"
+]
+"""Why a candidate stands where it does: as listed; by the order of `auto`; first, or behind, by a rule; by the order of the route; as
+another deployment of the one before it; because the request names it; as the last resort."""
 
 
 class Fired(msgspec.Struct, frozen=True):
@@ -37,5 +45,7 @@ class Decision(msgspec.Struct, frozen=True):
     order: Order
     private: bool
     candidates: tuple[Candidate, ...]
+    whys: tuple[Why, ...]
+    """Why each of them stands where it does."""
     rules: tuple[Fired, ...] = ()
     left_out: tuple[LeftOut, ...] = ()

@@ -7,11 +7,11 @@ from cauce.domain.errors import InvalidRequest, ModelNotFound, Unsupported
 from cauce.domain.model import ModelFacts
 from cauce.domain.request import Prompt, Request
 from cauce.engine.routing.conditions import Conditions, Look
-from cauce.engine.routing.decision import Absence, Decision, Fired, LeftOut
-from cauce.engine.routing.names import Group, Names, Option, Section
+from cauce.engine.routing.decision import Absence, Decision, Fired, LeftOut, Why
+from cauce.engine.routing.names import AUTO, Group, Names, Option, Section
 from cauce.engine.routing.route import Route
 from cauce.engine.routing.rules import PRIVACY, Traits, is_private, preference
-from cauce.engine.routing.source import Source
+from cauce.engine.routing.source import Source, passed_on
 from cauce.ports.catalogue import Catalogue
 from cauce.ports.embedder import Embedder
 from cauce.ports.provider import Candidate
@@ -79,6 +79,12 @@ class Router:
             return None
         return next((one.embedder for one in source.places() if one.name == candidate.deployment), None)
 
+    def is_here(self, candidate: Candidate) -> bool:
+        """Whether what `candidate` is asked stays on this machine."""
+        source = self.source(candidate.provider.name)
+        places = source.places() if source is not None else ()
+        return any([one.here for one in places if one.name == candidate.deployment]) and not passed_on(candidate.model)
+
     def names(self) -> tuple[str, ...]:
         """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""
         return self._names.known()
@@ -117,6 +123,7 @@ class Router:
             main.route.order,
             private,
             work.candidates(),
+            tuple(work.whys),
             tuple(work.fired),
             tuple(work.left_out),
         )
@@ -141,6 +148,8 @@ class _Work:
         self._groups: list[tuple[Option, ...]] = []
         self._seen: set[tuple[str, str]] = set()
         self._unable: list[str] = []
+        self._taken = 0
+        self.whys: list[Why] = []
         self.fired: list[Fired] = [Fired("privacy", "local")] if private else []
         self.left_out: list[LeftOut] = []
 
@@ -156,6 +165,9 @@ class _Work:
             fresh = tuple([option for option in options if self._is_new(group, option)])
             if fresh:
                 self._groups.append(fresh)
+                self.whys.append(self._why(section, group, fired))
+                self.whys.extend(["deployment" for _ in fresh[1:]])
+        self._taken += 1
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All of them. Raises `ModelNotFound`, `Unsupported` when none is left."""
@@ -213,6 +225,18 @@ class _Work:
             conditions = self._conditions
             arranged += conditions.arranged(side, route.order, self._look) if side and conditions is not None else side
         return arranged + last
+
+    def _why(self, section: Section, group: Group, fired: Fired | None) -> Why:
+        order = section.route.order
+        if self._taken:
+            return "asked"
+        if group.offline and len(section.groups) > 1 and (section.route.name == AUTO or fired or order != "ordered"):
+            return "resort"
+        if fired is not None:
+            return "rule" if _is_first(group, fired) else "behind"
+        if order == "ordered" or order == "hybrid":
+            return "listed" if section.route.candidates or len(section.groups) == 1 else "tier"
+        return order
 
     def _is_new(self, group: Group, option: Option) -> bool:
         key = (group.name, option.deployment)

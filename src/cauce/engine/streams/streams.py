@@ -15,7 +15,7 @@ from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.tail import tail
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
-from cauce.ports.provider import Deltas
+from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
 from cauce.ports.stream_log import StreamLog
 
 OVERTAKEN = 60.0
@@ -54,7 +54,9 @@ class Streams:
         """Streams being produced now."""
         return len(self._producers)
 
-    async def start(self, key: StreamKey, request: Request, scope: Scope, request_id: str) -> Head:
+    async def start(
+        self, key: StreamKey, request: Request, scope: Scope, request_id: str, cache: CacheControl = ANY_ANSWER
+    ) -> Head:
         """Create the stream, or attach to the one that has this key.
 
         Raises `ModelNotFound` before anything is created, `Conflict` when the key belongs to another request, `Gone` once it
@@ -65,7 +67,7 @@ class Streams:
         if known is None:
             if self._draining:
                 raise Overloaded("the server is shutting down: try again", retry_after=1)
-            call = self._turn.call(request, scope, request_id=request_id, streamed=True)
+            call = self._turn.call(request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id)
             created = await self._log.create(NewStream(key, call.request, digest, self._clock.now()))
             known = created.head
             if created.hold is not None:

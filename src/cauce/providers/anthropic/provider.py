@@ -7,6 +7,7 @@ import msgspec
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
+from cauce.ports.line import Line
 from cauce.ports.provider import Call, Candidate, Deltas, ModelInfo
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_messages
@@ -45,6 +46,11 @@ class Anthropic:
     @property
     def name(self) -> str:
         return self._endpoint.name
+
+    @property
+    def line(self) -> Line:
+        """Its connections."""
+        return self._endpoint.line
 
     @property
     def base_url(self) -> str:

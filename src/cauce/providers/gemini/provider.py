@@ -14,6 +14,7 @@ from cauce.domain.errors import InvalidRequest, ProviderFailure, Unsupported
 from cauce.domain.request import Request
 from cauce.domain.tokens import CHARACTERS_PER_TOKEN, estimate_input_tokens
 from cauce.domain.usage import Usage
+from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_generate
@@ -73,8 +74,14 @@ class Gemini:
     def name(self) -> str:
         return self._endpoint.name
 
+    @property
+    def line(self) -> Line:
+        """Its connections."""
+        return self._endpoint.line
+
     async def open(self, call: Call) -> Deltas:
-        return await Deltas.opened(self._answer(call), self.name)
+        decoder = GeminiDecoder(self.name, estimate_input_tokens, call.request)
+        return await Deltas.opened(self._answer(call, decoder), self.name, decoder.so_far)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         body = render_request(request, model)
@@ -108,12 +115,11 @@ class Gemini:
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
-    async def _answer(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+    async def _answer(self, call: Call, decoder: GeminiDecoder) -> AsyncGenerator[Sequence[Delta], None]:
         model = call.candidate.model
         body = render_request(call.request, model)
         fit_generate(body)
         verb = "streamGenerateContent?alt=sse" if call.streamed else "generateContent"
-        decoder = GeminiDecoder(self.name, estimate_input_tokens, call.request)
         for _ in range(1 + MOST_CONTINUATIONS):
             async with aclosing(self._endpoint.answer(f"{self._of(model)}:{verb}", body, call, decoder)) as batches:
                 async for batch in batches:

@@ -8,6 +8,7 @@ from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import ProviderFailure, Unsupported
 from cauce.domain.request import Prompt, Request
 from cauce.domain.tokens import estimate_input_tokens
+from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.adaptation import adapt
@@ -44,6 +45,11 @@ class OpenAICompatible:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def line(self) -> Line:
+        """Its connections."""
+        return self._endpoint.line
 
     @property
     def base_url(self) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
+from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.dialect import Dialect
@@ -42,6 +43,11 @@ class OpenAIResponses:
     @property
     def name(self) -> str:
         return self._endpoint.name
+
+    @property
+    def line(self) -> Line:
+        """Its connections."""
+        return self._endpoint.line
 
     @property
     def base_url(self) -> str:

@@ -243,9 +243,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, released: Callable[["Connection", bool], None]) -> None:
         self.loop = loop
         self.idle_since = 0.0
-        self.asked_at = 0.0
-        self.known = False
-        """An answer has begun to come over it."""
         self.alive = True
         self._released = released
         self._parser = httptools.HttpResponseParser(self)
@@ -279,19 +276,11 @@ class Connection(asyncio.Protocol):
         else:
             self.await_due(answer.due)
 
-    @property
-    def transport(self) -> asyncio.Transport:
-        """Of a connection that was made."""
-        assert self._transport is not None
-        return self._transport
-
     def ask(self, data: bytes, explain: Callable[[Exception], CauceError]) -> Answer:
         """Send a request; its answer comes with time."""
         assert self._transport is not None and self._answer is None
         self._answer = Answer(self, explain)
         self._heard = False
-        if not self.known:
-            self.asked_at = self.loop.time()
         self._transport.write(data)
         return self._answer
 

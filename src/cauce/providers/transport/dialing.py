@@ -35,6 +35,13 @@ class Place(msgspec.Struct, frozen=True):
     address: str | None = None
 
 
+class Dialed(msgspec.Struct, frozen=True):
+    """A connection that was made, and what it took."""
+
+    transport: asyncio.BaseTransport
+    handshake: Handshake
+
+
 class _Resuming(ssl.SSLContext):
     """A client's context that takes up the last session with a host (RFC 8446 2.2): asyncio has no way to be handed one."""
 
@@ -58,23 +65,24 @@ class Dialer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._sessions: OrderedDict[str, ssl.SSLSession] = OrderedDict()
-        self._found: dict[Place, tuple[float, list[str]]] = {}
+        self._found: dict[Place, tuple[float, asyncio.Task[list[str]]]] = {}
 
-    async def dial(self, place: Place, make: Callable[[], P]) -> tuple[P, Handshake]:
-        """A connection to `place` and what it took. Raises `OSError`, of which `ssl.SSLError` is one."""
+    async def dial(self, place: Place, make: Callable[[], P]) -> tuple[P, Dialed]:
+        """A connection to `place`. Raises `OSError`, of which `ssl.SSLError` is one."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         connected = await self._connect(place)
         reached = loop.time()
         context = self._context() if place.scheme == "https" else None
         try:
-            _, protocol = await loop.create_connection(
+            transport, protocol = await loop.create_connection(
                 make, sock=connected, ssl=context, server_hostname=place.host if context is not None else None
             )
         except BaseException:
             connected.close()
             raise
-        return protocol, Handshake(reached - began, loop.time() - reached if context is not None else None)
+        took = Handshake(reached - began, loop.time() - reached if context is not None else None)
+        return protocol, Dialed(transport, took)
 
     def keep_session(self, place: Place, transport: asyncio.BaseTransport) -> None:
         """Take up the session of `transport` again the next time. Tickets come behind the handshake: call it once something was read."""
@@ -106,12 +114,15 @@ class Dialer:
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
         loop = asyncio.get_running_loop()
-        until, addresses = self._found.get(place, (0.0, []))
-        if loop.time() >= until:
-            found = await loop.getaddrinfo(host, place.port, type=socket.SOCK_STREAM)
-            addresses = list(dict.fromkeys([str(place_of[4][0]) for place_of in found]))
-            self._found[place] = (loop.time() + LOOKED_UP, addresses)
-        return addresses
+        found = self._found.get(place)
+        if found is None or loop.time() >= found[0]:
+            # Of many that connect at once, one looks it up.
+            found = self._found[place] = (loop.time() + LOOKED_UP, loop.create_task(_looked_up(host, place.port)))
+        try:
+            return await asyncio.shield(found[1])
+        except OSError:
+            self._found.pop(place, None)
+            raise
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -123,6 +134,11 @@ class Dialer:
             made.sessions = self._sessions
             self._tls = made
         return self._tls
+
+
+async def _looked_up(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys([str(address[0]) for *_, address in found]))
 
 
 async def _connected(address: str, port: int) -> socket.socket:

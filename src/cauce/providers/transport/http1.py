@@ -15,7 +15,7 @@ import msgspec
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.ports.line import Handshake, Line
 from cauce.providers.transport.connection import Answer, Broken, Connection
-from cauce.providers.transport.dialing import Dialer, Place
+from cauce.providers.transport.dialing import Dialed, Dialer, Place
 from cauce.providers.transport.port import Outgoing
 
 KEEP_ALIVE = 75.0
@@ -72,6 +72,8 @@ class HTTPTransport:
         self._places: dict[Connection, Place] = {}
         self._heads: dict[tuple[str, str], tuple[Mapping[str, str], Place, bytes]] = {}
         self._dialer = Dialer(tls)
+        self._fresh: dict[Connection, Dialed] = {}
+        """Connections that no request has gone over."""
         self._handshake: Handshake | None = None
         self._asked = 0
 
@@ -99,12 +101,14 @@ class HTTPTransport:
             if connection is None:
                 connection = await self._dial(place, outgoing)
             self._asked += 1
+            fresh = self._fresh.pop(connection, None) if self._fresh else None
+            began = connection.loop.time() if fresh is not None else 0.0
             answer = connection.ask(data, explain)
             answer.bound(outgoing.total, outgoing.idle, _Late())
             try:
                 await answer.head()
-                if not connection.known:
-                    self._know(connection, place)
+                if fresh is not None:
+                    self._know(fresh, place, connection.loop.time() - began)
             except (Broken, TimeoutError) as error:
                 await answer.aclose()
                 # A server that gives up an idle connection just as we take it has not seen the request: ask once more.
@@ -197,7 +201,7 @@ class HTTPTransport:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(outgoing.connect):
-                connection, self._handshake = await self._dialer.dial(place, lambda: Connection(loop, self._released))
+                connection, fresh = await self._dialer.dial(place, lambda: Connection(loop, self._released))
         except TimeoutError as error:
             raise self._failure(
                 f"no connection to {_shown(outgoing)} within {outgoing.connect:g} s", timeout=True
@@ -209,20 +213,21 @@ class HTTPTransport:
         except OSError as error:
             raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error
         self._places[connection] = place
+        self._fresh[connection] = fresh
+        if self._handshake is None or self._handshake.first_byte is None:
+            self._handshake = fresh.handshake
         return connection
 
-    def _know(self, connection: Connection, place: Place) -> None:
-        """The first answer over `connection` has begun: how long that took, and the TLS session it may be taken up by."""
-        connection.known = True
-        if self._handshake is not None:
-            seconds = connection.loop.time() - connection.asked_at
-            self._handshake = msgspec.structs.replace(self._handshake, first_byte=seconds)
+    def _know(self, fresh: Dialed, place: Place, first_byte: float) -> None:
+        """The first answer over a connection has begun, after `first_byte` seconds."""
+        self._handshake = msgspec.structs.replace(fresh.handshake, first_byte=first_byte)
         if place.scheme == "https":
-            self._dialer.keep_session(place, connection.transport)
+            self._dialer.keep_session(place, fresh.transport)
 
     def _released(self, connection: Connection, reusable: bool) -> None:
         if not reusable:
             self._places.pop(connection, None)
+            self._fresh.pop(connection, None)
             return
         place = self._places[connection]
         if place.address is not None:

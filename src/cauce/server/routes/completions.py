@@ -6,6 +6,7 @@ from cauce.domain.completion import Completion
 from cauce.domain.delta import Attempt, Status
 from cauce.engine.compose import collect
 from cauce.ports.provider import Call
+from cauce.server.cache_control import cache_control
 from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.relay import relay
@@ -43,9 +44,16 @@ async def _answers(
         if isinstance(delta, Attempt):
             attempts.append(delta)
 
+    control = cache_control(exchange)
     calls = [
         services.turn.call(
-            wished(exchange, request), exchange.scope, request_id=exchange.request_id, streamed=False, notice=notice
+            wished(exchange, request),
+            exchange.scope,
+            request_id=exchange.request_id,
+            streamed=False,
+            notice=notice,
+            cache=control,
+            stream_id=stream_id,
         )
         for request in asked.requests
     ]
@@ -66,4 +74,4 @@ async def _answers(
 
     began = services.clock.monotonic()
     got = await exchange.while_connected(work())
-    return got, provenance(attempts, stream_id, began - exchange.began)
+    return got, provenance(attempts, stream_id, began - exchange.began, calls[-1].course)

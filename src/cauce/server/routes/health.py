@@ -1,5 +1,7 @@
 """`/health`, `/health/live`, `/health/ready` and `/metrics`. None of them calls a provider, except `/health?probe=MODEL`."""
 
+from collections.abc import Mapping
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,9 +12,21 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request as ModelRequest
 from cauce.domain.request import Sampling, Scope
 from cauce.engine.compose import collect
+from cauce.engine.routing.source import Source
 from cauce.server.services import Services
 
 _FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
+
+
+class CircuitHealth(msgspec.Struct, omit_defaults=True):
+    """A model that is left alone (`state` open), or asked once to see whether it is well (`half_open`). It is asked again after
+    `seconds`."""
+
+    model: str
+    endpoint: str
+    state: str
+    seconds: float
+    deployment: str = ""
 
 
 class ProviderHealth(msgspec.Struct, omit_defaults=True):
@@ -22,6 +36,7 @@ class ProviderHealth(msgspec.Struct, omit_defaults=True):
     local: bool = False
     models: int = 0
     last_error: str | None = None
+    circuits: list[CircuitHealth] = []
 
 
 class ProbeBody(msgspec.Struct, omit_defaults=True):
@@ -34,24 +49,31 @@ class ProbeBody(msgspec.Struct, omit_defaults=True):
 
 
 class HealthBody(msgspec.Struct, omit_defaults=True):
-    """`status` is `healthy`, `degraded` (a provider is down) or `unhealthy` (nothing can answer); `uptime` is in seconds."""
+    """`status` is `healthy`, `degraded` (a provider is down, or one of its models left alone) or `unhealthy` (nothing can answer); `uptime` is in seconds."""
 
     status: str
     version: str
     uptime: float
     providers: dict[str, ProviderHealth]
     open_streams: int = 0
+    waiting: int = 0
+    """Calls that wait for room."""
+    answers: dict[str, int] = {}
+    """Calls that were answered since the start, by level."""
     probe: ProbeBody | None = None
 
 
 async def health(request: Request) -> Response:
     """How the server stands."""
     services: Services = request.app.state.services
-    providers = {
-        source.provider.name: _provider(services, source.provider.name, source.local, len(source.models))
-        for source in services.router.sources
-    }
-    status = "degraded" if any(one.status == "down" for one in providers.values()) else "healthy"
+    resting: dict[str, list[CircuitHealth]] = {}
+    for one in services.circuits():
+        if one.state != "closed":
+            told = CircuitHealth(one.model, one.endpoint, one.state, round(one.seconds, 3), one.deployment)
+            resting.setdefault(one.provider, []).append(told)
+    providers = {source.provider.name: _provider(services, source, resting) for source in services.router.sources}
+    ailing = any(one.status == "down" or one.circuits for one in providers.values())
+    status = "degraded" if ailing else "healthy"
     if not providers or services.streams.draining:
         status = "unhealthy"
     model = request.query_params.get("probe")
@@ -61,6 +83,8 @@ async def health(request: Request) -> Response:
         round(services.clock.monotonic() - services.began, 3),
         providers,
         services.streams.open_streams,
+        services.waiting(),
+        {level: count for level, count in services.answers.items() if count},
         await _probe(services, model, request.state.scope) if model else None,
     )
     return _json(503 if status == "unhealthy" else 200, body)
@@ -84,12 +108,14 @@ async def metrics(request: Request) -> Response:
     return Response(figures, media_type=content_type)
 
 
-def _provider(services: Services, name: str, local: bool, models: int) -> ProviderHealth:
+def _provider(services: Services, source: Source, resting: Mapping[str, list[CircuitHealth]]) -> ProviderHealth:
+    name, models = source.provider.name, len(source.models)
+    circuits = resting.get(name, [])
     last = services.last_entry(name)
     if last is None:
-        return ProviderHealth("unknown", local, models)
+        return ProviderHealth("unknown", source.local, models, circuits=circuits)
     down = last.error_code in _FAULTS
-    return ProviderHealth("down" if down else "up", local, models, last.error_code if down else None)
+    return ProviderHealth("down" if down else "up", source.local, models, last.error_code if down else None, circuits)
 
 
 async def _probe(services: Services, model: str, scope: Scope) -> ProbeBody:

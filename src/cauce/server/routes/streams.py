@@ -17,6 +17,7 @@ import msgspec
 from cauce.domain.errors import Conflict, InvalidRequest, NotFound
 from cauce.domain.stream import Head, StreamKey
 from cauce.domain.usage import Usage
+from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
 from cauce.server.event_stream import EventStream, Form
 from cauce.server.exchange import Exchange
@@ -71,8 +72,9 @@ async def create(exchange: Exchange, services: Services, stream_id: str) -> None
     key = _key(exchange, stream_id)
     body = await exchange.body(services.settings.max_body)
     if body.strip():
+        request = wished(exchange, parse_request(body))
         head = await services.streams.start(
-            key, wished(exchange, parse_request(body)), exchange.scope, exchange.request_id
+            key, request, exchange.scope, exchange.request_id, cache_control(exchange)
         )
     else:
         head = await _known(services, key)

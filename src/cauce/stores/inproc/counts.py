@@ -118,7 +118,10 @@ class Tokens(Requests):
         tokens = amount.tokens if amount.tokens < self._most else self._most
         due = self._due
         self._due = (due if due > now else now) + tokens * self._interval
-        self._slots[int(now) & 63] += tokens
+        second = int(now)
+        if second > self._second:
+            self._forget(second)
+        self._slots[second & 63] += tokens
         self._total += tokens
         if now < self._until:
             self._left -= tokens

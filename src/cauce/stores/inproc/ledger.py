@@ -1,20 +1,33 @@
-"""The ledger in memory: the newest entries."""
+"""The ledger in memory: the newest entries, and everything that can be told from them."""
 
 from collections import deque
+from math import inf
 
+import msgspec
+
+from cauce.domain.request import Scope
 from cauce.ports.ledger import Entry
+from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
+from cauce.stores.attempts import attempt_of
+from cauce.stores.cells import Cell, Folding, kind_of
+from cauce.stores.grouping import Grouping, amount, spending
+from cauce.stores.periods import HOUR
 
 MOST_ENTRIES = 10_000
 
 
 class InprocLedger:
-    """See `ports.ledger.Ledger`. Keeps the newest `most` entries."""
+    """See `ports.ledger.Ledger`, `ports.usage.Usage` and `ports.usage.Feedback`. Keeps the newest `most` entries."""
 
     def __init__(self, most: int = MOST_ENTRIES) -> None:
         self._entries: deque[Entry] = deque(maxlen=most)
         self._last: dict[str, Entry] = {}
+        self._opinions: dict[tuple[str, str], dict[str, Opinion]] = {}
+        """By tenant and request id, then by key."""
 
     def record(self, entry: Entry) -> None:
+        if len(self._entries) == self._entries.maxlen:
+            self._opinions.pop((self._entries[0].scope.tenant, self._entries[0].request_id), None)
         self._entries.append(entry)
         self._last[entry.provider] = entry
 
@@ -25,3 +38,53 @@ class InprocLedger:
     def last(self, provider: str) -> Entry | None:
         """The newest entry of that provider."""
         return self._last.get(provider)
+
+    async def report(self, query: Query) -> Report:
+        grouping = Grouping(query, inf)
+        cells = Folding().fold([attempt_of(entry) for entry in self._entries])
+        for (tenant, request_id), opinions in self._opinions.items():
+            entry = self._answer(tenant, request_id)
+            assert entry is not None, "opinions go with their entries"
+            for opinion in opinions.values():
+                key = (int(entry.at) // HOUR, kind_of(attempt_of(entry)))
+                cells.setdefault(key, Cell()).votes.add(_votes(opinion))
+        for (hour, kind), cell in cells.items():
+            if grouping.within(hour) and grouping.wants(kind):
+                grouping.add(hour, kind, cell)
+        return grouping.report()
+
+    async def spent(self, holder: Holder, unit: SpendUnit, since: float) -> float:
+        until = max([since, *[entry.at for entry in self._entries]]) + 1
+        return amount(await self.report(spending(holder, since, until)), unit)
+
+    async def give(self, scope: Scope, opinion: Opinion) -> bool:
+        entry = self._answer(scope.tenant, opinion.id)
+        if entry is None:
+            return False
+        about = msgspec.structs.replace(opinion, id=entry.request_id)
+        self._opinions.setdefault((scope.tenant, entry.request_id), {})[scope.key] = about
+        return True
+
+    def approval(self, model: str) -> Votes | None:
+        found = Votes()
+        for (tenant, request_id), opinions in self._opinions.items():
+            entry = self._answer(tenant, request_id)
+            if entry is not None and kind_of(attempt_of(entry)).name == model:
+                for opinion in opinions.values():
+                    found.add(_votes(opinion))
+        return found if found != Votes() else None
+
+    def _answer(self, tenant: str, id: str) -> Entry | None:
+        """The attempt that answered under that id of a stream or a request: the last that completed, else the last."""
+        found: Entry | None = None
+        for entry in self._entries:
+            if id not in (entry.request_id, entry.stream_id) or entry.scope.tenant != tenant:
+                continue
+            if found is None or entry.outcome == "completed" or found.outcome != "completed":
+                found = entry
+        return found
+
+
+def _votes(opinion: Opinion) -> Votes:
+    scored = opinion.score is not None
+    return Votes(opinion.thumb == "up", opinion.thumb == "down", int(scored), opinion.score or 0.0)

@@ -58,6 +58,13 @@ class InprocLimiter:
                     count.take(amount, now)
                 return Reservation(tuple(limits), amount, now)
 
+    def follow(self, limits: Sequence[Limit], amount: Amount) -> Reservation:
+        """Debit `amount` whether there is room or not: somebody else has allowed it."""
+        now = self._monotonic()
+        for limit in limits:
+            (self._counts.get(limit.key) or self._new(limit, now)).take(amount, now)
+        return Reservation(tuple(limits), amount, now)
+
     async def settle(self, reservation: Reservation, amount: Amount) -> None:
         now = self._monotonic()
         held, at = reservation.amount, reservation.at

@@ -5,7 +5,7 @@ One thread owns it. Every function is one transaction; one that fails leaves eve
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,7 @@ _encode_spread = msgspec.msgpack.Encoder().encode
 _decode_spread = msgspec.msgpack.Decoder(tuple[dict[int, int], ...]).decode
 
 _ROW = f"VALUES ({', '.join('?' * 21)})"
-_CELL = f"INSERT OR REPLACE INTO cells VALUES ({', '.join('?' * 16)})"
+_CELL = "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _KIND = """INSERT INTO kinds (tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _FIND_KIND = """SELECT id FROM kinds WHERE tenant = ? AND provider = ? AND model = ? AND deployment = ? AND endpoint = ?
@@ -99,7 +99,7 @@ class Book:
         self.connection.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         database = self.connection
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -136,7 +136,7 @@ class Book:
             if stream_id:
                 ids.append((crc32(stream_id.encode()), number))
             number += 1
-        database.executemany(f"INSERT INTO attempts_{name} {_ROW}", rows)  # noqa: S608
+        database.executemany(f"INSERT INTO attempts_{name} {_ROW}", rows)
         ids.sort()
         database.executemany(f"INSERT OR IGNORE INTO ids_{name} VALUES (?, ?)", ids)  # noqa: S608
         self._next[day] = number

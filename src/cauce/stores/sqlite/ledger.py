@@ -40,6 +40,11 @@ GATHER = 0.5
 _RETRY = 5.0
 """Seconds until what could not be committed is tried again."""
 
+_PRUNE_EVERY = 50_000
+"""Attempts after which what is too old or too much is looked for."""
+
+_DEFAULT = LedgerSettings()
+
 logger = logging.getLogger("cauce.ledger")
 
 T = TypeVar("T")
@@ -48,7 +53,7 @@ T = TypeVar("T")
 class SqliteLedger:
     """See `ports.ledger.Ledger`, `ports.usage.Usage` and `ports.usage.Feedback`."""
 
-    def __init__(self, folder: Path, clock: Clock, settings: LedgerSettings = LedgerSettings()) -> None:
+    def __init__(self, folder: Path, clock: Clock, settings: LedgerSettings = _DEFAULT) -> None:
         """Open the ledger in `folder`, for this process alone. Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         self._folder = folder / SPOOL
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +72,8 @@ class SqliteLedger:
         self._idle = False
         self._stopping = False
         self._failing = False
-        self._pruned = 0
+        self._pruned_at = 0
+        self._unpruned = 0
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
@@ -100,14 +106,15 @@ class SqliteLedger:
 
     async def give(self, scope: Scope, opinion: Opinion) -> bool:
         def give() -> bool:
-            known = self._book.give(scope.tenant, scope.key, opinion, self._clock.now())
-            self._approvals = self._reading.approvals()
-            return known
+            return self._book.give(scope.tenant, scope.key, opinion, self._clock.now())
 
         try:
-            return await asyncio.wrap_future(self._do(give))
+            known = await asyncio.wrap_future(self._do(give))
         except sqlite3.Error as error:
             raise Overloaded(f"the ledger cannot be written now: {error}") from error
+        if known:
+            await self._read(self._weigh)
+        return known
 
     def approval(self, model: str) -> Votes | None:
         return self._approvals.get(model)
@@ -153,13 +160,20 @@ class SqliteLedger:
         self._wake.set()
         return done
 
+    def _weigh(self) -> None:
+        self._approvals = self._reading.approvals()
+
     def _follow(self) -> None:
         while True:
             self._hurry.clear()
             self._wake.clear()
             stopping = self._stopping
             waiting = self._jobs.qsize()
-            self._catch_up()
+            try:
+                self._catch_up()
+            except Exception:
+                logger.exception("the ledger does not go on: its entries wait in %s", self._folder)
+                self._failing = True
             for _ in range(waiting):
                 self._jobs.get()()
             if stopping:
@@ -179,13 +193,11 @@ class SqliteLedger:
                 if position == self._position:
                     break
                 self._book.write(records, position)
+                self._unpruned += len(records)
                 if position.file != self._position.file:
                     delete_before(self._folder, position)
                 self._position = position
-            if (hour := int(self._clock.now()) // HOUR) != self._pruned:
-                while prune(self._book, self._settings, self._clock.now()):
-                    pass
-                self._pruned = hour
+            self._prune()
         except (sqlite3.Error, OSError) as error:
             if not self._failing:
                 logger.error("the ledger cannot be committed: %s; its entries wait in %s", error, self._folder)
@@ -194,6 +206,20 @@ class SqliteLedger:
             if self._failing:
                 logger.warning("the ledger is committed again; nothing is lost")
             self._failing = False
+
+    def _prune(self) -> None:
+        """Delete a portion of what is old or too much, once an hour and once in so many attempts until there is no more."""
+        hour = int(self._clock.now()) // HOUR
+        if hour == self._pruned_at and self._unpruned < _PRUNE_EVERY:
+            return
+        if prune(self._book, self._settings, self._clock.now()):
+            self._hurry.set()
+            self._wake.set()
+            return
+        if hour != self._pruned_at:
+            self._readers.submit(self._weigh)
+        self._pruned_at = hour
+        self._unpruned = 0
 
 
 def _writable(member: Any) -> Any:

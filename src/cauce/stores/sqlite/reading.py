@@ -40,16 +40,11 @@ class Reading:
 
     def report(self, query: Query) -> Report:
         """See `ports.usage.Usage.report`."""
-        for left in range(_TRIES - 1, -1, -1):
-            grouping = Grouping(query, self._now())
-            before = self._add_cells(query, grouping)
-            for (hour, kind), cell in Folding().fold(self._waiting(before)).items():
-                if grouping.within(hour) and grouping.wants(kind):
-                    grouping.add(hour, kind, cell)
-            # What was in a spool file that is deleted by now went into the database behind our back: look again.
-            if self.position.file == before.file or not left:
-                break
-        return grouping.report()
+        for _ in range(_TRIES):
+            grouping, settled = self._grouped(query)
+            if settled:
+                return grouping.report()
+        return self._grouped(query)[0].report()
 
     def spent(self, holder: Holder, unit: SpendUnit, since: float) -> float:
         """See `ports.usage.Usage.spent`."""
@@ -78,6 +73,15 @@ class Reading:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _grouped(self, query: Query) -> tuple[Grouping, bool]:
+        """What `query` asks for, and whether all of it was seen: not if a spool file went into the database behind our back."""
+        grouping = Grouping(query, self._now())
+        before = self._add_cells(query, grouping)
+        for (hour, kind), cell in Folding().fold(self._waiting(before)).items():
+            if grouping.within(hour) and grouping.wants(kind):
+                grouping.add(hour, kind, cell)
+        return grouping, self.position.file == before.file
 
     def _waiting(self, position: Position) -> list[Attempt]:
         """What is in the spool after `position`, and what is not even there."""
@@ -140,7 +144,7 @@ def _kinds(database: sqlite3.Connection, query: Query, grouping: Grouping) -> di
             parts.append(f"{dimension} = ?")
             values.append(value)
     rows = database.execute(f"{_KINDS} WHERE {' AND '.join(parts)}", values)
-    kinds = {row[0]: Kind(*row[1:10], bool(row[10]), *row[11:]) for row in rows}
+    kinds = {row[0]: Kind._make(row[1:]) for row in rows}
     return {number: kind for number, kind in kinds.items() if grouping.wants(kind)}
 
 

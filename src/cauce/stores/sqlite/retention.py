@@ -49,7 +49,9 @@ def _used(database: sqlite3.Connection) -> int:
 def _make_room(book: Book, names: list[str]) -> bool:
     """Delete what is missed least: attempts, then users, then hours."""
     if names:
-        logger.warning("the ledger is larger than [ledger] max_bytes: the attempts of %s are deleted, their sums stay", names[0])
+        logger.warning(
+            "the ledger is larger than [ledger] max_bytes: the attempts of %s are deleted, their sums stay", names[0]
+        )
         _drop(book, names[0])
         return True
     return any([_forget_period(book, span, None) for span in (USER_DAYS, HOURS, USER_MONTHS)])

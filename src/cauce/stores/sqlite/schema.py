@@ -47,7 +47,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
             f"{len(migrations)}): start that version, or put the file aside to begin a new one"
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        raise SchemaError(f"{path} holds tables that are not Cauce's: put the file aside, or set another [server] data_dir")
+        raise SchemaError(
+            f"{path} holds tables that are not Cauce's: put the file aside, or set another [server] data_dir"
+        )
     for number in range(version, len(migrations)):
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -30,7 +30,7 @@ class Exchange:
         self.over = False
 
     def end(self, *, whole: bool) -> None:
-        """The answer ends with what is written next (`whole`), or has ended without that. Only the first word counts."""
+        """The answer ends with what is written next; `whole`: and is one, no error. Only the first word counts."""
         if self.over:
             return
         self.over = True
@@ -111,7 +111,7 @@ class Record:
         self.under_way[model] -= 1
         if not self._now_under_way:
             self.idle.set()
-        if not whole or reply.failing:
+        if not whole:
             return
         self.answered[model] += 1
         if (told := reply.tokens) is not None:

@@ -75,11 +75,6 @@ class Reply(msgspec.Struct, frozen=True):
         return SIGNATURE if self.reasoning else ""
 
     @property
-    def failing(self) -> bool:
-        """Whether it is an error, in place of an answer or inside of one."""
-        return self.status != 200 or self.error is not None or self.raw is not None
-
-    @property
     def tokens(self) -> Tokens | None:
         """The usage, if it is in our words."""
         return self.usage if isinstance(self.usage, Tokens) else None

@@ -86,7 +86,7 @@ class Upstream:
         self.asked.clear()
 
     async def __aenter__(self) -> "Upstream":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -206,7 +206,7 @@ async def _answer(writer: asyncio.StreamWriter, wire: Wire, exchange: Exchange) 
         return False
     if reply.raw is not None or reply.status != 200 or (reply.error is not None and reply.error_after is None):
         body = reply.raw if reply.raw is not None else msgspec.json.encode(wire.failure(reply))
-        exchange.end(whole=True)
+        exchange.end(whole=False)
         await _send(writer, reply.status, _headers(wire, reply), body)
         return True
     if ask.streamed and not reply.truncated:
@@ -248,7 +248,7 @@ async def _stream(writer: asyncio.StreamWriter, exchange: Exchange, framed: Step
         if reply.pace:
             await asyncio.sleep(reply.pace)
         if number == len(pieces) - 1:
-            exchange.end(whole=True)
+            exchange.end(whole=reply.error_after is None)
         writer.write(_chunk(piece))
         await writer.drain()
     exchange.end(whole=True)

@@ -200,10 +200,20 @@ class MessagesDecoder:
         known = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         return Finish(known, usage, extra=Extra(WIRE, data))
 
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told: its beginning reports the input, its end the output."""
+        if self._usage is None:
+            return self._estimated()
+        told = parse_usage(self._usage)
+        written = max(told.output_tokens, self._written())
+        return msgspec.structs.replace(told, output_tokens=written, estimated=True)
+
     def _estimated(self) -> Usage:
-        written = -(-self._reading.characters // CHARACTERS_PER_TOKEN)
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, written, estimated=True)
+        return Usage(asked, self._written(), estimated=True)
+
+    def _written(self) -> int:
+        return -(-self._reading.characters // CHARACTERS_PER_TOKEN)
 
     def _object(self, data: bytes) -> dict[str, Any]:
         try:

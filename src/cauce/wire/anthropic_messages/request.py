@@ -18,6 +18,7 @@ from cauce.wire.anthropic_messages.tools import parse_tool_choice, parse_tools, 
 from cauce.wire.anthropic_messages.usage import WIRE
 from cauce.wire.dropping import dropped, known_tools
 from cauce.wire.fields import check, decode_object, rest
+from cauce.wire.wishes import PRIVACY, TASK, wishes
 
 DEFAULT_MAX_TOKENS = 4096
 """What is asked for where nobody says how much and the model's own bound is not known: every model still served can do it."""
@@ -98,8 +99,12 @@ def _request(
     messages = parse_messages(asked.messages, raw["messages"])
     if asked.system:
         messages.insert(0, parse_system(asked.system))
+    task, privacy = wishes(raw.get("metadata"))
     metadata = dict(whole.metadata) if whole is not None and whole.metadata is not None else {}
     user = metadata.pop("user_id", None)
+    for ours in (TASK, PRIVACY):
+        # Anthropic's API refuses members that it does not know.
+        metadata.pop(ours, None)
     return Request(
         model=asked.model,
         messages=tuple(messages),
@@ -111,6 +116,8 @@ def _request(
         reasoning=parse_reasoning(raw),
         stream=whole is not None and whole.stream,
         user=user if isinstance(user, str) else None,
+        task=task,
+        privacy=privacy,
         extra=_extra(raw, metadata, headers),
     )
 

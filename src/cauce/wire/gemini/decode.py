@@ -291,6 +291,11 @@ class GeminiDecoder:
             data["answer"] = about
         return Extra(WIRE, data) if data else None
 
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told: each of its pieces reports."""
+        known = _summed([*self._spent, parse_usage(self._usage) or self._estimated()])
+        return known if known.estimated else msgspec.structs.replace(known, estimated=True)
+
     def _estimated(self) -> Usage:
         written = -(-self._characters // CHARACTERS_PER_TOKEN)
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0

@@ -47,6 +47,7 @@ _BY_STATUS: dict[int, Failure] = {
     422: "bad_request",
     429: "rate_limited",
     503: "overloaded",
+    529: "overloaded",
 }
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")

@@ -145,7 +145,8 @@ class NativeProjector:
         self._attempts.append(attempt)
         beside: dict[str, Any] = {"provider": attempt.provider, "model": attempt_name(attempt), "level": attempt.level}
         if attempt.reason is None:
-            return "status", f"Asking {attempt_name(attempt)}", {"status": "attempt", **beside}
+            asking = "An answer kept from" if attempt.level == "cache" else "Asking"
+            return "status", f"{asking} {attempt_name(attempt)}", {"status": "attempt", **beside}
         retries = sum([1 for other in self._attempts if other.step == attempt.step]) - 1
         return (
             "error",

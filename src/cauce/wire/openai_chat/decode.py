@@ -158,6 +158,9 @@ class ChatDecoder:
         before = len(deltas)
         chunk = self._object(data)
         call = self._chunk(chunk, deltas)
+        if call is not None and call is not self._alike:
+            # A call may begin at the index of one before it: what looks like a piece of that one is a piece of this.
+            self._template.forget()
         if len(deltas) == before + 1:
             self._learn(chunk, deltas[before], call, data)
 
@@ -342,6 +345,10 @@ class ChatDecoder:
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
+
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told."""
+        return msgspec.structs.replace(self._usage, estimated=True) if self._usage is not None else self._estimated()
 
     def _estimated(self) -> Usage:
         written = -(-self._characters // CHARACTERS_PER_TOKEN)

@@ -23,6 +23,7 @@ from cauce.wire.openai_chat.tools import (
     render_tool,
     render_tool_choice,
 )
+from cauce.wire.wishes import wishes
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -101,6 +102,7 @@ def parse_request(body: bytes) -> Request:
             unknown[name] = nested
     if "reasoning" in raw and rest(member(raw, "reasoning"), _REASONING):
         unknown["reasoning"] = raw["reasoning"]
+    task, privacy = wishes(unknown["metadata"]) if "metadata" in unknown else (None, None)
     tools: tuple[Tool | OpaqueTool, ...] = parse_any_tools(raw["tools"]) if chat.tools else ()
     if chat.tool_choice is not None:
         choice = parse_tool_choice(chat.tool_choice)
@@ -121,6 +123,8 @@ def parse_request(body: bytes) -> Request:
         stream=chat.stream,
         include_usage=chat.stream_options is not None and bool(chat.stream_options.include_usage),
         user=chat.user,
+        task=task,
+        privacy=privacy,
         extra=Extra(WIRE, unknown) if unknown else None,
     )
 

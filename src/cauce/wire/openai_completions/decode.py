@@ -169,6 +169,10 @@ class CompletionDecoder:
             extra=Extra(WIRE, data) if data else None,
         )
 
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told."""
+        return msgspec.structs.replace(self._usage, estimated=True) if self._usage is not None else self._estimated()
+
     def _estimated(self) -> Usage:
         written = -(-self._characters // CHARACTERS_PER_TOKEN)
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0

@@ -17,6 +17,7 @@ from cauce.wire.openai_chat.request import (
     lay_sampling,
     stop_sequences,
 )
+from cauce.wire.wishes import wishes
 
 WIRE = "openai_completions"
 
@@ -64,6 +65,7 @@ def parse_request(body: bytes) -> Asked:
     if asked.best_of is not None and asked.best_of < asked.n:
         raise InvalidRequest("best_of: must be at least n", field="best_of")
     unknown = rest(raw, _FIELDS)
+    task, privacy = wishes(unknown["metadata"]) if "metadata" in unknown else (None, None)
     whole = asked.best_of is not None and asked.best_of > asked.n
     if whole:
         unknown["best_of"] = asked.best_of
@@ -77,7 +79,10 @@ def parse_request(body: bytes) -> Asked:
     echoes = [prompt if asked.echo and "echo" not in unknown and isinstance(prompt, str) else "" for prompt in prompts]
     if asked.echo and "echo" not in unknown and not all([isinstance(prompt, str) for prompt in prompts]):
         unknown["echo"] = True
-    return Asked(tuple([_request(asked, prompt, unknown, whole=whole) for prompt in prompts]), tuple(echoes))
+    requests = [_request(asked, prompt, unknown, whole=whole) for prompt in prompts]
+    if task is not None or privacy is not None:
+        requests = [msgspec.structs.replace(request, task=task, privacy=privacy) for request in requests]
+    return Asked(tuple(requests), tuple(echoes))
 
 
 def _prompts(given: str | list[Any]) -> list[str | list[int]]:

@@ -235,6 +235,10 @@ class ResponsesDecoder:
             return "content_filter"
         return "tool_calls" if self._output.calls else "stop"
 
+    def so_far(self) -> Usage:
+        """What the answer has used by now, as far as can be told: figures are reported at the end only."""
+        return self._estimated()
+
     def _estimated(self) -> Usage:
         written = -(-self._output.characters // CHARACTERS_PER_TOKEN)
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0

@@ -1,0 +1,78 @@
+"""What outlives the process, and where: the data folder of a server, or the memory of a command."""
+
+import fcntl
+import logging
+from collections.abc import Awaitable, Callable
+from typing import IO, Protocol
+
+import msgspec
+
+from cauce.config import Config, ConfigError
+from cauce.ports.clock import Clock
+from cauce.ports.ledger import Entry, Ledger
+from cauce.ports.usage import Feedback, Usage
+from cauce.stores.inproc.ledger import InprocLedger
+from cauce.stores.sqlite.ledger import SqliteLedger
+from cauce.stores.sqlite.schema import SchemaError
+
+LEDGER = "ledger"
+"""The ledger's folder in the data folder."""
+
+logger = logging.getLogger("cauce.bootstrap")
+
+
+class Books(Ledger, Usage, Feedback, Protocol):
+    """A ledger that can be read, and that feedback is joined to."""
+
+    def last(self, provider: str) -> Entry | None:
+        """The newest entry of that provider in this process."""
+        ...
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """`start` and `stop` are what the stores need around their work: `stop` after everything that may still write."""
+
+    books: Books
+    start: Callable[[], None]
+    stop: Callable[[], Awaitable[None]]
+
+
+def keeping(config: Config, clock: Clock, *, on_disk: bool) -> Kept:
+    """The stores: in the data folder, which must be this process's alone, or in memory. Raises `ConfigError`."""
+    if not on_disk:
+        return Kept(InprocLedger(), _nothing, _nothing_to_wait_for)
+    try:
+        ledger = SqliteLedger(config.data_dir / LEDGER, clock, config.ledger)
+    except SchemaError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the data folder {config.data_dir} cannot be used: {error.strerror or error}: set another [server] data_dir"
+        ) from error
+    return Kept(ledger, ledger.start, ledger.stop)
+
+
+def lock(config: Config) -> IO[str]:
+    """The data folder, ours alone for as long as the file is open. Raises `ConfigError`."""
+    folder = config.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        held = (folder / "lock").open("w")
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the data folder {folder} cannot be used: {error.strerror}: set another [server] data_dir"
+        ) from error
+    return held
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _nothing_to_wait_for() -> None:
+    return None

@@ -1,0 +1,37 @@
+"""What operators see of circuits, queue and degradation."""
+
+from cauce.domain.delta import Level
+from cauce.engine.circuits import State
+from cauce.engine.policies.breaker import Breakers
+from cauce.engine.queue.queue import Queue
+from cauce.telemetry.prometheus import PrometheusMetrics
+from cauce.telemetry.watched import Samples, Watched
+
+_FIGURES: dict[State, float] = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
+
+
+def watch_resilience(metrics: PrometheusMetrics, breakers: Breakers, lines: Queue, answers: dict[Level, int]) -> None:
+    """Have how circuits stand, who waits, and how good the answers are, among the figures."""
+
+    def circuits() -> Samples:
+        return [
+            ((one.provider, one.deployment, one.model, one.endpoint), _FIGURES[one.state])
+            for one in breakers.standing()
+        ]
+
+    labels = ("provider", "deployment", "model", "endpoint")
+    metrics.watch(
+        Watched("cauce_circuit_open", "1: left alone, 0.5: being probed, 0: asked as usual.", labels, circuits)
+    )
+    metrics.watch(
+        Watched("cauce_queue_waiting", "Calls that wait for room.", (), lambda: [((), float(len(lines.waiters)))])
+    )
+    metrics.watch(
+        Watched(
+            "cauce_answers",
+            "Calls that were answered.",
+            ("level",),
+            lambda: [((level,), float(count)) for level, count in answers.items()],
+            "counter",
+        )
+    )

@@ -1,0 +1,182 @@
+"""One call for everybody who asks the same while it is under way.
+
+    the call's deltas -> a task of its own -> what has come so far -> members, each at its own place
+
+The first member leads: the call is its call, and it is told all that goes on. Others follow: they get every delta from the first
+on, as it comes. A member may leave at any time; when the last one has, the call is closed. What has come is kept whole until it
+is larger than one answer may be; from then on nobody can join, and the slowest members are let go when the fastest
+has read on.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+import msgspec
+
+from cauce.domain.delta import Attempt, Delta, Finish, Status, Text, delta_size
+from cauce.domain.errors import CauceError, InternalError, Overloaded
+from cauce.ports.provider import Call, Notice, Open
+
+_A_DELTA = 100
+"""Bytes that a delta takes beside its text."""
+
+logger = logging.getLogger("cauce.cache")
+
+
+class Member:
+    """Somebody who reads a flight. `place` is the number of the batch that is read next."""
+
+    __slots__ = ("leads", "notice", "place", "waiting")
+
+    def __init__(self, notice: Notice, *, leads: bool) -> None:
+        self.notice = notice
+        self.leads = leads
+        self.place = 0
+        self.waiting: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """There is something to look at."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
+
+
+class Flight:
+    """`key` names the answer; `most` bounds what is kept of it, in bytes.
+
+    `landed` is told when no more may join. `attempt` is who answers, once somebody is asked. `failed` is why it broke.
+    """
+
+    def __init__(self, call: Call, key: bytes, most: int, landed: "Callable[[Flight], None]") -> None:
+        self.key = key
+        self.call = msgspec.structs.replace(call, notice=self._told)
+        self.attempt: Attempt | None = None
+        self.failed: CauceError | None = None
+        self.whole = True
+        self._most = most
+        self._landed = landed
+        self._members: set[Member] = {Member(call.notice, leads=True)}
+        self._batches: list[Sequence[Delta]] = []
+        self._gone = 0
+        self._size = 0
+        self._finished = False
+        self._room: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def deltas(self) -> list[Delta]:
+        """What has come so far, if it is still whole."""
+        return [delta for batch in self._batches for delta in batch]
+
+    @property
+    def begun(self) -> bool:
+        """Whether a delta has come."""
+        return bool(self._batches) or self._gone > 0
+
+    def lead(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> AsyncGenerator[Sequence[Delta], None]:
+        """Start; the batches for whoever made the call. `keep` is called with the flight when the answer has ended well."""
+        [member] = self._members
+        self._task = asyncio.create_task(self._fly(open, keep))
+        return self._read(member)
+
+    def follow(self, notice: Notice) -> AsyncGenerator[Sequence[Delta], None]:
+        """The batches for somebody else, from the first on. `notice` is told of the wait, not of the attempts."""
+        member = Member(notice, leads=False)
+        self._members.add(member)
+        return self._read(member)
+
+    async def _fly(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> None:
+        try:
+            deltas = await open(self.call)
+            try:
+                while not self._finished:
+                    await self._add(await deltas.read())
+            finally:
+                await deltas.aclose()
+            if self.whole:
+                await keep(self)
+        except CauceError as error:
+            self.failed = error
+        except Exception:
+            logger.exception("%s: an unexpected error ended a shared call", self.call.request_id)
+            self.failed = InternalError("an unexpected error ended the answer")
+        finally:
+            if not self._finished and self.failed is None:
+                self.failed = Overloaded("the server shut down before the answer was complete", retry_after=1)
+            self._landed(self)
+            self._wake()
+
+    async def _add(self, batch: Sequence[Delta]) -> None:
+        self._batches.append(batch)
+        self._size += _weight(batch)
+        self._finished = isinstance(batch[-1], Finish)
+        self._wake()
+        if self._size <= self._most:
+            return
+        if self.whole:
+            self.whole = False
+            self._landed(self)
+        while self._size > self._most and self._batches and not self._finished:
+            if any([member.place > self._gone for member in self._members]):
+                self._size -= _weight(self._batches.pop(0))
+                self._gone += 1
+            else:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+
+    async def _read(self, member: Member) -> AsyncGenerator[Sequence[Delta], None]:
+        try:
+            while True:
+                batch = await self._next(member)
+                yield batch
+        finally:
+            await self._leave(member)
+
+    async def _next(self, member: Member) -> Sequence[Delta]:
+        """The batch at the member's place, once it is there. Raises what broke the call."""
+        while True:
+            index = member.place - self._gone
+            if index < 0:
+                raise Overloaded("the answer came faster than it was read, and is too large to wait for its reader")
+            if index < len(self._batches):
+                member.place += 1
+                self._progress()
+                return self._batches[index]
+            if self.failed is not None:
+                # Everybody raises the same one: it must not gather what each of them did with it.
+                raise self.failed.with_traceback(None)
+            member.waiting = asyncio.get_running_loop().create_future()
+            await member.waiting
+
+    async def _leave(self, member: Member) -> None:
+        self._members.discard(member)
+        if self._members or self._finished or self.failed is not None:
+            self._progress()
+            return
+        # Nobody is left to read it. Whoever leaves last sees the upstream closed.
+        assert self._task is not None, "a member reads a flight that has started"
+        self._landed(self)
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def _told(self, delta: Status | Attempt) -> None:
+        if isinstance(delta, Attempt):
+            self.attempt = delta
+        for member in tuple(self._members):
+            if member.leads or isinstance(delta, Status):
+                member.notice(delta)
+
+    def _wake(self) -> None:
+        for member in self._members:
+            member.wake()
+
+    def _progress(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def _weight(batch: Sequence[Delta]) -> int:
+    size = _A_DELTA * len(batch)
+    for delta in batch:
+        size += len(delta.text) if type(delta) is Text else delta_size(delta)
+    return size

@@ -1,0 +1,256 @@
+"""Answers that were given before, and calls that several clients share.
+
+| a request that may be cached | gets |
+|---|---|
+| has an answer that is fresh enough | that answer, as the stream it was; nobody is asked |
+| is asked already | what that call gives, from its first delta on |
+| neither | its own call, in a flight that others may join; its answer is kept if it ends well |
+
+Whether a request may be cached, and an answer kept, stands in `engine.caching.worth`. All others cost one comparison.
+When no model answers, `fallback` asks `stale`.
+"""
+
+from collections.abc import Awaitable
+
+import msgspec
+
+from cauce.domain.delta import Attempt, Level, Outcome, Status
+from cauce.domain.errors import DENIALS, CauceError, DeadlineExceeded, InternalError, NotCached
+from cauce.domain.request import Scope
+from cauce.domain.usage import Usage
+from cauce.engine.caching.encoding import decode, encode, free, gratis
+from cauce.engine.caching.flight import Flight
+from cauce.engine.caching.key import Keys
+from cauce.engine.caching.settings import CacheSettings
+from cauce.engine.caching.worth import may_be_cached, may_be_kept
+from cauce.ports.cache import Cache, CachedAnswer
+from cauce.ports.clock import Clock
+from cauce.ports.ledger import Entry, Ledger
+from cauce.ports.provider import CacheControl, CacheUse, Call, Deltas, Open
+
+
+class Tally(msgspec.Struct):
+    """What the cache has done since the start. `shared` are answers of a call that somebody else had made already."""
+
+    hits: int = 0
+    shared: int = 0
+    stale: int = 0
+    misses: int = 0
+    stored: int = 0
+
+
+class Books(msgspec.Struct, frozen=True):
+    """The time, and where answers that nobody pays for are written down."""
+
+    clock: Clock
+    ledger: Ledger
+
+
+class Caching:
+    """The cache of completions: `policy` goes around the cascade, `stale` into it."""
+
+    def __init__(self, cache: Cache, settings: CacheSettings, keys: Keys, books: Books) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._keys = keys
+        self._books = books
+        self._flights: dict[bytes, Flight] = {}
+        """Those that others may join."""
+        self.tally = Tally()
+
+    def policy(self, open: Open) -> Open:
+        """See the module. Raises `NotCached` where nothing else was wanted."""
+
+        def opened(call: Call) -> Awaitable[Deltas]:
+            control = call.cache
+            if call.request.sampling.temperature != 0 and not control.wanted:
+                return open(call)
+            key = self._keys.of(call) if may_be_cached(call) else None
+            if key is not None:
+                return self._looked_up(open, call, key)
+            if control.only_cached:
+                raise _not_cached("answers to it are never kept here")
+            return open(call)
+
+        return opened
+
+    async def stale(self, call: Call) -> Deltas | None:
+        """An answer of before, however old, as far as it may still be given; None if there is none."""
+        control = call.cache
+        if call.request.sampling.temperature != 0 and not control.wanted:
+            return None
+        if not (control.read or control.stale_if_error is not None) or not may_be_cached(call):
+            return None
+        key = self._keys.of(call)
+        answer = await self._cache.get(key) if key is not None else None
+        if answer is None:
+            return None
+        age = self._age(answer)
+        oldest = self._settings.stale
+        if control.stale_if_error is not None:
+            oldest = min(oldest, self._fresh_for(control) + control.stale_if_error)
+        return self._given(call, answer, "stale") if age <= oldest else None
+
+    async def _looked_up(self, open: Open, call: Call, key: bytes) -> Deltas:
+        control = call.cache
+        if control.read and (answer := await self._cache.get(key)) is not None:
+            use = self._use(self._age(answer), control)
+            given = self._given(call, answer, use) if use != "miss" else None
+            if given is not None:
+                return given
+        again = False
+        while control.read and (flight := self._flights.get(key)) is not None:
+            try:
+                return await self._followed(flight, call)
+            except CauceError as error:
+                if error is not flight.failed or not _may_ask_anew(flight, call, again=again):
+                    raise
+                again = True
+        if control.only_cached:
+            raise _not_cached("there is none that is fresh enough")
+        self.tally.misses += 1
+        call.course.cache = "miss"
+        flight = Flight(call, key, self._settings.max_answer, self._landed)
+        self._flights.setdefault(key, flight)
+        return await Deltas.opened(flight.lead(open, self._keep), "")
+
+    async def _followed(self, flight: Flight, call: Call) -> Deltas:
+        """What another's call gives. Raises its error, and `DeadlineExceeded` when this call has waited long enough."""
+        clock = self._books.clock
+        began = clock.monotonic()
+        try:
+            async with clock.timeout(None if call.deadline is None else call.deadline - began):
+                deltas = await Deltas.opened(flight.follow(call.notice), "")
+        except TimeoutError as late:
+            raise DeadlineExceeded("the time for this call is used up; the same was asked already") from late
+        attempt = flight.attempt
+        assert attempt is not None, "an answer has somebody who gave it"
+        course, stale = call.course, flight.call.course.cache == "stale"
+        level: Level = "offline" if attempt.level == "offline" else "cache"
+        course.level = level
+        course.cache, course.age = ("stale", flight.call.course.age) if stale else ("hit", 0.0)
+        self.tally.shared += 1
+        strategy = attempt.strategy if attempt.level == "cache" else "shared"
+        call.notice(Attempt(course.attempts + 1, attempt.provider, attempt.model, level, strategy=strategy))
+        deltas.on_finish(gratis)
+        deltas.on_end(_Gift(self._books, call, attempt.provider, attempt.model, began).ended)
+        return deltas
+
+    def _given(self, call: Call, answer: CachedAnswer, use: CacheUse) -> Deltas | None:
+        """`answer`, given to `call`; None if it cannot be read any more."""
+        deltas = answer.decoded
+        if deltas is None:
+            deltas = answer.decoded = decode(answer.deltas)
+            if deltas is None:
+                return None
+        course, after = call.course, call.after
+        course.cache, course.age, course.level = use, self._age(answer), "cache"
+        if use == "hit":
+            self.tally.hits += 1
+        else:
+            self.tally.stale += 1
+        call.notice(
+            Attempt(
+                course.attempts + 1,
+                answer.provider,
+                answer.model,
+                "cache",
+                strategy="cache" if use == "hit" else "stale",
+                reason=None if after is None else after.message,
+                reason_code=None if after is None else after.code,
+            )
+        )
+        given = Deltas(None, deltas)
+        given.on_end(_Gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).ended)
+        return given
+
+    async def _keep(self, flight: Flight) -> None:
+        deltas, attempt = flight.deltas, flight.attempt
+        if attempt is None or not may_be_kept(deltas, attempt):
+            return
+        encoded = encode(deltas)
+        if encoded is None:
+            return
+        written, pieces = encoded
+        kept = free([delta for delta in deltas if not isinstance(delta, Status)])
+        answer = CachedAnswer(written, self._books.clock.now(), attempt.provider, attempt.model, pieces, kept)
+        self.tally.stored += 1
+        await self._cache.put(flight.key, answer, self._settings.keep)
+
+    def _landed(self, flight: Flight) -> None:
+        """No more may join `flight`."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    def _age(self, answer: CachedAnswer) -> float:
+        return max(0.0, self._books.clock.now() - answer.stored)
+
+    def _fresh_for(self, control: CacheControl) -> float:
+        return self._settings.ttl if control.max_age is None else control.max_age
+
+    def _use(self, age: float, control: CacheControl) -> CacheUse:
+        """What an answer of that age is for the client; `miss`: nothing it wants."""
+        lifetime = self._fresh_for(control)
+        if age <= lifetime - control.min_fresh:
+            return "hit"
+        return "stale" if control.max_stale is not None and age <= lifetime + control.max_stale else "miss"
+
+
+class _Gift:
+    """An answer that nobody was asked for: how it ends is written down."""
+
+    __slots__ = ("_began", "_books", "_call", "_model", "_provider")
+
+    def __init__(self, books: Books, call: Call, provider: str, model: str, began: float) -> None:
+        self._books = books
+        self._call = call
+        self._provider = provider
+        self._model = model
+        self._began = began
+
+    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+        """One row, at no cost."""
+        call, clock = self._call, self._books.clock
+        latency = clock.monotonic() - self._began
+        self._books.ledger.record(
+            Entry(
+                at=clock.now(),
+                request_id=call.request_id,
+                scope=call.scope,
+                provider=self._provider,
+                model=self._model,
+                level="cache",
+                outcome=outcome,
+                error_code=None if error is None else error.code,
+                usage=usage,
+                latency=latency,
+                first_delta=latency,
+                stream_id=call.stream_id,
+                conversation_id=call.request.conversation_id or "",
+                endpoint="chat" if call.request.prompt is None else "completions",
+                n=call.course.attempts + 1,
+                waited=call.course.waited,
+            )
+        )
+
+
+def _may_ask_anew(flight: Flight, call: Call, *, again: bool) -> bool:
+    """Whether `call` need not share the failure of `flight`.
+
+    What a limit, a budget or the time of another caller has ended says nothing of this one. What upstreams failed with is
+    tried once more, by one of all who wait: it must not become a call of each of them.
+    """
+    error = flight.failed
+    if error is None or flight.begun or isinstance(error, InternalError):
+        return False
+    if isinstance(error, DeadlineExceeded) or (isinstance(error, DENIALS) and _owner(flight.call) != _owner(call)):
+        return True
+    return not again and error.failure not in ("bad_request", "content_filter")
+
+
+def _owner(call: Call) -> tuple[Scope, str | None]:
+    return call.scope, call.request.user
+
+
+def _not_cached(why: str) -> NotCached:
+    return NotCached(f"only a cached answer was wanted (Cache-Control: only-if-cached), and {why}")

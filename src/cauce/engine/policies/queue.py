@@ -1,0 +1,127 @@
+"""Calls that our limits have no room for wait in a fair queue, instead of being refused.
+
+A newcomer does not overtake: where others wait for everything it could use, it joins them without trying. When a call has
+waited as long as it may, or too many wait, it is opened once more without waiting: that may give an answer of before, or the
+offline answerer's. Else the client is told when to come again.
+"""
+
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from cauce.domain.errors import Throttled
+from cauce.domain.request import Scope
+from cauce.engine.limit_settings import KeyRates
+from cauce.engine.limits import LimitBook
+from cauce.engine.queue.line import Share
+from cauce.engine.queue.queue import Queue, Waiter
+from cauce.ports.provider import Call, Deltas, Open, Policy, unnoticed_admission
+
+MOST_KEYS = 4096
+"""API keys whose shares are remembered before all are looked up again."""
+
+
+class Shares:
+    """What each API key is due, by globs of its name; of several that fit, the later ones win."""
+
+    def __init__(self, keys: dict[str, KeyRates]) -> None:
+        self._keys = keys
+        self._known: dict[str, Share] = {}
+
+    def of(self, scope: Scope) -> Share:
+        """That of the key of `scope`."""
+        flow = scope.principal
+        known = self._known.get(flow)
+        if known is None:
+            if len(self._known) >= MOST_KEYS:
+                self._known.clear()
+            known = self._known[flow] = self._found(flow, scope.key)
+        return known
+
+    def _found(self, flow: str, name: str) -> Share:
+        priority, weight = 0, 1.0
+        for glob, rates in self._keys.items():
+            if fnmatchcase(name, glob):
+                priority = rates.priority if rates.priority is not None else priority
+                weight = rates.weight if rates.weight is not None else weight
+        return Share(flow, priority, weight)
+
+
+def queue(lines: Queue, shares: Shares, book: LimitBook) -> Policy:
+    """Wait where `Throttled` would be raised. It still is, with a truthful `retry_after`, when waiting did not help."""
+
+    def policy(open: Open) -> Open:
+        async def opened(call: Call) -> Deltas:
+            if not call.waits:
+                return await open(call)
+            waits = _ahead(lines, book, call) if lines.lines else None
+            if not waits:
+                try:
+                    return await open(call)
+                except Throttled as denied:
+                    waits = denied.waits
+            return await _waited(lines, shares, call, open, waits)
+
+        return opened
+
+    return policy
+
+
+def _ahead(lines: Queue, book: LimitBook, call: Call) -> dict[str, float]:
+    """The bottlenecks that others wait at and that `call` cannot get around. Empty if there is a way."""
+    waited = lines.lines
+    for limit in book.of_caller(call.scope, call.scope.user or call.request.user).rates:
+        if limit.key in waited:
+            return {limit.key: 0.0}
+    found: dict[str, float] = {}
+    for candidate in call.candidates:
+        if candidate.level == "offline":
+            continue
+        keys = [limit.key for limit in book.of_candidate(candidate).limits if limit.key in waited]
+        if not keys:
+            return {}
+        found.update(dict.fromkeys(keys, 0.0))
+    return found
+
+
+async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | None, dict[str, float] | None]:
+    """Its answer; or what denied it after it had been let through once; or neither, when it has waited long enough."""
+
+    def admitted() -> None:
+        lines.left(waiter, served=True)
+
+    call = msgspec.structs.replace(waiter.call, admitted=admitted)
+    while await lines.turn(waiter):
+        try:
+            return await open(call), None
+        except Throttled as denied:
+            if waiter not in lines.waiters:
+                return None, denied.waits
+            lines.denied(waiter, denied.waits)
+    return None, None
+
+
+async def _waited(lines: Queue, shares: Shares, call: Call, open: Open, waits: dict[str, float]) -> Deltas:
+    """The answer, once it was the turn of `call`. Raises `Throttled`."""
+    began = call.course.waited
+    waiter = lines.entered(call, shares.of(call.scope), waits)
+    while waiter is not None:
+        try:
+            deltas, denied = await _tried(lines, waiter, open)
+        finally:
+            lines.left(waiter, served=False)
+        if deltas is not None:
+            return deltas
+        # Perhaps it was let through, and then there was no room for its next attempt.
+        waiter = lines.entered(call, waiter.share, denied) if denied is not None else None
+    call = msgspec.structs.replace(call, waits=False, admitted=unnoticed_admission)
+    try:
+        return await open(call)
+    except Throttled as denied:
+        seconds = lines.estimate(denied.waits)
+        raise Throttled(
+            f"no room came within {call.course.waited - began:.3g} s of waiting, and {len(lines.waiters)} calls wait: try again "
+            f"in {seconds:.0f} s ({denied.message})",
+            retry_after=seconds,
+            bottleneck=denied.bottleneck,
+        ) from denied

@@ -1,0 +1,1 @@
+"""Waiting for room: who is next at each bottleneck, and when."""

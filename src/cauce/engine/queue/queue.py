@@ -1,0 +1,201 @@
+"""Who waits for what, and whose turn it is.
+
+There is a line at every bottleneck that calls wait for; a call whose candidates have several stands in each. In a line one call at a
+time has the turn: it tries, and when there is no room it waits for it, by the clock or until it is told of room. When it is
+let through, or leaves, the turn is the next one's: so each admission costs two tries, however many wait.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from math import inf
+
+from cauce.domain.delta import Status
+from cauce.engine.queue.line import Line, Place, Share
+from cauce.engine.queue.settings import QueueSettings
+from cauce.ports.clock import Clock
+from cauce.ports.provider import Call
+
+TELL = 1.0
+"""Seconds between two words to the same waiting client."""
+
+ANSWER = 5.0
+"""Seconds of a call's time that are left for its answer, whatever it waits."""
+
+_MEMORY = 60.0
+"""Seconds over which the rate of admissions is measured, about."""
+
+
+class Waiter:
+    """A call that waits. `told` is the place it was last told."""
+
+    __slots__ = ("began", "call", "places", "share", "starts", "told", "until", "woken")
+
+    def __init__(self, call: Call, share: Share, began: float, until: float) -> None:
+        self.call = call
+        self.share = share
+        self.began = began
+        self.until = until
+        self.woken = asyncio.Event()
+        self.places: dict[str, Place[Waiter]] = {}
+        self.starts: dict[str, float] = {}
+        """Where it stood in lines it left unserved."""
+        self.told = 0
+
+
+class _Queueing(Line[Waiter]):
+    """The line at one bottleneck. `turn` is whose it is; `pause` until when there is no use in trying (monotonic clock)."""
+
+    __slots__ = ("pause", "served", "since", "turn")
+
+    def __init__(self, now: float) -> None:
+        super().__init__()
+        self.turn: Waiter | None = None
+        self.pause = 0.0
+        self.served = 0.0
+        self.since = now
+
+    def note(self, now: float) -> None:
+        """One more is served."""
+        if now - self.since > _MEMORY:
+            self.served /= 2
+            self.since += (now - self.since) / 2
+        self.served += 1
+
+    def seconds(self, now: float) -> float:
+        """How long all that wait here will take, at the rate of late; 0 if none was served yet."""
+        return self.count * (now - self.since) / self.served if self.served else 0.0
+
+
+class Queue:
+    """All lines. `waited` is told the seconds of each wait that ended."""
+
+    def __init__(self, settings: QueueSettings, clock: Clock, waited: Callable[[float], None]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._waited = waited
+        self._telling: asyncio.Task[None] | None = None
+        self.lines: dict[str, _Queueing] = {}
+        self.waiters: dict[Waiter, None] = {}
+
+    def entered(self, call: Call, share: Share, waits: dict[str, float]) -> Waiter | None:
+        """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do."""
+        now = self._clock.monotonic()
+        until = now + self._settings.wait
+        if call.deadline is not None:
+            until = min(until, call.deadline - ANSWER)
+        if until <= now or len(self.waiters) >= self._settings.length:
+            return None
+        waiter = Waiter(call, share, now, until)
+        self.waiters[waiter] = None
+        self.denied(waiter, waits)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell_places())
+        return waiter
+
+    async def turn(self, waiter: Waiter) -> bool:
+        """Return True when `waiter` is to try, False when it has waited long enough."""
+        while True:
+            now = self._clock.monotonic()
+            due = self._due(waiter)
+            if due <= now:
+                waiter.woken.clear()
+                return True
+            if waiter.until <= now:
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(min(due, waiter.until) - now):
+                    await waiter.woken.wait()
+            waiter.woken.clear()
+
+    def denied(self, waiter: Waiter, waits: dict[str, float]) -> None:
+        """There was no room for it at any bottleneck of `waits`: that is where it stands now, for so many seconds at least."""
+        now = self._clock.monotonic()
+        for key in [key for key in waiter.places if key not in waits]:
+            waiter.starts[key] = waiter.places[key].start
+            self._leave(waiter, key, served=False)
+        for key, seconds in waits.items():
+            line = self.lines.get(key)
+            if line is None:
+                line = self.lines[key] = _Queueing(now)
+            if key not in waiter.places:
+                waiter.places[key] = line.join(waiter, waiter.share, waiter.starts.get(key))
+                if line.turn is None:
+                    line.turn = waiter
+            if line.turn is waiter and not waiter.woken.is_set():
+                line.pause = now + seconds
+
+    def left(self, waiter: Waiter, *, served: bool) -> None:
+        """It waits no longer: it was let through (`served`), or gave up."""
+        if waiter not in self.waiters:
+            return
+        del self.waiters[waiter]
+        now = self._clock.monotonic()
+        seconds = now - waiter.began
+        waiter.call.course.waited += seconds
+        self._waited(seconds)
+        for key in list(waiter.places):
+            line = self.lines[key]
+            through = served and line.turn is waiter
+            if through:
+                line.note(now)
+            self._leave(waiter, key, served=through)
+        if not self.waiters and self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+
+    def room(self, key: str) -> None:
+        """There is room at the bottleneck `key`: whoever has the turn there may try at once."""
+        line = self.lines.get(key)
+        if line is not None and line.turn is not None:
+            line.pause = 0.0
+            line.turn.woken.set()
+
+    def estimate(self, waits: dict[str, float]) -> float:
+        """Seconds until a newcomer would get through that is denied by `waits`."""
+        now = self._clock.monotonic()
+        return min(
+            [max(seconds, self.lines[key].seconds(now) if key in self.lines else 0.0) for key, seconds in waits.items()]
+        )
+
+    def _due(self, waiter: Waiter) -> float:
+        """When `waiter` is to try: at once where it has the turn and there may be room; never where it has not."""
+        due = inf
+        for key in waiter.places:
+            line = self.lines[key]
+            if line.turn is waiter:
+                first = line.first()
+                if first is not None and first is not waiter:
+                    # Somebody of a greater priority has come.
+                    line.turn = first
+                    first.woken.set()
+                elif line.pause < due:
+                    due = line.pause
+        return due
+
+    def _leave(self, waiter: Waiter, key: str, *, served: bool) -> None:
+        line = self.lines[key]
+        line.leave(waiter.places.pop(key), served=served)
+        if line.turn is not waiter:
+            return
+        line.turn = line.first()
+        if line.turn is None:
+            del self.lines[key]
+            return
+        if served:
+            line.pause = 0.0
+        line.turn.woken.set()
+
+    async def _tell_places(self) -> None:
+        """Tell every waiting client its place, when it has changed: a sort per line and second."""
+        while True:
+            await asyncio.sleep(0)
+            best: dict[Waiter, int] = {}
+            for line in self.lines.values():
+                for place, waiter in enumerate(line.ordered(), 1):
+                    best[waiter] = min(place, best.get(waiter, place))
+            for waiter, place in best.items():
+                if place != waiter.told:
+                    waiter.told = place
+                    waiter.call.notice(Status("waiting", f"Place {place} in the queue", {"place": place}))
+            await self._clock.sleep(TELL)

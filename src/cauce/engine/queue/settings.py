@@ -1,0 +1,12 @@
+"""Settings of the queue, as the configuration fills them."""
+
+from typing import Annotated
+
+import msgspec
+
+
+class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `length` calls wait (0: none does), each at most `wait` seconds."""
+
+    length: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    wait: Annotated[float, msgspec.Meta(gt=0)] = 30.0

@@ -1,0 +1,352 @@
+"""Every ledger keeps the contract; the one on disk also across restarts, failed writes and torn files."""
+
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cauce.domain.errors import Overloaded
+from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit
+from cauce.stores.inproc.ledger import InprocLedger
+from cauce.stores.periods import DAY
+from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
+from cauce.stores.sqlite.ledger_tables import DAYS, FIRST, HOURS, MIGRATIONS
+from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.schema import SchemaError, open_database
+from cauce.stores.sqlite.settings import LedgerSettings
+from cauce.stores.sqlite.spool import files
+from cauce.testing.clock import FakeClock
+from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, report
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+class TestInprocLedger(LedgerContract):
+    @pytest.fixture
+    def books(self) -> Books:
+        return InprocLedger()
+
+
+class TestSqliteLedger(LedgerContract):
+    """As it comes: most of what is asked for is still in the spool."""
+
+    @pytest.fixture
+    async def books(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Books]:
+        async with running(tmp_path, clock) as ledger:
+            yield ledger
+
+
+class Committed(SqliteLedger):
+    """All of what is asked for is in the tables."""
+
+    async def report(self, query: Query) -> Report:
+        assert await self.flush()
+        return await super().report(query)
+
+    async def spent(self, holder: Holder, unit: SpendUnit, since: float) -> float:
+        assert await self.flush()
+        return await super().spent(holder, unit, since)
+
+
+class TestCommittedLedger(LedgerContract):
+    @pytest.fixture
+    async def books(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Books]:
+        ledger = Committed(tmp_path, clock)
+        ledger.start()
+        yield ledger
+        await ledger.stop()
+
+
+@asynccontextmanager
+async def running(folder: Path, clock: FakeClock, **settings: int) -> AsyncIterator[SqliteLedger]:
+    ledger = SqliteLedger(folder, clock, LedgerSettings(**settings))
+    ledger.start()
+    try:
+        yield ledger
+    finally:
+        await ledger.stop()
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """What a full disk does to a write: a part is taken, then nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def abandoned(folder: Path, clock: FakeClock, *numbers: int) -> SqliteLedger:
+    """A ledger whose process ended in the middle: it was never told to stop, and its thread never ran."""
+    ledger = SqliteLedger(folder, clock)
+    for number in numbers:
+        ledger.record(entry(clock, number))
+    return ledger
+
+
+def only_spool_file(folder: Path) -> Path:
+    [path] = (folder / SPOOL).iterdir()
+    return path
+
+
+async def attempts(ledger: SqliteLedger, clock: FakeClock) -> int:
+    return (await report(ledger, clock)).total.sums.attempts
+
+
+async def test_what_a_dead_process_left_in_the_spool_is_taken_in_once(clock: FakeClock, tmp_path: Path) -> None:
+    abandoned(tmp_path, clock, 1, 2, 3)
+    for _ in range(3):
+        async with running(tmp_path, clock) as ledger:
+            assert await attempts(ledger, clock) == 3
+            assert await ledger.flush() and await attempts(ledger, clock) == 3
+    assert len(files(tmp_path / SPOOL)) == 1
+
+
+async def test_stopping_commits_what_is_left(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock))
+    assert told(tmp_path, "SELECT request_id, input_tokens, cost FROM attempts_20231114") == [("req_1", 100, 0.01)]
+
+
+@pytest.mark.parametrize("torn", [1, 7, 8, 9, 60, 120])
+async def test_torn_record_at_the_end_was_never_taken(clock: FakeClock, tmp_path: Path, torn: int) -> None:
+    abandoned(tmp_path, clock, 1, 2)
+    path = only_spool_file(tmp_path)
+    whole = path.read_bytes()
+    first = 8 + (len(whole) - 8) // 2
+    path.write_bytes(whole[: first + torn])
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 3))
+        assert await attempts(ledger, clock) == 2
+        assert await ledger.flush() and await attempts(ledger, clock) == 2
+
+
+async def test_damaged_record_and_what_follows_it_in_its_file_are_left_out(clock: FakeClock, tmp_path: Path) -> None:
+    abandoned(tmp_path, clock, 1, 2)
+    path = only_spool_file(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 0xFF
+    path.write_bytes(bytes(data))
+    async with running(tmp_path, clock) as ledger:
+        assert await ledger.flush() and await attempts(ledger, clock) == 1
+
+
+async def test_spool_goes_on_in_further_files_and_leaves_none_behind(clock: FakeClock, tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path, clock)
+    ledger._spool._most_file = 1000
+    for number in range(50):
+        ledger.record(entry(clock, number))
+    assert len(files(tmp_path / SPOOL)) > 5
+    assert await attempts(ledger, clock) == 50
+    ledger.start()
+    assert await ledger.flush()
+    assert await attempts(ledger, clock) == 50 and len(files(tmp_path / SPOOL)) == 1
+    await ledger.stop()
+
+
+async def test_full_disk_keeps_entries_in_memory_until_there_is_room(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = abandoned(tmp_path, clock, 1)
+    with files_no_larger_than(only_spool_file(tmp_path).stat().st_size + 100):
+        for number in range(2, 12):
+            ledger.record(entry(clock, number))
+        assert await attempts(ledger, clock) == 11
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
+    ledger.record(entry(clock, 12))
+    assert await attempts(ledger, clock) == 12 and ledger.lost == 0
+    ledger.start()
+    assert await ledger.flush() and await attempts(ledger, clock) == 12
+    await ledger.stop()
+    async with running(tmp_path, clock) as again:
+        assert await attempts(again, clock) == 12
+
+
+async def test_memory_for_what_cannot_be_written_is_bounded_and_losses_are_counted(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cauce.stores.sqlite.spool.MOST_BACKLOG", 1000)
+    ledger = abandoned(tmp_path, clock)
+    with files_no_larger_than(0):
+        for number in range(20):
+            ledger.record(entry(clock, number))
+    kept = await attempts(ledger, clock)
+    assert 0 < kept < 20 and ledger.lost == 20 - kept
+    await ledger.stop()
+
+
+async def test_while_the_tables_cannot_be_written_everything_is_still_told(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 1))
+        assert await ledger.flush()
+        ledger._book.connection.execute("PRAGMA query_only = 1")
+        ledger.record(entry(clock, 2))
+        assert not await ledger.flush()
+        assert await attempts(ledger, clock) == 2
+        with pytest.raises(Overloaded):
+            await ledger.give(OWNER, Opinion("str_1", "up"))
+        ledger._book.connection.execute("PRAGMA query_only = 0")
+        assert await ledger.flush() and await attempts(ledger, clock) == 2
+
+
+async def test_commit_that_fails_half_way_leaves_nothing_behind(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 1))
+        assert await ledger.flush()
+        database = ledger._book.connection
+        database.execute("CREATE TRIGGER broken BEFORE UPDATE ON position BEGIN SELECT RAISE(ABORT, 'no'); END")
+        for number in range(2, 5):
+            ledger.record(entry(clock, number, model=f"new{number}"))
+            assert not await ledger.flush()
+        database.execute("DROP TRIGGER broken")
+        assert await ledger.flush()
+        groups = (await report(ledger, clock, "model")).groups
+        assert [group.sums.attempts for group in groups] == [1, 1, 1, 1]
+        assert told(tmp_path, "SELECT count(*) FROM attempts_20231114") == [(4,)]
+
+
+async def test_attempts_go_by_whole_days_and_their_sums_stay(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock, keep_attempts=3, keep_rollups=10) as ledger:
+        for _ in range(6):
+            ledger.record(entry(clock))
+            clock.advance(DAY)
+        assert await settled(ledger, clock)
+        assert len(days(tmp_path)) == 2
+        assert (await report(ledger, clock, days=8)).total.sums.attempts == 6
+
+
+async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock, keep_attempts=3, keep_rollups=5) as ledger:
+        for number in range(100):
+            ledger.record(entry(clock, number, model=f"m{number}"))
+            if number == 0:
+                await ledger.give(OWNER, Opinion("str_0", "up"))
+            clock.advance(DAY)
+        assert await settled(ledger, clock)
+        assert told(tmp_path, f"SELECT count(*) FROM cells WHERE span = {DAYS}") == [(4,)]
+        assert told(tmp_path, f"SELECT count(*) FROM cells WHERE span = {HOURS}") == [(4,)]
+        assert told(tmp_path, "SELECT count(*) FROM feedback") == [(0,)]
+        assert told(tmp_path, "SELECT count(*) FROM kinds")[0][0] < 40
+
+
+async def test_file_that_is_too_large_loses_its_oldest_attempts_first(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        for day in range(4):
+            for number in range(400):
+                ledger.record(entry(clock, day * 1000 + number))
+            clock.advance(DAY)
+        assert await ledger.flush()
+        assert len(days(tmp_path)) == 4
+        ledger._settings = LedgerSettings(max_bytes=250_000)
+        clock.advance(3600)
+        assert await settled(ledger, clock)
+        assert 0 < len(days(tmp_path)) < 4 and days(tmp_path)[-1] == "attempts_20231117"
+        assert (await report(ledger, clock, days=8)).total.sums.attempts == 1600
+
+
+async def test_data_of_a_newer_version_is_refused_in_a_sentence(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock):
+        pass
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+    with pytest.raises(SchemaError, match="newer version of Cauce"):
+        SqliteLedger(tmp_path, clock)
+
+
+async def test_file_that_is_no_database_is_refused_in_a_sentence(clock: FakeClock, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"something else entirely, and long enough to be looked at" * 100)
+    with pytest.raises(SchemaError, match="put it aside"):
+        SqliteLedger(tmp_path, clock)
+
+
+async def test_tables_of_somebody_else_are_refused(clock: FakeClock, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    with pytest.raises(SchemaError, match="not Cauce's"):
+        SqliteLedger(tmp_path, clock)
+
+
+def test_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "some.sqlite"
+    first = ("CREATE TABLE one (x)", "INSERT INTO one VALUES (1)")
+    open_database(path, [first]).close()
+    with pytest.raises(SchemaError, match="from version 1 of its tables to 2"):
+        open_database(path, [first, ("ALTER TABLE one ADD COLUMN y", "INSERT INTO nowhere VALUES (1)")])
+    database = open_database(path, [first])
+    assert database.execute("SELECT * FROM one").fetchall() == [(1,)]
+    database.close()
+
+
+def test_data_of_the_first_schema_goes_through_every_later_one(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    database = open_database(path, [FIRST])
+    database.execute(
+        "INSERT INTO kinds VALUES (1, 'a', 'p', 'm', '', 'chat', 'k', 'primary', 'completed', 'priced', 0, '', '')"
+    )
+    database.execute("INSERT INTO cells VALUES (2, 19000, 1, 1, 1, 10, 5, 0, 0, 0, 0.5, 0, 0, 0, 0, NULL)")
+    database.close()
+    database = open_database(path, MIGRATIONS)
+    assert database.execute("SELECT cost FROM cells JOIN kinds ON kinds.id = kind WHERE tenant = 'a'").fetchall() == [
+        (0.5,)
+    ]
+    database.close()
+
+
+async def test_another_process_reads_beside_the_one_that_writes(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 1))
+        assert await ledger.flush()
+        ledger.record(entry(clock, 2))
+        reading = Reading(tmp_path / SPOOL, tmp_path / FILE, clock.now)
+        found = reading.report(Query("a", clock.now() - DAY, clock.now() + 1))
+        reading.close()
+        assert found.total.sums.attempts == 2
+
+
+async def test_sums_and_answers_are_found_by_index(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock))
+        assert await ledger.flush()
+    cells = told(tmp_path, "EXPLAIN QUERY PLAN SELECT * FROM cells WHERE span = 2 AND period >= 1 AND period < 2")
+    found = told(
+        tmp_path,
+        """EXPLAIN QUERY PLAN SELECT 1 FROM ids_20231114 i JOIN attempts_20231114 a ON a.id = i.attempt
+        JOIN kinds k ON k.id = a.kind WHERE i.hash = 1""",
+    )
+    assert "SEARCH cells USING PRIMARY KEY" in cells[0][3]
+    assert all("SEARCH" in plan[3] for plan in found)
+
+
+def told(folder: Path, question: str) -> list[tuple[Any, ...]]:
+    """What the tables hold, seen from beside."""
+    database = sqlite3.connect(folder / FILE)
+    try:
+        return database.execute(question).fetchall()
+    finally:
+        database.close()
+
+
+def days(folder: Path) -> list[str]:
+    names = told(folder, "SELECT name FROM sqlite_schema WHERE name GLOB 'attempts_*' AND type = 'table' ORDER BY 1")
+    return [name for (name,) in names]
+
+
+async def settled(ledger: SqliteLedger, clock: FakeClock) -> bool:
+    """Committed, and everything that is too old or too much deleted: a portion goes with each round."""
+    assert await ledger.flush()
+    while ledger._pruned_at != int(clock.now()) // 3600:
+        assert await ledger.flush()
+    return True

@@ -1,0 +1,53 @@
+"""What tests/load proves at full size, in a few seconds each: a real server process, many clients at once."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.load.scenarios import Burst, burst, killed, mixed, open_streams, spending
+from tests.load.test_ledger_under_load import KINDS
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_many_clients_before_few_places_are_all_answered_with_equal_shares(tmp_path: Path) -> None:
+    tally, record = await burst(tmp_path, Burst(clients=120, concurrent=8, per_minute=0, takes=0.1))
+    assert dict(tally.statuses) == {200: 120}, tally.first_error
+    assert record.violations == 0 and record.most_at_once == 8
+    # Of those that had to wait: the first eight were alone.
+    half = Counter(tally.order[8:60])
+    assert abs(half["first"] - half["second"]) <= 6, half
+
+
+async def test_requests_per_minute_are_waited_for_and_not_passed(tmp_path: Path) -> None:
+    tally, record = await burst(tmp_path, Burst(clients=90, concurrent=20, per_minute=600, takes=0.05))
+    assert dict(tally.statuses) == {200: 90}, tally.first_error
+    assert record.violations == 0 and record.most_at_once <= 20
+
+
+async def test_clients_at_once_spend_no_more_than_their_budget(tmp_path: Path) -> None:
+    seen = await spending(tmp_path, clients=60, covered=15)
+    assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
+    assert 7 <= seen.answered == seen.tally.statuses[200] <= 15
+
+
+async def test_ledger_agrees_with_the_provider_on_calls_of_all_kinds(tmp_path: Path) -> None:
+    seen = await mixed(tmp_path, 200)
+    total, estimated = seen.usage["total"], seen.usage["estimated"]
+    served = seen.served
+    reported = {name: total[name] - estimated[name] for name in KINDS}
+    assert reported == dict(zip(KINDS, (served.input, served.output, served.cached, served.reasoning), strict=True))
+    assert total["requests"] == 200 and estimated["requests"] > 0
+
+
+async def test_killed_server_knows_every_answer_it_had_delivered(tmp_path: Path) -> None:
+    delivered, usage = await killed(tmp_path, 300, 120)
+    known = {group["model"]: group["requests"] for group in usage["groups"]}
+    assert len(delivered) >= 120
+    assert [model for model in delivered if known.get(model) != 1] == []
+
+
+async def test_hundreds_of_slow_streams_are_open_on_one_process(tmp_path: Path) -> None:
+    seen = await open_streams(tmp_path, 200, pace=0.1)
+    assert seen.complete == seen.most_at_once == 200

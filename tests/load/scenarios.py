@@ -1,0 +1,268 @@
+"""What is tried, at a size that the caller says. Each returns what was seen; the tests say what must be."""
+
+import asyncio
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench import process_tree
+from cauce.testing.upstream import Ask, Limits, Record, Reply, Tokens, Upstream
+from tests.http import ask, connection
+from tests.load.gateway import Tally, bearer, chat, gateway, keys, provider
+from tests.redis_server import RedisServer
+from tests.surfaces import SURFACES, Surface
+
+
+class Burst(msgspec.Struct, frozen=True):
+    """Clients that all come at once, those of one key before those of the other."""
+
+    clients: int
+    concurrent: int
+    per_minute: int
+    deadline: float = 60.0
+    takes: float = 0.2
+    """Seconds of one answer."""
+
+
+async def burst(folder: Path, size: Burst) -> tuple[Tally, Record]:
+    """What became of them, and what the upstream saw: it refuses what is over its limits."""
+    tally = Tally()
+    limits = Limits(size.concurrent, size.per_minute)
+    async with Upstream(Reply(delay=size.takes), limits=limits) as upstream:
+        limited = provider(upstream, max_concurrent=size.concurrent, requests_per_minute=size.per_minute)
+        toml = (
+            limited
+            + f"[timeouts]\ntotal = {size.deadline}\n[queue]\nwait = {size.deadline}\n"
+            + keys("first", "second")
+        )
+        async with gateway(folder, toml) as served:
+
+            async def client(number: int) -> None:
+                name = "first" if number < size.clients // 2 else "second"
+                body = chat(stream=number % 3 == 0)
+                tally.take(name, await ask(served.port, "POST", "/v1/chat/completions", body, bearer(name)))
+
+            await asyncio.gather(*[client(number) for number in range(size.clients)])
+        return tally, upstream.record
+
+
+class Mixed(msgspec.Struct, frozen=True):
+    """What became of `calls` of all kinds, by the upstream's account and by the ledger's."""
+
+    served: Tokens
+    usage: dict[str, Any]
+    calls: int
+
+
+async def mixed(folder: Path, calls: int, *, at_once: int = 32) -> Mixed:
+    """Calls that are answered, fail, are asked again, are cut, break off, and whose clients leave; on all surfaces, plain and streamed."""
+    chance = random.Random(4)
+
+    def counted(_: Ask) -> Reply:
+        read, written = chance.randrange(1, 5000), chance.randrange(1, 900)
+        return Reply(usage=Tokens(read, written, cached=chance.randrange(read), reasoning=chance.randrange(written)))
+
+    def moody(_: Ask) -> Reply:
+        return Reply(status=500, error={"message": "no"}) if chance.random() < 0.3 else counted(_)
+
+    async with Upstream() as upstream:
+        upstream.scripts = {
+            "well": [counted],
+            "moody": [moody],
+            "cut": [lambda ask: msgspec.structs.replace(counted(ask), cut_after=2)],
+            "broken": [lambda ask: msgspec.structs.replace(counted(ask), error={"message": "no"}, error_after=2)],
+            "stalled": [lambda ask: msgspec.structs.replace(counted(ask), stall_after=2)],
+        }
+        toml = "[retry]\nbase = 0.01\n[breaker]\nenabled = false\n" + "".join(
+            [f'[providers.{one.name}]\n{one.provider.format(root=upstream.root)}api_key = "k"\n' for one in SURFACES]
+        )
+        async with gateway(folder, toml) as served:
+            room = asyncio.Semaphore(at_once)
+
+            async def client(number: int) -> None:
+                surface = SURFACES[number % len(SURFACES)]
+                kind = ("well", "moody", "well", "cut", "well", "broken", "moody", "stalled")[number // 4 % 8]
+                async with room:
+                    await _asked(served.port, surface, kind, stream=number % 3 != 0 or kind == "stalled")
+
+            await asyncio.gather(*[client(number) for number in range(calls)])
+            usage = await served.get("/usage")
+        served_tokens = Tokens(
+            *[sum([getattr(one, name) for one in upstream.record.served.values()]) for name in Tokens.__struct_fields__]
+        )
+    return Mixed(served_tokens, usage, calls)
+
+
+async def _asked(port: int, surface: Surface, kind: str, *, stream: bool) -> None:
+    """One call; of a stream that stalls its client leaves."""
+    model = f"{surface.name}/{kind}"
+    if kind != "stalled":
+        await surface.asked(port, model, stream=stream)
+        return
+    async with connection(port) as client:
+        await client.send("POST", surface.path, msgspec.json.encode({**surface.body, "model": model, "stream": True}))
+        await client.head()
+        await client.until(b"from")
+        client.abort()
+
+
+async def killed(folder: Path, calls: int, after: int) -> tuple[list[str], dict[str, Any]]:
+    """`calls`, of which the server is killed when `after` have been delivered: the models of the delivered ones, and what the
+    ledger knows when it has been started again."""
+    delivered: list[str] = []
+    enough = asyncio.Event()
+    async with Upstream(Reply(delay=0.01, usage=Tokens(7, 5))) as upstream:
+        async with gateway(folder, provider(upstream)) as served:
+            room = asyncio.Semaphore(32)
+
+            async def client(number: int) -> None:
+                async with room:
+                    try:
+                        body = chat(f"up/m{number}", stream=number % 2 == 0)
+                        response = await ask(served.port, "POST", "/v1/chat/completions", body)
+                    except (OSError, asyncio.IncompleteReadError):
+                        return
+                if response.status == 200 and response.complete:
+                    delivered.append(f"up/m{number}")
+                if len(delivered) >= after:
+                    enough.set()
+
+            clients = [asyncio.create_task(client(number)) for number in range(calls)]
+            await enough.wait()
+            await served.kill()
+            await asyncio.gather(*clients)
+            told = list(delivered)
+            await served.start()
+            usage = await served.get("/usage?group_by=model")
+    return told, usage
+
+
+class Spending(msgspec.Struct, frozen=True):
+    """USD that the answered calls cost by the upstream's account, and how the calls ended."""
+
+    cost: float
+    tally: Tally
+    answered: int
+
+
+async def spending(folder: Path, clients: int, covered: int) -> Spending:
+    """`clients` at once under the budget of a key that covers `covered` of their calls."""
+    tokens, input_price, output_price = Tokens(20, 100), 1.0, 10.0
+    cost = (tokens.input * input_price + tokens.output * output_price) / 1_000_000
+    tally = Tally()
+    async with Upstream(Reply(delay=0.05, usage=tokens)) as upstream:
+        toml = provider(upstream) + keys("web")
+        toml += f'[facts."up/*"]\ninput_price = {input_price}\noutput_price = {output_price}\n'
+        toml += f'[budgets.keys."web"]\nday = {cost * covered:.9f}\n'
+        async with gateway(folder, toml) as served:
+
+            async def client(number: int) -> None:
+                body = chat(max_tokens=tokens.output, stream=number % 2 == 0)
+                tally.take("web", await ask(served.port, "POST", "/v1/chat/completions", body, bearer("web")))
+
+            await asyncio.gather(*[client(number) for number in range(clients)])
+        answered = sum(upstream.record.answered.values())
+    return Spending(cost * answered, tally, answered)
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """Streams open at once, and what they cost one process: megabytes before and with them, CPU seconds for all."""
+
+    complete: int
+    most_at_once: int
+    idle: float
+    loaded: float
+    cpu: float
+    seconds: float
+
+
+async def open_streams(folder: Path, streams: int, pace: float) -> Opened:
+    """`streams` that are open together, each with a delta every `pace` seconds."""
+    text = " ".join(["word"] * 10)
+    complete = 0
+    loop = asyncio.get_running_loop()
+    async with Upstream(Reply(text=text, pace=pace)) as upstream:
+        async with gateway(folder, provider(upstream)) as served:
+            await ask(served.port, "POST", "/v1/chat/completions", chat(stream=True))
+            idle = process_tree.resident_megabytes(served.pid)
+            cpu = process_tree.cpu_nanoseconds(served.pid)
+            began = loop.time()
+            loaded = idle
+
+            async def client() -> None:
+                nonlocal complete
+                response = await ask(served.port, "POST", "/v1/chat/completions", chat(stream=True))
+                complete += response.complete and response.body.endswith(b"data: [DONE]\n\n")
+
+            async def watch() -> None:
+                nonlocal loaded
+                while True:
+                    await asyncio.sleep(0.5)
+                    loaded = max(loaded, process_tree.resident_megabytes(served.pid))
+
+            watching = asyncio.create_task(watch())
+            await asyncio.gather(*[client() for _ in range(streams)])
+            watching.cancel()
+            cpu = process_tree.cpu_nanoseconds(served.pid) - cpu
+            return Opened(complete, upstream.record.most_at_once, idle, loaded, cpu / 1e9, loop.time() - began)
+
+
+class Outage(msgspec.Struct, frozen=True):
+    """What became of the calls around an outage of Redis, and whether it was used again afterwards."""
+
+    tally: Tally
+    during: int
+    """Answers while it was gone."""
+    upstream: Record
+    used_again: bool
+
+
+async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, frozen: bool) -> Outage:
+    """A steady load whose limits are counted in Redis, which is gone for `seconds`: ended, or `frozen`."""
+    tally = Tally()
+    loop = asyncio.get_running_loop()
+    async with Upstream(Reply(delay=0.02), limits=Limits(concurrent=20)) as upstream:
+        limited = provider(upstream, max_concurrent=20, requests_per_minute=60_000)
+        toml = limited + f'[redis]\nurl = "{redis.url}"\n' + keys("web")
+        async with gateway(folder, toml) as served:
+            over = False
+
+            async def client() -> None:
+                while not over:
+                    response = await ask(served.port, "POST", "/v1/chat/completions", chat(), bearer("web"))
+                    tally.take("web", response)
+                    await asyncio.sleep(0.05)
+
+            clients = [asyncio.create_task(client()) for _ in range(16)]
+            await asyncio.sleep(1.0)
+            (redis.stall if frozen else redis.stop)()
+            before = len(tally.order)
+            await asyncio.sleep(seconds)
+            during = len(tally.order) - before
+            (redis.go_on if frozen else redis.start)()
+            deadline = loop.time() + 20
+            used = False
+            while not used and loop.time() < deadline:
+                await asyncio.sleep(0.25)
+                used = await _commands(redis) > 0
+            over = True
+            await asyncio.gather(*clients)
+        return Outage(tally, during, upstream.record, used)
+
+
+async def _commands(redis: RedisServer) -> int:
+    """Reservations that the server has counted since it was asked the last time."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", redis.port)
+    try:
+        writer.write(b"INFO commandstats\r\n")
+        length = int((await reader.readline())[1:])
+        told = (await reader.readexactly(length)).decode()
+        writer.write(b"CONFIG RESETSTAT\r\n")
+        await reader.readline()
+        await reader.readline()
+    finally:
+        writer.close()
+    return sum([int(count) for count in re.findall(r"cmdstat_(?:evalsha|fcall|eval):calls=(\d+)", told)])
