@@ -11,6 +11,7 @@ import msgspec
 
 from cauce.bootstrap import Runtime, runtime
 from cauce.config import Config, load
+from cauce.ports.chance import Chance
 from cauce.server.run import HTTPServer, listen
 
 _QUICK = {"CAUCE_DISCOVERY__ENABLED": "false", "CAUCE_SERVER__DRAIN": "0"}
@@ -54,12 +55,15 @@ def upstream_table(name: str, base_url: str, **settings: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def serving(
-    toml: str = "", environment: Mapping[str, str] | None = None, data: Path | None = None
+    toml: str = "",
+    environment: Mapping[str, str] | None = None,
+    data: Path | None = None,
+    chance: Chance | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve with the configuration `toml`. What is kept is kept in memory, or in the folder `data`."""
+    """Serve with the configuration `toml`. What is kept is kept in memory, or in the folder `data`. `chance`: in place of the machine's."""
     given = {**(environment or {}), **({"CAUCE_SERVER__DATA_DIR": str(data)} if data is not None else {})}
     config = configured(toml, given)
-    built = runtime(config, on_disk=data is not None)
+    built = runtime(config, chance=chance, on_disk=data is not None)
     sockets = listen("127.0.0.1", 0)
     started = asyncio.Event()
 

@@ -143,7 +143,7 @@ def _remarks(place: Place) -> Iterator[str]:
     """Why it stands there, and what is known of it."""
     yield _why(place)
     yield say("on this machine") if place.local else say("elsewhere")
-    if place.price is not None:
+    if place.price:
         yield say("about {price:.2g} USD", price=place.price)
     if place.window is not None:
         yield say("window {tokens} tokens", tokens=place.window)
@@ -153,7 +153,6 @@ def _remarks(place: Place) -> Iterator[str]:
         yield say("{seconds:.2g} s to its first words", seconds=place.latency)
     if place.resting:
         yield say("left alone for {seconds:.2g} s, since it failed", seconds=place.resting)
-    yield from place.limits
 
 
 def _why(place: Place) -> str:

@@ -27,10 +27,11 @@ Key = TypeVar("Key", int, str)
 
 
 def bucket(value: float) -> int:
-    """The bucket of `value`."""
+    """The bucket of `value`, which must be finite."""
     if value <= LEAST:
         return 0
-    return min(ceil(log(value) * _SCALE) - _OFFSET, _MOST_BUCKET)
+    index = ceil(log(value) * _SCALE) - _OFFSET
+    return index if index < _MOST_BUCKET else _MOST_BUCKET
 
 
 def middle(index: int) -> float:

@@ -15,6 +15,7 @@ from cauce.server.exchange import Header
 if TYPE_CHECKING:
     from cauce.server.protocol import BoundedProtocol
 
+_CLOSE = b"connection: close"
 _BODILESS = (204, 304)
 
 
@@ -79,20 +80,21 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        lines = [b"%s: %s\r\n" % header for header in headers]
-        if any([line.startswith(b"connection: close") for line in lines]):
+        lines = [b": ".join(header) for header in headers]
+        if _CLOSE in lines:
             self.keep_alive = False
         elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            lines.append(_CLOSE)
+        head = b"\r\n".join(lines)
+        breaks = len(lines) - 1
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise RuntimeError("a header holds a line break")
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             body = b""
         self.response_started = True
         self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+        self.transport.write(b"%s%s\r\n\r\n%s" % (STATUS_LINE[status], head, body))
         self.tell()
         if not self.keep_alive:
             self.transport.close()

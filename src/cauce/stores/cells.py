@@ -5,7 +5,7 @@ their own, by day, that know nothing but who it was and how it went.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,7 @@ from cauce.ports.usage import Spread, Sums, Votes
 from cauce.stores.attempts import Attempt
 from cauce.stores.periods import HOUR
 
+_MOST_KINDS = 4096
 _MOST_OPEN = 4096
 """Requests whose first attempts failed, that the beginning of is remembered."""
 
@@ -63,55 +64,70 @@ Cells = dict[tuple[int, Kind], Cell]
 """By hour since 1970 and kind; for kinds of users, by the first hour of the day."""
 
 
+class Kinds:
+    """The kinds of attempts, each made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Kind] = {}
+
+    def of(self, attempt: Attempt) -> Kind:
+        """The kind of `attempt`. Nothing that was used has no source, and is no estimate either; so has what the cache gave."""
+        used = attempt[6] != "cache" and bool(attempt[17] or attempt[18] or attempt[23])
+        key = (used, attempt[:11])
+        kind = self._known.get(key)
+        if kind is None:
+            if len(self._known) > _MOST_KINDS:
+                self._known.clear()
+            source, estimated = (attempt[8], attempt[9]) if used else ("", False)
+            kind = self._known[key] = Kind(*attempt[:8], source, estimated, attempt[10] or "")
+        return kind
+
+
 class Folding:
     """Adds attempts up. It remembers when requests began, so that one that was answered at the second try has its whole time."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Kinds | None = None) -> None:
+        self._kinds = kinds or Kinds()
         self._began: dict[str, float] = {}
 
-    def fold(self, attempts: Iterable[Attempt], into: Cells | None = None) -> Cells:
-        """The cells of `attempts`, added to those of `into`."""
-        cells: Cells = {} if into is None else into
+    def fold(self, attempts: Iterable[Attempt]) -> Cells:
+        """The cells of `attempts`."""
+        cells: Cells = {}
         for attempt in attempts:
-            self._add(attempt, cells)
+            kind = self._kinds.of(attempt)
+            hour = int(attempt[12]) // HOUR
+            cell = cells.get((hour, kind))
+            if cell is None:
+                cell = cells[(hour, kind)] = Cell()
+            _count(cell.sums, attempt)
+            if kind.outcome == "completed":
+                self._time(cell.spread, attempt)
+            elif kind.outcome == "failed" and attempt[13] not in self._began:
+                self._began[attempt[13]] = attempt[12] - attempt[26] - attempt[28]
+                if len(self._began) > _MOST_OPEN:
+                    del self._began[next(iter(self._began))]
+            if attempt[11]:
+                mine = Kind(kind.tenant, "", "", "", "", kind.key, "", *kind[7:11], attempt[11])
+                key = (hour - hour % 24, mine)
+                cell = cells.get(key)
+                if cell is None:
+                    cell = cells[key] = Cell()
+                _count(cell.sums, attempt)
         return cells
 
-    def _add(self, attempt: Attempt, cells: Cells) -> None:
-        at, request_id = attempt[12], attempt[13]
-        hour = int(at) // HOUR
-        kind = kind_of(attempt)
-        cell = cells.get((hour, kind))
-        if cell is None:
-            cell = cells[(hour, kind)] = Cell()
-        _count(cell.sums, attempt)
-        if kind.outcome == "completed":
-            latency, first_delta, waited = attempt[26], attempt[27], attempt[28]
-            spread = cell.spread
-            _note(spread.latency, latency)
-            if first_delta is not None:
-                _note(spread.first_delta, first_delta)
-            began = self._began.pop(request_id, None) if attempt[16] > 1 else None
-            _note(spread.request, latency + waited if began is None else at - began)
-            _note(spread.output, attempt[18])
-        elif kind.outcome == "failed" and request_id not in self._began:
-            self._began[request_id] = at - attempt[26] - attempt[28]
-            if len(self._began) > _MOST_OPEN:
-                del self._began[next(iter(self._began))]
-        user = attempt[11]
-        if user:
-            mine = Kind(kind.tenant, "", "", "", "", kind.key, "", *kind[7:11], user)
-            period = hour - hour % 24
-            cell = cells.get((period, mine))
-            if cell is None:
-                cell = cells[(period, mine)] = Cell()
-            _count(cell.sums, attempt)
-
-
-def kind_of(attempt: Attempt) -> Kind:
-    """The kind of `attempt`. Nothing that was used has no source, and is no estimate either."""
-    if attempt[6] != "cache" and (attempt[17] or attempt[18] or attempt[23]):
-        return Kind(*attempt[:10], attempt[10] or "")
-    return Kind(*attempt[:8], "", False, attempt[10] or "")
+    def _time(self, spread: Spread, attempt: Attempt) -> None:
+        latency, first_delta = attempt[26], attempt[27]
+        index = bucket(latency)
+        spread.latency[index] = spread.latency.get(index, 0) + 1
+        began = self._began.pop(attempt[13], None) if attempt[16] > 1 else None
+        if began is not None or attempt[28]:
+            index = bucket(latency + attempt[28] if began is None else attempt[12] - began)
+        spread.request[index] = spread.request.get(index, 0) + 1
+        if first_delta is not None:
+            index = bucket(first_delta)
+            spread.first_delta[index] = spread.first_delta.get(index, 0) + 1
+        index = bucket(attempt[18])
+        spread.output[index] = spread.output.get(index, 0) + 1
 
 
 def _count(sums: Sums, attempt: Attempt) -> None:
@@ -126,8 +142,3 @@ def _count(sums: Sums, attempt: Attempt) -> None:
     sums.cache_write_tokens += attempt[20]
     sums.reasoning_tokens += attempt[22]
     sums.cost += attempt[23]
-
-
-def _note(counts: dict[int, int], value: float) -> None:
-    index = bucket(value)
-    counts[index] = counts.get(index, 0) + 1

@@ -23,7 +23,8 @@ def decode_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body is nested too deeply") from error
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
-    return {key: item for key, item in cast(dict[str, Any], value).items() if item is not None}
+    whole = cast(dict[str, Any], value)
+    return {key: item for key, item in whole.items() if item is not None} if None in whole.values() else whole
 
 
 def check(value: Any, shape: type[T], *, strict: bool = True) -> T:

@@ -47,7 +47,9 @@ class Cascade:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        one: Open = compose(ask, attempt(), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()), patience(self.clock))
+        one: Open = compose(
+            ask, attempt(), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()), patience(self.clock)
+        )
         self.open = compose(one, trace(), deadline(self.clock), fallback(self.clock))
 
     def call(self, *, timeout: float | None = None, streamed: bool = True) -> Call:

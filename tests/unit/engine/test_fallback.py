@@ -34,7 +34,7 @@ def denying(**denials: CauceError) -> Policy:
 
 def passing() -> Policy:
     """Somebody above who waits for room."""
-    return lambda open: open
+    return lambda inner: inner
 
 
 def full(seconds: float = 3, key: str = "k") -> Throttled:

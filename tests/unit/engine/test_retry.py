@@ -143,6 +143,32 @@ async def test_hanging_once_is_enough_where_another_model_may_be_asked() -> None
     assert len(up.calls) == 1
 
 
+async def test_a_socket_that_hangs_is_left_for_another_once_where_nobody_else_is_there() -> None:
+    up = ScriptedProvider("up", [asyncio.Event()], answering("second"))
+    guarded = Guarded(up)
+    asking = guarded.asking(timeout=200)
+    for seconds in (60, 1):
+        await guarded.clock.until_waiting()
+        await settled()
+        guarded.clock.advance(seconds)
+    assert await within(asking) == "second"
+    # Less the second that passed between them.
+    assert [call.patience for call in up.calls] == [60, 59]
+
+
+async def test_hanging_twice_is_enough() -> None:
+    up = ScriptedProvider("up", [asyncio.Event()])
+    guarded = Guarded(up)
+    asking = guarded.asking(timeout=600)
+    for seconds in (60, 1, 60):
+        await guarded.clock.until_waiting()
+        await settled()
+        guarded.clock.advance(seconds)
+    with pytest.raises(ProviderFailure, match="no answer within"):
+        await within(asking)
+    assert len(up.calls) == 2
+
+
 async def test_an_answer_that_breaks_after_its_first_delta_is_not_asked_for_again() -> None:
     up = ScriptedProvider("up", [Text("half"), failing()])
     with pytest.raises(ProviderFailure):

@@ -105,9 +105,12 @@ async def _waited(lines: Queue, shares: Shares, call: Call, open: Open, waits: d
     """The answer, once it was the turn of `call`. Raises `Throttled`."""
     began = call.course.waited
     waiter = lines.entered(call, shares.of(call.scope), waits)
+    seconds = lines.seconds(waits)
     while waiter is not None:
         try:
             deltas, denied = await _tried(lines, waiter, open)
+            # Those who wait with it will come again too.
+            seconds = lines.seconds(waiter.places)
         finally:
             lines.left(waiter, served=False)
         if deltas is not None:
@@ -118,10 +121,10 @@ async def _waited(lines: Queue, shares: Shares, call: Call, open: Open, waits: d
     try:
         return await open(call)
     except Throttled as denied:
-        seconds = lines.estimate(denied.waits)
+        seconds = max(seconds, denied.retry_after or 0.0)
+        waited, others = call.course.waited - began, len(lines.waiters)
         raise Throttled(
-            f"no room came within {call.course.waited - began:.3g} s of waiting, and {len(lines.waiters)} calls wait: try again "
-            f"in {seconds:.0f} s ({denied.message})",
+            f"no room came within {waited:.3g} s of waiting, and {others} calls wait: try again in {seconds:.0f} s ({denied.message})",
             retry_after=seconds,
             bottleneck=denied.bottleneck,
         ) from denied

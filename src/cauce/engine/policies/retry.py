@@ -82,6 +82,9 @@ def retry(settings: RetrySettings, clock: Clock, chance: Chance, allowances: All
             except ProviderFailure as error:
                 failed = error
             for number in range(1, settings.attempts):
+                if number == 1 and call.last and failed.code == "timeout":
+                    # One connection that hangs says nothing of the next: the candidate gets its time once more.
+                    began = clock.monotonic()
                 left = _left(call, began, clock.monotonic())
                 delay = _delay(settings, chance, number, failed)
                 if not _worth(call, failed, delay, settings.cap, left) or not allowances.take(candidate):

@@ -7,7 +7,7 @@ let through, or leaves, the turn is the next one's: so each admission costs two 
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from cauce.domain.delta import Status
@@ -151,12 +151,10 @@ class Queue:
             line.pause = 0.0
             line.turn.woken.set()
 
-    def estimate(self, waits: dict[str, float]) -> float:
-        """Seconds until a newcomer would get through that is denied by `waits`."""
+    def seconds(self, keys: Iterable[str]) -> float:
+        """How long all those will take who wait at the bottleneck of `keys` that is soonest done with them, at the rate of late."""
         now = self._clock.monotonic()
-        return min(
-            [max(seconds, self.lines[key].seconds(now) if key in self.lines else 0.0) for key, seconds in waits.items()]
-        )
+        return min([self.lines[key].seconds(now) for key in keys if key in self.lines], default=0.0)
 
     def _due(self, waiter: Waiter) -> float:
         """When `waiter` is to try: at once where it has the turn and there may be room; never where it has not."""

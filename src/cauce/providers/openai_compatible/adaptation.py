@@ -71,6 +71,8 @@ def _refused_by(model: str, dialect: Dialect) -> tuple[str, ...]:
 
 def _adapt_reasoning(body: dict[str, Any], dialect: Dialect) -> None:
     """How much to think, in the server's words."""
+    if "reasoning_effort" not in body and "reasoning" not in body:
+        return
     asked: dict[str, Any] = body.pop("reasoning", {})
     effort = body.pop("reasoning_effort", None) or asked.get("effort")
     if not asked and effort is None:

@@ -9,7 +9,7 @@ from cauce.domain.request import Scope
 from cauce.ports.ledger import Entry
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import attempt_of
-from cauce.stores.cells import Cell, Folding, kind_of
+from cauce.stores.cells import Cell, Folding, Kinds
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import HOUR
 
@@ -46,7 +46,7 @@ class InprocLedger:
             entry = self._answer(tenant, request_id)
             assert entry is not None, "opinions go with their entries"
             for opinion in opinions.values():
-                key = (int(entry.at) // HOUR, kind_of(attempt_of(entry)))
+                key = (int(entry.at) // HOUR, Kinds().of(attempt_of(entry)))
                 cells.setdefault(key, Cell()).votes.add(_votes(opinion))
         for (hour, kind), cell in cells.items():
             if grouping.within(hour) and grouping.wants(kind):
@@ -69,7 +69,7 @@ class InprocLedger:
         found = Votes()
         for (tenant, request_id), opinions in self._opinions.items():
             entry = self._answer(tenant, request_id)
-            if entry is not None and kind_of(attempt_of(entry)).name == model:
+            if entry is not None and Kinds().of(attempt_of(entry)).name == model:
                 for opinion in opinions.values():
                     found.add(_votes(opinion))
         return found if found != Votes() else None

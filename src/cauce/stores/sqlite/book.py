@@ -15,7 +15,7 @@ import msgspec
 
 from cauce.ports.usage import Opinion, Spread, Sums, Votes
 from cauce.stores.attempts import Attempt
-from cauce.stores.cells import Cell, Folding, Kind, kind_of
+from cauce.stores.cells import Cell, Folding, Kind, Kinds
 from cauce.stores.periods import DAY, HOUR, date_of, month_of
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MIGRATIONS, MONTHS, USER_DAYS, USER_MONTHS, day_tables
 from cauce.stores.sqlite.schema import open_database
@@ -53,7 +53,8 @@ class Book:
         """Raises `SchemaError`."""
         self.connection = open_database(path, MIGRATIONS)
         self.connection.execute("PRAGMA journal_size_limit = 67108864")
-        self._folding = Folding()
+        self._kind_of = Kinds()
+        self._folding = Folding(self._kind_of)
         self._kinds: dict[Kind, int] = {}
         self._cells: dict[CellKey, Cell] = {}
         self._next: dict[int, int] = {}
@@ -129,9 +130,11 @@ class Book:
             number = database.execute(f"SELECT coalesce(max(id), 0) + 1 FROM attempts_{name}").fetchone()[0]  # noqa: S608
         rows: list[tuple[Any, ...]] = []
         ids: list[tuple[int, int]] = []
+        known, kind_of = self._kinds, self._kind_of.of
         for attempt in attempts:
-            at, user, request_id, stream_id = attempt[12], attempt[11], attempt[13], attempt[14]
-            rows.append((number, at, self._kind(database, kind_of(attempt)), user, *attempt[13:30]))
+            request_id, stream_id, kind = attempt[13], attempt[14], kind_of(attempt)
+            place = known.get(kind) or self._kind(database, kind)
+            rows.append((number, attempt[12], place, attempt[11], *attempt[13:30]))
             ids.append((crc32(request_id.encode()), number))
             if stream_id:
                 ids.append((crc32(stream_id.encode()), number))

@@ -15,6 +15,7 @@ from cauce.wire.openai_chat.shown import overlay, reason_of
 from cauce.wire.openai_chat.tools import MODERN, AnswerStyle
 from cauce.wire.openai_chat.usage import render_usage
 
+_AROUND = frozenset({"chunk"})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -34,6 +35,17 @@ def render_completion(completion: Completion, head: Head, style: AnswerStyle = M
         "created": head.created,
         "model": head.model,
     }
+    if len(completion.choices) == 1 and completion.extra is None and _is_plain(completion.choices[0]):
+        # What nearly every answer is: a text, and at most unknown fields around the whole.
+        (choice,) = completion.choices
+        text: Any = choice.parts[0]
+        said = {"role": "assistant", "content": text.text}
+        reason = reason_of(0, choice.finish_reason, None, style)
+        fields["choices"] = [{"index": 0, "message": said, "finish_reason": reason}]
+        fields["usage"] = render_usage(completion.usage)
+        for extra in choice.extras:
+            fields = {**extra.data["chunk"], **fields}
+        return _encode(fields)
     choices: list[Any] = []
     body = fields
     for index, choice in enumerate(completion.choices):
@@ -49,10 +61,14 @@ def render_completion(completion: Completion, head: Head, style: AnswerStyle = M
     return _encode(body)
 
 
-def _message(choice: Choice, style: AnswerStyle) -> dict[str, Any]:
+def _is_plain(choice: Choice) -> bool:
     parts = choice.parts
-    if not choice.extras and len(parts) == 1 and type(part := parts[0]) is TextPart and not part.citations:
-        return {"role": "assistant", "content": part.text}
+    if len(parts) != 1 or type(parts[0]) is not TextPart or parts[0].citations or choice.logprobs:
+        return False
+    return all([extra.wire == WIRE and extra.data.keys() == _AROUND for extra in choice.extras])
+
+
+def _message(choice: Choice, style: AnswerStyle) -> dict[str, Any]:
     calls = choice.tool_calls
     # A refusal, audio or a call stands in place of text: clients tell by the null.
     instead = bool(calls) or bool(choice.refusal) or any(["delta" in extra.data for extra in choice.extras])

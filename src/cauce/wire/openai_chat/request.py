@@ -85,6 +85,9 @@ _OBJECTS = {
 }
 """Objects in a request, the object inside each, and what is known of that."""
 
+_NESTED = frozenset({*_OBJECTS, "stream_options", "reasoning", "logprobs"})
+"""Members of a request that are objects, or mean several things."""
+
 _STREAM_OPTIONS = frozenset(StreamOptions.__struct_fields__)
 
 
@@ -92,16 +95,12 @@ def parse_request(body: bytes) -> Request:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
     raw = decode_object(body)
     unknown: dict[str, Any] = {}
-    choice = _foreign(raw, unknown)
+    nested = not raw.keys().isdisjoint(_NESTED)
+    choice = _foreign(raw, unknown) if nested else None
     chat = check(raw, ChatCompletionBody)
     unknown.update(rest(raw, _FIELDS))
-    if "stream_options" in raw and (options := rest(member(raw, "stream_options"), _STREAM_OPTIONS)):
-        unknown["stream_options"] = options
-    for name, (inner, known) in _OBJECTS.items():
-        if name in raw and (nested := _nested(raw[name], frozenset({"type", inner}), inner, known)):
-            unknown[name] = nested
-    if "reasoning" in raw and rest(member(raw, "reasoning"), _REASONING):
-        unknown["reasoning"] = raw["reasoning"]
+    if nested:
+        unknown.update(_unknown_inside(raw))
     task, privacy = wishes(unknown["metadata"]) if "metadata" in unknown else (None, None)
     tools: tuple[Tool | OpaqueTool, ...] = parse_any_tools(raw["tools"]) if chat.tools else ()
     if chat.tool_choice is not None:
@@ -127,6 +126,19 @@ def parse_request(body: bytes) -> Request:
         privacy=privacy,
         extra=Extra(WIRE, unknown) if unknown else None,
     )
+
+
+def _unknown_inside(raw: dict[str, Any]) -> dict[str, Any]:
+    """The objects of a request that hold members nobody here knows, with those."""
+    unknown: dict[str, Any] = {}
+    if "stream_options" in raw and (options := rest(member(raw, "stream_options"), _STREAM_OPTIONS)):
+        unknown["stream_options"] = options
+    for name, (inner, known) in _OBJECTS.items():
+        if name in raw and (nested := _nested(raw[name], frozenset({"type", inner}), inner, known)):
+            unknown[name] = nested
+    if "reasoning" in raw and rest(member(raw, "reasoning"), _REASONING):
+        unknown["reasoning"] = raw["reasoning"]
+    return unknown
 
 
 def _sampling(chat: ChatCompletionBody) -> Sampling:
