@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -381,3 +382,28 @@ async def test_hits_are_written_into_the_ledger_at_no_cost(upstream: Upstream) -
         entry = served.runtime.services.last_entry("up")
     assert entry is not None
     assert (entry.level, entry.outcome, entry.usage.cost, entry.model) == ("cache", "completed", 0.0, "m")
+
+
+async def test_answers_are_there_after_a_restart(upstream: Upstream, tmp_path: Path) -> None:
+    toml = upstream_table("up", upstream.base_url)
+    async with serving(toml, data=tmp_path) as served:
+        await ask(served.port, "POST", CHAT, COLD)
+    async with serving(toml, data=tmp_path) as served:
+        again = await ask(served.port, "POST", CHAT, {**COLD, "stream": True})
+    assert SURFACES[0].outcome(again, stream=True).text == "Hello from upstream."
+    assert again.headers["x-cauce-cache"] == "hit" and len(upstream.requests) == 1
+
+
+async def test_answers_of_another_server_are_not_those_of_this_one(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream_table("up", upstream.base_url), data=tmp_path) as served:
+        await ask(served.port, "POST", CHAT, COLD)
+    elsewhere = upstream.base_url.replace("127.0.0.1", "localhost")
+    async with serving(upstream_table("up", elsewhere), data=tmp_path) as served:
+        again = await ask(served.port, "POST", CHAT, COLD)
+    assert again.headers["x-cauce-cache"] == "miss" and len(upstream.requests) == 2
+
+
+async def test_nothing_is_written_to_disk_where_that_is_switched_off(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream_table("up", upstream.base_url) + "[cache]\ndisk = 0\n", data=tmp_path) as served:
+        await ask(served.port, "POST", CHAT, COLD)
+    assert not (tmp_path / "cache.sqlite").exists()

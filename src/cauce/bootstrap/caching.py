@@ -7,7 +7,8 @@ import msgspec
 
 from cauce.config import Config
 from cauce.engine.caching.key import Keys
-from cauce.engine.policies.cache import Books, Caching
+from cauce.engine.caching.shelf import Books, Shelf, Tally
+from cauce.engine.policies.cache import Caching
 from cauce.ports.cache import Cache
 from cauce.stores.inproc.cache import InprocCache
 from cauce.stores.layered_cache import LayeredCache
@@ -22,6 +23,7 @@ FILE = "cache.sqlite"
 class Cached(msgspec.Struct, frozen=True):
     """`start` and `stop` are what the store needs around its work."""
 
+    shelf: Shelf
     caching: Caching
     start: Callable[[], None]
     stop: Callable[[], Awaitable[None]]
@@ -44,11 +46,12 @@ def cached_answers(
     if behind is None and on_disk and settings.disk:
         behind = file = SqliteCache(config.data_dir / FILE, books.clock, settings.disk)
     store = near if behind is None else LayeredCache(near, behind, books.clock, settings.keep)
-    caching = Caching(store, settings, keys, books)
-    _watch(metrics, caching, near, file)
+    shelf = Shelf(store, settings, keys, books, Tally())
+    caching = Caching(shelf)
+    _watch(metrics, shelf.tally, near, file)
     if file is None:
-        return Cached(caching, _nothing, _nothing_to_wait_for)
-    return Cached(caching, file.start, file.aclose)
+        return Cached(shelf, caching, _nothing, _nothing_to_wait_for)
+    return Cached(shelf, caching, file.start, file.aclose)
 
 
 def _meaning(config: Config) -> bytes:
@@ -60,11 +63,10 @@ def _meaning(config: Config) -> bytes:
     return blake2b(msgspec.json.encode(meant, enc_hook=str)).digest()
 
 
-def _watch(metrics: PrometheusMetrics, caching: Caching, near: InprocCache, file: SqliteCache | None) -> None:
+def _watch(metrics: PrometheusMetrics, tally: Tally, near: InprocCache, file: SqliteCache | None) -> None:
     """Have what the cache does, and what it holds, among the figures."""
 
     def requests() -> Samples:
-        tally = caching.tally
         for result in ("hits", "shared", "stale", "misses"):
             yield (_RESULTS[result],), float(getattr(tally, result))
 

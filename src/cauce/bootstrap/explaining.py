@@ -12,6 +12,8 @@ def explainer(router: Router, estimator: Estimator, limits: Limiting | None) -> 
     """Explains what `router` decides. `limits` are named for each candidate."""
 
     def told(candidate: Candidate) -> tuple[str, ...]:
-        return () if limits is None else tuple([described(limit) for limit in limits.book.of_candidate(candidate).limits])
+        return (
+            () if limits is None else tuple([described(limit) for limit in limits.book.of_candidate(candidate).limits])
+        )
 
     return Explainer(router, estimator, told)

@@ -12,7 +12,8 @@ from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
 from cauce.ports.usage import Feedback, Usage
 from cauce.stores.inproc.ledger import InprocLedger
-from cauce.stores.sqlite.ledger import SqliteLedger
+from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
+from cauce.stores.sqlite.reading import Reading
 from cauce.stores.sqlite.schema import SchemaError
 
 LEDGER = "ledger"
@@ -50,6 +51,14 @@ def keeping(config: Config, clock: Clock, *, on_disk: bool) -> Kept:
             f"the data folder {config.data_dir} cannot be used: {error.strerror or error}: set another [server] data_dir"
         ) from error
     return Kept(ledger, ledger.start, ledger.stop)
+
+
+def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:
+    """The ledger of the data folder, to be read only: also beside the server that keeps it. None if there is none."""
+    folder = config.data_dir / LEDGER
+    if not (folder / FILE).is_file():
+        return None
+    return Reading(folder / SPOOL, folder / FILE, clock.now)
 
 
 def lock(config: Config) -> IO[str]:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cauce.bootstrap.sharing import Sharing
 from cauce.catalogue.vendors import HERE, vendor_of
 from cauce.config import Config, ProviderSettings
 from cauce.engine.amounts import Amounts
@@ -26,8 +27,8 @@ class Counting(msgspec.Struct, frozen=True):
     usage: Usage | None = None
 
 
-def limiting(config: Config, router: Router, counting: Counting) -> Limiting | None:
-    """Who counts what under which limits; None where nothing is counted."""
+def limiting(config: Config, router: Router, counting: Counting, shared: Sharing | None = None) -> Limiting | None:
+    """Who counts what under which limits, alone or with others; None where nothing is counted."""
     if not _needed(config):
         return None
 
@@ -37,8 +38,9 @@ def limiting(config: Config, router: Router, counting: Counting) -> Limiting | N
 
     providers = {name: rates for each in config.providers.items() for name, rates in _rates(*each).items()}
     spent = nothing_spent if counting.usage is None else _spent_of(counting.usage)
+    alone = InprocLimiter(counting.clock, spent)
     return Limiting(
-        InprocLimiter(counting.clock, spent),
+        alone if shared is None else shared.limiter(alone, spent),
         LimitBook(config.limits, config.budgets, providers, here),
         Amounts(counting.estimator, config.budgets.assumed_output),
         counting.metrics,

@@ -11,9 +11,12 @@ from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.resilience import watch_resilience
+from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
 from cauce.config import Config, ConfigError
 from cauce.domain.delta import Level
+from cauce.engine.caching.shelf import Books
+from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.compose import compose
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
@@ -21,7 +24,6 @@ from cauce.engine.fallback import fallback
 from cauce.engine.health import Health
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.breaker import Breakers, breaker
-from cauce.engine.policies.cache import Books
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.health import health
 from cauce.engine.policies.limit import limit_caller, limit_candidate
@@ -75,6 +77,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     kept = keeping(config, clock, on_disk=on_disk)
     ledger = kept.books
     metrics = PrometheusMetrics()
+    ids = RandomIds()
+    shared = sharing(config, clock, ids, metrics)
     fetcher = Fetcher(config.fetch)
 
     async def open_candidate(call: Call) -> Deltas:
@@ -86,19 +90,21 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if config.breaker.enabled else None, ledger)
     router = make_router(config, fetcher, conditions)
+    allowances = Allowances()
     guards: list[Policy] = [overflow(estimator)]
     if config.retry.attempts > 1:
-        guards.append(retry(config.retry, clock, chance, Allowances()))
+        guards.append(retry(config.retry, clock, chance, allowances))
     if config.breaker.enabled:
         guards.append(breaker(breakers))
-    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger))
+    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger), shared)
     if limits is not None:
         guards.append(limit_candidate(limits))
     watch = [health(clock, measured)] if measured is not None else []
     per_candidate = compose(open_candidate, *guards, attempt(), structured(clock), metered, *watch, patience(clock))
     answers: dict[Level, int] = {}
     entry: list[Policy] = [trace(answers), deadline(clock)]
-    cached = cached_answers(config, Books(clock, ledger), metrics, on_disk=on_disk)
+    common = None if shared is None else shared.cache
+    cached = cached_answers(config, Books(clock, ledger), metrics, shared=common, on_disk=on_disk)
     if cached is not None:
         entry.append(cached.caching.policy)
     lines = Queue(config.queue, clock, metrics.waited)
@@ -109,7 +115,11 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
             entry.append(queue(lines, Shares(config.limits.keys), limits.book))
         if config.limits.keys:
             entry.append(limit_caller(limits))
-    opened = compose(per_candidate, *entry, fallback(clock, None if cached is None else cached.caching.stale, queued=queued))
+    opened = compose(
+        per_candidate,
+        *entry,
+        fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=allowances),
+    )
     watch_resilience(metrics, breakers, lines, answers)
     turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
@@ -118,6 +128,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
 
     async def start() -> None:
         kept.start()
+        if shared is not None:
+            await shared.start()
         if cached is not None:
             cached.start()
         await background.start()
@@ -126,6 +138,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         await background.stop()
         if cached is not None:
             await cached.stop()
+        if shared is not None:
+            await shared.stop()
         await kept.stop()
 
     services = Services(
@@ -136,13 +150,15 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         router=router,
         explainer=explainer(router, estimator, limits),
         turn=turn,
-        embedding=Embedding(router, clock, ledger, metrics),
+        embedding=CachedEmbedding(
+            Embedding(router, clock, ledger, metrics, limits), None if cached is None else cached.shelf
+        ),
         estimator=estimator,
         tokenizer=Vocabularies() if installed() else None,
         streams=streams,
         responses=InprocResponses(clock),
         clock=clock,
-        ids=RandomIds(),
+        ids=ids,
         began=clock.monotonic(),
         last_entry=ledger.last,
         usage=ledger,
@@ -150,6 +166,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         answers=answers,
         circuits=breakers.standing,
         waiting=lambda: len(lines.waiters),
+        limits=shared.mode if shared is not None else lambda: "",
         exposition=metrics.exposition,
         start=start,
         stop=stop,

@@ -22,7 +22,7 @@ from cauce.config import FILE, Config
 
 FAILED = 1
 
-_SECTIONS = ("server", "timeouts", "streams", "discovery", "fetch", "log")
+_SECTIONS = ("server", "timeouts", "streams", "discovery", "fetch", "ledger", "log")
 
 
 def configure(command: argparse.ArgumentParser) -> None:
@@ -73,7 +73,10 @@ def _shown(config: Config) -> Iterator[str]:
         yield from _table(section, msgspec.structs.asdict(getattr(config, section)))
     for name, provider in config.providers.items():
         values = msgspec.structs.asdict(provider)
-        masked = {"api_key": "***" if provider.api_key else ""}
+        masked: dict[str, Any] = {"api_key": _masked(provider.api_key)}
+        masked["deployments"] = [
+            msgspec.structs.replace(one, api_key=_masked(one.api_key)) for one in provider.deployments
+        ]
         yield from _table(f"providers.{_key(name)}", {**values, **masked})
     for name, model in config.models.items():
         yield from _table(f"models.{_key(name)}", msgspec.structs.asdict(model))
@@ -89,6 +92,10 @@ def _shown(config: Config) -> Iterator[str]:
         yield (
             "\n# " + say("from other variables") + ": " + ", ".join([f"{k} = {_value(v)}" for k, v in defaults.items()])
         )
+
+
+def _masked(secret: str) -> str:
+    return "***" if secret else ""
 
 
 def _table(name: str, values: dict[str, Any]) -> Iterator[str]:
@@ -115,5 +122,7 @@ def _value(value: Any) -> str:
         members = _members(cast(msgspec.Struct | dict[str, Any], value))
         inside = ", ".join([f"{_key(name)} = {_value(member)}" for name, member in members.items()])
         return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list | tuple) and any([isinstance(one, msgspec.Struct) for one in cast(list[Any], value)]):
+        return f"[{', '.join([_value(one) for one in cast(list[Any], value)])}]"
     # JSON's strings are TOML's basic strings but for DEL, and its lists of them, of numbers and of booleans are TOML's too.
     return msgspec.json.encode(value).decode()

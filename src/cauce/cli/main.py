@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "chat": "talk with a model in the terminal",
     "models": "list the models that can be asked",
     "route": "explain where a request would go",
+    "usage": "show what was used and what it cost",
     "keys": "make and list API keys",
     "check": "explain the configuration and try each provider",
     "config": "write a commented configuration file",

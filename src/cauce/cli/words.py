@@ -118,6 +118,45 @@ SPANISH: dict[str, str] = {
     "nobody else is asked when the request is too long": (
         "no se pregunta a nadie más si la petición es demasiado larga"
     ),
+    # usage
+    "there is no ledger in {folder} yet: `cauce serve` keeps one": (
+        "todavía no hay libro de cuentas en {folder}: lo lleva `cauce serve`"
+    ),
+    "the ledger cannot be read: {error}": "no se puede leer el libro de cuentas: {error}",
+    "{since} to {until} (UTC)": "{since} a {until} (UTC)",
+    "nothing was used": "no se ha usado nada",
+    "total": "total",
+    "requests": "peticiones",
+    "failed": "fallos",
+    "tokens in": "tokens de entrada",
+    "tokens out": "tokens de salida",
+    "USD": "USD",
+    "p50 s": "p50 s",
+    "p95 s": "p95 s",
+    "liked": "gusta",
+    "model": "modelo",
+    "endpoint": "función",
+    "key": "clave",
+    "user": "usuario",
+    "level": "nivel",
+    "day": "día",
+    "tenant": "inquilino",
+    "deployment": "despliegue",
+    "of which estimated: {tokens} tokens, {dollars} USD": "de ello, estimado: {tokens} tokens, {dollars} USD",
+    "without a known price, so not in the sum: {tokens} tokens": (
+        "sin precio conocido, y por eso fuera de la suma: {tokens} tokens"
+    ),
+    "{count} more are left out; --json shows them": "se omiten otros {count}; --json los muestra",
+    "{count} tokens": "{count} tokens",
+    "this month: {so_far} so far; too little is known for a forecast": (
+        "este mes: {so_far} hasta ahora; se sabe demasiado poco para una previsión"
+    ),
+    "this month: {so_far} so far, about {expected} at its end (too little is known for a band)": (
+        "este mes: {so_far} hasta ahora, unos {expected} a su fin (se sabe demasiado poco para un margen)"
+    ),
+    "this month: {so_far} so far, about {expected} at its end ({low} to {high}, 4 times in 5)": (
+        "este mes: {so_far} hasta ahora, unos {expected} a su fin (de {low} a {high}, 4 de cada 5 veces)"
+    ),
     # keys
     "{place}: begins with a letter or digit, then letters, digits, dots, dashes and underscores": (
         "{place}: empieza por letra o cifra y sigue con letras, cifras, puntos, guiones y guiones bajos"

@@ -12,6 +12,7 @@ from cauce.providers.openai_compatible.dialect import DIALECTS
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_REDIS = ("redis://", "rediss://", "unix://")
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 
@@ -31,6 +32,10 @@ def check(config: Config, where: str) -> None:
         _check_route(config, model, f"{where}: models.{name}")
     for glob, facts in config.facts.items():
         _check_facts(glob, facts, f'{where}: facts."{glob}"')
+    for glob in config.limits.models:
+        _check_glob(glob, f'{where}: limits.models."{glob}"')
+    if config.redis.url and not config.redis.url.startswith(_REDIS):
+        raise ConfigError(f"{where}: redis.url: must begin with {', '.join(_REDIS)} (or be env:VARIABLE)")
     for name, target in config.aliases.items():
         if target not in config.models and target not in config.aliases:
             _check_target(config, target, f"{where}: aliases.{name}")
@@ -88,9 +93,13 @@ def _check_route(config: Config, model: ModelSettings, place: str) -> None:
         raise ConfigError(f'{place}.candidates: weights are for route = "balanced"')
 
 
-def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
+def _check_glob(glob: str, place: str) -> None:
     if "/" not in glob and not glob.startswith("*"):
         raise ConfigError(f'{place}: must be a glob of provider/model, such as "openai/{glob}" or "*/{glob}"')
+
+
+def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
+    _check_glob(glob, place)
     prices = (facts.input_price, facts.output_price, facts.cached_price, facts.cache_write_price)
     if prices[:2].count(None) == 1 or (prices[:2] == (None, None) and prices != (None,) * 4):
         missing = "output_price" if facts.output_price is None and facts.input_price is not None else "input_price"

@@ -132,7 +132,12 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         sources=sources,
         notes=_notes(environment),
     )
-    config = msgspec.structs.replace(config, providers=_with_environment(config.providers, environment, where))
+    url = _secret(config.redis.url, environment, f"{where}: redis.url")
+    config = msgspec.structs.replace(
+        config,
+        providers=_with_environment(config.providers, environment, where),
+        redis=msgspec.structs.replace(config.redis, url=url),
+    )
     check(config, where)
     return config
 

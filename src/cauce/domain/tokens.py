@@ -12,8 +12,8 @@ import msgspec
 from cauce.domain.message import (
     DocumentPart,
     ImagePart,
-    Message,
     OpaquePart,
+    Part,
     ReasoningPart,
     RefusalPart,
     TextPart,
@@ -89,7 +89,11 @@ def weigh(request: Request) -> float:
     texts: list[str] = []
     weight = PER_MESSAGE * len(request.messages) + PER_TOOL * len(request.tools)
     for message in request.messages:
-        weight += _weigh_parts(message, texts)
+        for part in message.parts:
+            if type(part) is TextPart:
+                texts.append(part.text)
+            else:
+                weight += _weigh_part(part, texts)
     for tool in request.tools:
         match tool:
             case Tool(name, description, parameters):
@@ -119,22 +123,20 @@ def is_text(request: Request) -> bool:
     )
 
 
-def _weigh_parts(message: Message, texts: list[str]) -> float:
-    """What the parts weigh that are no text; texts go to `texts`."""
-    weight = 0.0
-    for part in message.parts:
-        match part:
-            case TextPart(text) | ReasoningPart(text) | RefusalPart(text):
-                texts.append(text)
-            case ToolCallPart(_, name, arguments):
-                texts += (name, arguments)
-            case ImagePart(_, detail):
-                weight += PER_SMALL_IMAGE if detail == "low" else PER_IMAGE
-            case DocumentPart():
-                weight += PER_DOCUMENT
-            case OpaquePart(_, data):
-                texts.append(_json(data))
-    return weight
+def _weigh_part(part: Part, texts: list[str]) -> float:
+    """What `part` weighs that is no text; texts go to `texts`."""
+    match part:
+        case TextPart(text) | ReasoningPart(text) | RefusalPart(text):
+            texts.append(text)
+        case ToolCallPart(_, name, arguments):
+            texts += (name, arguments)
+        case ImagePart(_, detail):
+            return PER_SMALL_IMAGE if detail == "low" else PER_IMAGE
+        case DocumentPart():
+            return PER_DOCUMENT
+        case OpaquePart(_, data):
+            texts.append(_json(data))
+    return 0.0
 
 
 def _json(value: dict[str, Any] | None) -> str:

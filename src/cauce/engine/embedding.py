@@ -8,15 +8,20 @@ import msgspec
 from cauce.domain.delta import Attempt, Outcome
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError, InvalidRequest, may_ask_next
+from cauce.domain.message import Message, TextPart
 from cauce.domain.price import cost, settled
-from cauce.domain.request import Request, Scope
+from cauce.domain.request import Request, Sampling, Scope
 from cauce.domain.usage import Usage
+from cauce.engine.policies.limit import Limiting, limited
 from cauce.engine.routing.router import Router
 from cauce.ports.clock import Clock
 from cauce.ports.embedder import Embedder
 from cauce.ports.ledger import Entry, Ledger
 from cauce.ports.metrics import Metrics
-from cauce.ports.provider import Candidate, Notice, unnoticed
+from cauce.ports.provider import Call, Candidate, Notice, unnoticed
+
+_AS_LONG = "0000"
+"""As long as a token commonly is: inputs that come as numbers of tokens are weighed by it."""
 
 
 class _Attempt(msgspec.Struct, frozen=True):
@@ -30,7 +35,10 @@ class _Attempt(msgspec.Struct, frozen=True):
 class Embedding:
     """Takes texts to the model that makes vectors of them. Every attempt is accounted for, like those of completions."""
 
-    def __init__(self, router: Router, clock: Clock, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(
+        self, router: Router, clock: Clock, ledger: Ledger, metrics: Metrics, limits: Limiting | None = None
+    ) -> None:
+        self._limits = limits
         self._router = router
         self._clock = clock
         self._ledger = ledger
@@ -53,7 +61,7 @@ class Embedding:
                 )
             )
             try:
-                return await self._asked(attempt, request), attempt.candidate.name
+                return await self._within(attempt, request), attempt.candidate.name
             except CauceError as error:
                 failed = error
                 if not may_ask_next(error):
@@ -66,6 +74,10 @@ class Embedding:
             )
         raise failed
 
+    def names(self, request: EmbeddingRequest) -> list[str]:
+        """Who may make the vectors, as `provider/model`. Raises `ModelNotFound`."""
+        return sorted({attempt.candidate.name for attempt in self._attempts(request, Scope(), "")})
+
     def _attempts(self, request: EmbeddingRequest, scope: Scope, request_id: str) -> list[_Attempt]:
         """The first candidate that can, and those after it that offer the very same model."""
         attempts: list[_Attempt] = []
@@ -74,6 +86,25 @@ class Embedding:
             if embedder is not None and (not attempts or candidate.model == attempts[0].candidate.model):
                 attempts.append(_Attempt(candidate, embedder, scope, request_id, len(attempts) + 1))
         return attempts
+
+    async def _within(self, attempt: _Attempt, request: EmbeddingRequest) -> Embeddings:
+        """The vectors, if the limits have room for them: nobody waits for it."""
+        if self._limits is None:
+            return await self._asked(attempt, request)
+        texts = [each if isinstance(each, str) else _AS_LONG * len(each) for each in request.inputs]
+        asked = Request(
+            request.model,
+            (Message("user", tuple([TextPart(text) for text in texts])),),
+            Sampling(max_tokens=0),
+            user=request.user,
+        )
+        call = Call(request=asked, scope=attempt.scope, candidates=(attempt.candidate,), request_id=attempt.request_id)
+        return await limited(
+            self._limits,
+            call,
+            lambda: self._asked(attempt, request),
+            lambda made: settled(made.usage, attempt.candidate.facts.prices),
+        )
 
     async def _asked(self, attempt: _Attempt, request: EmbeddingRequest) -> Embeddings:
         candidate = attempt.candidate

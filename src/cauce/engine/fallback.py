@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from cauce.domain.errors import DENIALS, CauceError, CircuitOpen, DeadlineExceeded, Throttled, may_ask_next
+from cauce.engine.hedging import race
+from cauce.engine.policies.retry import Allowances
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
@@ -32,11 +34,14 @@ _SLACK = 0.1
 logger = logging.getLogger("cauce.calls")
 
 
-def fallback(clock: Clock, stale: Stale | None = None, *, queued: bool = False) -> Policy:
+def fallback(
+    clock: Clock, stale: Stale | None = None, *, queued: bool = False, allowances: Allowances | None = None
+) -> Policy:
     """Ask `call.candidates` one after the other through `open`, which sees one candidate at a time.
 
-    `queued`: somebody above waits for room when `Throttled` is raised, for calls that wait. Raises that, the last model's error,
-    and `DeadlineExceeded` when the time was used up.
+    `queued`: somebody above waits for room when `Throttled` is raised, for calls that wait. A second model is asked beside a slow
+    one only while `allowances` has a retry left for it. Raises `Throttled`, the last model's error, and `DeadlineExceeded` when the
+    time was used up.
     """
 
     def policy(open: Open) -> Open:
@@ -44,11 +49,17 @@ def fallback(clock: Clock, stale: Stale | None = None, *, queued: bool = False) 
             candidates = call.candidates
             first = candidates[0]
             last = len(candidates) == 1 or not _has_model(candidates[1:])
-            try:
-                return await open(_narrowed(call, first, _remaining(clock, call), len(candidates), last=last))
-            except CauceError as error:
+            asked = _narrowed(call, first, _remaining(clock, call), len(candidates), last=last)
+            if first.hedge is None or last:
+                try:
+                    return await open(asked)
+                except CauceError as error:
+                    cascade = _Cascade(clock, open, call)
+                    cascade.failed(first, error)
+            else:
                 cascade = _Cascade(clock, open, call)
-                cascade.failed(first, error)
+                if (deltas := await cascade.hedged(asked, first.hedge, allowances)) is not None:
+                    return deltas
             if (deltas := await cascade.models()) is not None:
                 return deltas
             if cascade.throttled is not None and queued and call.waits:
@@ -94,6 +105,22 @@ class _Cascade:
             raise error
         self._error = error
         logger.info("%s: %s failed: %s", self._call.request_id, candidate.name, error.message)
+
+    async def hedged(self, call: Call, after: float, allowances: Allowances | None) -> Deltas | None:
+        """The answer to `call`, or to the same for the next model, if nothing has come after that many seconds."""
+        beside = self._models[0]
+
+        def other() -> Call | None:
+            if beside.level == "offline" or not (allowances is None or allowances.take(beside)):
+                return None
+            self._models.remove(beside)
+            return msgspec.structs.replace(self._narrowed(beside), strategy="hedge")
+
+        result = await race(self._clock, self._open, call, after, other)
+        if result.answer is None:
+            for candidate, error in result.failures:
+                self.failed(candidate, error)
+        return result.answer
 
     async def models(self) -> Deltas | None:
         """The answer of the next model that has one."""

@@ -58,12 +58,16 @@ class Vitals:
         if error is not None:
             self.failed()
 
-    def latency(self, *, streamed: bool) -> float | None:
-        """Seconds to the first delta, lately; None where that is not known any more. The other kind of call stands in."""
+    def latency(self, *, streamed: bool) -> tuple[float, float] | None:
+        """Seconds to the first delta, lately, and how many ago that was; None where that is not known any more.
+
+        The other kind of call stands in.
+        """
         now = self._clock.monotonic()
         for kind in (streamed, not streamed):
-            if now - self._heard[kind] <= FORGOTTEN:
-                return self._seconds[kind]
+            age = now - self._heard[kind]
+            if age <= FORGOTTEN:
+                return self._seconds[kind], age
         return None
 
     @property
@@ -73,9 +77,10 @@ class Vitals:
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What is known of a candidate now. `latency` is seconds to its first delta."""
+    """What is known of a candidate now. `latency` is seconds to its first delta, as it was `age` seconds ago."""
 
     latency: float | None = None
+    age: float = 0.0
     under_way: int = 0
     ailing: bool = False
 
@@ -106,7 +111,8 @@ class Health:
         vitals = self._known.get((candidate.provider.name, candidate.deployment, candidate.model))
         if vitals is None:
             return UNHEARD
-        return Figures(vitals.latency(streamed=streamed), vitals.under_way, vitals.ailing)
+        latency, age = vitals.latency(streamed=streamed) or (None, 0.0)
+        return Figures(latency, age, vitals.under_way, vitals.ailing)
 
     def _forget(self, kept: Key) -> None:
         idle = next((key for key, vitals in self._known.items() if vitals.under_way == 0 and key != kept), None)

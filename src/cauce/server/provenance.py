@@ -31,7 +31,7 @@ def provenance(
     headers = (
         (b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),
         (b"x-cauce-model", name.encode("latin-1", "replace")),
-        (b"x-cauce-attempts", b"%d" % (len(attempts) - cached)),
+        (b"x-cauce-attempts", b"%d" % max(len(attempts) - cached, course.attempts)),
         _CACHE[course.cache],
         (b"x-cauce-level", last.level.encode()),
         (b"x-cauce-overhead-ms", b"%.3f" % (overhead * 1000)),

@@ -13,6 +13,7 @@ from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
 from cauce.engine import ending
+from cauce.engine.caching.vectors import Asker
 from cauce.engine.compose import collect
 from cauce.engine.streams.streams import shut_down
 from cauce.server.cache_control import cache_control
@@ -81,9 +82,9 @@ async def embed(
             attempts.append(delta)
 
     asked = services.clock.monotonic()
-    work = services.embedding.embed(wished(exchange, request), exchange.scope, exchange.request_id, notice)
-    made, _ = await exchange.while_connected(work)
-    return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began)
+    asker = Asker(exchange.scope, exchange.request_id, notice, cache_control(exchange))
+    made = await exchange.while_connected(services.embedding.embed(wished(exchange, request), asker))
+    return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began, asker.course)
 
 
 async def relay(

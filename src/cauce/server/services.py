@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from cauce.domain.delta import Level
-from cauce.engine.embedding import Embedding
+from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
 from cauce.engine.routing.explain import Explainer
@@ -31,7 +31,7 @@ class Services(msgspec.Struct, frozen=True):
     router: Router
     explainer: Explainer
     turn: Turn
-    embedding: Embedding
+    embedding: CachedEmbedding
     estimator: Estimator
     tokenizer: Tokenizer | None
     """None without the extra `tokens`."""
@@ -51,6 +51,8 @@ class Services(msgspec.Struct, frozen=True):
     """How the circuits of candidates stand that were asked."""
     waiting: Callable[[], int]
     """How many calls wait in the queue."""
+    limits: Callable[[], str]
+    """Who decides on limits now: `shared`, `local share` while the store they share is gone; empty where nothing is shared."""
     exposition: Callable[[], tuple[bytes, str]]
     """The metrics in Prometheus' text format, and its content type."""
     start: Callable[[], Awaitable[None]]

@@ -209,8 +209,9 @@ class LimiterContract:
         await reserved(limiter, BUDGET, amount=Amount(dollars=10))
 
     async def test_a_call_over_midnight_counts_for_the_day_it_ends_on(self, limiter: Limiter, clock: FakeClock) -> None:
+        clock.advance(DAY - clock.now() % DAY - 5)
         lasting = await reserved(limiter, BUDGET, amount=Amount(dollars=6))
-        clock.advance(7_000)
+        clock.advance(10)
         assert (await denied(limiter, BUDGET, amount=Amount(dollars=5))).wait is None
         await limiter.settle(lasting, Amount(dollars=6))
         assert (await denied(limiter, BUDGET, amount=Amount(dollars=5))).wait is not None

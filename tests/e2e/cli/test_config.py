@@ -91,3 +91,19 @@ async def test_what_holds_is_shown_as_toml_without_secrets(home: Home) -> None:
     assert told["auth"]["keys"] == [{"name": "web", "hash": f"sha256:{'ab' * 6}…", "tenant": "default"}]
     assert "max_tokens = 9" in shown.out
     assert f"# {home.file}, variables CAUCE_DISCOVERY__ENABLED, CAUCE_LOG__LEVEL\n" in shown.out
+
+
+async def test_deployments_and_weights_are_shown_without_their_keys(home: Home) -> None:
+    home.configure(
+        '[providers.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n'
+        '[[providers.up.deployments]]\nname = "one"\napi_key = "sesame"\n[[providers.up.deployments]]\nname = "two"\n'
+        '[models.r]\nroute = "balanced"\ncandidates = [{ model = "up/a", weight = 2 }, "up/b"]\n'
+    )
+    shown = await home.cauce("config", "show")
+    told = tomllib.loads(shown.out)
+    assert "sesame" not in shown.out
+    assert [(one["name"], one["api_key"]) for one in told["providers"]["up"]["deployments"]] == [
+        ("one", "***"),
+        ("two", ""),
+    ]
+    assert told["models"]["r"]["candidates"] == [{"model": "up/a", "weight": 2.0}, "up/b"]

@@ -67,7 +67,12 @@ class Guarded:
             meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()),
             patience(self.clock),
         )
-        self.open = compose(one, deadline(self.clock), *entry, fallback(self.clock, stale, queued=bool(entry)))
+        self.open = compose(
+            one,
+            deadline(self.clock),
+            *entry,
+            fallback(self.clock, stale, queued=bool(entry), allowances=self.allowances),
+        )
 
     def call(self, *, timeout: float | None = None, streamed: bool = True, key: str = "anonymous") -> Call:
         request = Request("x", (Message("user", (TextPart("hi"),)),), timeout=timeout)

@@ -15,10 +15,11 @@ from cauce.domain.request import Request, Sampling, Scope
 from cauce.domain.usage import Usage
 from cauce.engine.caching.key import Keys
 from cauce.engine.caching.settings import CacheSettings
+from cauce.engine.caching.shelf import Books, Shelf, Tally
 from cauce.engine.compose import collect, compose
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.attempt import attempt
-from cauce.engine.policies.cache import Books, Caching
+from cauce.engine.policies.cache import Caching
 from cauce.engine.policies.deadline import deadline
 from cauce.ports.cache import CachedAnswer
 from cauce.ports.provider import CacheControl, Call, Candidate, Deltas
@@ -46,7 +47,9 @@ class Cached:
         self.candidate = Candidate(self.provider, "m", level)
         settings = settings or CacheSettings()
         self.store = InprocCache(self.clock, settings.memory)
-        self.caching = Caching(self.store, settings, Keys(settings.scope), Books(self.clock, self.ledger))
+        self.tally = Tally()
+        books = Books(self.clock, self.ledger)
+        self.caching = Caching(Shelf(self.store, settings, Keys(settings.scope), books, self.tally))
         self.noticed: list[Status | Attempt] = []
 
         async def ask(call: Call) -> Deltas:
@@ -167,7 +170,7 @@ async def test_old_answer_does_not_become_new_by_being_given() -> None:
     for _ in range(3):
         cached.clock.advance(3600)
         await cached.answer()
-    assert cached.asked == 4 and cached.caching.tally.stored == 1
+    assert cached.asked == 4 and cached.tally.stored == 1
 
 
 async def test_answer_that_is_too_old_is_no_better_than_an_error() -> None:
@@ -316,7 +319,7 @@ async def test_hundred_identical_requests_make_one_call() -> None:
     }
     assert sum([answer[-1].usage.cost for answer in answers if isinstance(answer[-1], Finish)]) == 0.5
     assert len(cached.ledger.entries()) == 99
-    assert (cached.caching.tally.misses, cached.caching.tally.shared) == (1, 99)
+    assert (cached.tally.misses, cached.tally.shared) == (1, 99)
 
 
 async def test_follower_has_each_delta_when_it_comes() -> None:

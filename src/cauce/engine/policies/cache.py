@@ -12,51 +12,28 @@ When no model answers, `fallback` asks `stale`.
 
 from collections.abc import Awaitable
 
-import msgspec
-
-from cauce.domain.delta import Attempt, Level, Outcome, Status
+from cauce.domain.delta import Attempt, Level, Status
 from cauce.domain.errors import DENIALS, CauceError, DeadlineExceeded, InternalError, NotCached
 from cauce.domain.request import Scope
-from cauce.domain.usage import Usage
 from cauce.engine.caching.encoding import decode, encode, free, gratis
 from cauce.engine.caching.flight import Flight
-from cauce.engine.caching.key import Keys
-from cauce.engine.caching.settings import CacheSettings
+from cauce.engine.caching.shelf import Books, Gift, Shelf
 from cauce.engine.caching.worth import may_be_cached, may_be_kept
-from cauce.ports.cache import Cache, CachedAnswer
-from cauce.ports.clock import Clock
-from cauce.ports.ledger import Entry, Ledger
-from cauce.ports.provider import CacheControl, CacheUse, Call, Deltas, Open
-
-
-class Tally(msgspec.Struct):
-    """What the cache has done since the start. `shared` are answers of a call that somebody else had made already."""
-
-    hits: int = 0
-    shared: int = 0
-    stale: int = 0
-    misses: int = 0
-    stored: int = 0
-
-
-class Books(msgspec.Struct, frozen=True):
-    """The time, and where answers that nobody pays for are written down."""
-
-    clock: Clock
-    ledger: Ledger
+from cauce.ports.cache import CachedAnswer
+from cauce.ports.provider import CacheUse, Call, Deltas, Open
 
 
 class Caching:
     """The cache of completions: `policy` goes around the cascade, `stale` into it."""
 
-    def __init__(self, cache: Cache, settings: CacheSettings, keys: Keys, books: Books) -> None:
-        self._cache = cache
-        self._settings = settings
-        self._keys = keys
-        self._books = books
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._cache = shelf.cache
+        self._keys = shelf.keys
+        self._books = shelf.books
+        self._tally = shelf.tally
         self._flights: dict[bytes, Flight] = {}
         """Those that others may join."""
-        self.tally = Tally()
 
     def policy(self, open: Open) -> Open:
         """See the module. Raises `NotCached` where nothing else was wanted."""
@@ -85,16 +62,12 @@ class Caching:
         answer = await self._cache.get(key) if key is not None else None
         if answer is None:
             return None
-        age = self._age(answer)
-        oldest = self._settings.stale
-        if control.stale_if_error is not None:
-            oldest = min(oldest, self._fresh_for(control) + control.stale_if_error)
-        return self._given(call, answer, "stale") if age <= oldest else None
+        return self._given(call, answer, "stale") if self._shelf.age(answer) <= self._shelf.oldest(control) else None
 
     async def _looked_up(self, open: Open, call: Call, key: bytes) -> Deltas:
         control = call.cache
         if control.read and (answer := await self._cache.get(key)) is not None:
-            use = self._use(self._age(answer), control)
+            use = self._shelf.use(self._shelf.age(answer), control)
             given = self._given(call, answer, use) if use != "miss" else None
             if given is not None:
                 return given
@@ -108,9 +81,9 @@ class Caching:
                 again = True
         if control.only_cached:
             raise _not_cached("there is none that is fresh enough")
-        self.tally.misses += 1
+        self._tally.misses += 1
         call.course.cache = "miss"
-        flight = Flight(call, key, self._settings.max_answer, self._landed)
+        flight = Flight(call, key, self._shelf.settings.max_answer, self._landed)
         self._flights.setdefault(key, flight)
         return await Deltas.opened(flight.lead(open, self._keep), "")
 
@@ -129,11 +102,11 @@ class Caching:
         level: Level = "offline" if attempt.level == "offline" else "cache"
         course.level = level
         course.cache, course.age = ("stale", flight.call.course.age) if stale else ("hit", 0.0)
-        self.tally.shared += 1
+        self._tally.shared += 1
         strategy = attempt.strategy if attempt.level == "cache" else "shared"
         call.notice(Attempt(course.attempts + 1, attempt.provider, attempt.model, level, strategy=strategy))
         deltas.on_finish(gratis)
-        deltas.on_end(_Gift(self._books, call, attempt.provider, attempt.model, began).ended)
+        deltas.on_end(_gift(self._books, call, attempt.provider, attempt.model, began).ended)
         return deltas
 
     def _given(self, call: Call, answer: CachedAnswer, use: CacheUse) -> Deltas | None:
@@ -144,11 +117,11 @@ class Caching:
             if deltas is None:
                 return None
         course, after = call.course, call.after
-        course.cache, course.age, course.level = use, self._age(answer), "cache"
+        course.cache, course.age, course.level = use, self._shelf.age(answer), "cache"
         if use == "hit":
-            self.tally.hits += 1
+            self._tally.hits += 1
         else:
-            self.tally.stale += 1
+            self._tally.stale += 1
         call.notice(
             Attempt(
                 course.attempts + 1,
@@ -161,7 +134,7 @@ class Caching:
             )
         )
         given = Deltas(None, deltas)
-        given.on_end(_Gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).ended)
+        given.on_end(_gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).ended)
         return given
 
     async def _keep(self, flight: Flight) -> None:
@@ -174,64 +147,29 @@ class Caching:
         written, pieces = encoded
         kept = free([delta for delta in deltas if not isinstance(delta, Status)])
         answer = CachedAnswer(written, self._books.clock.now(), attempt.provider, attempt.model, pieces, kept)
-        self.tally.stored += 1
-        await self._cache.put(flight.key, answer, self._settings.keep)
+        self._tally.stored += 1
+        await self._cache.put(flight.key, answer, self._shelf.settings.keep)
 
     def _landed(self, flight: Flight) -> None:
         """No more may join `flight`."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
-    def _age(self, answer: CachedAnswer) -> float:
-        return max(0.0, self._books.clock.now() - answer.stored)
 
-    def _fresh_for(self, control: CacheControl) -> float:
-        return self._settings.ttl if control.max_age is None else control.max_age
-
-    def _use(self, age: float, control: CacheControl) -> CacheUse:
-        """What an answer of that age is for the client; `miss`: nothing it wants."""
-        lifetime = self._fresh_for(control)
-        if age <= lifetime - control.min_fresh:
-            return "hit"
-        return "stale" if control.max_stale is not None and age <= lifetime + control.max_stale else "miss"
-
-
-class _Gift:
-    """An answer that nobody was asked for: how it ends is written down."""
-
-    __slots__ = ("_began", "_books", "_call", "_model", "_provider")
-
-    def __init__(self, books: Books, call: Call, provider: str, model: str, began: float) -> None:
-        self._books = books
-        self._call = call
-        self._provider = provider
-        self._model = model
-        self._began = began
-
-    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
-        """One row, at no cost."""
-        call, clock = self._call, self._books.clock
-        latency = clock.monotonic() - self._began
-        self._books.ledger.record(
-            Entry(
-                at=clock.now(),
-                request_id=call.request_id,
-                scope=call.scope,
-                provider=self._provider,
-                model=self._model,
-                level="cache",
-                outcome=outcome,
-                error_code=None if error is None else error.code,
-                usage=usage,
-                latency=latency,
-                first_delta=latency,
-                stream_id=call.stream_id,
-                conversation_id=call.request.conversation_id or "",
-                endpoint="chat" if call.request.prompt is None else "completions",
-                n=call.course.attempts + 1,
-                waited=call.course.waited,
-            )
-        )
+def _gift(books: Books, call: Call, provider: str, model: str, began: float) -> Gift:
+    """What `call` is given without a price. `Gift` says what else it is."""
+    return Gift(
+        books,
+        call.scope,
+        call.request_id,
+        provider,
+        model,
+        began,
+        "chat" if call.request.prompt is None else "completions",
+        call.stream_id,
+        call.course.attempts + 1,
+        call.course.waited,
+    )
 
 
 def _may_ask_anew(flight: Flight, call: Call, *, again: bool) -> bool:

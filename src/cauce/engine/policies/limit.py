@@ -1,5 +1,8 @@
 """Nobody is asked beyond the limits: what a call will use is reserved before it is opened, and settled when it has ended."""
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import msgspec
 
 from cauce.domain.delta import Outcome
@@ -14,6 +17,8 @@ from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
 SOON = 1.0
 """Seconds to wait where nobody can tell, since some call must end first."""
+
+T = TypeVar("T")
 
 _ONE = Amount()
 _SHORTEST_DAY = 60.0
@@ -52,21 +57,12 @@ def limit_candidate(limiting: Limiting) -> Policy:
     Raises `Throttled`, and `BudgetExceeded` for what no waiting within the day or month will change. What an upstream says
     about its own limits holds from then on.
     """
-    book, amounts = limiting.book, limiting.amounts
+    book = limiting.book
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             candidate = call.candidates[0]
-            held = book.of_candidate(candidate)
-            limits = held.limits
-            budgets = book.of_caller(call.scope, call.scope.user or call.request.user).budgets
-            priced = budgets and not (held.free and candidate.facts.prices is None)
-            amount = _ONE
-            if held.tokens or priced:
-                tokens = amounts.tokens(call.request, candidate.name) if held.tokens else 0.0
-                amount = Amount(tokens, amounts.dollars(call.request, candidate) if priced else 0.0)
-            if priced:
-                limits += budgets
+            limits, amount = _wanted(limiting, call)
             course = call.course
             course.headroom = None
             try:
@@ -77,12 +73,50 @@ def limit_candidate(limiting: Limiting) -> Policy:
                     await limiting.limiter.tighten(limit, 0.0, error.retry_after)
                 raise
             if course.headroom is not None:
-                await _tighten(limiting, candidate, course.headroom)
+                try:
+                    await _tighten(limiting, candidate, course.headroom)
+                except BaseException:
+                    await deltas.aclose()
+                    raise
             return deltas
 
         return opened
 
     return policy
+
+
+async def limited(limiting: Limiting, call: Call, work: Callable[[], Awaitable[T]], used: Callable[[T], Usage]) -> T:
+    """`work()`, an attempt that is no stream, under the same limits. `used` says what it used in the end."""
+    limits, amount = _wanted(limiting, call)
+    reservation = await limiting.limiter.reserve(limits, amount)
+    if isinstance(reservation, Denial):
+        raise _denied(limiting, reservation)
+    held = _Held(limiting, reservation, call)
+    try:
+        made = await work()
+    except CauceError as error:
+        await held.failed(error)
+        raise
+    except BaseException:
+        await held.given_up()
+        raise
+    await held.ended("completed", used(made), None)
+    return made
+
+
+def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount]:
+    """The limits that hold for an attempt, and what it will use of them. Raises `BudgetExceeded`."""
+    candidate = call.candidates[0]
+    held = limiting.book.of_candidate(candidate)
+    budgets = limiting.book.of_caller(call.scope, call.scope.user or call.request.user).budgets
+    priced = budgets and not (held.free and candidate.facts.prices is None)
+    if not (held.tokens or priced):
+        return held.limits, _ONE
+    amounts = limiting.amounts
+    tokens = amounts.tokens(call.request, candidate.name) if held.tokens else 0.0
+    if not priced:
+        return held.limits, Amount(tokens)
+    return held.limits + budgets, Amount(tokens, amounts.dollars(call.request, candidate))
 
 
 async def _open(limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, call: Call, open: Open) -> Deltas:

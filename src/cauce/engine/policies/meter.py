@@ -57,12 +57,14 @@ def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator) 
 
 
 class _Attempt:
-    __slots__ = ("_accounts", "_call", "_candidate", "_prices", "began", "first_delta")
+    __slots__ = ("_accounts", "_call", "_candidate", "_n", "_prices", "began", "first_delta")
 
     def __init__(self, accounts: Accounts, call: Call) -> None:
         self._accounts = accounts
         self._call = call
         self._candidate = call.candidates[0]
+        # Another may be asked beside it before this one ends.
+        self._n = call.course.attempts
         self._prices = self._candidate.facts.prices
         self.began = accounts.clock.monotonic()
         self.first_delta: float | None = None
@@ -119,7 +121,7 @@ class _Attempt:
                 request.conversation_id or "",
                 "chat" if request.prompt is None else "completions",
                 candidate.deployment,
-                course.attempts,
+                self._n,
                 course.waited,
             )
         )

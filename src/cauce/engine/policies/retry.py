@@ -58,7 +58,7 @@ class Allowances:
             self._left[key] = left + SHARE
 
     def take(self, candidate: Candidate) -> bool:
-        """Whether `candidate` has a retry left; it is used up by that."""
+        """Whether `candidate` has a retry left, or a call beside another; it is used up by that."""
         key = (candidate.provider.name, candidate.deployment, candidate.model)
         left = self._left.get(key, ALLOWANCE)
         if left < 1.0:

@@ -95,16 +95,20 @@ class Conditions:
         standing = Standing(option, option.weight, open=self.resting(candidate, completes=look.completes) > 0)
         if self.health is not None:
             figures = self.health.figures(candidate, streamed=look.streamed)
-            standing.latency, standing.under_way, standing.ailing = figures.latency, figures.under_way, figures.ailing
+            standing.latency, standing.age = figures.latency, figures.age
+            standing.under_way, standing.ailing = figures.under_way, figures.ailing
         return standing
 
     def _group(self, group: Group, order: Order, look: Look) -> Standing[Group]:
         """How a whole entry stands: as its deployments together."""
         each = [self._option(option, look) for option in group.options]
+        known = [(one.latency, one.age) for one in each if one.latency is not None]
+        latency, age = min(known, default=(None, 0.0))
         standing = Standing(
             group,
             group.weight,
-            min([one.latency for one in each if one.latency is not None], default=None),
+            latency,
+            age,
             sum([one.under_way for one in each]),
             all([one.ailing or one.open for one in each]),
             all([one.open for one in each]),

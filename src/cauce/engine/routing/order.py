@@ -12,6 +12,12 @@ T = TypeVar("T")
 BETTER = 1.5
 """How many times as loaded the one drawn first must be for the other to be taken: below that, weights decide alone."""
 
+NOISE = 0.05
+"""Seconds below which times are alike: what is shorter tells of connections more than of models."""
+
+FADES = 15.0
+"""Seconds in which half of what makes one slower than the others is forgotten."""
+
 
 class Standing(msgspec.Struct, Generic[T]):
     """One to be put in order. `latency` is seconds to its first delta, `price` USD for this call, `rating` 0 to 1."""
@@ -19,6 +25,8 @@ class Standing(msgspec.Struct, Generic[T]):
     item: T
     weight: float = 1.0
     latency: float | None = None
+    age: float = 0.0
+    """Seconds since the latency was measured."""
     under_way: int = 0
     ailing: bool = False
     open: bool = False
@@ -44,8 +52,9 @@ def balanced(standings: Sequence[Standing[T]], chance: Chance) -> list[T]:
     share = sum([one.weight for one in standings]) / len(standings)
 
     def load(one: Standing[T]) -> float:
-        latency = usual if one.latency is None else one.latency
-        return max(latency, 1e-6) * (1.0 + one.under_way * share / one.weight)
+        # Whoever was slow is not asked, and so not measured: what is held against it fades.
+        excess = 0.0 if one.latency is None else (max(one.latency, NOISE) - usual) * 0.5 ** (one.age / FADES)
+        return (usual + excess) * (1.0 + one.under_way * share / one.weight)
 
     health = min([one.illness for one in standings])
     drawable = [one for one in standings if one.illness == health]
@@ -95,4 +104,4 @@ def _drawn(standings: Sequence[Standing[T]], chance: Chance) -> Standing[T]:
 def _usual_latency(standings: Sequence[Standing[T]]) -> float:
     """What stands for a latency that nobody has measured: the lowest one known, so that it will be."""
     known = [one.latency for one in standings if one.latency is not None]
-    return min(known) if known else 1.0
+    return max(NOISE, min(known)) if known else 1.0

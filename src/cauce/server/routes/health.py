@@ -60,6 +60,8 @@ class HealthBody(msgspec.Struct, omit_defaults=True):
     """Calls that wait for room."""
     answers: dict[str, int] = {}
     """Calls that were answered since the start, by level."""
+    limits: str = ""
+    """`shared` with other processes, or `local share` while the store they share is gone."""
     probe: ProbeBody | None = None
 
 
@@ -73,7 +75,8 @@ async def health(request: Request) -> Response:
             resting.setdefault(one.provider, []).append(told)
     providers = {source.provider.name: _provider(services, source, resting) for source in services.router.sources}
     ailing = any(one.status == "down" or one.circuits for one in providers.values())
-    status = "degraded" if ailing else "healthy"
+    limits = services.limits()
+    status = "degraded" if ailing or limits == "local share" else "healthy"
     if not providers or services.streams.draining:
         status = "unhealthy"
     model = request.query_params.get("probe")
@@ -85,6 +88,7 @@ async def health(request: Request) -> Response:
         services.streams.open_streams,
         services.waiting(),
         {level: count for level, count in services.answers.items() if count},
+        limits,
         await _probe(services, model, request.state.scope) if model else None,
     )
     return _json(503 if status == "unhealthy" else 200, body)

@@ -13,7 +13,7 @@ from cauce.domain.request import Request as ModelRequest
 from cauce.engine.forecast import BAND, ENOUGH, HISTORY, month_end
 from cauce.engine.forecast import Forecast as MonthEnd
 from cauce.engine.prediction import Prediction, Range
-from cauce.ports.usage import Dimension, Query, Report
+from cauce.ports.usage import Dimension, Query, Report, Tenants
 from cauce.server.exchange import Exchange
 from cauce.server.services import Services
 from cauce.wire.fields import decode_object
@@ -48,14 +48,10 @@ _NATIVE = frozenset(MessageRequestBody.__struct_fields__)
 async def usage(request: Request) -> Response:
     """What was used, by whom, for how much."""
     services: Services = request.app.state.services
-    now = services.clock.now()
-    by = _group_by(request.query_params.get("group_by", ""))
-    limit = _limit(request.query_params.get("limit"))
-    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    since = _time("from", request.query_params.get("from"), month.timestamp())
-    until = _time("to", request.query_params.get("to"), now + 1)
-    if since >= until:
-        raise InvalidRequest("from: must be before to", field="from")
+    given = request.query_params
+    by = _group_by(given.get("group_by", ""))
+    limit = _limit(given.get("limit"))
+    since, until = span(given.get("from"), given.get("to"), services.clock.now())
     query = Query(request.state.scope.tenant, since, until, by, _filters(request))
     report = await services.usage.report(query)
     return _json(usage_body(report, by, limit))
@@ -65,7 +61,7 @@ async def forecast(request: Request) -> Response:
     """What the month will have come to at its end."""
     services: Services = request.app.state.services
     now = services.clock.now()
-    query = Query(request.state.scope.tenant, now - (HISTORY + 1) * 86400, now + 1, ("day",), _filters(request))
+    query = days_query(request.state.scope.tenant, now, _filters(request))
     return _json(forecast_body(await services.usage.report(query), now))
 
 
@@ -100,6 +96,20 @@ async def feedback(exchange: Exchange, services: Services) -> None:
             f"there is no answer {opinion.id!r}: x-cauce-stream-id and x-cauce-request-id of an answer name it"
         )
     await exchange.respond_json(200, msgspec.json.encode(Noted()))
+
+
+def span(first: str | None, last: str | None, now: float) -> tuple[float, float]:
+    """From when to when, in UNIX seconds; this month up to `now` where nothing is said. Raises `InvalidRequest`."""
+    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    since, until = _time("from", first, month.timestamp()), _time("to", last, now + 1)
+    if since >= until:
+        raise InvalidRequest("from: must be before to", field="from")
+    return since, until
+
+
+def days_query(tenant: Tenants, now: float, where: tuple[tuple[Dimension, str], ...] = ()) -> Query:
+    """What a forecast is made of. `now` is a UNIX time."""
+    return Query(tenant, now - (HISTORY + 1) * 86400, now + 1, ("day",), where)
 
 
 def forecast_body(report: Report, now: float) -> ForecastBody:
@@ -151,14 +161,15 @@ def _time(field: str, text: str | None, otherwise: float) -> float:
     at = _seconds(text)
     if at is None:
         try:
-            moment = datetime.fromisoformat(text)
+            # The plus of a time zone is a space in a query that is not quoted.
+            moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
             if len(text) == 10 and field == "to":
                 moment += timedelta(days=1)
             at = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError) as error:
-            raise _no_time(field, text) from error
+            raise _notime_of(field, text) from error
     if not 0 <= at < (_LAST_YEAR - 1970) * 365.25 * 86400:
-        raise _no_time(field, text)
+        raise _notime_of(field, text)
     return at
 
 
@@ -171,7 +182,7 @@ def _seconds(text: str) -> float | None:
     return at if math.isfinite(at) and not (len(text) == 8 and text.isdigit()) else None
 
 
-def _no_time(field: str, text: str) -> InvalidRequest:
+def _notime_of(field: str, text: str) -> InvalidRequest:
     return InvalidRequest(
         f"{field}: must be a date such as 2026-11-21, a time, or UNIX seconds, not {text!r}", field=field
     )

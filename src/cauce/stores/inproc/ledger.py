@@ -9,11 +9,19 @@ from cauce.domain.request import Scope
 from cauce.ports.ledger import Entry
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import attempt_of
-from cauce.stores.cells import Cell, Folding, Kinds
+from cauce.stores.cells import Cell, Folding, Kind, Kinds
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import HOUR
 
 MOST_ENTRIES = 10_000
+
+
+class _About(msgspec.Struct, frozen=True):
+    """An opinion, and what the answer it is about counts as."""
+
+    hour: int
+    kind: Kind
+    votes: Votes
 
 
 class InprocLedger:
@@ -22,8 +30,9 @@ class InprocLedger:
     def __init__(self, most: int = MOST_ENTRIES) -> None:
         self._entries: deque[Entry] = deque(maxlen=most)
         self._last: dict[str, Entry] = {}
-        self._opinions: dict[tuple[str, str], dict[str, Opinion]] = {}
+        self._opinions: dict[tuple[str, str], dict[str, _About]] = {}
         """By tenant and request id, then by key."""
+        self._approvals: dict[str, Votes] = {}
 
     def record(self, entry: Entry) -> None:
         if len(self._entries) == self._entries.maxlen:
@@ -42,12 +51,8 @@ class InprocLedger:
     async def report(self, query: Query) -> Report:
         grouping = Grouping(query, inf)
         cells = Folding().fold([attempt_of(entry) for entry in self._entries])
-        for (tenant, request_id), opinions in self._opinions.items():
-            entry = self._answer(tenant, request_id)
-            assert entry is not None, "opinions go with their entries"
-            for opinion in opinions.values():
-                key = (int(entry.at) // HOUR, Kinds().of(attempt_of(entry)))
-                cells.setdefault(key, Cell()).votes.add(_votes(opinion))
+        for about in self._given():
+            cells.setdefault((about.hour, about.kind), Cell()).votes.add(about.votes)
         for (hour, kind), cell in cells.items():
             if grouping.within(hour) and grouping.wants(kind):
                 grouping.add(hour, kind, cell)
@@ -61,18 +66,19 @@ class InprocLedger:
         entry = self._answer(scope.tenant, opinion.id)
         if entry is None:
             return False
-        about = msgspec.structs.replace(opinion, id=entry.request_id)
+        about = _About(int(entry.at) // HOUR, Kinds().of(attempt_of(entry)), _votes(opinion))
         self._opinions.setdefault((scope.tenant, entry.request_id), {})[scope.key] = about
+        approvals: dict[str, Votes] = {}
+        for each in self._given():
+            approvals.setdefault(each.kind.name, Votes()).add(each.votes)
+        self._approvals = approvals
         return True
 
     def approval(self, model: str) -> Votes | None:
-        found = Votes()
-        for (tenant, request_id), opinions in self._opinions.items():
-            entry = self._answer(tenant, request_id)
-            if entry is not None and Kinds().of(attempt_of(entry)).name == model:
-                for opinion in opinions.values():
-                    found.add(_votes(opinion))
-        return found if found != Votes() else None
+        return self._approvals.get(model)
+
+    def _given(self) -> list["_About"]:
+        return [about for opinions in self._opinions.values() for about in opinions.values()]
 
     def _answer(self, tenant: str, id: str) -> Entry | None:
         """The attempt that answered under that id of a stream or a request: the last that completed, else the last."""

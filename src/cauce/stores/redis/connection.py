@@ -62,6 +62,7 @@ class RedisConnection:
         self._redis: Redis = Redis.from_pool(pool)
         self._changed: list[Callable[[bool], None]] = []
         self._looking: asyncio.Task[None] | None = None
+        self._closing = False
         self.up = False
 
     def key(self, name: str) -> str:
@@ -94,6 +95,8 @@ class RedisConnection:
 
     async def aclose(self) -> None:
         """Let go of the connections."""
+        # The driver may swallow a cancel.
+        self._closing = True
         self.up = False
         if self._looking is not None:
             self._looking.cancel()
@@ -124,7 +127,7 @@ class RedisConnection:
 
     async def _until_back(self) -> None:
         wait = FIRST_WAIT
-        while not self.up:
+        while not self.up and not self._closing:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 # What is left of before may be half dead.
                 await self._redis.connection_pool.disconnect(inuse_connections=False)

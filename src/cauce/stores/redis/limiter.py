@@ -58,6 +58,7 @@ class RedisLimiter:
         self._listeners: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._pending: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
     async def start(self) -> None:
         """Keep leases alive, and listen."""
@@ -65,6 +66,8 @@ class RedisLimiter:
 
     async def aclose(self) -> None:
         """End that. What is being settled is settled first."""
+        # The driver may swallow a cancel.
+        self._closing = True
         await asyncio.gather(*self._pending, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
@@ -150,7 +153,7 @@ class RedisLimiter:
         return [operation, id, _text(LEASE), self._channel, _text(at), now]
 
     async def _renew(self) -> None:
-        while True:
+        while not self._closing:
             await self._clock.sleep(LEASE / _RENEWALS)
             leased = list(self._leased.items())
             with contextlib.suppress(RedisGone):
@@ -170,7 +173,7 @@ class RedisLimiter:
         await self._connection.run(command)
 
     async def _listen(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 await self._connection.run(self._hear)
             except RedisGone:
@@ -180,7 +183,7 @@ class RedisLimiter:
         subscription: Any = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
         try:
             await subscription.subscribe(self._channel)
-            while True:
+            while not self._closing:
                 message = await subscription.get_message(timeout=_LISTEN)
                 if message is not None:
                     key = message["data"].decode("utf-8", "replace").removeprefix(self._prefix)

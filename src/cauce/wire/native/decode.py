@@ -28,6 +28,14 @@ from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
 _SHOWN = frozenset({"id", "seq", "type", "data", "epoch"})
 
 
+class Frame(msgspec.Struct, frozen=True):
+    """One frame. `told` is its JSON, as it came; `seq` is None where the frame stands for no record of the stream."""
+
+    seq: int | None
+    delta: Delta
+    told: dict[str, Any]
+
+
 class NativeDecoder:
     """State of one stream being read. `cursor` is the sequence number of the last frame: what to resume from."""
 
@@ -39,16 +47,26 @@ class NativeDecoder:
 
     def feed(self, data: bytes) -> list[Delta]:
         """Deltas of the frames that `data` completes. Raises `ProviderFailure` for what is no frame."""
+        return [frame.delta for frame in self.frames(data)]
+
+    def frames(self, data: bytes) -> list[Frame]:
+        """The same with what stands beside the deltas."""
         try:
-            return [self._delta(event) for event in self._sse.feed(data)]
+            return [self._frame(event) for event in self._sse.feed(data)]
         except EventTooLarge as error:
             raise _broken(str(error)) from error
 
-    def _delta(self, event: Event) -> Delta:
+    def reconnected(self) -> None:
+        """What comes now comes over another connection: what the last one left half said is dropped."""
+        self._sse = SSEDecoder()
+
+    def _frame(self, event: Event) -> Frame:
         try:
             frame = msgspec.json.decode(event.data, type=dict[str, Any])
-            self.cursor = max(self.cursor, frame.get("seq", 0))
-            return self._read(frame, {name: value for name, value in frame.items() if name not in _SHOWN})
+            seq: int | None = frame.get("seq")
+            self.cursor = max(self.cursor, seq or 0)
+            delta = self._read(frame, {name: value for name, value in frame.items() if name not in _SHOWN})
+            return Frame(seq, delta, frame)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as error:
             raise _broken(f"sent what is no frame: {error!r}") from error
 

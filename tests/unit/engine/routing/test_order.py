@@ -50,6 +50,23 @@ def test_small_differences_leave_the_choice_to_chance() -> None:
     assert table.names(asking("b"))[0] == "a/x"
 
 
+def test_one_that_was_slow_is_asked_again_after_a_while() -> None:
+    table = Table(Route("b", ("a/x", "b/x"), order="balanced"), sources=SOURCES, chance=FakeChance(0.0))
+    measure(table, "a", 4.0)
+    measure(table, "b", 1.0)
+    assert table.names(asking("b"))[0] == "b/x"
+    table.clock.advance(45)
+    measure(table, "b", 1.0)
+    assert table.names(asking("b"))[0] == "a/x"
+
+
+def test_times_too_short_to_tell_anything_are_alike() -> None:
+    table = Table(BALANCED, sources=SOURCES, chance=FakeChance(0.0))
+    measure(table, "a", 0.04)
+    measure(table, "b", 0.001)
+    assert table.names(asking("b"))[0] == "a/x"
+
+
 def test_calls_under_way_count_as_load() -> None:
     table = Table(BALANCED, sources=SOURCES, chance=FakeChance(0.0))
     table.health.of(table.router.candidates(asking("b"))[0]).under_way = 1
@@ -140,7 +157,8 @@ async def test_averages_follow_the_newest_measurements() -> None:
     measure(table, candidate.provider.name, 1.0)
     for _ in range(20):
         vitals.answered(table.clock.monotonic() - 2.0, streamed=False)
-    assert vitals.latency(streamed=False) == pytest.approx(2.0, abs=0.01)
+    latency, age = vitals.latency(streamed=False) or (0.0, 0.0)
+    assert latency == pytest.approx(2.0, abs=0.01) and age == 0
     vitals.under_way = 1
     await vitals.ended("completed", Usage(), None)
     assert vitals.under_way == 0 and not vitals.ailing

@@ -10,6 +10,7 @@ from cauce.cli.main import COMMANDS
 from cauce.config import load
 from cauce.providers.offline.pages import Page, packaged_pages
 from cauce.wire.native.request import parse_request
+from cauce.wire.native.usage import parse_feedback
 
 PAGES = packaged_pages()
 
@@ -41,7 +42,7 @@ def test_configuration_example_is_accepted(block: str, tmp_path: Path) -> None:
     file = tmp_path / "cauce.toml"
     text = re.sub(r"<64 .*?>", "0" * 64, block)
     file.write_text(text if "[providers.groq]" in text else text + ELSEWHERE, "utf-8")
-    load(file, SECRETS, tmp_path)
+    load(file, {**SECRETS, **dict.fromkeys(re.findall(r'"env:(\w+)"', block), "secret")}, tmp_path)
 
 
 @pytest.mark.parametrize("block", examples("json"))
@@ -49,9 +50,15 @@ def test_json_example_is_json(block: str) -> None:
     json.loads(block)
 
 
-@pytest.mark.parametrize("body", [body for block in examples("sh") for body in re.findall(r"-d '(.*?)'$", block, re.M)])
-def test_body_of_a_curl_example_is_accepted(body: str) -> None:
-    assert parse_request(body.encode()).messages
+@pytest.mark.parametrize(
+    ("block", "body"),
+    [(block, body) for block in examples("sh") for body in re.findall(r"-d '(.*?)'$", block, re.M)],
+)
+def test_body_of_a_curl_example_is_accepted(block: str, body: str) -> None:
+    if "/feedback" in block:
+        assert parse_feedback(body.encode()).id
+    else:
+        assert parse_request(body.encode()).messages
 
 
 @pytest.mark.parametrize("block", examples("python"))

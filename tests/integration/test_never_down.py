@@ -1,0 +1,261 @@
+"""Retry, breaker, cascade and queue as a client sees them: the server as it is served, in front of a fake upstream."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from cauce.server.gate import hash_key
+from cauce.testing.upstream import Reply, Upstream
+from tests.http import Response, ask, connection, within
+from tests.serving import MESSAGES, Served, serving, upstream_table
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = {"CAUCE_RETRY__BASE": "0"}
+
+BUSY = Reply(status=503, error={"message": "busy"})
+
+
+@pytest.fixture
+async def spare() -> AsyncIterator[Upstream]:
+    async with Upstream(Reply(text="from the spare one")) as server:
+        yield server
+
+
+async def message(served: Served, model: str = "up/m", key: str = "", said: str = "", **more: Any) -> Response:
+    messages = [{"role": "user", "content": said}] if said else MESSAGES
+    headers = {"authorization": f"Bearer {key}"} if key else None
+    return await ask(served.port, "POST", "/llm/message", {"model": model, "messages": messages, **more}, headers)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async def look() -> None:
+        while not happened():
+            await asyncio.sleep(0)
+
+    await within(look())
+
+
+def both(upstream: Upstream, spare: Upstream) -> str:
+    tables = upstream_table("up", upstream.base_url) + upstream_table("spare", spare.base_url)
+    return tables + '[models.safe]\ncandidates = ["up/m", "spare/m"]\n'
+
+
+async def test_limit_that_names_its_delay_is_waited_out(upstream: Upstream) -> None:
+    upstream.answers = [Reply(status=429, error={"message": "slow"}, retry_after=0.05), Reply(text="second")]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        response = await message(served)
+    assert response.json()["response"] == "second" and response.headers["x-cauce-attempts"] == "2"
+    assert response.headers["x-cauce-level"] == "primary"
+    assert [one.get("error_code") for one in response.json()["attempts"]] == ["rate_limited", None]
+
+
+async def test_used_up_quota_goes_to_the_next_model_at_once_and_is_not_asked_again(
+    upstream: Upstream, spare: Upstream
+) -> None:
+    upstream.answers = [Reply(status=429, error={"message": "no money", "code": "insufficient_quota"})]
+    async with serving(both(upstream, spare)) as served:
+        first, second = await message(served, "safe"), await message(served, "safe")
+        health = (await ask(served.port, "GET", "/health")).json()
+    assert (first.headers["x-cauce-attempts"], second.headers["x-cauce-attempts"]) == ("2", "1")
+    assert {first.headers["x-cauce-level"], second.headers["x-cauce-level"]} == {"fallback"}
+    assert len(upstream.requests) == 1 and len(spare.requests) == 2
+    [circuit] = health["providers"]["up"]["circuits"]
+    assert (circuit["model"], circuit["state"]) == ("m", "open") and 50 < circuit["seconds"] <= 60
+    assert health["status"] == "degraded" and health["answers"] == {"fallback": 2}
+
+
+async def test_breaker_opens_and_finds_its_way_back(upstream: Upstream, spare: Upstream) -> None:
+    upstream.answers = [BUSY]
+    toml = both(upstream, spare) + "[retry]\nattempts = 1\n[breaker]\ncooldown = 0.05\nlongest = 0.05\n"
+    async with serving(toml) as served:
+        for _ in range(8):
+            assert (await message(served, "safe")).json()["response"] == "from the spare one"
+        down = (await ask(served.port, "GET", "/metrics")).body.decode()
+        upstream.script(Reply(text="well again"))
+
+        async def recovered() -> Response:
+            while True:
+                response = await message(served, "safe")
+                if response.json()["response"] == "well again":
+                    return response
+
+        response = await within(recovered())
+        up = (await ask(served.port, "GET", "/metrics")).body.decode()
+    assert response.headers["x-cauce-level"] == "primary"
+    line = 'cauce_circuit_open{deployment="",endpoint="chat",model="m",provider="up"}'
+    assert f"{line} 0.0" not in down and f"{line} 0.0" in up
+    assert 'cauce_answers_total{level="fallback"}' in up and 'cauce_answers_total{level="primary"} 1.0' in up
+
+
+async def test_outage_of_the_only_provider_costs_each_request_one_try(upstream: Upstream) -> None:
+    upstream.answers = [Reply(reset=True)]
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        for _ in range(4):
+            assert (await message(served)).status == 502
+        asked = len(upstream.requests)
+        for _ in range(10):
+            response = await message(served)
+            assert (response.status, response.json()["error_code"]) == (502, "provider_error")
+        assert len(upstream.requests) == asked + 10
+        upstream.script(Reply(text="well again"))
+        assert (await message(served)).json()["response"] == "well again"
+
+
+async def test_many_clients_of_a_provider_that_is_down_make_one_request_at_a_time(upstream: Upstream) -> None:
+    upstream.answers = [BUSY]
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        for _ in range(4):
+            await message(served)
+        gate = asyncio.Semaphore(0)
+        upstream.script(Reply(text="well again", gate=gate))
+        asking = [asyncio.create_task(message(served)) for _ in range(10)]
+        await within(upstream.asked.wait())
+        assert len(upstream.requests) == 1
+        for _ in range(100):
+            gate.release()
+        answers = await within(asyncio.gather(*asking))
+    assert {answer.json()["response"] for answer in answers} == {"well again"}
+
+
+def limited(upstream: Upstream, **settings: Any) -> str:
+    keys = "".join([f'[[auth.keys]]\nname = "{name}"\nhash = "{hash_key(name)}"\n' for name in ("flood", "few")])
+    return upstream_table("up", upstream.base_url, **settings) + keys
+
+
+async def test_two_keys_share_a_busy_provider_alike(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    async with serving(limited(upstream, max_concurrent=2)) as served:
+        flood = [asyncio.create_task(message(served, key="flood", said="flood")) for _ in range(40)]
+        await until(lambda: served.runtime.services.waiting() == 38)
+        few = [asyncio.create_task(message(served, key="few", said="few")) for _ in range(10)]
+        await until(lambda: served.runtime.services.waiting() == 48)
+        for _ in range(1000):
+            gate.release()
+        responses = await within(asyncio.gather(*flood, *few), 20)
+    assert {response.status for response in responses} == {200}
+    order = [body["messages"][0]["content"] for body in upstream.requests]
+    # Two were under way before the few came; from then on every other place is theirs, until they are done.
+    assert Counter(order[2:22]) == {"few": 10, "flood": 10}
+
+
+async def test_client_that_leaves_gives_up_its_place(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    async with serving(limited(upstream, max_concurrent=1)) as served:
+        first = asyncio.create_task(message(served, key="few", said="first"))
+        await within(upstream.asked.wait())
+        async with connection(served.port) as client:
+            body = {"model": "up/m", "messages": [{"role": "user", "content": "leaves"}]}
+            await client.send("POST", "/llm/message", msgspec.json.encode(body), {"authorization": "Bearer few"})
+            await until(lambda: served.runtime.services.waiting() == 1)
+            stays = asyncio.create_task(message(served, key="few", said="stays"))
+            await until(lambda: served.runtime.services.waiting() == 2)
+            client.abort()
+            await until(lambda: served.runtime.services.waiting() == 1)
+        for _ in range(20):
+            gate.release()
+        assert (await within(stays)).status == (await within(first)).status == 200
+    assert [body["messages"][0]["content"] for body in upstream.requests] == ["first", "stays"]
+
+
+async def test_past_the_bound_a_client_is_told_when_to_come_again(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    async with serving(limited(upstream, max_concurrent=1) + "[queue]\nlength = 1\n") as served:
+        asking = [asyncio.create_task(message(served, key="few")) for _ in range(2)]
+        await until(lambda: served.runtime.services.waiting() == 1)
+        refused = await message(served, key="few")
+        for _ in range(20):
+            gate.release()
+        await within(asyncio.gather(*asking))
+    assert (refused.status, refused.json()["error_code"]) == (429, "rate_limited")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_past_its_wait_a_client_is_told_when_to_come_again_or_answered_offline(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    toml = (
+        limited(upstream, max_concurrent=1) + '[models.safe]\ncandidates = ["up/m", "offline"]\n[queue]\nwait = 0.05\n'
+    )
+    async with serving(toml) as served:
+        first = asyncio.create_task(message(served, key="few"))
+        await within(upstream.asked.wait())
+        refused = await within(message(served, key="few"))
+        offline = await within(message(served, "safe", key="few"))
+        for _ in range(20):
+            gate.release()
+        await within(first)
+    assert refused.status == 429 and refused.headers["retry-after"]
+    assert offline.headers["x-cauce-level"] == "offline"
+
+
+async def test_no_call_waits_into_the_time_of_its_answer(upstream: Upstream) -> None:
+    upstream.answers = [Reply(gate=asyncio.Semaphore(0))]
+    async with serving(limited(upstream, max_concurrent=1)) as served:
+        first = asyncio.create_task(message(served, key="few"))
+        await within(upstream.asked.wait())
+        refused = await within(message(served, key="few", timeout=5.05))
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+    assert refused.status == 429
+
+
+@pytest.mark.parametrize("path", ["/llm/message", "/chat/stream/s"])
+async def test_waiting_client_is_told_its_place_while_it_waits(upstream: Upstream, path: str) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    toml = limited(upstream, max_concurrent=1) + "[streams]\nhold_headers = 0\n"
+    async with serving(toml) as served:
+        first = asyncio.create_task(message(served, key="few"))
+        await within(upstream.asked.wait())
+        async with connection(served.port) as client:
+            body = {"model": "up/m", "messages": MESSAGES, "stream": True}
+            await client.send("POST", path, msgspec.json.encode(body), {"authorization": "Bearer few"})
+            assert (await within(client.head()))[0] == 200
+            seen = await within(client.until(b'"place":1'))
+            assert b'"status":"waiting"' in seen and b'"type":"content"' not in seen
+            for _ in range(40):
+                gate.release()
+            assert b"Hello" in await within(client.until(b'"type":"complete"'))
+        await within(first)
+
+
+async def test_waiting_clients_of_other_wires_get_heartbeats(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    toml = limited(upstream, max_concurrent=1) + "[streams]\nhold_headers = 0\nheartbeat = 0.02\n"
+    async with serving(toml) as served:
+        first = asyncio.create_task(message(served, key="few"))
+        await within(upstream.asked.wait())
+        async with connection(served.port) as client:
+            body = {"model": "up/m", "messages": MESSAGES, "stream": True}
+            await client.send(
+                "POST", "/v1/chat/completions", msgspec.json.encode(body), {"authorization": "Bearer few"}
+            )
+            assert (await within(client.head()))[0] == 200
+            assert b"data:" not in await within(client.until(b": hb 3"))
+            for _ in range(40):
+                gate.release()
+            assert b"Hello" in await within(client.until(b"[DONE]"))
+        await within(first)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_slow_model_is_overtaken_by_the_next_one_and_its_connection_closed(
+    upstream: Upstream, spare: Upstream, stream: bool
+) -> None:
+    upstream.answers = [Reply(silent=True)]
+    async with serving(both(upstream, spare) + "hedge = 0.05\n") as served:
+        response = await within(message(served, "safe", stream=stream))
+        await within(upstream.closed.wait())
+    assert response.headers["x-cauce-level"] == "fallback" and response.headers["x-cauce-model"] == "spare/m"
+    assert response.headers["x-cauce-attempts"] == "2"
+    said = response.frames()[-1]["data"] if stream else response.json()["response"]
+    assert said == "from the spare one"
