@@ -62,7 +62,7 @@ bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the fault matrix gives
 	CAUCE_WRITE_FAULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_fault_matrix.py
 
-test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about five minutes)
+test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about three minutes)
 	$(BIN)/python -m pytest -q -s tests/load
 
 test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines and a browser against Cauce (about six minutes; fetches their packages)

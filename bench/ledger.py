@@ -27,7 +27,12 @@ from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MONTHS
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.system.clock import SystemClock
 
-MODELS = [("openai", "gpt-5-mini"), ("openai", "gpt-5"), ("gemini", "gemini-2.5-flash"), ("anthropic", "claude-haiku-4-5")]
+MODELS = [
+    ("openai", "gpt-5-mini"),
+    ("openai", "gpt-5"),
+    ("gemini", "gemini-2.5-flash"),
+    ("anthropic", "claude-haiku-4-5"),
+]
 ENDPOINTS = ("chat", "chat", "chat", "embeddings")
 ENDINGS = (("completed", "priced", ""), ("failed", "", "overloaded"), ("cancelled", "estimated", ""))
 CHANCE = random.Random(1)
@@ -37,7 +42,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
     parser.add_argument("--days", type=int, default=365, help="days of sums (default: 365)")
     parser.add_argument("--per-day", type=int, default=1_000_000, help="attempts that a day's sums stand for")
-    parser.add_argument("--attempts", type=int, default=1_000_000, help="attempts written one by one (default: a day's)")
+    parser.add_argument(
+        "--attempts", type=int, default=1_000_000, help="attempts written one by one (default: a day's)"
+    )
     parser.add_argument("--keys", type=int, default=10, help="API keys (default: 10)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="do it there, and leave it")
     arguments = parser.parse_args()
@@ -56,7 +63,19 @@ def main() -> int:
 def kinds(keys: int) -> list[Kind]:
     """Every kind of attempt that a day has."""
     return [
-        Kind("default", provider, model, "", endpoint, f"key{key}", "primary", outcome, source, source == "estimated", error)
+        Kind(
+            "default",
+            provider,
+            model,
+            "",
+            endpoint,
+            f"key{key}",
+            "primary",
+            outcome,
+            source,
+            source == "estimated",
+            error,
+        )
         for (provider, model), endpoint in zip(MODELS, ENDPOINTS, strict=True)
         for key in range(keys)
         for outcome, source, error in ENDINGS
@@ -88,13 +107,17 @@ def _year(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def _cell(kind: Kind, attempts: int, seconds: list[float]) -> Cell:
-    cell = Cell(Sums(attempts, attempts, attempts * 900, attempts * 300, attempts * 400, 0, attempts * 50, attempts * 0.001))
+    cell = Cell(
+        Sums(attempts, attempts, attempts * 900, attempts * 300, attempts * 400, 0, attempts * 50, attempts * 0.001)
+    )
     if kind.outcome == "completed":
         for value in CHANCE.sample(seconds, 60):
             for counts, of in ((cell.spread.latency, value), (cell.spread.first_delta, value / 4)):
                 index = bucket(of)
                 counts[index] = counts.get(index, 0) + attempts // 60 + 1
-        cell.spread = Spread(cell.spread.latency, cell.spread.first_delta, dict(cell.spread.latency), {bucket(300): attempts})
+        cell.spread = Spread(
+            cell.spread.latency, cell.spread.first_delta, dict(cell.spread.latency), {bucket(300): attempts}
+        )
     return cell
 
 
@@ -133,7 +156,9 @@ async def _day(folder: Path, arguments: argparse.Namespace) -> None:
     began, wall = time.process_time(), time.perf_counter()
     await ledger.flush()
     spent = time.process_time() - began
-    print(f"commit: {spent / len(some) * 1e6:.2f} µs of CPU each, in groups, {len(some) / (time.perf_counter() - wall):,.0f}/s")
+    print(
+        f"commit: {spent / len(some) * 1e6:.2f} µs of CPU each, in groups, {len(some) / (time.perf_counter() - wall):,.0f}/s"
+    )
     before = (folder / FILE).stat().st_size
     left = arguments.attempts - len(some)
     for number, entry in enumerate(_entries(left, arguments.keys)):

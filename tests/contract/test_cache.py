@@ -228,12 +228,16 @@ async def test_file_of_something_else_is_begun_anew(tmp_path: Path, clock: FakeC
     await cache.aclose()
 
 
-async def test_folder_that_cannot_be_written_costs_only_the_file(
-    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("folder", [True, False])
+async def test_place_that_cannot_be_written_costs_only_the_file(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, folder: bool
 ) -> None:
-    (tmp_path / "cache.sqlite").mkdir()
+    if folder:
+        (tmp_path / "cache.sqlite").mkdir()
+    else:
+        (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
-        cache = await reopened(tmp_path / "cache.sqlite", clock)
+        cache = await reopened(tmp_path / "cache.sqlite" if folder else tmp_path / "file" / "cache.sqlite", clock)
         await cache.put(KEY, cached(), 60)
         await cache.get(OTHER)
         assert await cache.get(KEY) is None

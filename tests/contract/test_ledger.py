@@ -1,5 +1,6 @@
 """Every ledger keeps the contract; the one on disk also across restarts, failed writes and torn files."""
 
+import asyncio
 import resource
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
 from cauce.testing.clock import FakeClock
 from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, report
+from tests.http import within
 
 pytestmark = pytest.mark.anyio
 
@@ -119,6 +121,30 @@ async def test_stopping_commits_what_is_left(clock: FakeClock, tmp_path: Path) -
     assert told(tmp_path, "SELECT request_id, input_tokens, cost FROM attempts_20231114") == [("req_1", 100, 0.01)]
 
 
+async def test_quiet_ledger_commits_by_itself_what_comes(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock) as ledger:
+        assert await ledger.flush()
+        while not ledger._idle:
+            await asyncio.to_thread(ledger._thread.join, 0.01)
+        ledger.record(entry(clock))
+
+        async def committed() -> None:
+            while not days(tmp_path):
+                await asyncio.to_thread(ledger._thread.join, 0.01)
+
+        await within(committed(), 10)
+
+
+async def test_spool_that_was_lost_does_not_stop_the_next_one(clock: FakeClock, tmp_path: Path) -> None:
+    for number in range(3):
+        async with running(tmp_path, clock) as ledger:
+            ledger.record(entry(clock, number))
+        for path in (tmp_path / SPOOL).iterdir():
+            path.unlink()
+    async with running(tmp_path, clock) as ledger:
+        assert await ledger.flush() and await attempts(ledger, clock) == 3
+
+
 @pytest.mark.parametrize("torn", [1, 7, 8, 9, 60, 120])
 async def test_torn_record_at_the_end_was_never_taken(clock: FakeClock, tmp_path: Path, torn: int) -> None:
     abandoned(tmp_path, clock, 1, 2)
@@ -136,7 +162,7 @@ async def test_damaged_record_and_what_follows_it_in_its_file_are_left_out(clock
     abandoned(tmp_path, clock, 1, 2)
     path = only_spool_file(tmp_path)
     data = bytearray(path.read_bytes())
-    data[-10] ^= 0xFF
+    data[-4] ^= 0xFF
     path.write_bytes(bytes(data))
     async with running(tmp_path, clock) as ledger:
         assert await ledger.flush() and await attempts(ledger, clock) == 1
@@ -169,6 +195,8 @@ async def test_full_disk_keeps_entries_in_memory_until_there_is_room(
     ledger.start()
     assert await ledger.flush() and await attempts(ledger, clock) == 12
     await ledger.stop()
+    order = told(tmp_path, "SELECT request_id FROM attempts_20231114 ORDER BY id")
+    assert order == [(f"req_{number}",) for number in range(1, 13)]
     async with running(tmp_path, clock) as again:
         assert await attempts(again, clock) == 12
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.scenarios import Burst, burst, killed, mixed, open_streams, spending
+from tests.load.scenarios import Burst, burst, killed, mixed, open_streams, redis_outage, spending, two_processes
 from tests.load.test_ledger_under_load import KINDS
+from tests.redis_server import running_redis
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +52,21 @@ async def test_killed_server_knows_every_answer_it_had_delivered(tmp_path: Path)
 async def test_hundreds_of_slow_streams_are_open_on_one_process(tmp_path: Path) -> None:
     seen = await open_streams(tmp_path, 200, pace=0.1)
     assert seen.complete == seen.most_at_once == 200
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["ended", "frozen"])
+async def test_redis_may_go_and_come_back_while_requests_run(tmp_path: Path, frozen: bool) -> None:
+    with running_redis() as redis:
+        seen = await redis_outage(tmp_path, redis, 1.5, frozen=frozen)
+    assert dict(seen.tally.statuses) == {200: len(seen.tally.order)}, seen.tally.first_error
+    assert seen.during > 10
+    assert seen.upstream.violations == 0 and seen.upstream.most_at_once <= 20
+    assert seen.used_again
+
+
+async def test_two_processes_on_one_redis_keep_to_one_limit(tmp_path: Path) -> None:
+    with running_redis() as redis:
+        size = Burst(clients=100, concurrent=6, per_minute=0, takes=0.05)
+        tally, record = await two_processes(tmp_path, redis, size)
+    assert dict(tally.statuses) == {200: 100}, tally.first_error
+    assert record.violations == 0 and record.most_at_once == 6

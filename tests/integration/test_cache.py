@@ -9,10 +9,13 @@ import msgspec
 import pytest
 from openai import AsyncOpenAI
 
+from cauce.ports.ledger import Entry
 from cauce.server.gate import hash_key
+from cauce.stores.inproc.ledger import InprocLedger
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Response, ask, connection, within
-from tests.serving import MESSAGES, ONE_TRY, serving, upstream_table
+from tests.redis_server import running_redis
+from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
 from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +43,13 @@ def normal(response: Response) -> str:
     ):
         text = re.sub(pattern, r'"\1":0', text)
     return text
+
+
+def entries(served: Served) -> tuple[Entry, ...]:
+    """The ledger."""
+    ledger = served.runtime.services.usage
+    assert isinstance(ledger, InprocLedger)
+    return ledger.entries()
 
 
 def surfaces() -> Any:
@@ -379,8 +389,7 @@ async def test_hits_are_written_into_the_ledger_at_no_cost(upstream: Upstream) -
     async with serving(upstream_table("up", upstream.base_url) + prices) as served:
         for _ in range(3):
             await ask(served.port, "POST", CHAT, COLD)
-        entry = served.runtime.services.last_entry("up")
-    assert entry is not None
+        entry = entries(served)[1]
     assert (entry.level, entry.outcome, entry.usage.cost, entry.model) == ("cache", "completed", 0.0, "m")
 
 
@@ -407,3 +416,78 @@ async def test_nothing_is_written_to_disk_where_that_is_switched_off(upstream: U
     async with serving(upstream_table("up", upstream.base_url) + "[cache]\ndisk = 0\n", data=tmp_path) as served:
         await ask(served.port, "POST", CHAT, COLD)
     assert not (tmp_path / "cache.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "up/m", "input": ["one", "two"]}),
+        ("/v1beta/models/up%2Fm:embedContent", {"content": {"parts": [{"text": "one"}]}}),
+    ],
+)
+async def test_vectors_of_few_texts_are_given_again(upstream: Upstream, path: str, body: dict[str, Any]) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        first, second = [await ask(served.port, "POST", path, body) for _ in range(2)]
+        other = await ask(
+            served.port,
+            "POST",
+            path,
+            {**body, **({"input": "one"} if "input" in body else {"content": {"parts": [{"text": "two"}]}})},
+        )
+        entry = entries(served)[1]
+    assert first.status == 200 and first.body == second.body
+    uses = [(one.headers["x-cauce-cache"], one.headers["x-cauce-level"]) for one in (first, second, other)]
+    assert uses == [("miss", "primary"), ("hit", "cache"), ("miss", "primary")]
+    assert len(upstream.requests) == 2 and "age" in second.headers
+    assert (entry.endpoint, entry.level) == ("embeddings", "cache")
+
+
+async def test_vectors_of_many_texts_are_given_again_to_those_who_ask_for_it(upstream: Upstream) -> None:
+    body = {"model": "up/m", "input": [str(number) for number in range(50)]}
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        uses = [
+            (await ask(served.port, "POST", "/v1/embeddings", body, headers)).headers["x-cauce-cache"]
+            for headers in (
+                {},
+                {},
+                {"Cache-Control": "max-age=60"},
+                {"Cache-Control": "max-age=60"},
+                {"Cache-Control": "no-store"},
+            )
+        ]
+        refused = await ask(
+            served.port, "POST", "/v1/embeddings", {**body, "input": "never"}, {"Cache-Control": "only-if-cached"}
+        )
+    assert uses == ["none", "none", "miss", "hit", "none"]
+    assert refused.status == 504 and len(upstream.requests) == 4
+
+
+async def test_servers_with_one_redis_share_answers(upstream: Upstream) -> None:
+    with running_redis() as redis:
+        toml = upstream_table("up", upstream.base_url) + f'[redis]\nurl = "{redis.url}"\n'
+        async with serving(toml) as one, serving(toml) as other:
+            await ask(one.port, "POST", CHAT, COLD)
+            hit = await ask(other.port, "POST", CHAT, COLD)
+            redis.stop()
+            alone = await ask(other.port, "POST", CHAT, COLD)
+            new = await ask(other.port, "POST", CHAT, {**COLD, "seed": 1})
+    assert [response.headers["x-cauce-cache"] for response in (hit, alone, new)] == ["hit", "hit", "miss"]
+    assert [response.status for response in (hit, alone, new)] == [200, 200, 200]
+    assert len(upstream.requests) == 2
+
+
+async def test_answer_of_before_does_not_make_a_provider_look_well(upstream: Upstream) -> None:
+    upstream.answers = [Reply(), Reply(status=503, error={"message": "down"})]
+    async with serving(upstream_table("up", upstream.base_url) + "[cache]\nttl = 0.0\n", ONE_TRY) as served:
+        for _ in range(2):
+            await ask(served.port, "POST", CHAT, COLD)
+        health = (await ask(served.port, "GET", "/health")).json()
+    assert (health["status"], health["providers"]["up"]["status"]) == ("degraded", "down")
+
+
+async def test_only_if_cached_is_refused_where_there_is_no_cache_at_all(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url) + "[cache]\nenabled = false\n") as served:
+        for path, body in ((CHAT, COLD), ("/v1/embeddings", {"model": "up/m", "input": "one"})):
+            response = await ask(served.port, "POST", path, body, {"Cache-Control": "only-if-cached"})
+            assert response.status == 504
+    assert upstream.requests == []

@@ -10,14 +10,14 @@ import msgspec
 import pydantic
 import pytest
 
-from cauce.client import CallFailed, Client, ParseError, SyncClient, Unreachable
+from cauce.client import CallFailed, Client, ParseError, Reconnect, SyncClient, Unreachable
 from cauce.client.errors import refused
 from cauce.domain.delta import Attempt, Finish, Status, Text
 from cauce.domain.errors import CauceError, DeadlineExceeded
 from cauce.domain.message import Message, TextPart
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import within
-from tests.serving import Served, serving, upstream_table
+from tests.serving import ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ class Creature:
 
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
-    async with serving(upstream_table("up", upstream.base_url, default_model="m")) as running:
+    async with serving(upstream_table("up", upstream.base_url, default_model="m"), ONE_TRY) as running:
         yield running
 
 
@@ -119,7 +119,11 @@ async def test_mistake_names_its_field(client: Client) -> None:
 
 
 async def test_no_server_and_another_server_are_unreachable(upstream: Upstream) -> None:
-    async with Client("http://127.0.0.1:1") as nobody, Client(upstream.base_url) as another:
+    once = Reconnect(attempts=0)
+    async with (
+        Client("http://127.0.0.1:1", reconnect=once) as nobody,
+        Client(upstream.base_url, reconnect=once) as another,
+    ):
         for client in (nobody, another):
             with pytest.raises(Unreachable):
                 await client.message("Hello?")

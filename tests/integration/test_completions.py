@@ -66,7 +66,11 @@ async def test_several_prompts_are_answered_each(client: AsyncOpenAI, upstream: 
 
 
 async def test_one_prompt_that_fails_fails_the_request(client: AsyncOpenAI, upstream: Upstream) -> None:
-    upstream.answers = [Reply(text="one"), Reply(status=429, error={"message": "slow", "code": "insufficient_quota"}), Reply(text="three")]
+    upstream.answers = [
+        Reply(text="one"),
+        Reply(status=429, error={"message": "slow", "code": "insufficient_quota"}),
+        Reply(text="three"),
+    ]
     with pytest.raises(openai.RateLimitError):
         await client.completions.create(model="up/m", prompt=["a", "b", "c"])
 

@@ -253,6 +253,26 @@ async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, froz
         return Outage(tally, during, upstream.record, used)
 
 
+async def two_processes(folder: Path, redis: RedisServer, size: Burst) -> tuple[Tally, Record]:
+    """Clients of two processes whose limits are counted in one Redis."""
+    tally = Tally()
+    folders = [folder / name for name in ("one", "two")]
+    for each in folders:
+        each.mkdir()
+    limits = Limits(size.concurrent, size.per_minute)
+    async with Upstream(Reply(delay=size.takes), limits=limits) as upstream:
+        toml = provider(upstream, max_concurrent=size.concurrent, requests_per_minute=size.per_minute)
+        toml += f'[redis]\nurl = "{redis.url}"\nnodes = 2\n' + keys("web")
+        async with gateway(folders[0], toml) as one, gateway(folders[1], toml) as two:
+
+            async def client(number: int) -> None:
+                port = (one, two)[number % 2].port
+                tally.take("web", await ask(port, "POST", "/v1/chat/completions", chat(), bearer("web")))
+
+            await asyncio.gather(*[client(number) for number in range(size.clients)])
+        return tally, upstream.record
+
+
 async def _commands(redis: RedisServer) -> int:
     """Reservations that the server has counted since it was asked the last time."""
     reader, writer = await asyncio.open_connection("127.0.0.1", redis.port)

@@ -142,12 +142,14 @@ class Background:
         if self._config.server.warm:
             # What it lists then comes over the connection that is to be ready anyway.
             await asyncio.gather(*[_warm(provider) for provider in known.providers])
-        try:
-            models: tuple[ModelInfo, ...] = await known.provider.models()
-        except CauceError as error:
-            logger.debug("%s does not list its models: %s", known.provider.name, error.message)
-        else:
-            self._router.add(msgspec.structs.replace(known, models=models))
+        for provider in known.providers:
+            try:
+                models: tuple[ModelInfo, ...] = await provider.models()
+            except CauceError as error:
+                logger.debug("%s does not list its models: %s", provider.name, error.message)
+            else:
+                self._router.add(msgspec.structs.replace(known, models=models))
+                return
 
 
 async def _warm(provider: Provider) -> None:

@@ -64,11 +64,14 @@ def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:
 def lock(config: Config) -> IO[str]:
     """The data folder, ours alone for as long as the file is open. Raises `ConfigError`."""
     folder = config.data_dir
+    held: IO[str] | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = (folder / "lock").open("w")
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        if held is not None:
+            held.close()
         raise ConfigError(
             f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
         ) from error

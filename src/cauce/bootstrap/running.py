@@ -35,6 +35,7 @@ from cauce.engine.policies.retry import Allowances, retry
 from cauce.engine.policies.structured import structured
 from cauce.engine.policies.trace import trace
 from cauce.engine.queue.queue import Queue
+from cauce.engine.recovery.recovery import recovery
 from cauce.engine.routing.conditions import Conditions
 from cauce.engine.routing.router import Router
 from cauce.engine.streams.streams import Streams
@@ -103,6 +104,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     per_candidate = compose(open_candidate, *guards, attempt(), structured(clock), metered, *watch, patience(clock))
     answers: dict[Level, int] = {}
     entry: list[Policy] = [trace(answers), deadline(clock)]
+    if config.recovery.attempts:
+        entry.append(recovery(clock, config.recovery))
     common = None if shared is None else shared.cache
     cached = cached_answers(config, Books(clock, ledger), metrics, shared=common, on_disk=on_disk)
     if cached is not None:
@@ -121,7 +124,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=allowances),
     )
     watch_resilience(metrics, breakers, lines, answers)
-    turn = Turn(router, opened, Defaults(config.environment.temperature, config.environment.max_tokens))
+    defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
+    turn = Turn(router, opened, defaults, caches=cached is not None)
     log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
     streams = Streams(log, turn, clock)
     background = Background(config, router, streams, clock, fetcher, port or config.server.port)

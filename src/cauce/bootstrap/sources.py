@@ -33,12 +33,12 @@ def source(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: F
     """The provider `settings` describes. `fetcher` gets what requests point to, for those that take no addresses."""
     if not settings.deployments:
         return _built(name, settings, timeouts, fetcher)
-    built = [(one, _built(name, _of_deployment(settings, one), timeouts, fetcher)) for one in settings.deployments]
+    built = [(one, _built(name, of_deployment(settings, one), timeouts, fetcher)) for one in settings.deployments]
     deployments = [Deployment(one.name, made.provider, one.weight, made.here, made.embedder) for one, made in built]
     return msgspec.structs.replace(built[0][1], deployments=tuple(deployments))
 
 
-def _of_deployment(settings: ProviderSettings, deployment: DeploymentSettings) -> ProviderSettings:
+def of_deployment(settings: ProviderSettings, deployment: DeploymentSettings) -> ProviderSettings:
     """`settings` with what `deployment` has of its own."""
     most = settings.max_concurrent if deployment.max_concurrent is None else deployment.max_concurrent
     return msgspec.structs.replace(
@@ -72,6 +72,7 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
         embedder=embedder if dialect.embeddings is not None else None,
         completes=chats and dialect.completions is not None,
         infills=chats and dialect.infill is not None,
+        prefills=chats and dialect.prefill is not None,
     )
 
 
@@ -142,4 +143,5 @@ def _route(name: str, model: ModelSettings, config: Config) -> Route:
         prefer=model.prefer,
         hedge=model.hedge,
         overflow=model.overflow,
+        midstream=model.midstream,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cauce.bootstrap import Runtime
+from cauce.bootstrap.sources import of_deployment
 from cauce.cli import ground
 from cauce.cli.advice import advice
 from cauce.cli.session import PATIENT, offered, session, upstreams
@@ -16,7 +17,7 @@ from cauce.domain.request import Request
 from cauce.engine.routing.names import AUTO
 from cauce.engine.routing.source import Source
 from cauce.ports.line import Handshake, Reached
-from cauce.ports.provider import Timeouts
+from cauce.ports.provider import ModelInfo, Timeouts
 from cauce.server.gate import is_loopback
 
 Models = dict[str, frozenset[str]]
@@ -89,14 +90,14 @@ async def diagnose(config: Config) -> Diagnosis:
     stand = _ground(config)
     async with session(config, PATIENT) as running:
         sources = upstreams(running)
-        answers = await asyncio.gather(*[_ask(running, config, source) for source in sources])
-        models = {checked.name: ids for checked, ids in answers if ids is not None}
+        asked = await asyncio.gather(*[_ask(running, config, source) for source in sources])
+        models = {source.provider.name: ids for source, (_, ids) in zip(sources, asked, strict=True) if ids is not None}
         router = running.router
         return Diagnosis(
             config.sources,
             config.notes,
             stand,
-            tuple([checked for checked, _ in answers]),
+            tuple([checked for places, _ in asked for checked in places]),
             config.discovery.enabled,
             tuple([LocalServer(known.provider.name, len(known.models)) for known in router.sources if known.local]),
             router.default,
@@ -124,24 +125,42 @@ def _ground(config: Config) -> Ground:
     )
 
 
-async def _ask(running: Runtime, config: Config, source: Source) -> tuple[Checked, frozenset[str] | None]:
-    name = source.provider.name
-    settings = config.providers[name]
+async def _ask(running: Runtime, config: Config, source: Source) -> tuple[list[Checked], frozenset[str] | None]:
+    """What asking a provider, or each of its deployments, came to; and the models that one of them lists."""
+    settings = config.providers[source.provider.name]
+    places = [("", source, settings)]
+    if source.deployments:
+        places = [
+            (place.name, msgspec.structs.replace(source, provider=place.provider), of_deployment(settings, one))
+            for place, one in zip(source.deployments, settings.deployments, strict=True)
+        ]
+    answers = await asyncio.gather(*[_ask_one(running, *place) for place in places])
+    listed = next((models for _, models in answers if models is not None), None)
+    if listed is not None:
+        running.router.add(msgspec.structs.replace(source, models=listed))
+    ids = None if listed is None else frozenset([info.id for info in listed])
+    return [checked for checked, _ in answers], ids
+
+
+async def _ask_one(
+    running: Runtime, deployment: str, source: Source, settings: ProviderSettings
+) -> tuple[Checked, tuple[ModelInfo, ...] | None]:
     clock = running.services.clock
     began = clock.monotonic()
     models = await offered(source)
     seconds = clock.monotonic() - began
     if isinstance(models, CauceError):
-        return _checked(source, settings, seconds, models), None
-    running.router.add(msgspec.structs.replace(source, models=models))
-    return _checked(source, settings, seconds, len(models)), frozenset([info.id for info in models])
+        return _checked(deployment, source, settings, seconds, models), None
+    return _checked(deployment, source, settings, seconds, len(models)), models
 
 
-def _checked(source: Source, settings: ProviderSettings, seconds: float, found: int | CauceError) -> Checked:
+def _checked(
+    deployment: str, source: Source, settings: ProviderSettings, seconds: float, found: int | CauceError
+) -> Checked:
     name = source.provider.name
     failed = found if isinstance(found, CauceError) else None
     return Checked(
-        name,
+        f"{name} [{deployment}]" if deployment else name,
         settings.base_url,
         settings.api_key != "",
         source.default_model,

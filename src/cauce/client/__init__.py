@@ -4,6 +4,22 @@ from cauce.client.answer import Answer, Parsed
 from cauce.client.client import Client
 from cauce.client.errors import CallFailed, ParseError, Unreachable
 from cauce.client.options import Options
-from cauce.client.sync import SyncClient
+from cauce.client.progress import Progress
+from cauce.client.reconnect import Reconnect
+from cauce.client.stream import Stream
+from cauce.client.sync import SyncClient, SyncStream
 
-__all__ = ["Answer", "CallFailed", "Client", "Options", "ParseError", "Parsed", "SyncClient", "Unreachable"]
+__all__ = [
+    "Answer",
+    "CallFailed",
+    "Client",
+    "Options",
+    "ParseError",
+    "Parsed",
+    "Progress",
+    "Reconnect",
+    "Stream",
+    "SyncClient",
+    "SyncStream",
+    "Unreachable",
+]

@@ -1,27 +1,28 @@
 """The async client."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+import os
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 import msgspec
 
 from cauce.client.answer import Answer, Parsed, read_answer
-from cauce.client.connect import Connection
-from cauce.client.errors import CallFailed, ParseError, Unreachable
+from cauce.client.connect import Connection, encode
+from cauce.client.errors import ParseError, Unreachable
 from cauce.client.options import Messages, Options, body
+from cauce.client.progress import Progress
+from cauce.client.reconnect import Reconnect
 from cauce.client.shapes import Adapter, shape
-from cauce.domain.delta import Delta, Failed, Finish
+from cauce.client.stream import Asked, Session, Stream, cancel
+from cauce.client.timing import Dice, LoopClock
 from cauce.domain.errors import ProviderFailure
-from cauce.wire.native.decode import NativeDecoder
 
 T = TypeVar("T")
 
 BASE_URL = "http://127.0.0.1:8000"
 
 _PATH = "/llm/message"
-_LAST_BYTES = 0.1
 
 
 class Client:
@@ -30,11 +31,20 @@ class Client:
         async with Client() as client:
             answer = await client.message("Where is the Giralda?")
 
-    All methods raise `CauceError`: `CallFailed`, `Unreachable`, and `DeadlineExceeded` when the time is over.
+    `reconnect` says how streams find back to a server they lost. All methods raise `CauceError`: `CallFailed`, `Unreachable`,
+    and `DeadlineExceeded` when the time is over.
     """
 
-    def __init__(self, base_url: str = BASE_URL, *, api_key: str | None = None, timeout: float | None = 600.0) -> None:
+    def __init__(
+        self,
+        base_url: str = BASE_URL,
+        *,
+        api_key: str | None = None,
+        timeout: float | None = 600.0,
+        reconnect: Reconnect | None = None,
+    ) -> None:
         self._connection = Connection(base_url, api_key, timeout)
+        self._session = Session(self._connection, reconnect or Reconnect(), LoopClock(), Dice())
 
     async def __aenter__(self) -> "Client":
         return self
@@ -52,31 +62,45 @@ class Client:
         """The whole answer to `messages`."""
         return await self._answer(messages, options)
 
-    async def stream(self, messages: Messages, **options: Unpack[Options]) -> AsyncGenerator[Delta, None]:
-        """The answer as it comes, delta by delta, to its `Finish`. Close it (`aclosing`) to stop the model before the end.
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        id: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """The answer as it comes, whatever happens to the connection.
 
-        An answer that breaks off raises `CallFailed`; what came of it has been given.
+        `id` is the stream's, by which it can be resumed from elsewhere; asking for it again attaches to it. `on_progress` is
+        called with each change of `Stream.progress`.
         """
-        incoming = await self._connection.post(_PATH, {**body(messages, options), "stream": True}, streamed=True)
-        request_id = incoming.headers.get("x-cauce-request-id")
-        decoder = NativeDecoder()
-        try:
-            async with aclosing(incoming.chunks()) as chunks:
-                async for chunk in chunks:
-                    for delta in decoder.feed(chunk):
-                        if not isinstance(delta, Finish):
-                            yield delta
-                            continue
-                        incoming.leave(_LAST_BYTES)
-                        if delta.error is not None:
-                            raise _broken(delta.error, request_id)
-                        yield delta
-                        return
-        except ProviderFailure as error:
-            raise Unreachable(error.message) from error
-        finally:
-            await incoming.aclose()
-        raise Unreachable("the stream ended without its last frame: it was cut off")
+        asked = Asked(
+            id if id is not None else os.urandom(16).hex(),
+            encode(body(messages, options)),
+            ours=id is None,
+            total=self._connection.total(options.get("timeout")),
+        )
+        return Stream(self._session, asked, on_progress)
+
+    def resume(
+        self,
+        id: str,
+        *,
+        after: int = 0,
+        epoch: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Stream:
+        """The stream `id`, from behind delta number `after` (0: from its start); `epoch` is that of the stream `after` came from.
+
+        Leaving it does not cancel it.
+        """
+        asked = Asked(id, after=after, epoch=epoch, total=self._connection.total(None))
+        return Stream(self._session, asked, on_progress)
+
+    async def cancel(self, id: str) -> None:
+        """Stop the stream `id`, whoever reads it. That it is unknown or over is no error."""
+        await cancel(self._session, id)
 
     async def parse(self, type: type[T] | Adapter[T], messages: Messages, **options: Unpack[Options]) -> Parsed[T]:
         """The answer to `messages` as a value of `type`: a pydantic model, a msgspec struct, a dataclass, a typed dict, …
@@ -104,7 +128,3 @@ class Client:
         except ProviderFailure as error:
             raise Unreachable(error.message) from error
         return read_answer(raw, incoming.headers.get("x-cauce-request-id"))
-
-
-def _broken(failed: Failed, request_id: str | None) -> CallFailed:
-    return CallFailed(failed.message, failed.code, retry_after=failed.retry_after, request_id=request_id)

@@ -4,54 +4,60 @@ import msgspec
 
 from cauce import __version__
 from cauce.client.errors import Unreachable, refused
-from cauce.domain.errors import ProviderFailure
-from cauce.providers.transport import HTTPTransport, Incoming, Outgoing
-
-IDLE = 60.0
-"""Seconds a stream may be silent. The server writes a heartbeat every few seconds."""
+from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.providers.transport import HTTPTransport, Incoming, Outgoing, Transport
 
 _GRACE = 5.0
 """Seconds beyond the time a request gives the server, so that the server's own word about it arrives."""
 
 _MOST_ERROR = 1024 * 1024
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 class Connection:
     """A server's address and the key to it. `timeout` is in seconds, for calls that say nothing of their own."""
 
-    def __init__(self, base_url: str, api_key: str | None, timeout: float | None) -> None:
+    def __init__(
+        self, base_url: str, api_key: str | None, timeout: float | None, transport: Transport | None = None
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeout = timeout
-        self._transport = HTTPTransport("cauce")
+        self._transport = transport if transport is not None else HTTPTransport("cauce")
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
             "User-Agent": f"cauce-client/{__version__}",
+            # Of a stream we can take back what was shown.
+            "X-Cauce-Restart": "accept",
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         }
 
-    async def post(self, path: str, body: dict[str, object], *, streamed: bool = False) -> Incoming:
+    def total(self, given: object) -> float | None:
+        """Seconds that a call may take in all whose `timeout` is `given`; None: as long as it likes."""
+        return given + _GRACE if isinstance(given, int | float) else self._timeout
+
+    async def post(self, path: str, body: dict[str, object]) -> Incoming:
         """Ask; the answer's status is 200. Raises `CallFailed`, `Unreachable` and `DeadlineExceeded`."""
-        given = body.get("timeout")
-        total = given + _GRACE if isinstance(given, int | float) else self._timeout
         try:
-            incoming = await self._transport.send(
-                Outgoing(
-                    "POST",
-                    f"{self._base_url}{path}",
-                    self._headers,
-                    _encode(body),
-                    idle=IDLE if streamed else None,
-                    total=total,
-                )
-            )
+            incoming = await self.send("POST", path, encode(body), total=self.total(body.get("timeout")))
             if incoming.status != 200:
-                raise refused(incoming.status, incoming.headers, await incoming.read(_MOST_ERROR))
+                raise await self.refusal(incoming)
         except ProviderFailure as error:
             raise Unreachable(error.message) from error
         return incoming
+
+    async def send(
+        self, method: str, path: str, body: bytes | None = None, *, idle: float | None = None, total: float | None
+    ) -> Incoming:
+        """The answer, whatever its status. Raises `ProviderFailure` and `DeadlineExceeded`."""
+        return await self._transport.send(
+            Outgoing(method, f"{self._base_url}{path}", self._headers, body, idle=idle, total=total)
+        )
+
+    async def refusal(self, incoming: Incoming) -> CauceError:
+        """The error that an answer stands for which is none. Raises `ProviderFailure`."""
+        return refused(incoming.status, incoming.headers, await incoming.read(_MOST_ERROR))
 
     async def aclose(self) -> None:
         """Close all connections."""

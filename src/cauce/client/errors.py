@@ -76,15 +76,23 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> CauceError:
         told = msgspec.convert(raw, _ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         shown = body[:_MOST_SHOWN].decode("utf-8", "replace")
-        return Unreachable(f"what answered with HTTP {status} is no Cauce; check base_url: {shown}")
+        return Unreachable(
+            f"what answered with HTTP {status} is no Cauce; check base_url: {shown}", retry_after=_seconds(headers)
+        )
     # A newer server may know codes that we do not.
     error = CallFailed(
         told.error,
         cast(ErrorCode, told.error_code),
         status=status,
         field=told.field,
-        retry_after=told.retry_after,
+        retry_after=told.retry_after if told.retry_after is not None else _seconds(headers),
         request_id=told.request_id or headers.get("x-cauce-request-id"),
     )
     error.facts = {name: value for name, value in raw.items() if name not in _KNOWN}
     return error
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """The header Retry-After, where it tells seconds."""
+    told = headers.get("retry-after", "")
+    return float(told) if told.isascii() and told.isdigit() else None

@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from cauce.client.answer import Answer, Parsed
 from cauce.client.client import BASE_URL, Client
 from cauce.client.options import Messages, Options
+from cauce.client.progress import Progress
+from cauce.client.reconnect import Reconnect
 from cauce.client.shapes import Adapter
+from cauce.client.stream import Stream
 from cauce.domain.delta import Delta
 
 T = TypeVar("T")
@@ -18,8 +21,15 @@ T = TypeVar("T")
 class SyncClient:
     """See `Client`. It may be used from several threads; `close` it, or use it in a `with`."""
 
-    def __init__(self, base_url: str = BASE_URL, *, api_key: str | None = None, timeout: float | None = 600.0) -> None:
-        self._client = Client(base_url, api_key=api_key, timeout=timeout)
+    def __init__(
+        self,
+        base_url: str = BASE_URL,
+        *,
+        api_key: str | None = None,
+        timeout: float | None = 600.0,
+        reconnect: Reconnect | None = None,
+    ) -> None:
+        self._client = Client(base_url, api_key=api_key, timeout=timeout, reconnect=reconnect)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cauce client", daemon=True)
         self._thread.start()
@@ -45,14 +55,31 @@ class SyncClient:
         """See `Client.message`."""
         return self._run(self._client.message(messages, **options))
 
-    def stream(self, messages: Messages, **options: Unpack[Options]) -> Generator[Delta, None, None]:
-        """See `Client.stream`. Close it to stop the model before the end."""
-        deltas = self._client.stream(messages, **options)
-        try:
-            while (delta := self._run(_next(deltas))) is not None:
-                yield delta
-        finally:
-            self._run(deltas.aclose())
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        id: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[Options],
+    ) -> "SyncStream":
+        """See `Client.stream`. `on_progress` is called in the client's own thread."""
+        return SyncStream(self._client.stream(messages, id=id, on_progress=on_progress, **options), self._run)
+
+    def resume(
+        self,
+        id: str,
+        *,
+        after: int = 0,
+        epoch: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> "SyncStream":
+        """See `Client.resume`."""
+        return SyncStream(self._client.resume(id, after=after, epoch=epoch, on_progress=on_progress), self._run)
+
+    def cancel(self, id: str) -> None:
+        """See `Client.cancel`."""
+        self._run(self._client.cancel(id))
 
     def parse(self, type: type[T] | Adapter[T], messages: Messages, **options: Unpack[Options]) -> Parsed[T]:
         """See `Client.parse`."""
@@ -68,5 +95,82 @@ class SyncClient:
             raise
 
 
-async def _next(deltas: AsyncGenerator[Delta, None]) -> Delta | None:
-    return await anext(deltas, None)
+class SyncStream:
+    """See `Stream`. `cancel` may be called from another thread than the one that reads."""
+
+    def __init__(self, stream: Stream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._stream = stream
+        self._run = run
+
+    @property
+    def id(self) -> str:
+        """The stream's id."""
+        return self._stream.id
+
+    @property
+    def request_id(self) -> str | None:
+        """The id that the log of the server names."""
+        return self._stream.request_id
+
+    @property
+    def text(self) -> str:
+        """See `Stream.text`."""
+        return self._stream.text
+
+    @property
+    def reasoning(self) -> str:
+        """See `Stream.reasoning`."""
+        return self._stream.reasoning
+
+    @property
+    def partial(self) -> object:
+        """See `Stream.partial`."""
+        return self._stream.partial
+
+    @property
+    def cursor(self) -> int:
+        """See `Stream.cursor`."""
+        return self._stream.cursor
+
+    @property
+    def epoch(self) -> int | None:
+        """See `Stream.epoch`."""
+        return self._stream.epoch
+
+    @property
+    def progress(self) -> Progress:
+        """Where the stream stands."""
+        return self._stream.progress
+
+    def __iter__(self) -> "SyncStream":
+        return self
+
+    def __next__(self) -> Delta:
+        delta: Delta | None = self._run(_next(self._stream))
+        if delta is None:
+            raise StopIteration
+        return delta
+
+    def __enter__(self) -> "SyncStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def answer(self) -> Answer:
+        """See `Stream.answer`."""
+        return self._run(self._stream.answer())
+
+    def cancel(self) -> None:
+        """See `Stream.cancel`."""
+        self._run(self._stream.cancel())
+
+    def close(self) -> None:
+        """See `Stream.aclose`."""
+        self._run(self._stream.aclose())
+
+
+async def _next(stream: Stream) -> Delta | None:
+    return await anext(stream, None)

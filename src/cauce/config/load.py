@@ -32,6 +32,7 @@ from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, LimitsSettings
 from cauce.engine.policies.retry import RetrySettings
 from cauce.engine.queue.settings import QueueSettings
+from cauce.engine.recovery.settings import RecoverySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
 from cauce.stores.redis.settings import RedisSettings
@@ -51,6 +52,7 @@ _SECTIONS: dict[str, type] = {
     "log": LogSettings,
     "fetch": FetchSettings,
     "retry": RetrySettings,
+    "recovery": RecoverySettings,
     "breaker": BreakerSettings,
     "queue": QueueSettings,
     "limits": LimitsSettings,

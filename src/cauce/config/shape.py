@@ -12,8 +12,9 @@ from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, Count, LimitsSettings
 from cauce.engine.policies.retry import RetrySettings
 from cauce.engine.queue.settings import QueueSettings
+from cauce.engine.recovery.settings import RecoverySettings
 from cauce.engine.routing.route import Order, Side
-from cauce.ports.provider import Overflow, Timeouts
+from cauce.ports.provider import Midstream, Overflow, Timeouts
 from cauce.providers.fetch import FetchSettings
 from cauce.providers.llamacpp.settings import LlamaCppSettings
 from cauce.server.gate import is_loopback
@@ -126,6 +127,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     complex: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     hedge: Period | None = None
     overflow: Overflow = "larger"
+    midstream: Midstream = "continue"
     timeouts: TimeoutSettings | None = None
 
     @property
@@ -185,6 +187,7 @@ class Config(msgspec.Struct, frozen=True):
     log: LogSettings = LogSettings()
     fetch: FetchSettings = FetchSettings()
     retry: RetrySettings = RetrySettings()
+    recovery: RecoverySettings = RecoverySettings()
     breaker: BreakerSettings = BreakerSettings()
     queue: QueueSettings = QueueSettings()
     limits: LimitsSettings = LimitsSettings()

@@ -11,20 +11,20 @@ from cauce.domain.signature import Signature
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class TextPart(msgspec.Struct, frozen=True):
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
     text: str
     extra: Extra | None = None
     citations: tuple[Citation, ...] = ()
 
 
-class RefusalPart(msgspec.Struct, frozen=True):
+class RefusalPart(msgspec.Struct, frozen=True, tag="refusal"):
     """The model's words for why it does not answer."""
 
     text: str
     extra: Extra | None = None
 
 
-class ImagePart(msgspec.Struct, frozen=True):
+class ImagePart(msgspec.Struct, frozen=True, tag="image"):
     """An image: `url` is http(s) or a data URL. `detail` is the wire's own word for resolution."""
 
     url: str
@@ -32,7 +32,7 @@ class ImagePart(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
-class DocumentPart(msgspec.Struct, frozen=True):
+class DocumentPart(msgspec.Struct, frozen=True, tag="document"):
     """A document: `url` is http(s) or a data URL. `name` is its file name or title."""
 
     url: str
@@ -41,7 +41,7 @@ class DocumentPart(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
-class ReasoningPart(msgspec.Struct, frozen=True):
+class ReasoningPart(msgspec.Struct, frozen=True, tag="reasoning"):
     """Reasoning of an earlier turn. `signature` must go back unchanged where the model gave one."""
 
     text: str
@@ -49,7 +49,7 @@ class ReasoningPart(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
-class ToolCallPart(msgspec.Struct, frozen=True):
+class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):
     """A call the assistant made. `arguments` is a string of JSON, possibly invalid: it is what the model wrote."""
 
     call_id: str
@@ -59,7 +59,7 @@ class ToolCallPart(msgspec.Struct, frozen=True):
     signature: Signature | None = None
 
 
-class OpaquePart(msgspec.Struct, frozen=True):
+class OpaquePart(msgspec.Struct, frozen=True, tag="opaque"):
     """A part only one wire knows."""
 
     wire: str

@@ -82,6 +82,8 @@ class Request(msgspec.Struct, frozen=True):
     privacy: str | None = None
     """`local`: it must not leave this machine. None: what its metadata or its model say."""
     extra: Extra | None = None
+    continues: bool = False
+    """The last message is the beginning of the model's own answer: it goes on from its last character."""
     prompt: Prompt | None = None
     """What a client of the completions wire asked; `messages` then says the same as a conversation."""
 

@@ -1,38 +1,97 @@
 """Records of a stream's log, its states, and which state may follow which.
 
 A stream is a log of records with dense sequence numbers from 1. It starts with `Status("accepted")` and ends with exactly
-one `Finish`. Anything the table does not list is illegal and raises.
+one `Finish`. Anything the table `TRANSITIONS` does not list is illegal and raises.
 """
 
 from typing import Literal
 
 import msgspec
 
-from cauce.domain.delta import Delta, Finish
+from cauce.domain.delta import Delta, Finish, Outcome
 from cauce.domain.request import Request
+from cauce.domain.usage import Usage
 
 State = Literal["queued", "running", "recovering", "completed", "incomplete", "failed", "cancelled", "expired"]
 
 OPEN: frozenset[State] = frozenset({"queued", "running", "recovering"})
 TERMINAL: frozenset[State] = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    "queued": frozenset({"queued", "running", "incomplete", "failed", "cancelled"}),
-    "running": frozenset({"running", "recovering", "completed", "incomplete", "failed", "cancelled"}),
-    "recovering": frozenset({"recovering", "running", "incomplete", "failed", "cancelled"}),
-    "completed": frozenset({"expired"}),
-    "incomplete": frozenset({"expired"}),
-    "failed": frozenset({"expired"}),
-    "cancelled": frozenset({"expired"}),
-    "expired": frozenset(),
-}
+
+class Transition(msgspec.Struct, frozen=True):
+    """One row of the table: from any of `before` to the state in `after` (None: it stays what it is).
+
+    `guard` must hold in the transaction that makes it. `fence`: the epoch and the tail are those of the hold. `live`: the same,
+    and no cancel was requested. `claim`: the epoch is the one seen, and its holder is gone. `unknown`: there is no such stream.
+    """
+
+    name: str
+    before: frozenset[State]
+    after: frozenset[State]
+    trigger: str
+    by: Literal["anyone", "holder", "sweeper"]
+    guard: Literal["unknown", "live", "fence", "claim", "ended"]
 
 
-def advance(state: State, to: State) -> State:
-    """`to`, if the table allows it after `state`; raises ValueError otherwise."""
-    if to not in TRANSITIONS[state]:
-        raise ValueError(f"a stream that is {state} cannot become {to}")
-    return to
+def _row(name: str, before: str, after: str, trigger: str, by: str, guard: str) -> Transition:
+    return msgspec.convert(
+        {
+            "name": name,
+            "before": before.split(),
+            "after": after.split(),
+            "trigger": trigger,
+            "by": by,
+            "guard": guard,
+        },
+        Transition,
+    )
+
+
+_ANY_OPEN = "queued running recovering"
+_ANY_ENDED = "completed incomplete failed cancelled"
+
+TRANSITIONS = (
+    _row("T1", "", "queued", "a request with a new id", "anyone", "unknown"),
+    _row("T2", "queued", "running", "the first attempt is chosen", "holder", "live"),
+    _row("T3", "queued", "queued", "a status", "holder", "live"),
+    _row("T3", "running", "running", "content, a tool, the next step", "holder", "live"),
+    _row("T4", "running recovering", "recovering", "the attempt broke, another may be made", "holder", "live"),
+    _row("T5", "recovering", "running", "the first content of the new attempt", "holder", "live"),
+    _row("T6", "queued", "queued", "takeover", "anyone", "claim"),
+    _row("T6", "running recovering", "recovering", "takeover", "anyone", "claim"),
+    _row("T7", "running recovering", "completed", "the provider's own end", "holder", "live"),
+    _row("T8", _ANY_OPEN, "incomplete failed", "no way on is left", "holder", "live"),
+    _row("T9", _ANY_OPEN, "cancelled", "a cancel was requested", "holder", "fence"),
+    _row("T10", _ANY_ENDED, "expired", "its retention is over", "sweeper", "ended"),
+)
+
+_NO_STATES: frozenset[State] = frozenset()
+
+
+def _before(state: State, *by: str) -> frozenset[State]:
+    return _NO_STATES.union(*[row.before for row in TRANSITIONS if state in row.after and row.by in by])
+
+
+APPENDED: dict[State, frozenset[State]] = {state: _before(state, "holder") for state in OPEN | TERMINAL}
+"""From which states an append may lead to this one."""
+
+
+def claimed(state: State) -> State:
+    """What a stream in `state` becomes when somebody takes it over (T6). Raises ValueError when it has ended."""
+    for row in TRANSITIONS:
+        if row.guard == "claim" and state in row.before:
+            (after,) = row.after
+            return after
+    raise ValueError(f"a stream that is {state} cannot be taken over")
+
+
+def advance(state: State, *steps: State) -> State:
+    """The last of `steps`, if the table allows an append to go through them from `state`; raises ValueError otherwise."""
+    for step in steps:
+        if state not in APPENDED.get(step, _NO_STATES):
+            raise ValueError(f"a stream that is {state} cannot become {step}")
+        state = step
+    return state
 
 
 class StreamKey(msgspec.Struct, frozen=True):
@@ -40,6 +99,13 @@ class StreamKey(msgspec.Struct, frozen=True):
 
     principal: str
     id: str
+
+
+class StreamLimits(msgspec.Struct, frozen=True):
+    """What one stream may hold. A commit that would go beyond is refused, unless it ends the stream."""
+
+    bytes: int = 8 * 1024 * 1024
+    records: int = 200_000
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -50,13 +116,40 @@ class Record(msgspec.Struct, frozen=True):
     delta: Delta
 
 
+class Upstream(msgspec.Struct, frozen=True):
+    """The provider's own stream, where it can be attached to again: its id there, and how far it has been read."""
+
+    provider: str
+    response_id: str
+    cursor: str = ""
+
+
+class AttemptRow(msgspec.Struct, frozen=True):
+    """The bill of one attempt, `n` from 1. `outcome` None: it goes on. `detached`: its successor took over its bill."""
+
+    n: int
+    provider: str
+    model: str
+    step: int = 1
+    strategy: str = "open"
+    usage: Usage | None = None
+    outcome: Outcome | Literal["detached"] | None = None
+
+
 class NewStream(msgspec.Struct, frozen=True):
-    """What is known of a stream before its first record. `created` is a UNIX time in seconds."""
+    """What is known of a stream before its first record. `created` is a UNIX time in seconds.
+
+    `wire` is the one it was asked for on. `retention` is the seconds it can be read after its end (None: the log's own).
+    `policy` is what was decided at its creation, as its owner writes it.
+    """
 
     key: StreamKey
     request: Request
     request_hash: bytes
     created: float
+    wire: str = "native"
+    retention: float | None = None
+    policy: str = ""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -73,6 +166,10 @@ class Head(msgspec.Struct, frozen=True):
     terminal_at: float | None = None
     reader_mark: int | None = None
     """Last sequence number flushed to the reader that attached most recently (None: nobody has read). Best effort."""
+    cancel_reason: str | None = None
+    wire: str = "native"
+    policy: str = ""
+    upstream: Upstream | None = None
 
     @property
     def ended(self) -> bool:
@@ -101,13 +198,32 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """What one append writes: deltas that get the next sequence numbers, and the state after them."""
+    """What one append writes, all or nothing: deltas that get the next sequence numbers, the state after them, bills of attempts.
+
+    `through` are states it passes on the way to `state`: an answer that is there at once runs before it completes. An attempt's
+    row replaces the one with its `n`. `upstream` None: as it was.
+    """
 
     deltas: tuple[Delta, ...]
     state: State | None = None
+    through: tuple[State, ...] = ()
+    attempts: tuple[AttemptRow, ...] = ()
+    upstream: Upstream | None = None
 
     @property
     def finish(self) -> Finish | None:
         """The terminal record, if this commit holds it."""
         last = self.deltas[-1] if self.deltas else None
         return last if isinstance(last, Finish) else None
+
+    @property
+    def steps(self) -> tuple[State, ...]:
+        """The states it goes through, the last one included."""
+        return self.through if self.state is None else (*self.through, self.state)
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """How a hold stands: `kept`; `lost`: another has the stream, or it has ended; `cancel`: kept, and a cancel was requested."""
+
+    key: StreamKey
+    verdict: Literal["kept", "lost", "cancel"]

@@ -7,7 +7,7 @@ import msgspec
 from cauce.domain.extra import Extra
 
 
-class Tool(msgspec.Struct, frozen=True):
+class Tool(msgspec.Struct, frozen=True, tag="tool"):
     """One function a model may call. `parameters` is a JSON Schema (None: no parameters)."""
 
     name: str
@@ -17,7 +17,7 @@ class Tool(msgspec.Struct, frozen=True):
     extra: Extra | None = None
 
 
-class OpaqueTool(msgspec.Struct, frozen=True):
+class OpaqueTool(msgspec.Struct, frozen=True, tag="opaque"):
     """A tool that only servers of one wire know: they run it themselves, or it is not called by JSON. `data` is its raw JSON."""
 
     wire: str

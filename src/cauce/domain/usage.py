@@ -34,3 +34,19 @@ class Usage(msgspec.Struct, frozen=True):
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
+
+
+def summed(first: Usage, second: Usage) -> Usage:
+    """What two attempts used together."""
+    sources = {first.cost_source, second.cost_source}
+    return Usage(
+        first.input_tokens + second.input_tokens,
+        first.output_tokens + second.output_tokens,
+        first.cached_tokens + second.cached_tokens,
+        first.cache_write_tokens + second.cache_write_tokens,
+        first.reasoning_tokens + second.reasoning_tokens,
+        first.cost + second.cost,
+        # The least certain of the two.
+        next(source for source in ("unpriced", "estimated", "priced", "reported") if source in sources),
+        first.estimated or second.estimated,
+    )

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cauce.domain.errors import NotCached
 from cauce.domain.request import Request, Sampling, Scope
 from cauce.engine.routing.router import Router
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas, Notice, Open, unnoticed
@@ -17,7 +18,9 @@ class Defaults(msgspec.Struct, frozen=True):
 class Turn:
     """Takes requests to models: finds the candidates, then opens the cascade."""
 
-    def __init__(self, router: Router, open: Open, defaults: Defaults) -> None:
+    def __init__(self, router: Router, open: Open, defaults: Defaults, *, caches: bool = True) -> None:
+        """`caches`: something in `open` keeps answers."""
+        self._caches = caches
         self._router = router
         self._open = open
         self._defaults = defaults
@@ -33,7 +36,9 @@ class Turn:
         cache: CacheControl = ANY_ANSWER,
         stream_id: str = "",
     ) -> Call:
-        """The call `request` makes. Raises `ModelNotFound`: before anything is logged or sent."""
+        """The call `request` makes. Raises `ModelNotFound` and `NotCached`: before anything is logged or sent."""
+        if cache.only_cached and not self._caches:
+            raise NotCached("only a cached answer was wanted (Cache-Control: only-if-cached), and none are kept here")
         candidates = self._router.candidates(request)
         sampling = self._sampling(request.sampling)
         if sampling is not request.sampling or not request.model:

@@ -52,6 +52,7 @@ class Candidate(msgspec.Struct, frozen=True):
     hedge: float | None = None
     """Seconds without a first delta after which the next candidate is asked too (None: never)."""
     overflow: Overflow = "larger"
+    midstream: "Midstream" = "continue"
 
     @property
     def name(self) -> str:
@@ -76,6 +77,11 @@ class CacheControl(msgspec.Struct, frozen=True):
     stale_if_error: float | None = None
 
 
+Midstream = Literal["continue", "resume", "fail"]
+"""What becomes of an answer whose provider fails after text of it was shown: any model is asked to continue; only a model that goes
+on exactly; it ends with the error."""
+
+NO_CACHE = CacheControl(read=False, store=False)
 ANY_ANSWER = CacheControl()
 """What a client says that says nothing."""
 

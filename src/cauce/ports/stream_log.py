@@ -1,13 +1,15 @@
 """The log a stream is written to and read from.
 
 Rules every adapter keeps: sequence numbers are dense from 1 and assigned inside the append; an append is conditional on the
-epoch and tail of its `Hold`; nothing follows a terminal record; what `read` returns has been committed.
+epoch and tail of its `Hold`, in the transaction that writes; records, state and bills of one commit appear together or not at
+all; nothing follows a terminal record; what `read` returns has been committed.
 """
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from cauce.domain.stream import Commit, Created, Head, Hold, NewStream, Record, StreamKey
+from cauce.domain.errors import Overloaded
+from cauce.domain.stream import AttemptRow, Commit, Created, Head, Hold, NewStream, Record, Renewed, StreamKey
 
 
 class Fenced(Exception):
@@ -18,39 +20,81 @@ class Cancelled(Exception):
     """A cancel was requested: only the `Finish` of a cancelled stream may still be appended."""
 
 
+class Full(Exception):
+    """The stream has reached its limits: only its `Finish` may still be appended."""
+
+
+class LogUnavailable(Overloaded):
+    """What was to be written has not been acknowledged for too long. It may have been written all the same.
+
+    The stream stays open and can be taken over once its log writes again.
+    """
+
+
 class StreamLog(Protocol):
     async def create(self, new: NewStream) -> Created:
-        """Create the stream with record 1, `Status("accepted")`, or say that the key is known."""
+        """Create the stream (T1) with record 1, `Status("accepted")`, or say that the key is known.
+
+        Raises `Gone` once it has expired, `LogUnavailable`.
+        """
         ...
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
-        """Append in one step; returns the hold for the next. Raises `Fenced`, `Cancelled`."""
+        """Append in one step; returns the hold for the next. One append of a hold at a time.
+
+        Raises `Fenced`, `Cancelled`, `Full`, `LogUnavailable`, and ValueError for a state the table does not allow: nothing is
+        written then, except perhaps at `LogUnavailable`.
+        """
         ...
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        """Records after sequence number `after`, at most `limit`; empty at the tail. Raises `Gone` once expired."""
+        """Records after sequence number `after`, at most `limit`; empty at the tail only. Raises `Gone` once expired."""
         ...
 
-    async def wait(self, key: StreamKey, after: int) -> None:
-        """Return when the tail is past `after`: at once if it is already, so no wake-up is lost."""
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        """Whether the tail is past `after`, within `seconds` (None: as long as it takes): at once if it is already, so no
+        wake-up is lost. Raises `Gone` once expired."""
         ...
 
     async def head(self, key: StreamKey) -> Head | None:
-        """The stream's head, or None if the key is unknown."""
+        """The stream's head, or None if the key is unknown. Raises `Gone` once expired."""
         ...
 
-    async def request_cancel(self, key: StreamKey) -> Head | None:
-        """Set the cancel flag (nothing changes on an ended stream). Returns the head after it, None if unknown."""
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        """The bills of its attempts, the first one first."""
+        ...
+
+    async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
+        """Set the cancel flag for good (nothing changes on an ended stream). Returns the head after it, None if unknown."""
+        ...
+
+    async def orphans(self, limit: int) -> Sequence[Head]:
+        """Open streams whose holder is gone, the oldest first."""
+        ...
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        """Take over an orphan (T6), for `node`: of several that try, one gets the hold. None: it is no orphan any more."""
+        ...
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        """Say that their holder still works, for streams that are silent: an append says it too. One answer for each hold."""
+        ...
+
+    async def release(self, holds: Sequence[Hold]) -> None:
+        """Give up holds: their streams are orphans at once. Stale ones are passed over."""
         ...
 
     def attach(self, key: StreamKey) -> int:
-        """A new reader is here; returns its number. Raises `Gone` once expired."""
+        """A new reader is here; returns its number."""
         ...
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort."""
         ...
 
-    async def sweep(self) -> int:
-        """Forget streams whose retention is over; returns how many."""
+    async def sweep(self, limit: int) -> int:
+        """Have streams expire whose retention is over (T10), and delete what is left of those before, `limit` of each at most.
+
+        Returns how much there was to do: 0 when nothing was due.
+        """
         ...

@@ -90,9 +90,9 @@ class Folding:
         self._kinds = kinds or Kinds()
         self._began: dict[str, float] = {}
 
-    def fold(self, attempts: Iterable[Attempt]) -> Cells:
-        """The cells of `attempts`."""
-        cells: Cells = {}
+    def fold(self, attempts: Iterable[Attempt], into: Cells | None = None) -> Cells:
+        """The cells of `attempts`, added to those of `into`."""
+        cells: Cells = {} if into is None else into
         for attempt in attempts:
             kind = self._kinds.of(attempt)
             hour = int(attempt[12]) // HOUR

@@ -114,6 +114,29 @@ class LimiterContract:
             await limiter.release(await reserved(limiter, REQUESTS))
         assert await until_denied(limiter, REQUESTS) == 2
 
+    async def test_a_request_released_late_gives_no_room_that_had_come_back_by_itself(
+        self, limiter: Limiter, clock: FakeClock
+    ) -> None:
+        late = await reserved(limiter, REQUESTS)
+        clock.advance(4)
+        await reserved(limiter, REQUESTS)
+        await limiter.release(late)
+        assert await until_denied(limiter, REQUESTS) == 1
+
+    async def test_tokens_given_back_late_let_no_minute_have_more_than_the_limit(
+        self, limiter: Limiter, clock: FakeClock
+    ) -> None:
+        lasting: list[Reservation] = []
+        for _ in range(15):
+            lasting.append(await reserved(limiter, TOKENS, amount=Amount(1_000)))
+            clock.advance(7)
+        used = 0
+        for reservation in lasting:
+            used += await until_denied(limiter, TOKENS, Amount(500)) * 500
+            await limiter.settle(reservation, ONE)
+        used += await until_denied(limiter, TOKENS, Amount(500)) * 500
+        assert used == 10_000
+
     async def test_tokens_that_were_not_used_are_given_back(self, limiter: Limiter) -> None:
         for _ in range(10):
             await limiter.settle(await reserved(limiter, TOKENS, amount=Amount(900)), Amount(10))

@@ -221,3 +221,18 @@ async def test_json_tells_programs_the_same(home: Home) -> None:
     assert told["server"]["port_state"] == {"state": "free"}
     assert told["auto"] == ["up/fake-model", "down/m", "offline"]
     assert told["warnings"] == ["up has no default_model: its name alone asks fake-model, the first it lists"]
+
+
+async def test_every_deployment_of_a_provider_is_tried(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(
+            PORT
+            + upstream_table("up", upstream.base_url, default_model="fake-model")
+            + '[[providers.up.deployments]]\nname = "good"\n'
+            + '[[providers.up.deployments]]\nname = "bad"\nbase_url = "http://127.0.0.1:1/v1"\n'
+        )
+        checked = await home.cauce("check")
+    assert checked.code == 1
+    assert f"✓ up [good]: {upstream.base_url}" in checked.out
+    assert "up [bad]: http://127.0.0.1:1/v1" in checked.out
+    assert checked.out.endswith("not every provider answers: up [bad]\n")

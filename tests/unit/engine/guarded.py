@@ -95,5 +95,5 @@ class Guarded:
 
 async def settled() -> None:
     """Let everything run that can run."""
-    for _ in range(20):
+    for _ in range(100):
         await asyncio.sleep(0)

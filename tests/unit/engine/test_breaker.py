@@ -34,10 +34,10 @@ def state(system: Guarded, place: int = 0) -> str:
 
 
 async def test_opens_when_half_of_at_least_five_results_are_failures() -> None:
-    up = ScriptedProvider("up", answering("a"), answering("b"), [failing()])
+    up = ScriptedProvider("up", answering("a"), answering("b"), answering("c"), [failing()])
     system = guarded(up)
-    await system.ask()
-    await system.ask()
+    for _ in range(3):
+        await system.ask()
     await broken(system, 2)
     assert state(system) == "closed"
     await broken(system, 1)

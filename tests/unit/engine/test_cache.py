@@ -284,6 +284,15 @@ async def test_answer_that_only_json_could_hold_is_given_and_not_kept() -> None:
     assert cached.asked == 2
 
 
+async def test_answer_to_a_prompt_that_was_cut_short_is_not_kept() -> None:
+    cached = Cached()
+    call = cached.call()
+    call.course.truncated = 2
+    await cached.answer(call)
+    await cached.answer()
+    assert cached.asked == 2
+
+
 async def test_entry_that_cannot_be_read_any_more_is_asked_for_again() -> None:
     cached = Cached()
     call = cached.call()

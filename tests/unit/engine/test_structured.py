@@ -14,14 +14,14 @@ from cauce.domain.errors import CauceError, DeadlineExceeded, InvalidRequest, Pr
 from cauce.domain.message import Message, TextPart
 from cauce.domain.model import ModelFacts
 from cauce.domain.request import Request, ResponseFormat, Sampling, Scope
-from cauce.domain.usage import Usage
+from cauce.domain.usage import Usage, summed
 from cauce.engine.compose import collect, compose
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
-from cauce.engine.policies.structured import MAX_TEXT, structured, summed
+from cauce.engine.policies.structured import MAX_TEXT, structured
 from cauce.ports.provider import Call, Candidate, Deltas
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.telemetry.prometheus import PrometheusMetrics

@@ -20,6 +20,7 @@
 | of the offline answerer, or out of the cache itself | no |
 | broken and begun anew on its way, or with tools that were run here | no |
 | larger than one answer may be | no |
+| to a prompt of which something was left out | no |
 """
 
 from collections.abc import Iterable

@@ -100,7 +100,7 @@ class Caching:
         assert attempt is not None, "an answer has somebody who gave it"
         course, stale = call.course, flight.call.course.cache == "stale"
         level: Level = "offline" if attempt.level == "offline" else "cache"
-        course.level = level
+        course.level, course.truncated = level, flight.call.course.truncated
         course.cache, course.age = ("stale", flight.call.course.age) if stale else ("hit", 0.0)
         self._tally.shared += 1
         strategy = attempt.strategy if attempt.level == "cache" else "shared"
@@ -139,7 +139,7 @@ class Caching:
 
     async def _keep(self, flight: Flight) -> None:
         deltas, attempt = flight.deltas, flight.attempt
-        if attempt is None or not may_be_kept(deltas, attempt):
+        if attempt is None or flight.call.course.truncated or not may_be_kept(deltas, attempt):
             return
         encoded = encode(deltas)
         if encoded is None:

@@ -21,7 +21,7 @@ import msgspec
 from cauce.domain.delta import Attempt, Delta, Failed, Finish, Refusal, Status, Text, ToolCall
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure, Unsupported
 from cauce.domain.request import ResponseFormat
-from cauce.domain.usage import Usage
+from cauce.domain.usage import summed
 from cauce.engine.structure.asking import corrected, instructed
 from cauce.engine.structure.expectation import Expectation
 from cauce.ports.clock import Clock
@@ -195,22 +195,6 @@ def _failure(call: Call, text: str, fault: str) -> ProviderFailure:
     )
     error.facts = {"answer": text[:_LONGEST_SHOWN]}
     return error
-
-
-def summed(first: Usage, second: Usage) -> Usage:
-    """What two attempts used together."""
-    sources = {first.cost_source, second.cost_source}
-    return Usage(
-        first.input_tokens + second.input_tokens,
-        first.output_tokens + second.output_tokens,
-        first.cached_tokens + second.cached_tokens,
-        first.cache_write_tokens + second.cache_write_tokens,
-        first.reasoning_tokens + second.reasoning_tokens,
-        first.cost + second.cost,
-        # The least certain of the two.
-        next(source for source in ("unpriced", "estimated", "priced", "reported") if source in sources),
-        first.estimated or second.estimated,
-    )
 
 
 async def _whole(deltas: Deltas, first: Sequence[Delta]) -> _Turn:

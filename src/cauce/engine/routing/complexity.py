@@ -2,7 +2,7 @@
 
 | what is looked at, in the last message of the user | adds at most |
 |---|---|
-| code: a fence, or three lines that end like code | 0.3 |
+| code: a fence, or three lines that look like it | 0.3 |
 | length: 1,000 tokens and more count fully | 0.3 |
 | questions and steps beyond the first, 0.1 each | 0.2 |
 | turns of the user before it, 0.05 each | 0.2 |
@@ -23,8 +23,8 @@ _PER_QUESTION = 0.1
 _PER_TURN = 0.05
 _LINES_OF_CODE = 3
 
-_LIKE_CODE = re.compile(r"[;{}]\s*$|^\s*(?:def|class|import|from|function|return|public|SELECT)\b.*[:;({]?\s*$", re.M)
-_ASKED = re.compile(r"\?(?=\s|$)|^\s*(?:[-*]|\d{1,2}[.)])\s+", re.M)
+_LIKE_CODE = re.compile(r"[;{}][ \t]*$|^[ \t]*(?:def|class|import|from|function|return|public|SELECT)\b", re.M)
+_ASKED = re.compile(r"\?(?=\s|$)|^[ \t]*(?:[-*]|\d{1,2}[.)])[ \t]", re.M)
 
 
 def complexity(request: Request) -> float:

@@ -102,17 +102,17 @@ class Conditions:
     def _group(self, group: Group, order: Order, look: Look) -> Standing[Group]:
         """How a whole entry stands: as its deployments together."""
         each = [self._option(option, look) for option in group.options]
-        known = [(one.latency, one.age) for one in each if one.latency is not None]
-        latency, age = min(known, default=(None, 0.0))
-        standing = Standing(
-            group,
-            group.weight,
-            latency,
-            age,
-            sum([one.under_way for one in each]),
-            all([one.ailing or one.open for one in each]),
-            all([one.open for one in each]),
-        )
+        standing = Standing(group, group.weight)
+        if len(each) == 1:
+            [only] = each
+            standing.latency, standing.age, standing.under_way = only.latency, only.age, only.under_way
+            standing.ailing, standing.open = only.ailing, only.open
+        else:
+            known = [(one.latency, one.age) for one in each if one.latency is not None]
+            standing.latency, standing.age = min(known, default=(None, 0.0))
+            standing.under_way = sum([one.under_way for one in each])
+            standing.ailing = all([one.ailing or one.open for one in each])
+            standing.open = all([one.open for one in each])
         if order == "cheapest":
             standing.price = self.price(group.options[0], look)
         elif order == "best_rated":

@@ -1,11 +1,12 @@
 """The table of names: sources, routes and aliases, and what a name stands for while they stay as they are."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from cauce.domain.errors import ModelNotFound
+from cauce.domain.errors import InvalidRequest, ModelNotFound
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.engine.routing.route import Route
 from cauce.engine.routing.source import Source, conversational, passed_on
@@ -22,6 +23,9 @@ BUILT_IN_ALIASES: dict[str, str] = {
     "CLAUDE_HAIKU": "anthropic",
 }
 """Names that existing clients send. A provider's name alone means its default model."""
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
+"""What a name may be made of: it goes into headers, addresses and labels of metrics."""
 
 _MOST_ALIAS_STEPS = 8
 _MOST_KEPT = 1024
@@ -102,12 +106,18 @@ class Names:
         if self._catalogue is None or not model:
             return UNKNOWN
         name = source.provider.name
-        return self._catalogue.facts(name, source.vendor, model, self._windows.get(name, {}).get(model))
+        known = self._catalogue.facts(name, source.vendor, model, self._windows.get(name, {}).get(model))
+        if known.prefill is None and source.prefills:
+            return msgspec.structs.replace(known, prefill=True)
+        return known
 
     def section(self, asked: str) -> Section:
-        """What `asked` stands for now. Raises `ModelNotFound`, naming the nearest model."""
+        """What `asked` stands for now. Raises `InvalidRequest` for a name nothing can have, and `ModelNotFound`, naming the nearest model."""
         found = self._sections.get(asked)
         if found is None:
+            if not _NAME.fullmatch(asked):
+                what = "model: a name has 1 to 512 characters, none of them a control character"
+                raise InvalidRequest(what, field="model")
             found = self._section(asked)
             if len(self._sections) >= _MOST_KEPT:
                 self._sections.clear()
@@ -229,7 +239,9 @@ def _of_route(group: Group, route: Route, weight: float) -> Group:
 
 def _told(candidate: Candidate, route: Route) -> Candidate:
     timeouts = route.timeouts or candidate.timeouts
-    return msgspec.structs.replace(candidate, timeouts=timeouts, hedge=route.hedge, overflow=route.overflow)
+    return msgspec.structs.replace(
+        candidate, timeouts=timeouts, hedge=route.hedge, overflow=route.overflow, midstream=route.midstream
+    )
 
 
 def _auto_order(source: Source) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from cauce.ports.provider import Overflow, Timeouts
+from cauce.ports.provider import Midstream, Overflow, Timeouts
 
 Order = Literal["ordered", "balanced", "cheapest", "fastest", "best_rated", "hybrid"]
 """How candidates are put in order: as listed; by chance and load; by price; by time to the first words; by feedback; by rules."""
@@ -43,6 +43,7 @@ class Route(msgspec.Struct, frozen=True):
     prefer: Side | None = None
     hedge: float | None = None
     overflow: Overflow = "larger"
+    midstream: Midstream = "continue"
 
     @property
     def ruled(self) -> bool:

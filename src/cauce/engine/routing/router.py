@@ -1,9 +1,8 @@
 """The router: from a request to the candidates that may answer it, best first."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from cauce.domain.errors import InvalidRequest, ModelNotFound, Unsupported
+from cauce.domain.errors import ModelNotFound, Unsupported
 from cauce.domain.model import ModelFacts
 from cauce.domain.request import Prompt, Request
 from cauce.engine.routing.conditions import Conditions, Look
@@ -15,9 +14,6 @@ from cauce.engine.routing.source import Source, passed_on
 from cauce.ports.catalogue import Catalogue
 from cauce.ports.embedder import Embedder
 from cauce.ports.provider import Candidate
-
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
-"""What a name may be made of: it goes into headers, addresses and labels of metrics."""
 
 _MOST_KEPT = 1024
 
@@ -107,10 +103,6 @@ class Router:
     def decide(self, request: Request, tokens: int | None = None) -> Decision:
         """Where `request` goes and why. `tokens`: to be taken for its length. Raises what `candidates` raises."""
         names = (request.model or self.default, *request.fallbacks)
-        for name in names:
-            if not _NAME.fullmatch(name):
-                what = "model: a name has 1 to 512 characters, none of them a control character"
-                raise InvalidRequest(what, field="model")
         sections = [self._names.section(name) for name in names]
         private = sections[0].route.private or is_private(request)
         work = _Work(self._names, self._conditions, request, Traits(request, tokens), private=private)
@@ -189,10 +181,12 @@ class _Work:
             field="model",
         )
 
-    def _allowed(self, section: Section) -> list[Group]:
+    def _allowed(self, section: Section) -> Sequence[Group]:
         """The groups of `section` that may have the request."""
         private = self._private or section.route.private
         prompt = self._request.prompt
+        if not private and prompt is None:
+            return section.groups
         allowed: list[Group] = []
         for group in section.groups:
             kept = [option for option in group.options if option.here] if private else group.options
@@ -210,7 +204,7 @@ class _Work:
     def _leave_out(self, group: Group, options: Sequence[Option], reason: Absence) -> None:
         self.left_out += [LeftOut(group.name, reason, option.deployment) for option in options]
 
-    def _arranged(self, groups: list[Group], route: Route, fired: Fired | None) -> list[Group]:
+    def _arranged(self, groups: Sequence[Group], route: Route, fired: Fired | None) -> Sequence[Group]:
         """`groups` as the rules and the order of `route` want them. The offline answerer stays last, unless the list is literal."""
         if route.order == "ordered" and fired is None:
             return groups

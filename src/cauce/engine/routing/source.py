@@ -44,6 +44,8 @@ class Source(msgspec.Struct, frozen=True):
     """Who makes embeddings with its models. None: it makes none."""
     completes: bool = False
     """It goes on with a prompt as it is, whatever that is made of."""
+    prefills: bool = False
+    """Its models go on from a last message of the assistant, unless more is known of one."""
     infills: bool = False
     """It fills in between a prompt and a suffix."""
     vendor: str = ""

@@ -50,6 +50,18 @@ def adapt(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
     return body
 
 
+def begin_answer(body: dict[str, Any], dialect: Dialect) -> None:
+    """Say in `body` that its last message is the beginning of the answer, where a server of `dialect` must be told."""
+    match dialect.prefill:
+        case "prefix":
+            body["messages"][-1]["prefix"] = True
+        case "continue_final_message":
+            body["continue_final_message"] = True
+            body["add_generation_prompt"] = False
+        case None:
+            pass
+
+
 def _refuse(body: dict[str, Any], dialect: Dialect) -> None:
     if body.get("n", 1) != 1 and not dialect.several_choices:
         raise Unsupported("this model's server gives one answer per request (n)", field="n")

@@ -17,6 +17,10 @@ ReasoningField = Literal["reasoning_content", "reasoning", "reasoning_details", 
 ReasoningOption = Literal["effort", "object", "thinking"]
 
 
+PrefillFlag = Literal["prefix", "continue_final_message"]
+"""A member of that message (Mistral, DeepSeek), or members of the request (servers of open models)."""
+
+
 class Dialect(msgspec.Struct, frozen=True):
     """Quirks of a server. The defaults are those of a server nobody knows more of: it is sent all that might be understood."""
 
@@ -65,6 +69,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """What ids of tool calls must look like (a regular expression), where it refuses others; they have nine characters then."""
     tool_names: str | None = None
     """What names of tools must look like (a regular expression), where it refuses others."""
+    prefill: PrefillFlag | None = None
+    """How it is told that the last message is the beginning of its own answer. None: it goes on from one by itself, or not at all."""
     reasoning: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning_details")
     """Where reasoning of earlier turns goes back to it. Nowhere: it refuses it."""
     reasoning_option: ReasoningOption = "effort"
@@ -140,6 +146,7 @@ DIALECTS: dict[str, Dialect] = {
             # with 400 "suffix is not currently supported".
             "vllm",
             infill=None,
+            prefill="continue_final_message",
             reasoning=("reasoning",),
             packs_embeddings=True,
         ),
@@ -148,6 +155,7 @@ DIALECTS: dict[str, Dialect] = {
             # refused there, and /infill answers in a form of its own.
             "llamacpp",
             infill=None,
+            prefill="continue_final_message",
             schema=GRAMMAR,
             packs_embeddings=True,
         ),
@@ -203,6 +211,7 @@ DIALECTS: dict[str, Dialect] = {
             "mistral",
             hosts=("api.mistral.ai/*", "codestral.mistral.ai/*"),
             default_model="mistral-small-latest",
+            prefill="prefix",
             completions=None,
             infill="/fim/completions",
             infill_chats=True,

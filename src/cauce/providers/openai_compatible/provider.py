@@ -11,7 +11,7 @@ from cauce.domain.tokens import estimate_input_tokens
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
-from cauce.providers.openai_compatible.adaptation import adapt
+from cauce.providers.openai_compatible.adaptation import adapt, begin_answer
 from cauce.providers.openai_compatible.dialect import Dialect
 from cauce.providers.transport import Transport
 from cauce.wire.openai_chat.decode import ChatDecoder
@@ -62,6 +62,8 @@ class OpenAICompatible:
         prompted = self._prompted(request.prompt) if request.prompt is not None else None
         render = render_request if prompted is None else render_prompt
         body = adapt(render(request, model, stream=call.streamed), self._dialect)
+        if request.continues:
+            begin_answer(body, self._dialect)
         chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
         decoder = (ChatDecoder if chats else CompletionDecoder)(self._name, estimate_input_tokens, request)
         endpoint, path = self._path(prompted or self._dialect.chat, model)

@@ -38,7 +38,9 @@ class InprocLedger:
         if len(self._entries) == self._entries.maxlen:
             self._opinions.pop((self._entries[0].scope.tenant, self._entries[0].request_id), None)
         self._entries.append(entry)
-        self._last[entry.provider] = entry
+        if entry.level != "cache":
+            # Nobody was asked: it says nothing of how the provider stands.
+            self._last[entry.provider] = entry
 
     def entries(self) -> tuple[Entry, ...]:
         """The entries kept, oldest first."""

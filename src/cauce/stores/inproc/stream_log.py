@@ -9,18 +9,23 @@ import msgspec
 from cauce.domain.delta import Delta, Status, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
+    AttemptRow,
     Commit,
     Created,
     Head,
     Hold,
     NewStream,
     Record,
+    Renewed,
     State,
     StreamKey,
+    StreamLimits,
+    Upstream,
     advance,
+    claimed,
 )
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Cancelled, Fenced
+from cauce.ports.stream_log import Cancelled, Fenced, Full
 
 _TOMBSTONES = 100_000
 _RECORD_COST = 200
@@ -29,53 +34,73 @@ _RECORD_COST = 200
 
 class _Stream:
     __slots__ = (
+        "attempts",
         "bytes",
-        "cancel_requested",
+        "cancel_reason",
         "doorbell",
         "epoch",
+        "lease_until",
         "new",
         "reader",
         "reader_mark",
         "records",
         "state",
         "terminal_at",
+        "upstream",
     )
 
     def __init__(self, new: NewStream) -> None:
         self.new = new
         self.state: State = "queued"
         self.epoch = 1
+        self.lease_until = 0.0
         self.records: list[Record] = []
+        self.attempts: dict[int, AttemptRow] = {}
         self.bytes = 0
-        self.cancel_requested = False
+        self.cancel_reason: str | None = None
         self.terminal_at: float | None = None
+        self.upstream: Upstream | None = None
         self.doorbell = asyncio.Event()
         self.reader = 0
         self.reader_mark: int | None = None
 
-    def add(self, deltas: Sequence[Delta]) -> int:
-        """Append; returns how many bytes that takes, roughly."""
-        size = 0
+    def add(self, deltas: Sequence[Delta], size: int) -> None:
+        """Append them; they take `size` bytes."""
         for delta in deltas:
             self.records.append(Record(len(self.records) + 1, self.epoch, delta))
-            size += _RECORD_COST + delta_size(delta)
         self.bytes += size
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake all that wait."""
         # Whoever waits holds the old event; the next one to wait gets a fresh one.
         self.doorbell.set()
         self.doorbell = asyncio.Event()
-        return size
 
 
 class InprocStreamLog:
-    """See `ports.stream_log.StreamLog`. Times are seconds of `clock`."""
+    """See `ports.stream_log.StreamLog`. Times are seconds of `clock`.
 
-    def __init__(self, clock: Clock, *, retention: float = 3600.0, max_bytes: int = 256 * 1024 * 1024) -> None:
+    `lease` None: nobody but this process writes, so that only what was released is an orphan.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        retention: float = 3600.0,
+        max_bytes: int = 256 * 1024 * 1024,
+        lease: float | None = None,
+        limits: StreamLimits | None = None,
+    ) -> None:
         self._clock = clock
         self._retention = retention
         self._max_bytes = max_bytes
+        self._lease = float("inf") if lease is None else lease
+        self._limits = limits or StreamLimits()
         self._streams: dict[StreamKey, _Stream] = {}
         self._ended: dict[StreamKey, float] = {}
-        """When each ended stream ended, oldest first."""
+        """Until when each ended stream is kept, in the order they ended."""
         self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
 
@@ -85,53 +110,99 @@ class InprocStreamLog:
             return Created(self._head(known), None)
         if new.key in self._expired:
             raise Gone(f"stream {new.key.id!r} has expired: use a new id")
-        await self.sweep()
+        await self.sweep(_TOMBSTONES)
         stream = self._streams[new.key] = _Stream(new)
-        facts = {"model": new.request.model, "created": int(new.created)}
-        self._bytes += stream.add([Status("accepted", facts=facts)])
+        self._add(stream, (Status("accepted", facts={"model": new.request.model, "created": int(new.created)}),))
+        self._renew(stream)
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
-        stream = self._streams.get(hold.key)
-        if (
-            stream is None
-            or stream.epoch != hold.epoch
-            or len(stream.records) != hold.tail
-            or stream.terminal_at is not None
-        ):
+        stream = self._held(hold)
+        if stream is None or len(stream.records) != hold.tail:
             raise Fenced
-        if stream.cancel_requested and commit.state != "cancelled":
+        if stream.cancel_reason is not None and commit.state != "cancelled":
             raise Cancelled
-        if commit.state is not None:
-            stream.state = advance(stream.state, commit.state)
+        state = advance(stream.state, *commit.steps)
+        if commit.finish is None and not self._fits(stream, commit.deltas):
+            raise Full
+        stream.state = state
+        for row in commit.attempts:
+            stream.attempts[row.n] = row
+        stream.upstream = commit.upstream or stream.upstream
         if commit.finish is not None:
-            stream.terminal_at = self._ended[hold.key] = self._clock.now()
-        self._bytes += stream.add(commit.deltas)
+            stream.terminal_at = self._clock.now()
+            own = stream.new.retention
+            self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
+        self._renew(stream)
+        self._add(stream, commit.deltas)
         return msgspec.structs.replace(hold, tail=len(stream.records))
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
         return self._there(key).records[after : after + limit]
 
-    async def wait(self, key: StreamKey, after: int) -> None:
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
         stream = self._there(key)
-        while len(stream.records) <= after:
-            await stream.doorbell.wait()
+        if len(stream.records) > after:
+            return True
+        try:
+            async with self._clock.timeout(seconds):
+                while len(stream.records) <= after:
+                    await stream.doorbell.wait()
+                    self._there(key)
+        except TimeoutError:
+            return False
+        return True
 
     async def head(self, key: StreamKey) -> Head | None:
         stream = self._streams.get(key)
         if stream is None:
             if key in self._expired:
-                raise Gone(f"stream {key.id!r} has expired")
+                raise _expired(key)
             return None
         return self._head(stream)
 
-    async def request_cancel(self, key: StreamKey) -> Head | None:
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        found = self._there(key).attempts
+        return [found[n] for n in sorted(found)]
+
+    async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         stream = self._streams.get(key)
         if stream is None:
+            if key in self._expired:
+                raise _expired(key)
             return None
-        if stream.terminal_at is None:
-            stream.cancel_requested = True
+        if stream.terminal_at is None and stream.cancel_reason is None:
+            stream.cancel_reason = reason
         return self._head(stream)
+
+    async def orphans(self, limit: int) -> Sequence[Head]:
+        return [self._head(stream) for stream in self._streams.values() if self._orphaned(stream)][:limit]
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        stream = self._streams.get(head.key)
+        if stream is None or stream.epoch != head.epoch or not self._orphaned(stream):
+            return None
+        stream.epoch += 1
+        stream.state = claimed(stream.state)
+        self._renew(stream)
+        return Hold(head.key, stream.epoch, len(stream.records))
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        renewed: list[Renewed] = []
+        for hold in holds:
+            stream = self._held(hold)
+            if stream is None:
+                renewed.append(Renewed(hold.key, "lost"))
+            else:
+                self._renew(stream)
+                renewed.append(Renewed(hold.key, "kept" if stream.cancel_reason is None else "cancel"))
+        return renewed
+
+    async def release(self, holds: Sequence[Hold]) -> None:
+        for hold in holds:
+            stream = self._held(hold)
+            if stream is not None:
+                stream.lease_until = 0.0
 
     def attach(self, key: StreamKey) -> int:
         stream = self._there(key)
@@ -143,22 +214,42 @@ class InprocStreamLog:
         if stream is not None and stream.reader == reader:
             stream.reader_mark = seq
 
-    async def sweep(self) -> int:
-        horizon = self._clock.now() - self._retention
-        swept = 0
-        while self._ended:
-            key, terminal_at = next(iter(self._ended.items()))
-            if terminal_at > horizon and self._bytes <= self._max_bytes:
-                break
+    async def sweep(self, limit: int) -> int:
+        now = self._clock.now()
+        due = [key for key, until in self._ended.items() if until <= now][:limit]
+        for key in due:
             self._expire(key)
+        swept = len(due)
+        while self._ended and self._bytes > self._max_bytes and swept < limit:
+            self._expire(next(iter(self._ended)))
             swept += 1
         return swept
+
+    def _add(self, stream: _Stream, deltas: Sequence[Delta]) -> None:
+        size = _size(deltas)
+        self._bytes += size
+        stream.add(deltas, size)
+
+    def _fits(self, stream: _Stream, deltas: Sequence[Delta]) -> bool:
+        limits = self._limits
+        return len(stream.records) + len(deltas) <= limits.records and stream.bytes + _size(deltas) <= limits.bytes
+
+    def _renew(self, stream: _Stream) -> None:
+        stream.lease_until = self._clock.now() + self._lease
+
+    def _orphaned(self, stream: _Stream) -> bool:
+        return stream.terminal_at is None and stream.lease_until <= self._clock.now()
+
+    def _held(self, hold: Hold) -> _Stream | None:
+        """The stream, if the hold's epoch is its own and it is open."""
+        stream = self._streams.get(hold.key)
+        return stream if stream is not None and stream.epoch == hold.epoch and stream.terminal_at is None else None
 
     def _expire(self, key: StreamKey) -> None:
         stream = self._streams.pop(key)
         del self._ended[key]
         self._bytes -= stream.bytes
-        stream.state = advance(stream.state, "expired")
+        stream.ring()
         self._expired[key] = None
         while len(self._expired) > _TOMBSTONES:
             del self._expired[next(iter(self._expired))]
@@ -166,7 +257,7 @@ class InprocStreamLog:
     def _there(self, key: StreamKey) -> _Stream:
         stream = self._streams.get(key)
         if stream is None:
-            raise Gone(f"stream {key.id!r} has expired")
+            raise _expired(key)
         return stream
 
     def _head(self, stream: _Stream) -> Head:
@@ -179,7 +270,19 @@ class InprocStreamLog:
             stream.state,
             stream.epoch,
             len(stream.records),
-            stream.cancel_requested,
+            stream.cancel_reason is not None,
             stream.terminal_at,
             stream.reader_mark,
+            stream.cancel_reason,
+            new.wire,
+            new.policy,
+            stream.upstream,
         )
+
+
+def _size(deltas: Sequence[Delta]) -> int:
+    return sum([_RECORD_COST + delta_size(delta) for delta in deltas])
+
+
+def _expired(key: StreamKey) -> Gone:
+    return Gone(f"stream {key.id!r} has expired")

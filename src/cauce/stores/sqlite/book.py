@@ -5,7 +5,7 @@ One thread owns it. Every function is one transaction; one that fails leaves eve
 
 import logging
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ import msgspec
 
 from cauce.ports.usage import Opinion, Spread, Sums, Votes
 from cauce.stores.attempts import Attempt
-from cauce.stores.cells import Cell, Folding, Kind, Kinds
+from cauce.stores.cells import Cell, Cells, Folding, Kind, Kinds
 from cauce.stores.periods import DAY, HOUR, date_of, month_of
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MIGRATIONS, MONTHS, USER_DAYS, USER_MONTHS, day_tables
 from cauce.stores.sqlite.schema import open_database
@@ -26,6 +26,9 @@ _MOST_CELLS = 4096
 _MOST_KINDS = 65_536
 """Cells and kinds that are remembered between two transactions."""
 
+_SLICE = 32
+"""Attempts that are worked on at a stretch: the thread that answers requests must not wait long for its turn."""
+
 _MEMBERS = 30
 """Members of an attempt in the spool, at least."""
 
@@ -33,7 +36,6 @@ _decode = msgspec.msgpack.Decoder(tuple).decode
 _encode_spread = msgspec.msgpack.Encoder().encode
 _decode_spread = msgspec.msgpack.Decoder(tuple[dict[int, int], ...]).decode
 
-_ROW = f"VALUES ({', '.join('?' * 21)})"
 _CELL = "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _KIND = """INSERT INTO kinds (tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -64,13 +66,16 @@ class Book:
         """Up to where the spool is in here."""
         return Position(*self.connection.execute("SELECT file, byte FROM position").fetchone())
 
-    def write(self, records: Iterable[bytes], position: Position) -> None:
+    def write(self, records: Sequence[bytes], position: Position) -> None:
         """Take in `records`, which end at `position` of the spool."""
-        attempts = decoded(records)
+        cells: Cells = {}
         with self._transaction() as database:
-            for day, some in _by_day(attempts).items():
-                self._rows(database, day, some)
-            self._add_up(database, attempts)
+            for start in range(0, len(records), _SLICE):
+                attempts = decoded(records[start : start + _SLICE])
+                for day, some in _by_day(attempts).items():
+                    self._rows(database, day, some)
+                self._folding.fold(attempts, cells)
+            self._add_up(database, cells)
             database.execute("UPDATE position SET file = ?, byte = ?", position)
 
     def give(self, tenant: str, key: str, opinion: Opinion, now: float) -> bool:
@@ -128,25 +133,24 @@ class Book:
                 for statement in day_tables(name):
                     database.execute(statement)
             number = database.execute(f"SELECT coalesce(max(id), 0) + 1 FROM attempts_{name}").fetchone()[0]  # noqa: S608
-        rows: list[tuple[Any, ...]] = []
-        ids: list[tuple[int, int]] = []
+        rows: list[Any] = []
+        ids: list[int] = []
         known, kind_of = self._kinds, self._kind_of.of
         for attempt in attempts:
             request_id, stream_id, kind = attempt[13], attempt[14], kind_of(attempt)
             place = known.get(kind) or self._kind(database, kind)
-            rows.append((number, attempt[12], place, attempt[11], *attempt[13:30]))
-            ids.append((crc32(request_id.encode()), number))
+            rows += (number, attempt[12], place, attempt[11], *attempt[13:30])
+            ids += (crc32(request_id.encode()), number)
             if stream_id:
-                ids.append((crc32(stream_id.encode()), number))
+                ids += (crc32(stream_id.encode()), number)
             number += 1
-        database.executemany(f"INSERT INTO attempts_{name} {_ROW}", rows)
-        ids.sort()
-        database.executemany(f"INSERT OR IGNORE INTO ids_{name} VALUES (?, ?)", ids)  # noqa: S608
+        _insert(database, f"INSERT INTO attempts_{name}", 21, rows)
+        _insert(database, f"INSERT OR IGNORE INTO ids_{name}", 2, ids)
         self._next[day] = number
 
-    def _add_up(self, database: sqlite3.Connection, attempts: list[Attempt]) -> None:
+    def _add_up(self, database: sqlite3.Connection, cells: Cells) -> None:
         dirty: set[CellKey] = set()
-        for (hour, kind), cell in self._folding.fold(attempts).items():
+        for (hour, kind), cell in cells.items():
             number, day = self._kind(database, kind), hour // 24
             if kind.user:
                 keys = ((USER_DAYS, day, number), (USER_MONTHS, month_of(day), number))
@@ -180,7 +184,8 @@ class Book:
         return cell
 
     def _save(self, database: sqlite3.Connection, keys: Iterable[CellKey]) -> None:
-        database.executemany(_CELL, [(*key, *_columns(self._cells[key])) for key in keys])
+        for key in keys:
+            database.execute(_CELL, (*key, *_columns(self._cells[key])))
 
 
 def decoded(records: Iterable[bytes]) -> list[Attempt]:
@@ -237,6 +242,12 @@ def day_names(database: sqlite3.Connection) -> list[str]:
 def has_table(database: sqlite3.Connection, name: str) -> bool:
     """Whether there is a table called `name`."""
     return database.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).fetchone() is not None
+
+
+def _insert(database: sqlite3.Connection, into: str, width: int, values: list[Any]) -> None:
+    """Rows of `width` values each, in one statement: each statement lets go of the interpreter and waits to get it back."""
+    row = f"({', '.join('?' * width)})"
+    database.execute(f"{into} VALUES {', '.join([row] * (len(values) // width))}", values)
 
 
 def _by_day(attempts: list[Attempt]) -> dict[int, list[Attempt]]:

@@ -1,7 +1,7 @@
 """Cached answers in a file of their own, `cache.sqlite`: there after a restart, and more than memory holds.
 
-It may be deleted whenever nobody has it open. One thread reads and writes it; what waits to be written is one transaction. What is
-not in it is known without asking it. A file that cannot be read is begun anew; one that cannot be written is left alone.
+It may be deleted whenever nobody has it open. One thread reads and writes it; answers are gathered for a second and written together.
+What is not in it is known without asking it. A file that cannot be read is begun anew; one that cannot be written is left alone.
 """
 
 import asyncio
@@ -21,6 +21,9 @@ VERSION = 1
 
 _WAITING = 16 * 1024 * 1024
 """Bytes that may wait to be written. Beyond that answers are not kept: the disk is too slow for them."""
+
+GATHERED = 1.0
+"""Seconds that answers are gathered before they are written: a transaction costs much more than an answer in it."""
 
 _AT_ONCE = 100
 """Answers of one transaction."""
@@ -60,6 +63,7 @@ class SqliteCache:
         self._waiting: dict[bytes, _Waiting] = {}
         self._waiting_bytes = 0
         self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def size(self) -> int:
@@ -75,6 +79,8 @@ class SqliteCache:
         """Write what waits, and close the file."""
         if self._usable:
             self._usable = False
+            if self._timer is not None:
+                self._timer.cancel()
             await asyncio.wrap_future(self._thread.submit(self._work, self._write))
             await asyncio.wrap_future(self._thread.submit(self._close))
         self._thread.shutdown(wait=False)
@@ -102,9 +108,17 @@ class SqliteCache:
 
     def _enqueue(self, key: bytes, what: _Waiting) -> None:
         with self._lock:
-            begins = not self._waiting
             self._waiting[key] = what
-        if begins:
+            count = len(self._waiting)
+        if count == 1:
+            self._timer = asyncio.get_running_loop().call_later(GATHERED, self._flush)
+        elif count >= _AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
             self._thread.submit(self._work, self._write)
 
     # What follows runs in the thread.
@@ -112,7 +126,7 @@ class SqliteCache:
     def _work(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, OSError) as error:
             self._give_up(error)
         except sqlite3.DatabaseError as error:
             self._begin_anew(error)

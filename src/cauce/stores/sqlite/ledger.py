@@ -90,7 +90,9 @@ class SqliteLedger:
             # Half a surrogate pair in a name that a client chose.
             record = self._encode(tuple([_writable(member) for member in attempt_of(entry)]))
         self._append(record)
-        self._last[entry.provider] = entry
+        if entry.level != "cache":
+            # Nobody was asked: it says nothing of how the provider stands.
+            self._last[entry.provider] = entry
         if self._idle:
             self._wake.set()
 

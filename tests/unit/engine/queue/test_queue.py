@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import CauceError, Throttled
@@ -16,6 +18,7 @@ from cauce.engine.policies.limit import Limiting, limit_caller, limit_candidate
 from cauce.engine.policies.queue import Shares, queue
 from cauce.engine.queue.queue import Queue
 from cauce.engine.queue.settings import QueueSettings
+from cauce.ports.limiter import Amount, Denial, Limit, Reservation
 from cauce.ports.provider import Call, Deltas, Open, Policy
 from cauce.stores.inproc.limiter import InprocLimiter
 from cauce.telemetry.prometheus import PrometheusMetrics
@@ -51,6 +54,7 @@ class Queued(Guarded):
         rates: Rates | dict[str, Rates],
         keys: dict[str, KeyRates] | None = None,
         settings: QueueSettings | None = None,
+        limiter: type[InprocLimiter] = InprocLimiter,
     ) -> None:
         clock = _Lent()
         each = rates if isinstance(rates, dict) else {one.name: rates for one in providers}
@@ -58,13 +62,13 @@ class Queued(Guarded):
         book = LimitBook(
             limits, BudgetsSettings(), {name: ProviderRates(one) for name, one in each.items()}, lambda _: False
         )
-        limiter = InprocLimiter(clock)
+        counts = limiter(clock)
         metrics = PrometheusMetrics()
-        limiting = Limiting(limiter, book, Amounts(Estimator(), 4096), metrics)
+        limiting = Limiting(counts, book, Amounts(Estimator(), 4096), metrics)
         self.waits: list[float] = []
         self.counted = Counted()
         self.lines = Queue(settings or QueueSettings(), clock, self.waits.append)
-        limiter.on_room(self.lines.room)
+        counts.on_room(self.lines.room)
         entry: tuple[Policy, ...] = (
             queue(self.lines, Shares(dict(limits.keys)), book),
             self.counted.policy,
@@ -164,6 +168,23 @@ async def test_two_keys_share_alike_however_much_one_of_them_asks() -> None:
     for one in (*flood, *few):
         one.cancel()
     await asyncio.gather(*flood, *few, return_exceptions=True)
+
+
+async def test_key_that_was_served_a_lot_owes_nothing_to_one_that_comes_later() -> None:
+    served = Served()
+    system = Queued(served.provider, rates=Rates(concurrent=1))
+    old = [system.asking(key="old") for _ in range(40)]
+    await settled()
+    await served.release(20)
+    new = [system.asking(key="new") for _ in range(15)]
+    await settled()
+    before = len(served.order)
+    await served.release(10)
+    counts = Counter(served.order[before:])
+    assert set(counts.values()) == {5}
+    for one in (*old, *new):
+        one.cancel()
+    await asyncio.gather(*old, *new, return_exceptions=True)
 
 
 async def test_weights_and_priorities_come_from_the_keys() -> None:
@@ -407,3 +428,63 @@ async def test_answers_that_are_under_way_hold_their_place_until_their_end() -> 
     assert len(up.calls) == 1
     gate.set()
     assert await within(second) == "second" and await within(first) == "a"
+
+
+class _Remote(InprocLimiter):
+    """A limiter that answers later, as one behind a socket does."""
+
+    async def reserve(self, limits: Sequence[Limit], amount: Amount) -> Reservation | Denial:
+        # Before it has decided: who leaves later holds a reservation, and gives it back.
+        await asyncio.sleep(0)
+        answer = await super().reserve(limits, amount)
+        if isinstance(answer, Denial):
+            # Room may come while the word of there being none is on its way.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return answer
+
+    async def settle(self, reservation: Reservation, amount: Amount) -> None:
+        await asyncio.sleep(0)
+        await super().settle(reservation, amount)
+
+    async def release(self, reservation: Reservation) -> None:
+        await asyncio.sleep(0)
+        await super().release(reservation)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["stay", "leave", "end"])), max_size=40),
+    st.booleans(),
+)
+def test_no_wake_up_is_lost_whoever_comes_and_goes(moves: list[tuple[str, str]], remote: bool) -> None:
+    """The clock stands still: whoever gets on does so because it was told of room."""
+
+    async def play() -> None:
+        served = Served()
+        system = Queued(
+            served.provider,
+            rates=Rates(concurrent=2),
+            keys={"c": KeyRates(concurrent=1, priority=1)},
+            limiter=_Remote if remote else InprocLimiter,
+        )
+        asking: list[asyncio.Task[str]] = []
+        for key, move in moves:
+            asking.append(system.asking(key=key))
+            if move == "leave":
+                asking[len(asking) // 2].cancel()
+            elif move == "end" and served.under_way:
+                served.under_way[0].set()
+            for _ in range(len(move)):
+                await asyncio.sleep(0)
+        await settled()
+        while not all(task.done() for task in asking):
+            assert served.under_way, "calls wait, and nobody is under way"
+            served.under_way[0].set()
+            await settled()
+            await settled()
+        assert served.most <= 2
+        assert not system.lines.lines and not system.lines.waiters
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    asyncio.run(play())

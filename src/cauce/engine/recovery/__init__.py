@@ -1,0 +1,1 @@
+"""Going on with an answer whose provider failed after its first delta."""

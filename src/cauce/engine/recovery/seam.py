@@ -1,0 +1,130 @@
+"""Where two attempts meet in the text: what of the new one goes on from what was delivered, and what must not be shown. Pure.
+
+A model that was asked to go on may begin anew, say that it goes on, or repeat the end of what it wrote. So the head of its text is
+held back until it can be told which:
+
+| the head | what follows |
+|---|---|
+| equals the beginning of the answer | the attempt is refused |
+| opens by talking about going on | the attempt is refused |
+| repeats the end of what was delivered | the repetition is dropped |
+| begins with the white space that was delivered last | it is dropped |
+| anything else | it is the continuation |
+"""
+
+import re
+from typing import Literal
+
+HELD = 200
+"""Characters that are held back at most, unless they still repeat the end."""
+
+HELD_REPEATING = 1000
+"""Characters that are held back at most while they repeat the end."""
+
+MOST_QUOTED = 1500
+"""Characters of the end of what was delivered in which a repetition is looked for."""
+
+LEAST_OVERLAP = 12
+"""A shorter repetition may be what the text says."""
+
+LEAST_RESTART = 40
+"""Characters, white space and case aside, from which on a head that equals the beginning is a beginning."""
+
+_PREAMBLE = re.compile(
+    r"\W*(?:(?:sure|certainly|of course|okay|ok|continuing|here(?:'|’)?s? (?:is )?the (?:rest|continuation)|"
+    r"(?:i(?:'|’)ll|let me) continue|as i was saying|picking up|my apolog\w+|apolog\w+|i apologi[sz]e)\b"
+    r"|(?:claro|por supuesto|desde luego|de acuerdo|contin[uú]o|continuando|continuaci[oó]n|sigo|siguiendo|aqu[ií] (?:est[aá]|tienes|va)|"
+    r"perd[oó]n|disculp\w+|lo siento)\b)[^\n]{0,80}?[:,.!\n]",
+    re.IGNORECASE,
+)
+
+Verdict = Literal["hold", "go on", "refuse"]
+
+
+def begins_anew(delivered: str, head: str) -> bool | None:
+    """Whether `head`, which was to go on from `delivered`, begins the answer anew; None: more of it must be seen to tell."""
+    plain, beginning = _plain(head), _plain(delivered[: 2 * HELD])
+    # Where the whole answer is short, its beginning is its end: repeating that is no new beginning.
+    if len(_plain(delivered)) < 2 * LEAST_RESTART:
+        return False
+    length = min(len(plain), LEAST_RESTART)
+    if plain[:length] != beginning[:length]:
+        return False
+    return True if len(plain) >= LEAST_RESTART else None
+
+
+class Seam:
+    """Between `delivered`, the text so far, and the text of an attempt that goes on from it."""
+
+    def __init__(self, delivered: str) -> None:
+        self._delivered = delivered
+        self._end = delivered[-MOST_QUOTED:]
+        self._head = ""
+        self.dropped = 0
+        """Characters of the attempt that are not shown, once it goes on."""
+
+    def feed(self, text: str) -> tuple[Verdict, str]:
+        """`go on` comes once, with the text to be shown for all that was held; then nothing is fed any more."""
+        self._head += text
+        return self._decided(final=False)
+
+    def finish(self) -> tuple[Verdict, str]:
+        """The attempt has ended: what is held must be decided on."""
+        return self._decided(final=True)
+
+    def _decided(self, *, final: bool) -> tuple[Verdict, str]:
+        head = self._head
+        anew = begins_anew(self._delivered, head)
+        if anew or _PREAMBLE.match(head):
+            return "refuse", ""
+        if not final and (self._may_yet_repeat(head) or (len(head) < HELD and (anew is None or not _is_clear(head)))):
+            return "hold", ""
+        shown = self._continuation(head)
+        self.dropped = len(head) - len(shown)
+        return "go on", shown
+
+    def _may_yet_repeat(self, head: str) -> bool:
+        """Whether `head` stands somewhere in the end, so that more of it may."""
+        if len(head) >= HELD_REPEATING:
+            return False
+        return bool(head.strip()) and _loose(head) in _loose(self._end)
+
+    def _continuation(self, head: str) -> str:
+        overlap = self._overlap(head)
+        if overlap:
+            return head[overlap:]
+        blank = self._delivered[len(self._delivered.rstrip()) :]
+        common = 0
+        while common < min(len(blank), len(head)) and head[common] == blank[common]:
+            common += 1
+        return head[common:]
+
+    def _overlap(self, head: str) -> int:
+        """Characters at the head that equal the end: exactly, else white space and case aside."""
+        end = self._end
+        for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
+            if end.endswith(head[:length]):
+                return length
+        for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
+            if _loose(end).endswith(loose := _loose(head[:length])) and len(loose) >= LEAST_OVERLAP:
+                return length
+        fragment = re.search(r"\w+\Z", end)
+        if fragment is not None and len(fragment[0]) >= 2 and head.startswith(fragment[0]):
+            rest = head[len(fragment[0]) :]
+            # The word it broke off in, written whole: only what follows of it is new.
+            if rest[:1].isalnum():
+                return len(fragment[0])
+        return 0
+
+
+def _is_clear(head: str) -> bool:
+    """Whether there is enough of it to tell whether it repeats, or talks."""
+    return len(head) >= LEAST_RESTART
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", "", text).casefold()
+
+
+def _loose(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().casefold()

@@ -1,0 +1,156 @@
+"""Reading the streams' file: short reads, each in a thread of a small pool, beside the one that writes."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.stores.sqlite.stream_tables import open_reading
+from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
+
+_THREADS = 2
+_AT_ONCE = 512 * 1024
+"""Bytes after which a read gives what it has: a slow reader of a long stream shall not fill the memory."""
+
+_COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
+    cancel_reason, wire, policy, upstream, bytes"""
+
+T = TypeVar("T")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A stream as the file has it. `head` is None once it has expired. `bytes` are those of its records."""
+
+    row: int
+    state: State
+    epoch: int
+    tail: int
+    cancelled: bool
+    bytes: int
+    head: Head | None
+
+
+class StreamReading:
+    """Any number of reads at a time; `close` lets go of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(_THREADS, "streams-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._watching: sqlite3.Connection | None = None
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        """The stream; None if there is none."""
+        return await self._run(lambda database: _stored(database, key))
+
+    async def records(self, row: int, after: int, limit: int) -> list[Record]:
+        """Records after `after`, at most `limit`, and not more than memory should hold."""
+        return await self._run(lambda database: _records(database, row, after, limit))
+
+    async def attempts(self, row: int) -> list[AttemptRow]:
+        """Its bills."""
+        found = await self._run(
+            lambda database: database.execute("SELECT row FROM attempts WHERE stream = ? ORDER BY n", (row,)).fetchall()
+        )
+        return [decode_attempt(data) for (data,) in found]
+
+    async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head]:
+        """Open streams of which the SQL `orphaned` says that nobody holds them."""
+        # The index of what is open is small and the only one that can be used.
+        statement = f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"
+        found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
+        return [head for row in found if (head := _of(row).head) is not None]
+
+    async def moved(self, known: int) -> int:
+        """A number that is another one than `known` if anybody has written since."""
+
+        def look() -> int:
+            if self._watching is None:
+                self._watching = open_reading(self._path)
+            return self._watching.execute("PRAGMA data_version").fetchone()[0]
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, look)
+
+    async def tails(self, rows: Sequence[int]) -> dict[int, tuple[int, State]]:
+        """The tail and state of each, by its number."""
+
+        def look(database: sqlite3.Connection) -> dict[int, tuple[int, State]]:
+            marks = ",".join("?" * len(rows))
+            found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)
+            return {row: (tail, state) for row, tail, state in found.fetchall()}
+
+        return await self._run(look)
+
+    def close(self) -> None:
+        """After this nothing is read."""
+        self._pool.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
+        if self._watching is not None:
+            self._watching.close()
+
+    async def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, read)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = open_reading(self._path)
+            self._connections.append(connection)
+        return read(connection)
+
+
+def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
+    row = database.execute(
+        f"SELECT {_COLUMNS} FROM streams WHERE principal = ? AND id = ?", (key.principal, key.id)
+    ).fetchone()
+    return None if row is None else _of(row)
+
+
+def _of(found: tuple[Any, ...]) -> Stored:
+    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[:13]
+    wire, policy, upstream, size = found[13:]
+    head = None
+    if state != "expired":
+        head = Head(
+            StreamKey(principal, id),
+            decode_request(request),
+            digest,
+            created,
+            state,
+            epoch,
+            tail,
+            bool(cancelled),
+            terminal_at,
+            # Somebody read along when the process that wrote this ended.
+            tail if mark == -1 else mark,
+            reason,
+            wire,
+            policy,
+            None if upstream is None else decode_upstream(upstream),
+        )
+    return Stored(row, state, epoch, tail, bool(cancelled), size, head)
+
+
+def _records(database: sqlite3.Connection, row: int, after: int, limit: int) -> list[Record]:
+    cursor = database.execute(
+        """SELECT first_seq, epoch, data FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
+            (SELECT max(first_seq) FROM segments WHERE stream = ?1 AND first_seq <= ?2), 0) ORDER BY first_seq""",
+        (row, after + 1),
+    )
+    found: list[Record] = []
+    size = 0
+    for first, epoch, data in cursor:
+        found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
+        size += len(data)
+        if len(found) >= limit or size >= _AT_ONCE:
+            cursor.close()
+            break
+    return found[:limit]

@@ -1,0 +1,315 @@
+"""What is written to the streams' file: each a piece of work for `StreamWriter`, done in one transaction with others'.
+
+An append is conditional on the epoch and the tail in the statement that writes; that nothing was written is told apart afterwards.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from cauce.domain.stream import APPENDED, Hold, NewStream, Renewed, State, StreamKey, advance
+from cauce.ports.stream_log import Cancelled, Fenced
+from cauce.stores.sqlite.stream_writer import Refused
+from cauce.stores.stream_records import FORMAT
+
+PURGE_AFTER = 60.0
+"""Seconds after a stream expired until its records are deleted: whoever still reads them is told first."""
+
+TOMBSTONE = 7 * 86_400.0
+"""Seconds that an id is remembered after that: it is gone and not unknown."""
+
+_APPEND = """
+UPDATE streams SET tail = tail + ?1, bytes = bytes + ?2, lease_until = ?3, state = coalesce(?4, state), terminal_at = ?5,
+    due = ?5 + retention, upstream = coalesce(?6, upstream), reader_mark = coalesce(?7, reader_mark)
+ WHERE key = ?8 AND epoch = ?9 AND tail = ?10 AND terminal_at IS NULL
+   AND (cancel_requested = 0 OR ?4 = 'cancelled') AND (?11 IS NULL OR instr(?11, state))
+"""
+_SEGMENT = "INSERT INTO segments (stream, first_seq, n, epoch, format, data) VALUES (?, ?, ?, ?, ?, ?)"
+_ATTEMPT = """
+INSERT INTO attempts (stream, n, row) VALUES (?, ?, ?)
+    ON CONFLICT (stream, n) DO UPDATE SET row = excluded.row, exported = 0
+"""
+_BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
+"""For each state those an append may come from, for `instr`: no name of a state is part of another's."""
+
+Committed = Callable[[Any], None]
+
+
+class Create(msgspec.Struct):
+    """Gives the new stream's number, None if the key is taken."""
+
+    new: NewStream
+    request: bytes
+    first: bytes
+    node: str
+    lease_until: float
+    retention: float
+    committed: Committed
+
+    @property
+    def size(self) -> int:
+        return len(self.request) + len(self.first)
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> int | None:
+        new = self.new
+        cursor = database.execute(
+            """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
+                created, retention) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
+            (
+                new.key.principal,
+                new.key.id,
+                new.wire,
+                self.request,
+                new.request_hash,
+                new.policy,
+                self.node,
+                self.lease_until,
+                len(self.first),
+                new.created,
+                self.retention,
+            ),
+        )
+        if cursor.rowcount == 0:
+            return self._ours(database) if again else None
+        row = cursor.lastrowid
+        assert row is not None
+        database.execute(_SEGMENT, (row, 1, 1, 1, FORMAT, self.first))
+        return row
+
+    def _ours(self, database: sqlite3.Connection) -> int | None:
+        """The number, if it was this work that made the stream and only the answer was lost."""
+        found = database.execute(
+            "SELECT key FROM streams WHERE principal = ? AND id = ? AND node = ? AND created = ? AND epoch = 1 AND tail = 1",
+            (self.new.key.principal, self.new.key.id, self.node, self.new.created),
+        ).fetchone()
+        return None if found is None else found[0]
+
+
+class Append(msgspec.Struct):
+    """Gives the hold for the next one. `n` records, as `data`."""
+
+    row: int
+    hold: Hold
+    n: int
+    data: bytes
+    steps: tuple[State, ...]
+    attempts: Sequence[tuple[int, bytes]]
+    upstream: bytes | None
+    terminal_at: float | None
+    lease_until: float
+    reader_mark: int | None
+    committed: Committed
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> Hold:
+        hold, steps = self.hold, self.steps
+        after = hold.tail + self.n
+        cursor = database.execute(
+            _APPEND,
+            (
+                self.n,
+                len(self.data) if self.n else 0,
+                self.lease_until,
+                steps[-1] if steps else None,
+                self.terminal_at,
+                self.upstream,
+                self.reader_mark,
+                self.row,
+                hold.epoch,
+                hold.tail,
+                _BEFORE[steps[0]] if steps else None,
+            ),
+        )
+        if cursor.rowcount == 0:
+            self._tell_apart(database, again)
+        else:
+            if self.n:
+                database.execute(_SEGMENT, (self.row, hold.tail + 1, self.n, hold.epoch, FORMAT, self.data))
+            for n, row in self.attempts:
+                database.execute(_ATTEMPT, (self.row, n, row))
+        return Hold(hold.key, hold.epoch, after)
+
+    def _tell_apart(self, database: sqlite3.Connection, again: bool) -> None:
+        """Why nothing was written. Returns if it had been written before and only the answer was lost."""
+        found = database.execute(
+            "SELECT epoch, tail, cancel_requested, terminal_at, state FROM streams WHERE key = ?", (self.row,)
+        ).fetchone()
+        hold = self.hold
+        if found is None or found[0] != hold.epoch:
+            raise Refused(Fenced())
+        _, tail, cancelled, terminal_at, state = found
+        if again and self.n and tail == hold.tail + self.n:
+            return
+        if tail != hold.tail or terminal_at is not None:
+            raise Refused(Fenced())
+        if cancelled and self.steps[-1:] != ("cancelled",):
+            raise Refused(Cancelled())
+        try:
+            advance(state, *self.steps)
+        except ValueError as error:
+            raise Refused(error) from error
+        raise Refused(Fenced())
+
+
+class Cancel(msgspec.Struct):
+    """Gives nothing."""
+
+    row: int
+    reason: str
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> None:
+        database.execute(
+            """UPDATE streams SET cancel_requested = 1, cancel_reason = ?
+                WHERE key = ? AND terminal_at IS NULL AND cancel_requested = 0""",
+            (self.reason, self.row),
+        )
+
+
+class Claim(msgspec.Struct):
+    """Gives (number, tail, state, bytes, cancel requested) of a stream that is ours now, None if it is another's. `orphaned` says in SQL who may be claimed."""
+
+    key: StreamKey
+    epoch: int
+    node: str
+    lease_until: float
+    orphaned: str
+    facts: dict[str, Any]
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, int, State, int, int] | None:
+        facts = {
+            **self.facts,
+            "principal": self.key.principal,
+            "id": self.key.id,
+            "epoch": self.epoch,
+            "claimer": self.node,
+            "lease": self.lease_until,
+        }
+        cursor = database.execute(
+            f"""UPDATE streams SET epoch = epoch + 1, node = :claimer, lease_until = :lease,
+                    state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
+                    reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
+                WHERE principal = :principal AND id = :id AND epoch = :epoch AND terminal_at IS NULL AND {self.orphaned}""",
+            facts,
+        )
+        found = database.execute(
+            "SELECT key, tail, state, bytes, cancel_requested, epoch, node FROM streams WHERE principal = ? AND id = ?",
+            (self.key.principal, self.key.id),
+        ).fetchone()
+        # Tried again, it may be its own claim that it meets.
+        ours = again and found is not None and found[5:] == (self.epoch + 1, self.node)
+        return found[:5] if cursor.rowcount or ours else None
+
+
+class Renew(msgspec.Struct):
+    """Gives a `Renewed` for each of `holds`; the first of each pair is the stream's number."""
+
+    holds: Sequence[tuple[int, Hold]]
+    lease_until: float
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> list[Renewed]:
+        renewed: list[Renewed] = []
+        for row, hold in self.holds:
+            cursor = database.execute(
+                "UPDATE streams SET lease_until = ? WHERE key = ? AND epoch = ? AND terminal_at IS NULL",
+                (self.lease_until, row, hold.epoch),
+            )
+            if cursor.rowcount == 0:
+                renewed.append(Renewed(hold.key, "lost"))
+                continue
+            (cancelled,) = database.execute("SELECT cancel_requested FROM streams WHERE key = ?", (row,)).fetchone()
+            renewed.append(Renewed(hold.key, "cancel" if cancelled else "kept"))
+        return renewed
+
+
+class Release(msgspec.Struct):
+    """Gives nothing."""
+
+    holds: Sequence[tuple[int, Hold]]
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> None:
+        database.executemany(
+            "UPDATE streams SET lease_until = 0 WHERE key = ? AND epoch = ? AND terminal_at IS NULL",
+            [(row, hold.epoch) for row, hold in self.holds],
+        )
+
+
+class Sweep(msgspec.Struct):
+    """Gives how much there was to do, and the keys of the streams that expired. `most` bounds what the file holds, in bytes."""
+
+    now: float
+    limit: int
+    most: int
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, list[StreamKey]]:
+        due = database.execute(
+            "SELECT key, principal, id, state, bytes FROM streams WHERE due <= ? ORDER BY due LIMIT ?",
+            (self.now, self.limit),
+        ).fetchall()
+        ended = [(row, StreamKey(principal, id)) for row, principal, id, state, _ in due if state != "expired"]
+        ended += self._too_much(database, len(ended))
+        database.executemany(
+            "UPDATE streams SET state = 'expired', request = x'', upstream = NULL, due = ? WHERE key = ?",
+            [(self.now + PURGE_AFTER, row) for row, _ in ended],
+        )
+        left = self.limit
+        for row in [row for row, _, _, state, size in due if state == "expired" and size]:
+            if left > 0:
+                left -= self._purge(database, row, left)
+        database.executemany(
+            "DELETE FROM streams WHERE key = ?",
+            [(row,) for row, _, _, state, size in due if state == "expired" and not size],
+        )
+        if due:
+            database.execute("PRAGMA incremental_vacuum(512)").fetchall()
+        return len(ended) + sum(state == "expired" for _, _, _, state, _ in due), [key for _, key in ended]
+
+    def _purge(self, database: sqlite3.Connection, row: int, left: int) -> int:
+        """Delete at most `left` segments of the stream; returns how many."""
+        deleted = database.execute(
+            """DELETE FROM segments WHERE stream = ?1 AND first_seq IN
+                (SELECT first_seq FROM segments WHERE stream = ?1 ORDER BY first_seq LIMIT ?2)""",
+            (row, left),
+        ).rowcount
+        if deleted < left:
+            database.execute("DELETE FROM attempts WHERE stream = ?", (row,))
+            database.execute("UPDATE streams SET bytes = 0, due = ? WHERE key = ?", (self.now + TOMBSTONE, row))
+        return deleted
+
+    def _too_much(self, database: sqlite3.Connection, done: int) -> list[tuple[int, StreamKey]]:
+        """The oldest ended streams, when the file holds more than it may; those that are on their way out count as gone."""
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        (free,) = database.execute("PRAGMA freelist_count").fetchone()
+        (page,) = database.execute("PRAGMA page_size").fetchone()
+        excess = (pages - free) * page - self.most
+        if excess <= 0:
+            return []
+        (going,) = database.execute(
+            "SELECT coalesce(sum(bytes), 0) FROM streams WHERE state = 'expired' AND due IS NOT NULL"
+        ).fetchone()
+        excess -= going
+        found: list[tuple[int, StreamKey]] = []
+        oldest = database.execute(
+            "SELECT key, principal, id, bytes FROM streams WHERE due > ? AND state <> 'expired' ORDER BY due LIMIT ?",
+            (self.now, max(0, self.limit - done)),
+        )
+        for row, principal, id, size in oldest.fetchall():
+            if excess <= 0:
+                break
+            excess -= size
+            found.append((row, StreamKey(principal, id)))
+        return found

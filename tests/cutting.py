@@ -1,0 +1,100 @@
+"""A TCP proxy on loopback that breaks a connection after an exact number of bytes of the server's answer."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Literal
+
+How = Literal["reset", "close", "hang"]
+"""RST; FIN; or silence for ever, as when a phone loses its network and nobody is told."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class CuttingProxy:
+    """In front of `target`. Connections made after a cut are whole, until the next is ordered."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left: int | None = None
+        self._how: How = "reset"
+        self.port = 0
+        self.carried = 0
+        """Bytes of answers that came through."""
+        self.connections = 0
+        self.cut = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> "CuttingProxy":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut_after(self, count: int, how: How = "reset") -> None:
+        """Let `count` more bytes of answers through, over whichever connection, then break that one."""
+        self._left, self._how = count, how
+        self.cut.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            ways = [
+                asyncio.create_task(_carry(reader, there_writer)),
+                asyncio.create_task(self._answer(there_reader, writer)),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+                for end in (writer, there_writer):
+                    end.close()
+                    with contextlib.suppress(ConnectionError):
+                        await end.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if self._left is not None and self._left <= len(data):
+                    data, how, self._left = data[: self._left], self._how, None
+                    self.carried += len(data)
+                    writer.write(data)
+                    self.cut.set()
+                    if how == "hang":
+                        await asyncio.Event().wait()
+                    if how == "reset":
+                        plug = writer.get_extra_info("socket")
+                        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+                        writer.transport.abort()
+                    return
+                if self._left is not None:
+                    self._left -= len(data)
+                self.carried += len(data)
+                writer.write(data)
+                await writer.drain()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
