@@ -216,8 +216,8 @@ async def test_embeddings_are_counted_too(upstream: Upstream) -> None:
     table = upstream_table("up", upstream.base_url, requests_per_minute=20)
     async with serving(table, UNQUEUED) as served:
         asked = [
-            (await ask(served.port, "POST", "/v1/embeddings", {"model": "up/m", "input": "hello"})).status
-            for _ in range(3)
+            (await ask(served.port, "POST", "/v1/embeddings", {"model": "up/m", "input": text})).status
+            for text in ("one", "two", "three")
         ]
         assert asked == [200, 200, 429]
         assert (await message(served)).status == 429

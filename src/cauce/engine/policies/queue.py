@@ -55,12 +55,14 @@ def queue(lines: Queue, shares: Shares, book: LimitBook) -> Policy:
             if not call.waits:
                 return await open(call)
             waits = _ahead(lines, book, call) if lines.lines else None
+            since = lines.told
             if not waits:
                 try:
                     return await open(call)
                 except Throttled as denied:
                     waits = denied.waits
-            return await _waited(lines, shares, call, open, waits)
+            waiter = lines.entered(call, shares.of(call.scope), waits, since)
+            return await _waited(lines, waiter, call, open, lines.seconds(waits))
 
         return opened
 
@@ -101,11 +103,9 @@ async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | Non
     return None, None
 
 
-async def _waited(lines: Queue, shares: Shares, call: Call, open: Open, waits: dict[str, float]) -> Deltas:
-    """The answer, once it was the turn of `call`. Raises `Throttled`."""
+async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, seconds: float) -> Deltas:
+    """The answer, once it was the turn of `waiter`, whose call is `call`. Raises `Throttled`, after `seconds` where it cannot wait."""
     began = call.course.waited
-    waiter = lines.entered(call, shares.of(call.scope), waits)
-    seconds = lines.seconds(waits)
     while waiter is not None:
         try:
             deltas, denied = await _tried(lines, waiter, open)
@@ -116,7 +116,7 @@ async def _waited(lines: Queue, shares: Shares, call: Call, open: Open, waits: d
         if deltas is not None:
             return deltas
         # Perhaps it was let through, and then there was no room for its next attempt.
-        waiter = lines.entered(call, waiter.share, denied) if denied is not None else None
+        waiter = lines.entered(call, waiter.share, denied, lines.told) if denied is not None else None
     call = msgspec.structs.replace(call, waits=False, admitted=unnoticed_admission)
     try:
         return await open(call)

@@ -77,9 +77,14 @@ class Queue:
         self._telling: asyncio.Task[None] | None = None
         self.lines: dict[str, _Queueing] = {}
         self.waiters: dict[Waiter, None] = {}
+        self.told = 0
+        """How often there was word of room, at any bottleneck."""
 
-    def entered(self, call: Call, share: Share, waits: dict[str, float]) -> Waiter | None:
-        """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do."""
+    def entered(self, call: Call, share: Share, waits: dict[str, float], since: int) -> Waiter | None:
+        """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do.
+
+        `since` is what `told` was before it was denied: if there was word of room in between, it tries once more at once.
+        """
         now = self._clock.monotonic()
         until = now + self._settings.wait
         if call.deadline is not None:
@@ -88,7 +93,7 @@ class Queue:
             return None
         waiter = Waiter(call, share, now, until)
         self.waiters[waiter] = None
-        self.denied(waiter, waits)
+        self.denied(waiter, waits if self.told == since else dict.fromkeys(waits, 0.0))
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_places())
         return waiter
@@ -146,6 +151,7 @@ class Queue:
 
     def room(self, key: str) -> None:
         """There is room at the bottleneck `key`: whoever has the turn there may try at once."""
+        self.told += 1
         line = self.lines.get(key)
         if line is not None and line.turn is not None:
             line.pause = 0.0

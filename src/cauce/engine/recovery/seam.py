@@ -106,6 +106,9 @@ class Seam:
             if end.endswith(head[:length]):
                 return length
         for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
+            if head[length - 1].isspace():
+                # White space behind the repetition is new.
+                continue
             if _loose(end).endswith(loose := _loose(head[:length])) and len(loose) >= LEAST_OVERLAP:
                 return length
         fragment = re.search(r"\w+\Z", end)

@@ -34,7 +34,8 @@ FIRST_WAIT = 0.25
 LONGEST_WAIT = 5.0
 """Seconds between looks whether the server is back: they double."""
 
-MOST_CONNECTIONS = 16
+MOST_AT_ONCE = 16
+"""Commands under way. Those that wait for one to end learn from it if the server is gone."""
 
 T = TypeVar("T")
 
@@ -53,13 +54,15 @@ class RedisConnection:
         self._prefix = settings.prefix
         pool: Any = cast(Any, BlockingConnectionPool).from_url(
             settings.url,
-            max_connections=MOST_CONNECTIONS,
+            # And a few for the commands that last.
+            max_connections=MOST_AT_ONCE + 4,
             timeout=COMMAND,
             socket_timeout=COMMAND,
             socket_connect_timeout=COMMAND,
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
+        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
         self._changed: list[Callable[[bool], None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
@@ -85,6 +88,11 @@ class RedisConnection:
 
     async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
         """What `command` gives. Raises `RedisGone`."""
+        async with self._slots:
+            return await self.last(command)
+
+    async def last(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """The same for one that goes on for long, such as listening: nobody waits behind it."""
         if not self.up:
             raise RedisGone
         try:

@@ -175,7 +175,7 @@ class RedisLimiter:
     async def _listen(self) -> None:
         while not self._closing:
             try:
-                await self._connection.run(self._hear)
+                await self._connection.last(self._hear)
             except RedisGone:
                 await self._clock.sleep(1.0)
 
