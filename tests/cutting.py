@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import AsyncIterator
 from typing import Literal
 
 How = Literal["reset", "close", "hang"]
@@ -55,21 +56,19 @@ class CuttingProxy:
         task.add_done_callback(self._tasks.discard)
         self.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            ways = [
-                asyncio.create_task(_carry(reader, there_writer)),
-                asyncio.create_task(self._answer(there_reader, writer)),
-            ]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-                for end in (writer, there_writer):
-                    end.close()
-                    with contextlib.suppress(ConnectionError):
-                        await end.wait_closed()
+            async with _closing(writer):
+                there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
+                async with _closing(there_writer):
+                    ways = [
+                        asyncio.create_task(_carry(reader, there_writer)),
+                        asyncio.create_task(self._answer(there_reader, writer)),
+                    ]
+                    try:
+                        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for way in ways:
+                            way.cancel()
+                        await asyncio.gather(*ways, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -98,3 +97,13 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

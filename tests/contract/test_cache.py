@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cauce.ports.cache import Cache
+from cauce.ports.cache import Cache, CachedAnswer
 from cauce.stores.inproc.cache import InprocCache
 from cauce.stores.layered_cache import LayeredCache
 from cauce.stores.redis.cache import RedisCache
@@ -65,6 +65,29 @@ class TestSqliteCache(CacheContract):
         cache.start()
         yield cache
         await cache.aclose()
+
+
+class Written:
+    """A file that is read, not what waits to be written into it."""
+
+    def __init__(self, file: SqliteCache) -> None:
+        self.file = file
+        self.delete = file.delete
+
+    async def put(self, key: bytes, answer: CachedAnswer, keep: float) -> None:
+        await self.file.put(key, answer, keep)
+
+    async def get(self, key: bytes) -> CachedAnswer | None:
+        await self.file.written()
+        return await self.file.get(key)
+
+
+class TestSqliteFile(CacheContract):
+    @pytest.fixture
+    async def cache(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Cache]:
+        file = await reopened(tmp_path / "cache.sqlite", clock)
+        yield Written(file)
+        await file.aclose()
 
 
 class TestLayeredCache(CacheContract):

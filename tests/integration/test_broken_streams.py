@@ -1,4 +1,5 @@
-"""Streams that break once their client has read something: the text stays, and the end is an error on every surface, never a clean one."""
+"""Streams that break once their client has read something, and are not repaired: the text stays, and the end is an error on every surface,
+never a clean one."""
 
 import pytest
 
@@ -27,7 +28,7 @@ async def test_break_after_the_first_words_is_an_error_and_nobody_is_asked_again
     upstream.scripts = {"ill": [BREAKS[name]], "well": [Reply()]}
     provider = surface.provider.format(root=upstream.root)
     toml = f'[providers.up]\n{provider}api_key = "k"\ntimeouts = {{ idle = 0.3 }}\n'
-    toml += '[models.both]\ncandidates = ["up/ill", "up/well"]\n'
+    toml += '[models.both]\ncandidates = ["up/ill", "up/well"]\n[recovery]\nattempts = 0\n'
     async with serving(toml) as served:
         got = await within(surface.asked(served.port, "both", stream=True))
         await within(upstream.record.idle.wait())

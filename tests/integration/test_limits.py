@@ -212,6 +212,27 @@ async def test_upstream_s_word_that_nothing_is_left_is_kept_to(upstream: Upstrea
         assert (await message(served, model="up/other")).status == 200
 
 
+async def test_delay_of_an_upstream_that_is_over_its_limit_is_waited_out_and_not_taken_for_a_denial(
+    upstream: Upstream,
+) -> None:
+    upstream.answers = [Reply(status=429, error={"message": "slow"}, retry_after=0.05), Reply(text="second")]
+    table = upstream_table("up", upstream.base_url, max_concurrent=9)
+    async with serving(table, UNQUEUED) as served:
+        response = await message(served)
+    assert response.status == 200 and response.headers["x-cauce-attempts"] == "2"
+
+
+async def test_answer_that_was_asked_for_twice_is_paid_for_twice(upstream: Upstream) -> None:
+    upstream.answers = [Reply(text="no JSON"), Reply(text='{"a": 1}')]
+    table = upstream_table("up", upstream.base_url) + PRICED + '[budgets.keys."*"]\nday = 1\n'
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    async with serving(table) as served:
+        assert (await message(served, max_tokens=5, response_format=wanted)).status == 200
+        assert len(upstream.requests) == 2
+        assert (await message(served, max_tokens=5)).status == 402
+
+
 async def test_embeddings_are_counted_too(upstream: Upstream) -> None:
     table = upstream_table("up", upstream.base_url, requests_per_minute=20)
     async with serving(table, UNQUEUED) as served:

@@ -109,13 +109,26 @@ async def test_failed_attempt_and_the_fallback_are_two_rows_of_one_request(upstr
 
 async def test_cut_stream_is_a_failed_row_with_an_estimate(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers = [Reply(text="one two three four five six", cut_after=4)]
-    async with serving(configuration(upstream), ONE_TRY, tmp_path) as served:
+    once = {**ONE_TRY, "CAUCE_RECOVERY__ATTEMPTS": "0"}
+    async with serving(configuration(upstream), once, tmp_path) as served:
         await message(served, stream=True)
         told = await usage(served)
     [row] = rows(tmp_path)
     assert (row["outcome"], row["source"], row["estimated"]) == ("failed", "estimated", 1)
-    assert row["input_tokens"] > 0 and row["cost"] > 0
+    assert row["input_tokens"] > 0 and row["output_tokens"] > 0 and row["cost"] > 0
     assert told["estimated"]["cost"] == pytest.approx(row["cost"]) and told["estimated"]["attempts"] == 1
+
+
+async def test_every_attempt_at_a_stream_that_is_gone_on_with_is_paid_for(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers = [Reply(text="one two three four five six", cut_after=4), Reply(text="five six", usage=TOKENS)]
+    async with serving(configuration(upstream), ONE_TRY, tmp_path) as served:
+        await message(served, stream=True)
+        told = await usage(served)
+    cut, whole = rows(tmp_path)
+    assert (cut["outcome"], cut["n"], whole["outcome"], whole["n"]) == ("failed", 1, "completed", 2)
+    assert cut["request_id"] == whole["request_id"] and cut["stream_id"] == whole["stream_id"]
+    assert (told["total"]["requests"], told["total"]["attempts"]) == (1, 2)
+    assert told["total"]["cost"] == pytest.approx(cut["cost"] + whole["cost"])
 
 
 async def test_client_that_leaves_makes_a_cancelled_row(upstream: Upstream, tmp_path: Path) -> None:

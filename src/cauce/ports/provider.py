@@ -53,11 +53,18 @@ class Candidate(msgspec.Struct, frozen=True):
     """Seconds without a first delta after which the next candidate is asked too (None: never)."""
     overflow: Overflow = "larger"
     midstream: "Midstream" = "continue"
+    label: str = ""
+    """Its name, where it has been made already."""
 
     @property
     def name(self) -> str:
         """`provider/model`, or the provider alone where it has but one model."""
-        return f"{self.provider.name}/{self.model}" if self.model else self.provider.name
+        return self.label or named(self.provider.name, self.model)
+
+
+def named(provider: str, model: str) -> str:
+    """The name of a candidate: `provider/model`, or the provider alone where it has but one model."""
+    return f"{provider}/{model}" if model else provider
 
 
 class CacheControl(msgspec.Struct, frozen=True):

@@ -48,7 +48,10 @@ class StreamLog(Protocol):
         ...
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        """Records after sequence number `after`, at most `limit`; empty at the tail only. Raises `Gone` once expired."""
+        """Records after sequence number `after`, at most `limit`; empty at the tail. Raises `Gone` once expired.
+
+        Of what another node appends, this one hears in `wait`.
+        """
         ...
 
     async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:

@@ -94,7 +94,7 @@ class Votes(msgspec.Struct):
 
 class Spread(msgspec.Struct):
     """How completed attempts are spread: seconds of the attempt, to its first delta, of the whole request up to its end (what it
-    waited here included); tokens of the answer. See `domain.histogram`."""
+    waited here included); tokens of the answer. Answers out of the cache are in `request` only. See `domain.histogram`."""
 
     latency: Counts = msgspec.field(default_factory=dict[int, int])
     first_delta: Counts = msgspec.field(default_factory=dict[int, int])

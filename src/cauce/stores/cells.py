@@ -53,7 +53,7 @@ class Cell(msgspec.Struct):
         self.sums.add(other.sums)
         self.votes.add(other.votes)
         mine, more = self.spread, other.spread
-        if more.latency:
+        if more.request:
             add(mine.latency, more.latency)
             add(mine.first_delta, more.first_delta)
             add(mine.request, more.request)
@@ -116,13 +116,17 @@ class Folding:
         return cells
 
     def _time(self, spread: Spread, attempt: Attempt) -> None:
-        latency, first_delta = attempt[26], attempt[27]
+        latency, first_delta, cached = attempt[26], attempt[27], attempt[6] == "cache"
         index = bucket(latency)
-        spread.latency[index] = spread.latency.get(index, 0) + 1
+        if not cached:
+            spread.latency[index] = spread.latency.get(index, 0) + 1
         began = self._began.pop(attempt[13], None) if attempt[16] > 1 else None
         if began is not None or attempt[28]:
             index = bucket(latency + attempt[28] if began is None else attempt[12] - began)
         spread.request[index] = spread.request.get(index, 0) + 1
+        if cached:
+            # How fast we are says nothing of the model.
+            return
         if first_delta is not None:
             index = bucket(first_delta)
             spread.first_delta[index] = spread.first_delta.get(index, 0) + 1

@@ -118,7 +118,7 @@ def _take(group: Group, kind: Kind, cell: Cell) -> None:
     if kind.error:
         group.errors[kind.error] = group.errors.get(kind.error, 0) + attempts
     group.votes.add(cell.votes)
-    if cell.spread.latency:
+    if cell.spread.request:
         _spread(group, cell)
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from cauce.domain.stream import NewStream, Record, State, StreamKey
+from cauce.domain.stream import Record, State, StreamKey
 
 RING = 256 * 1024
 """Bytes of newest records that are kept of one stream."""
@@ -28,8 +28,8 @@ class LiveStream:
         "cancelled",
         "epoch",
         "gone",
+        "held",
         "key",
-        "new",
         "row",
         "state",
         "stored",
@@ -47,10 +47,10 @@ class LiveStream:
         self.tail = tail
         self.epoch = epoch
         self.state: State = state
-        self.new: NewStream | None = None
-        """What it was made with, where this process made it."""
         self.cancelled = False
         self.gone = False
+        self.held = False
+        """Whether this process may write it, as far as it knows."""
         self.stored = 0
         """Bytes of all its records, as stored. Known to its holder."""
         self.bytes = 0
@@ -140,13 +140,15 @@ class LiveStreams:
         """Those that somebody waits for."""
         return [live for live in self._streams.values() if live.waiting]
 
-    def held(self) -> list[LiveStream]:
-        """Those that are open, as far as is known here."""
-        return [live for live in self._streams.values() if live.key not in self._ended]
+    def settle(self, live: LiveStream) -> None:
+        """Forget it unless somebody writes it or waits for it, or it ended here."""
+        if not live.held and not live.waiting and live.key not in self._ended and self._streams.get(live.key) is live:
+            del self._streams[live.key]
 
     def ended(self, live: LiveStream) -> None:
         """It has its `Finish`: it is kept as long as there is room."""
-        if live.key in self._ended:
+        live.held = False
+        if live.key in self._ended or self._streams.get(live.key) is not live:
             return
         # A flat figure beside the ring bounds how many there are.
         self._ended[live.key] = live.bytes + 2048

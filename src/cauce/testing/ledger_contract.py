@@ -152,6 +152,7 @@ class LedgerContract:
         books.record(entry(clock, level="cache"))
         total = (await report(books, clock)).total
         assert (total.sums.requests, total.sums.tokens, total.sums.cost) == (1, 0, 0.0)
+        assert total.spread.latency == total.spread.first_delta == {} and sum(total.spread.request.values()) == 1
 
     async def test_tenants_see_only_their_own(self, books: Books, clock: FakeClock) -> None:
         books.record(entry(clock, 1))

@@ -2,29 +2,52 @@
 
     class TestMyLog(StreamLogContract):
         @pytest.fixture
-        def log(self, clock): return MyLog(...)
+        async def logs(self, clock): yield lambda limits=StreamLimits(): MyLog(..., limits)
 
-Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
+`logs` makes logs over the same records, as several nodes would have them: each of another node, with leases of `LEASE` seconds and a
+retention of `RETENTION`. Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from cauce.domain.delta import Finish, Status, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text, ToolCall
 from cauce.domain.errors import Gone
-from cauce.domain.message import Message, TextPart
+from cauce.domain.extra import Extra
+from cauce.domain.message import ImagePart, Message, TextPart, ToolCallPart
 from cauce.domain.request import Request
-from cauce.domain.stream import Commit, Hold, NewStream, StreamKey
-from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
+from cauce.domain.signature import Signature
+from cauce.domain.stream import AttemptRow, Commit, Head, Hold, NewStream, Record, StreamKey, StreamLimits, Upstream
+from cauce.domain.tool import Tool
+from cauce.domain.usage import Usage
+from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 
 KEY = StreamKey("tenant/key", "chat-1")
+LEASE = 10.0
+RETENTION = 3600.0
+LIMITS = StreamLimits(bytes=8_000, records=20)
+
+Logs = Callable[..., Awaitable[StreamLog]]
+
+REQUEST = Request(
+    "auto",
+    (
+        Message("user", (TextPart("hi"), ImagePart("data:image/png;base64,AAAA"))),
+        Message("assistant", (ToolCallPart("c1", "look", '{"a":1}'),)),
+        Message("tool", (TextPart("seen"),), call_id="c1"),
+    ),
+    tools=(Tool("look", parameters={"type": "object"}),),
+    metadata={"a": 1.5},
+    extra=Extra("openai-chat", {"x": [1, {"y": None}]}),
+)
 
 
-def new_stream(key: StreamKey = KEY) -> NewStream:
+def new_stream(key: StreamKey = KEY, retention: float | None = None) -> NewStream:
     """A stream that has not been created."""
-    return NewStream(key, Request("auto", (Message("user", (TextPart("hi"),)),)), b"digest", 1_700_000_000.0)
+    return NewStream(key, REQUEST, b"digest", 1_700_000_000.25, retention=retention, policy='{"a":1}')
 
 
 async def created(log: StreamLog, key: StreamKey = KEY) -> Hold:
@@ -39,7 +62,27 @@ def text(*words: str) -> Commit:
     return Commit(tuple([Text(word) for word in words]), "running")
 
 
-END = Commit((Finish("stop"),), "completed")
+END = Commit(
+    (Finish("stop", Usage(3, 4)),),
+    "completed",
+    attempts=(AttemptRow(1, "up", "m", usage=Usage(3, 4), outcome="completed"),),
+)
+CANCELLED = Commit((Finish("cancelled", outcome="cancelled"),), "cancelled")
+
+
+async def whole(log: StreamLog, key: StreamKey = KEY) -> list[Record]:
+    """All records, in as many reads as it takes."""
+    found: list[Record] = []
+    while batch := await log.read(key, len(found), 1000):
+        found.extend(batch)
+    return found
+
+
+async def head_of(log: StreamLog, key: StreamKey = KEY) -> Head:
+    """The head of a stream that is there."""
+    head = await log.head(key)
+    assert head is not None
+    return head
 
 
 class StreamLogContract:
@@ -47,20 +90,62 @@ class StreamLogContract:
 
     pytestmark = pytest.mark.anyio
 
+    @pytest.fixture
+    async def log(self, logs: Logs) -> StreamLog:
+        """One of them."""
+        return await logs()
+
     async def test_new_stream_has_its_accepted_record(self, log: StreamLog) -> None:
         await created(log)
         (record,) = await log.read(KEY, 0, 10)
         assert (record.seq, record.epoch) == (1, 1)
         assert isinstance(record.delta, Status) and record.delta.kind == "accepted"
 
-    async def test_creating_twice_attaches(self, log: StreamLog) -> None:
-        await created(log)
-        again = await log.create(new_stream())
-        assert again.existed and again.head.tail == 1
+    async def test_head_has_what_the_stream_was_made_with(self, logs: Logs) -> None:
+        await created(await logs())
+        head = await head_of(await logs())
+        assert (head.key, head.request, head.request_hash, head.created) == (KEY, REQUEST, b"digest", 1_700_000_000.25)
+        assert (head.state, head.epoch, head.tail, head.policy, head.wire) == ("queued", 1, 1, '{"a":1}', "native")
+        assert not head.ended and not head.cancel_requested and head.reader_mark is None and head.upstream is None
+
+    async def test_creating_twice_attaches(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        await log.append(await created(log), text("a"))
+        for one in (log, other):
+            again = await one.create(new_stream())
+            assert again.existed and again.head.tail == 2
+
+    async def test_of_ten_that_create_one_gets_the_hold(self, logs: Logs) -> None:
+        several = [await logs() for _ in range(2)]
+        answers = await asyncio.gather(*[several[number % 2].create(new_stream()) for number in range(10)])
+        assert sum(not answer.existed for answer in answers) == 1
+        assert len(await whole(several[0])) == 1
 
     async def test_ids_belong_to_their_principal(self, log: StreamLog) -> None:
         await created(log)
         assert await log.head(StreamKey("other/key", KEY.id)) is None
+
+    async def test_what_is_read_is_what_was_appended(self, logs: Logs) -> None:
+        deltas: tuple[Delta, ...] = (
+            Text("ñ \n\r 🦆"),
+            Text("b", 1, begins=True),
+            Text("c", extra=Extra("gemini", {"x": 1})),
+            Reasoning("why"),
+            Reasoning("", Signature("anthropic", "sig")),
+            ToolCall(0, "c1", "look", '{"a":'),
+            Attempt(2, "up", "m", "fallback", reason="it broke", reason_code="overloaded"),
+            Status("waiting", "third", {"place": 3}),
+        )
+        log, other = await logs(), await logs()
+        await log.append(await created(log), Commit(deltas, "running"))
+        for one in (log, other):
+            assert tuple([record.delta for record in await whole(one)][1:]) == deltas
+
+    async def test_half_a_surrogate_pair_does_not_end_a_stream(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        await log.append(await created(log), text("a\ud83d"))
+        here, there = await whole(log), await whole(other)
+        assert here == there and isinstance(here[1].delta, Text) and here[1].delta.text.startswith("a")
 
     async def test_seq_is_dense(self, log: StreamLog) -> None:
         hold = await created(log)
@@ -68,48 +153,94 @@ class StreamLogContract:
         await log.append(hold, text("c"))
         assert [record.seq for record in await log.read(KEY, 0, 10)] == [1, 2, 3, 4]
 
-    async def test_read_at_every_cursor_is_the_suffix(self, log: StreamLog) -> None:
+    async def test_read_at_every_cursor_is_the_suffix(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
         hold = await created(log)
         for word in "abcdef":
-            hold = await log.append(hold, text(word))
+            hold = await log.append(hold, text(word, word))
         await log.append(hold, END)
-        everything = list(await log.read(KEY, 0, 100))
-        for after in range(len(everything) + 1):
-            assert list(await log.read(KEY, after, 100)) == everything[after:]
-        assert list(await log.read(KEY, 2, 3)) == everything[2:5]
+        everything = await whole(log)
+        assert len(everything) == 14
+        for one in (log, other):
+            for after in range(len(everything) + 1):
+                assert list(await one.read(KEY, after, 100)) == everything[after:]
+            assert list(await one.read(KEY, 2, 3)) == everything[2:5]
 
     async def test_stale_tail_is_fenced_and_leaves_no_trace(self, log: StreamLog) -> None:
         stale = await created(log)
         await log.append(stale, text("a"))
         with pytest.raises(Fenced):
             await log.append(stale, text("b"))
-        assert len(await log.read(KEY, 0, 10)) == 2
+        assert len(await whole(log)) == 2
 
     async def test_stale_epoch_is_fenced(self, log: StreamLog) -> None:
         hold = await created(log)
+        for epoch in (hold.epoch + 1, hold.epoch - 1):
+            with pytest.raises(Fenced):
+                await log.append(Hold(KEY, epoch, hold.tail), text("a"))
+        assert len(await whole(log)) == 1
+
+    async def test_append_to_a_stream_that_is_not_there_is_fenced(self, log: StreamLog) -> None:
         with pytest.raises(Fenced):
-            await log.append(Hold(KEY, hold.epoch + 1, hold.tail), text("a"))
+            await log.append(Hold(KEY, 1, 1), text("a"))
 
     async def test_nothing_follows_the_finish(self, log: StreamLog) -> None:
         hold = await log.append(await created(log), text("a"))
         hold = await log.append(hold, END)
-        with pytest.raises(Fenced):
-            await log.append(hold, text("b"))
-        head = await log.head(KEY)
-        assert head is not None and head.ended and head.state == "completed"
+        for commit in (text("b"), Commit(()), CANCELLED):
+            with pytest.raises(Fenced):
+                await log.append(hold, commit)
+        head = await head_of(log)
+        assert head.ended and head.state == "completed" and head.terminal_at is not None
 
-    async def test_illegal_transition_raises(self, log: StreamLog) -> None:
+    async def test_illegal_transition_raises_and_leaves_no_trace(self, log: StreamLog) -> None:
+        hold = await created(log)
         with pytest.raises(ValueError, match="cannot become"):
-            await log.append(await created(log), END)
+            await log.append(hold, END)
+        assert len(await whole(log)) == 1 and await log.attempts(KEY) == []
+        await log.append(hold, text("a"))
 
-    async def test_cancelled_stream_takes_only_its_finish(self, log: StreamLog) -> None:
+    async def test_an_answer_that_is_there_at_once_passes_through_running(self, log: StreamLog) -> None:
+        await log.append(await created(log), Commit((Text("a"), Finish("stop")), "completed", ("running",)))
+        assert (await head_of(log)).state == "completed"
+
+    async def test_records_state_and_bill_appear_together_or_not_at_all(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
         hold = await log.append(await created(log), text("a"))
-        head = await log.request_cancel(KEY)
-        assert head is not None and head.cancel_requested
-        with pytest.raises(Cancelled):
-            await log.append(hold, text("b"))
-        await log.append(hold, Commit((Finish("cancelled", outcome="cancelled"),), "cancelled"))
-        assert [record.seq for record in await log.read(KEY, 0, 10)] == [1, 2, 3]
+        with pytest.raises(Fenced):
+            await log.append(Hold(KEY, 1, 1), END)
+        assert (await head_of(other)).state == "running" and await other.attempts(KEY) == []
+        await log.append(hold, END)
+        for one in (log, other):
+            head = await head_of(one)
+            assert (head.state, head.tail) == ("completed", 3)
+            assert await one.attempts(KEY) == list(END.attempts)
+
+    async def test_bill_of_an_attempt_is_replaced_by_its_newer_one(self, log: StreamLog) -> None:
+        opened, other = AttemptRow(1, "up", "m"), AttemptRow(2, "two", "n", strategy="fallback")
+        closed = AttemptRow(1, "up", "m", usage=Usage(1, 2, cost=0.5), outcome="failed")
+        hold = await log.append(await created(log), Commit((), "running", attempts=(opened,)))
+        assert hold.tail == 1
+        hold = await log.append(hold, Commit((Text("a"),), attempts=(closed, other)))
+        assert await log.attempts(KEY) == [closed, other]
+
+    async def test_upstream_moves_with_the_append_and_stays_without(self, log: StreamLog) -> None:
+        hold = await log.append(await created(log), Commit((Text("a"),), "running", upstream=Upstream("up", "r1", "7")))
+        await log.append(hold, text("b"))
+        assert (await head_of(log)).upstream == Upstream("up", "r1", "7")
+
+    async def test_cancelled_stream_takes_only_its_finish(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        hold = await log.append(await created(log), text("a"))
+        head = await other.request_cancel(KEY, "abandoned")
+        assert head is not None and head.cancel_requested and head.cancel_reason == "abandoned"
+        for commit in (text("b"), END, Commit(())):
+            with pytest.raises(Cancelled):
+                await log.append(hold, commit)
+        assert (await head_of(await logs())).cancel_reason == "abandoned"
+        await log.append(hold, CANCELLED)
+        assert [record.seq for record in await whole(log)] == [1, 2, 3]
+        assert (await head_of(log)).state == "cancelled"
 
     async def test_cancel_of_an_ended_stream_changes_nothing(self, log: StreamLog) -> None:
         await log.append(await log.append(await created(log), text("a")), END)
@@ -119,16 +250,63 @@ class StreamLogContract:
     async def test_cancel_of_an_unknown_stream_is_none(self, log: StreamLog) -> None:
         assert await log.request_cancel(KEY) is None
 
+    async def test_of_a_finish_and_a_cancel_that_race_the_first_wins(self, log: StreamLog) -> None:
+        hold = await log.append(await created(log), text("a"))
+        ended, _ = await asyncio.gather(log.append(hold, END), log.request_cancel(KEY), return_exceptions=True)
+        head = await head_of(log)
+        assert head.ended != isinstance(ended, Cancelled)
+        assert head.cancel_requested == isinstance(ended, Cancelled)
+
+    async def test_stream_that_is_too_long_takes_only_its_finish(self, logs: Logs) -> None:
+        for key, commit in ((KEY, text(*["a"] * 20)), (StreamKey("tenant/key", "long"), text("x" * 9_000))):
+            log = await logs(LIMITS)
+            hold = await log.append(await created(log, key), text("a"))
+            with pytest.raises(Full):
+                await log.append(hold, commit)
+            assert len(await whole(log, key)) == 2
+            await log.append(hold, END)
+
     async def test_wait_returns_at_once_when_the_tail_is_past(self, log: StreamLog) -> None:
         await created(log)
-        await asyncio.wait_for(log.wait(KEY, 0), 5)
+        assert await asyncio.wait_for(log.wait(KEY, 0), 5)
+
+    async def test_wait_gives_up_after_its_seconds(self, log: StreamLog, clock: Any) -> None:
+        await created(log)
+        before = clock.waiting
+        waiting = asyncio.create_task(log.wait(KEY, 1, 30))
+        await clock.until_waiting(before + 1)
+        while not waiting.done():
+            clock.advance(30)
+            await asyncio.sleep(0)
+        assert await waiting is False
 
     async def test_wait_misses_no_commit(self, log: StreamLog) -> None:
         hold = await created(log)
-        waiting = [asyncio.create_task(log.wait(KEY, 1)) for _ in range(10)]
-        await asyncio.sleep(0)
-        await log.append(hold, text("a"))
-        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        for word in "abcdefgh":
+            waiting = [asyncio.create_task(log.wait(KEY, hold.tail)) for _ in range(10)]
+            if word != "a":
+                await asyncio.sleep(0)
+            hold = await log.append(hold, text(word))
+            assert all(await asyncio.wait_for(asyncio.gather(*waiting), 5))
+
+    async def test_readers_that_follow_get_every_record_once(self, log: StreamLog) -> None:
+        async def follow() -> list[Record]:
+            seen: list[Record] = []
+            while not seen or not isinstance(seen[-1].delta, Finish):
+                batch = await log.read(KEY, len(seen), 3)
+                seen += batch
+                if not batch:
+                    await log.wait(KEY, len(seen))
+            return seen
+
+        hold = await created(log)
+        readers = [asyncio.create_task(follow()) for _ in range(5)]
+        for number in range(50):
+            hold = await log.append(hold, text(str(number)))
+        await log.append(hold, END)
+        everything = await whole(log)
+        assert [record.seq for record in everything] == list(range(1, 53))
+        assert all([seen == everything for seen in await asyncio.wait_for(asyncio.gather(*readers), 20)])
 
     async def test_concurrent_streams_stay_apart(self, log: StreamLog) -> None:
         async def write(number: int) -> None:
@@ -148,8 +326,112 @@ class StreamLogContract:
         first, second = log.attach(KEY), log.attach(KEY)
         log.mark(KEY, second, 5)
         log.mark(KEY, first, 2)
-        head = await log.head(KEY)
-        assert head is not None and head.reader_mark == 5
+        assert (await head_of(log)).reader_mark == 5
+
+    async def test_stream_whose_holder_is_silent_for_a_lease_is_an_orphan(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        hold = await created(log)
+        clock.advance(LEASE - 1)
+        assert await other.orphans(10) == []
+        hold = await log.append(hold, text("a"))
+        clock.advance(LEASE - 1)
+        assert await other.orphans(10) == []
+        assert await other.claim(await head_of(other), "b") is None
+        clock.advance(2)
+        (head,) = await other.orphans(10)
+        assert (head.key, head.request, head.tail) == (KEY, REQUEST, 2)
+
+    async def test_takeover_fences_the_old_holder(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        stale = await log.append(await created(log), text("a"))
+        clock.advance(LEASE + 1)
+        hold = await other.claim((await other.orphans(10))[0], "b")
+        assert hold is not None and hold == Hold(KEY, 2, 2)
+        assert (await head_of(other)).state == "recovering"
+        for commit in (text("zombie"), END, Commit(())):
+            with pytest.raises(Fenced):
+                await log.append(stale, commit)
+        assert await other.orphans(10) == []
+        await other.append(hold, text("b"))
+        assert await asyncio.wait_for(log.wait(KEY, 2), 10)
+        assert [(record.seq, record.epoch) for record in await whole(log)] == [(1, 1), (2, 1), (3, 2)]
+
+    async def test_stream_that_waits_stays_queued_when_it_is_taken_over(self, logs: Logs) -> None:
+        log = await logs()
+        await log.release([await created(log)])
+        assert await log.claim(await head_of(log), "b") == Hold(KEY, 2, 1)
+        assert (await head_of(log)).state == "queued"
+
+    async def test_of_ten_claims_one_wins(self, logs: Logs, clock: Any) -> None:
+        several = [await logs() for _ in range(2)]
+        await created(several[0])
+        clock.advance(LEASE + 1)
+        head = await head_of(several[1])
+        claims = await asyncio.gather(*[several[number % 2].claim(head, f"node {number}") for number in range(10)])
+        assert [claim for claim in claims if claim is not None] == [Hold(KEY, 2, 1)]
+
+    async def test_ended_stream_cannot_be_claimed(self, log: StreamLog, clock: Any) -> None:
+        await log.append(await log.append(await created(log), text("a")), END)
+        clock.advance(LEASE + 1)
+        assert await log.orphans(10) == []
+        assert await log.claim(await head_of(log), "b") is None
+
+    async def test_release_makes_an_orphan_at_once(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        hold = await log.append(await created(log), text("a"))
+        kept = StreamKey(KEY.principal, "kept")
+        await created(log, kept)
+        await log.release([hold])
+        assert [head.key for head in await other.orphans(10)] == [KEY]
+        assert await other.claim(await head_of(other), "b") == Hold(KEY, 2, 2)
+
+    async def test_stale_hold_releases_nothing(self, log: StreamLog) -> None:
+        hold = await created(log)
+        await log.release([hold])
+        await log.claim(await head_of(log), "b")
+        await log.release([hold])
+        assert await log.orphans(10) == []
+
+    async def test_orphans_come_oldest_first_and_not_more_than_asked_for(self, log: StreamLog) -> None:
+        keys = [StreamKey(KEY.principal, f"chat-{number}") for number in range(5)]
+        await log.release([await created(log, key) for key in keys])
+        assert [head.key for head in await log.orphans(3)] == keys[:3]
+
+    async def test_renewing_keeps_a_silent_stream_and_brings_the_cancel(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        hold = await created(log)
+        for _ in range(3):
+            clock.advance(LEASE - 1)
+            assert [one.verdict for one in await log.renew([hold])] == ["kept"]
+        assert await other.orphans(10) == []
+        await other.request_cancel(KEY)
+        assert [one.verdict for one in await log.renew([hold])] == ["cancel"]
+        await log.append(hold, CANCELLED)
+        assert [one.verdict for one in await log.renew([hold])] == ["lost"]
+
+    async def test_renewing_a_lost_hold_says_so_and_does_not_help_it(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        stale, kept = await created(log), await created(log, StreamKey(KEY.principal, "kept"))
+        await log.release([stale])
+        await other.claim(await head_of(other), "b")
+        renewed = await log.renew([stale, kept])
+        assert [(one.key, one.verdict) for one in renewed] == [(KEY, "lost"), (kept.key, "kept")]
+        clock.advance(LEASE - 1)
+        await log.renew([stale, kept])
+        clock.advance(2)
+        assert [head.key for head in await other.orphans(10)] == [KEY]
+
+    async def test_cancel_outlives_its_holder(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        await log.append(await created(log), text("a"))
+        await log.request_cancel(KEY)
+        clock.advance(LEASE + 1)
+        (head,) = await other.orphans(10)
+        hold = await other.claim(head, "b")
+        assert head.cancel_requested and hold is not None
+        with pytest.raises(Cancelled):
+            await other.append(hold, text("again"))
+        await other.append(hold, CANCELLED)
 
     async def test_sweep_forgets_ended_streams_after_their_time_and_spares_open_ones(
         self, log: StreamLog, clock: Any
@@ -157,11 +439,34 @@ class StreamLogContract:
         other = StreamKey(KEY.principal, "open")
         await created(log, other)
         await log.append(await log.append(await created(log), text("a")), END)
-        assert await log.sweep() == 0
-        clock.advance(100_000)
-        assert await log.sweep() == 1
+        assert await log.sweep(100) == 0
+        clock.advance(RETENTION - 1)
+        assert await log.sweep(100) == 0
+        assert (await head_of(log)).ended
+        clock.advance(2)
+        assert await log.sweep(100) >= 1
         with pytest.raises(Gone):
             await log.head(KEY)
         with pytest.raises(Gone):
             await log.read(KEY, 0, 1)
-        assert await log.head(other) is not None
+        with pytest.raises(Gone):
+            await log.wait(KEY, 10)
+        with pytest.raises(Gone):
+            await log.create(new_stream())
+        clock.advance(3600)
+        while await log.sweep(100):
+            pass
+        with pytest.raises(Gone):
+            await log.head(KEY)
+        assert await log.head(other) is not None and len(await whole(log, other)) == 1
+
+    async def test_streams_are_kept_as_long_as_they_were_made_for(self, log: StreamLog, clock: Any) -> None:
+        for id, retention in (("short", 600.0), ("long", 7200.0)):
+            answer = await log.create(new_stream(StreamKey(KEY.principal, id), retention))
+            assert answer.hold is not None
+            await log.append(await log.append(answer.hold, text("a")), END)
+        clock.advance(601)
+        assert await log.sweep(100) >= 1
+        with pytest.raises(Gone):
+            await log.head(StreamKey(KEY.principal, "short"))
+        assert await log.head(StreamKey(KEY.principal, "long")) is not None

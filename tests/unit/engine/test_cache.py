@@ -243,6 +243,7 @@ NOT_KEPT: list[tuple[str, Sequence[Step]]] = [
     ("an answer that was cut", [Text("hel"), DOWN]),
     ("an answer without its end", [Text("hel")]),
     ("an incomplete answer", [Text("hel"), Finish("error", outcome="incomplete")]),
+    ("an answer that only seems to stop", [Text("hel"), Finish("stop", outcome="incomplete")]),
     ("a filtered answer", [Text("hel"), Finish("content_filter")]),
     ("an empty answer", [Finish("stop")]),
     ("an answer that began anew", [Text("hel"), Restart(1, "cut"), Text("hello"), Finish("stop")]),
@@ -455,6 +456,23 @@ async def test_limit_of_one_caller_is_not_that_of_another() -> None:
     assert cached.asked == 2
 
 
+async def test_limit_of_one_caller_never_becomes_that_of_another() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    denied = Throttled("not now", retry_after=5, bottleneck="key:a")
+    cached = Cached([first, denied], [second, denied], HELLO)
+    mine = [asyncio.create_task(cached.answer(cached.call(scope=Scope(key="a")))) for _ in range(2)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(cached.answer(cached.call(scope=Scope(key="b"))))
+    await asyncio.sleep(0)
+    for gate in (first, second):
+        gate.set()
+        await asyncio.wait(mine, return_when=asyncio.FIRST_COMPLETED)
+    results = await within(asyncio.gather(*mine, return_exceptions=True))
+    assert all([isinstance(result, Throttled) for result in results])
+    assert (await within(other)).choices[0].text == "hello there"
+    assert cached.asked == 3
+
+
 async def test_cut_reaches_followers_as_it_reaches_the_leader() -> None:
     gate = asyncio.Event()
     cached = Cached([Text("one"), gate, DOWN])
@@ -523,7 +541,8 @@ async def test_followers_are_told_what_the_call_waits_for() -> None:
     told: list[Status | Attempt] = []
     follower = asyncio.create_task(cached.stream(msgspec.structs.replace(cached.call(), notice=told.append)))
     await asyncio.sleep(0)
-    cached.provider.calls[0].notice(Status("waiting", "place 3"))
+    for told_to_all in (Status("waiting", "place 3"), Attempt(2, "up", "m", "primary", strategy="retry")):
+        cached.provider.calls[0].notice(told_to_all)
     gate.set()
     await within(asyncio.gather(leader, follower))
     assert told == [Status("waiting", "place 3"), Attempt(1, "up", "m", "cache", strategy="shared")]

@@ -116,7 +116,7 @@ async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, s
         if deltas is not None:
             return deltas
         # Perhaps it was let through, and then there was no room for its next attempt.
-        waiter = lines.entered(call, waiter.share, denied, lines.told) if denied is not None else None
+        waiter = lines.entered(call, waiter.share, denied, waiter.since) if denied is not None else None
     call = msgspec.structs.replace(call, waits=False, admitted=unnoticed_admission)
     try:
         return await open(call)

@@ -22,6 +22,9 @@ TELL = 1.0
 ANSWER = 5.0
 """Seconds of a call's time that are left for its answer, whatever it waits."""
 
+_MOST_KEYS = 4096
+"""Bottlenecks of which it is remembered when they last had room."""
+
 _MEMORY = 60.0
 """Seconds over which the rate of admissions is measured, about."""
 
@@ -29,13 +32,15 @@ _MEMORY = 60.0
 class Waiter:
     """A call that waits. `told` is the place it was last told."""
 
-    __slots__ = ("began", "call", "places", "share", "starts", "told", "until", "woken")
+    __slots__ = ("began", "call", "places", "share", "since", "starts", "told", "until", "woken")
 
-    def __init__(self, call: Call, share: Share, began: float, until: float) -> None:
+    def __init__(self, call: Call, share: Share, began: float, until: float, since: int) -> None:
         self.call = call
         self.share = share
         self.began = began
         self.until = until
+        self.since = since
+        """What `Queue.told` was when it last began to try."""
         self.woken = asyncio.Event()
         self.places: dict[str, Place[Waiter]] = {}
         self.starts: dict[str, float] = {}
@@ -79,11 +84,14 @@ class Queue:
         self.waiters: dict[Waiter, None] = {}
         self.told = 0
         """How often there was word of room, at any bottleneck."""
+        self._rooms: dict[str, int] = {}
+        """What `told` was when there last was word of room, by bottleneck. A denial may be older than that."""
+        self._forgotten = 0
 
     def entered(self, call: Call, share: Share, waits: dict[str, float], since: int) -> Waiter | None:
         """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do.
 
-        `since` is what `told` was before it was denied: if there was word of room in between, it tries once more at once.
+        `since` is what `told` was before it was denied: where there was word of room in between, it tries once more at once.
         """
         now = self._clock.monotonic()
         until = now + self._settings.wait
@@ -91,9 +99,9 @@ class Queue:
             until = min(until, call.deadline - ANSWER)
         if until <= now or len(self.waiters) >= self._settings.length:
             return None
-        waiter = Waiter(call, share, now, until)
+        waiter = Waiter(call, share, now, until, since)
         self.waiters[waiter] = None
-        self.denied(waiter, waits if self.told == since else dict.fromkeys(waits, 0.0))
+        self.denied(waiter, waits)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_places())
         return waiter
@@ -105,6 +113,7 @@ class Queue:
             due = self._due(waiter)
             if due <= now:
                 waiter.woken.clear()
+                waiter.since = self.told
                 return True
             if waiter.until <= now:
                 return False
@@ -127,8 +136,9 @@ class Queue:
                 waiter.places[key] = line.join(waiter, waiter.share, waiter.starts.get(key))
                 if line.turn is None:
                     line.turn = waiter
-            if line.turn is waiter and not waiter.woken.is_set():
-                line.pause = now + seconds
+            if line.turn is waiter:
+                came = self._rooms.get(key, self._forgotten) > waiter.since
+                line.pause = now if came else now + seconds
 
     def left(self, waiter: Waiter, *, served: bool) -> None:
         """It waits no longer: it was let through (`served`), or gave up."""
@@ -152,6 +162,10 @@ class Queue:
     def room(self, key: str) -> None:
         """There is room at the bottleneck `key`: whoever has the turn there may try at once."""
         self.told += 1
+        if len(self._rooms) >= _MOST_KEYS:
+            self._rooms.clear()
+            self._forgotten = self.told
+        self._rooms[key] = self.told
         line = self.lines.get(key)
         if line is not None and line.turn is not None:
             line.pause = 0.0

@@ -11,7 +11,7 @@ from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.engine.routing.route import Route
 from cauce.engine.routing.source import Source, conversational, passed_on
 from cauce.ports.catalogue import Catalogue
-from cauce.ports.provider import Candidate
+from cauce.ports.provider import Candidate, named
 
 AUTO = "auto"
 
@@ -202,7 +202,13 @@ class Names:
         options: list[Option] = []
         for place in source.places():
             candidate = Candidate(
-                place.provider, model, own or "primary", source.timeouts, facts, deployment=place.name
+                place.provider,
+                model,
+                own or "primary",
+                source.timeouts,
+                facts,
+                deployment=place.name,
+                label=named(place.provider.name, model),
             )
             later = msgspec.structs.replace(candidate, level=own or "fallback")
             options.append(Option(candidate, later, place.here and not passed_on(model), place.weight))

@@ -10,19 +10,18 @@ import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from cauce.domain.delta import Attempt, Delta, Finish, Status, Text, delta_size
+import msgspec
+
+from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
-from cauce.domain.stream import Commit, Hold, State
+from cauce.domain.stream import AttemptRow, Commit, Hold, State
 from cauce.engine import ending
 from cauce.engine.turn import Turn
 from cauce.ports.provider import Call
-from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
+from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 
 INBOX = 64
 """Batches that may wait between the socket and the log."""
-
-MAX_TEXT = 8 * 1024 * 1024
-"""Characters of text, reasoning and arguments one stream may have."""
 
 logger = logging.getLogger("cauce.streams")
 
@@ -38,9 +37,17 @@ class Producer:
         self._noticed: list[Delta] = []
         self._doorbell = asyncio.Event()
         self._state: State = "queued"
-        self._length = 0
+        self._attempt: AttemptRow | None = None
+        self._unbilled: dict[int, AttemptRow] = {}
+        """Rows that no append has taken yet."""
         self._end: Finish | None = None
+        self._lost = False
         self._source: asyncio.Task[None] | None = None
+
+    @property
+    def hold(self) -> Hold:
+        """What it may append to, as far as it knows."""
+        return self._hold
 
     def notice(self, delta: Status | Attempt) -> None:
         """Have `delta` appended: what is going on before content comes."""
@@ -55,17 +62,28 @@ class Producer:
                 self._source.cancel()
             self._doorbell.set()
 
+    def lose(self) -> None:
+        """The stream is another's: stop, close the upstream, write nothing more."""
+        self._lost = True
+        self.end(ending.cancelled())
+
     async def run(self, call: Call) -> None:
-        """Open `call` and write its answer to the log."""
+        """Open `call` and write its answer to the log. Raises `LogUnavailable`: then the stream is open and nobody writes it."""
         self._source = asyncio.create_task(self._read(call), name=f"upstream of {self._hold.key.id}")
         if self._end is not None:
             self._source.cancel()
         try:
             ended = False
             while not ended:
-                ended = await self._append(await self._waiting())
+                deltas = await self._waiting()
+                ended = self._lost or await self._append(deltas)
         except Fenced:
             logger.info("stream %s is another's now, or has ended", self._hold.key.id)
+        except CauceError:
+            raise
+        except Exception:
+            logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
+            await self._append([ending.failed(_unexpected(), text_delivered=True)])
         finally:
             self._source.cancel()
             await asyncio.gather(self._source, return_exceptions=True)
@@ -83,9 +101,7 @@ class Producer:
             await self._put([ending.failed(error, text_delivered=delivered)])
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
-            await self._put(
-                [ending.failed(InternalError("an unexpected error ended the stream"), text_delivered=delivered)]
-            )
+            await self._put([ending.failed(_unexpected(), text_delivered=delivered)])
 
     async def _put(self, batch: Sequence[Delta]) -> None:
         await self._inbox.put(batch)
@@ -105,20 +121,48 @@ class Producer:
 
     async def _append(self, deltas: list[Delta]) -> bool:
         """Append `deltas`; whether the stream has ended with them."""
-        self._length += sum([delta_size(delta) for delta in deltas])
-        if self._length > MAX_TEXT and not isinstance(deltas[-1], Finish):
-            deltas.append(
-                ending.failed(PayloadTooLarge(f"the answer is longer than {MAX_TEXT} characters"), text_delivered=True)
-            )
-        for commit in _commits(deltas, self._state):
-            try:
-                self._hold = await self._log.append(self._hold, commit)
-            except Cancelled:
-                finish = ending.cancelled()
-                self._hold = await self._log.append(self._hold, Commit((finish,), "cancelled"))
-                return True
-            self._state = commit.state or self._state
-        return isinstance(deltas[-1], Finish)
+        commit = self._commit(deltas)
+        try:
+            self._hold = await self._log.append(self._hold, commit)
+        except Cancelled:
+            commit = self._commit([ending.cancelled()])
+            self._hold = await self._log.append(self._hold, commit)
+        except Full:
+            error = PayloadTooLarge("the answer is longer than a stream can be")
+            commit = self._commit([ending.failed(error, text_delivered=True)])
+            self._hold = await self._log.append(self._hold, commit)
+        self._unbilled.clear()
+        self._state = commit.state or self._state
+        return commit.finish is not None
+
+    def _commit(self, deltas: list[Delta]) -> Commit:
+        """`deltas` with the state they lead to and the bills they open and close."""
+        last = deltas[-1]
+        self._bill(deltas)
+        attempts = tuple(self._unbilled.values())
+        if not isinstance(last, Finish):
+            state: State = self._state if _only_status(deltas) else "running"
+            return Commit(tuple(deltas), state if state != self._state else None, attempts=attempts)
+        # An answer that is there at once: the stream still runs before it completes.
+        through: tuple[State, ...] = ("running",) if last.outcome == "completed" and self._state == "queued" else ()
+        return Commit(tuple(deltas), last.outcome, through, attempts)
+
+    def _bill(self, deltas: list[Delta]) -> None:
+        """Open and close the rows of attempts that begin and end in `deltas`."""
+        rows = self._unbilled
+        for delta in deltas:
+            row = self._attempt
+            if isinstance(delta, Attempt):
+                if row is not None and row.outcome is None:
+                    rows[row.n] = msgspec.structs.replace(row, outcome="failed")
+                self._attempt = AttemptRow(delta.n, delta.provider, delta.model, delta.step, delta.strategy)
+                rows[delta.n] = self._attempt
+            elif isinstance(delta, Finish) and row is not None:
+                self._attempt = rows[row.n] = msgspec.structs.replace(row, usage=delta.usage, outcome=delta.outcome)
+
+
+def _unexpected() -> InternalError:
+    return InternalError("an unexpected error ended the stream")
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
@@ -138,17 +182,6 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
         else:
             joined.append(delta)
     return joined
-
-
-def _commits(deltas: list[Delta], state: State) -> list[Commit]:
-    """`deltas` as commits whose states follow each other legally."""
-    last = deltas[-1]
-    if not isinstance(last, Finish):
-        return [Commit(tuple(deltas), state if _only_status(deltas) else "running")]
-    if last.outcome == "completed" and state == "queued":
-        # An answer that is there at once: the stream still runs before it completes.
-        return [Commit(tuple(deltas[:-1]), "running"), Commit((last,), last.outcome)]
-    return [Commit(tuple(deltas), last.outcome)]
 
 
 def _only_status(deltas: list[Delta]) -> bool:

@@ -3,27 +3,36 @@
 import asyncio
 import hashlib
 import logging
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
 from cauce.domain.delta import Finish
 from cauce.domain.errors import Conflict, Overloaded
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import Head, NewStream, StreamKey
+from cauce.domain.stream import Head, Hold, NewStream, Record, StreamKey
 from cauce.engine import ending
+from cauce.engine.streams.orphans import end_orphans
 from cauce.engine.streams.producer import Producer
-from cauce.engine.streams.tail import tail
+from cauce.engine.streams.tail import follow, tail
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
-from cauce.ports.stream_log import StreamLog
+from cauce.ports.stream_log import LogUnavailable, StreamLog
 
 OVERTAKEN = 60.0
 """Seconds a cancel of an unknown id is remembered, so that it may overtake its start."""
 
 _MOST_OVERTAKEN = 10_000
-_SWEEP_EVERY = 30.0
 _CANCEL_WAIT = 2.0
+_RENEW_EVERY = 3.0
+"""Seconds between signs of life for streams that are silent; a lease is a few times longer."""
+
+_SWEEP_EVERY = 10
+"""Renewals between sweeps."""
+
+_SWEEP = 300
+"""Streams, or pieces of one, that a sweep deals with at a time."""
 
 logger = logging.getLogger("cauce.streams")
 
@@ -36,8 +45,12 @@ def shut_down() -> Overloaded:
 class Streams:
     """Owns a producer task per open stream; readers come and go without it noticing."""
 
-    def __init__(self, log: StreamLog, turn: Turn, clock: Clock) -> None:
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, node: str = "here") -> None:
+        """`node` names this run of this process."""
         self._log = log
+        self._node = node
+        self._dropped: dict[StreamKey, Hold] = {}
+        """Streams whose log could not be written: to be given up, so that somebody ends them."""
         self._turn = turn
         self._clock = clock
         self._producers: dict[StreamKey, tuple[Producer, asyncio.Task[None]]] = {}
@@ -87,6 +100,11 @@ class Streams:
         """The stream's head; None if there is none. Raises `Gone` once expired."""
         return await self._log.head(key)
 
+    async def epoch(self, key: StreamKey, seq: int) -> int:
+        """The epoch that record `seq` was written in; 0 if there is no such record. Raises `Gone` once expired."""
+        records = await self._log.read(key, seq - 1, 1)
+        return records[0].epoch if records else 0
+
     async def finish(self, head: Head) -> Finish | None:
         """How the stream ended; None while it is open."""
         if not head.ended:
@@ -97,6 +115,10 @@ class Streams:
     def tail(self, key: StreamKey, after: int) -> Deltas:
         """The stream's deltas after `after`, to its end."""
         return tail(self._log, key, after)
+
+    def follow(self, key: StreamKey, after: int) -> AsyncGenerator[Sequence[Record], None]:
+        """The stream's records after `after`, to its end; those of one batch are of one epoch."""
+        return follow(self._log, key, after)
 
     def attach(self, key: StreamKey) -> int:
         """A reader is here; returns its number for `mark`."""
@@ -126,16 +148,47 @@ class Streams:
                     await asyncio.wait({task})
             except TimeoutError:
                 logger.warning("stream %s: its cancel is taking long", key.id)
+        elif not head.ended:
+            # Its holder hears of it with its next renewal.
+            await self._log.wait(key, head.tail, _CANCEL_WAIT)
         return await self._log.head(key)
 
+    async def adopt(self) -> None:
+        """End what nobody writes any more: at the start, what a process before this one left open."""
+        try:
+            await end_orphans(self._log, self._node)
+        except LogUnavailable as error:
+            logger.error("streams that were left open stay so for now: %s", error.message)
+
     async def sweep_forever(self) -> None:
-        """Forget expired streams and old cancels, every 30 s."""
+        """Keep what is held, end what nobody holds, forget what has expired."""
+        turn = 0
         while True:
-            await self._clock.sleep(_SWEEP_EVERY)
-            await self._log.sweep()
+            await self._clock.sleep(_RENEW_EVERY)
+            turn += 1
+            try:
+                await self._renew()
+                await end_orphans(self._log, self._node)
+                if turn % _SWEEP_EVERY == 0:
+                    while await self._log.sweep(_SWEEP):
+                        await self._clock.sleep(0)
+            except LogUnavailable as error:
+                logger.error("streams are not tended to for now: %s", error.message)
             now = self._clock.monotonic()
             for key in [key for key, until in self._overtaken.items() if until <= now]:
                 del self._overtaken[key]
+
+    async def _renew(self) -> None:
+        """Tell the log that silent streams go on, and hear of those that shall not."""
+        if self._dropped:
+            await self._log.release(list(self._dropped.values()))
+            self._dropped.clear()
+        for renewed in await self._log.renew([producer.hold for producer, _ in self._producers.values()]):
+            produced = self._producers.get(renewed.key)
+            if produced is not None and renewed.verdict == "lost":
+                produced[0].lose()
+            elif produced is not None and renewed.verdict == "cancel":
+                produced[0].end(ending.cancelled())
 
     async def drain(self, seconds: float) -> None:
         """Refuse new streams, let open ones end for that long, then end the rest honestly."""
@@ -156,8 +209,12 @@ class Streams:
         return until is not None and until > self._clock.monotonic()
 
     def _ended(self, key: StreamKey, task: asyncio.Task[None]) -> None:
-        del self._producers[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
+        producer, _ = self._producers.pop(key)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LogUnavailable):
+            logger.error("stream %s cannot be written: its upstream was closed", key.id)
+            self._dropped[key] = producer.hold
+        elif error is not None:
             logger.error("stream %s: its producer failed", key.id, exc_info=error)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 
 from cauce.domain.delta import Delta, Finish
-from cauce.domain.stream import StreamKey
+from cauce.domain.stream import Record, StreamKey
 from cauce.ports.provider import Deltas
 from cauce.ports.stream_log import StreamLog
 
@@ -13,16 +13,28 @@ READ_AT_ONCE = 1000
 
 def tail(log: StreamLog, key: StreamKey, after: int) -> Deltas:
     """The deltas after sequence number `after`, and further ones as they are committed. Raises `Gone` once expired."""
-    return Deltas(_batches(log, key, after))
+    return Deltas(_deltas(follow(log, key, after)))
 
 
-async def _batches(log: StreamLog, key: StreamKey, after: int) -> AsyncGenerator[Sequence[Delta], None]:
+async def follow(log: StreamLog, key: StreamKey, after: int) -> AsyncGenerator[Sequence[Record], None]:
+    """The records after `after`, to the `Finish`; those of one batch are of one epoch. Raises `Gone` once expired."""
     while True:
         records = await log.read(key, after, READ_AT_ONCE)
-        if records:
-            after = records[-1].seq
-            yield [record.delta for record in records]
-            if isinstance(records[-1].delta, Finish):
-                return
-        else:
+        if not records:
             await log.wait(key, after)
+            continue
+        if records[0].epoch != records[-1].epoch:
+            # Somebody took the stream over in between: the rest comes with the next read.
+            records = [record for record in records if record.epoch == records[0].epoch]
+        after = records[-1].seq
+        yield records
+        if isinstance(records[-1].delta, Finish):
+            return
+
+
+async def _deltas(batches: AsyncGenerator[Sequence[Record], None]) -> AsyncGenerator[Sequence[Delta], None]:
+    try:
+        async for records in batches:
+            yield [record.delta for record in records]
+    finally:
+        await batches.aclose()

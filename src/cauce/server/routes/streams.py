@@ -78,7 +78,7 @@ async def create(exchange: Exchange, services: Services, stream_id: str) -> None
         )
     else:
         head = await _known(services, key)
-    await _read_from(exchange, services, head, _cursor(exchange, head) or 0)
+    await _read_from(exchange, services, head, await _cursor(exchange, services, head) or 0)
 
 
 async def resume(exchange: Exchange, services: Services, stream_id: str) -> None:
@@ -86,7 +86,7 @@ async def resume(exchange: Exchange, services: Services, stream_id: str) -> None
     key = _key(exchange, stream_id)
     await exchange.body(services.settings.max_body)
     head = await _known(services, key)
-    cursor = _cursor(exchange, head)
+    cursor = await _cursor(exchange, services, head)
     if cursor is not None:
         await _read_from(exchange, services, head, cursor)
         return
@@ -119,7 +119,7 @@ async def _read_from(exchange: Exchange, services: Services, head: Head, cursor:
 async def _read(exchange: Exchange, services: Services, head: Head, *, after: int, resumed: bool) -> None:
     key = head.key
     wanted = head.request.response_format
-    frames_of = projector(key.id, wanted, epoch=head.epoch, after=after, resumed=resumed)
+    frames_of = projector(key.id, wanted, after=after, resumed=resumed)
     settings = services.stream_settings
     # Header values are Latin-1 at best; ids may be in any script.
     name = quote(key.id, safe=_SAFE).encode()
@@ -131,10 +131,11 @@ async def _read(exchange: Exchange, services: Services, head: Head, *, after: in
         form = Form(opening=priming(after))
         stream = EventStream(exchange, lambda: headers, hold=0, heartbeat=settings.heartbeat, form=form)
         # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
-        async with stream, aclosing(services.streams.tail(key, 0)) as deltas:
+        async with stream, aclosing(services.streams.follow(key, 0)) as batches:
             await stream.write(b"")
-            while batch := await deltas.read():
-                if frames := frames_of.feed(batch):
+            async for batch in batches:
+                frames_of.at_epoch(batch[0].epoch)
+                if frames := frames_of.feed([record.delta for record in batch]):
                     await stream.write(frames)
                     services.streams.mark(key, reader, frames_of.seq)
             await stream.finish()
@@ -158,14 +159,11 @@ async def _respond_state(exchange: Exchange, services: Services, head: Head) -> 
     await exchange.respond_json(200, msgspec.json.encode(body))
 
 
-def _cursor(exchange: Exchange, head: Head) -> int | None:
+async def _cursor(exchange: Exchange, services: Services, head: Head) -> int | None:
     """The reader's cursor, None without one. Raises `InvalidRequest`, and `Conflict` for one the log cannot know."""
     text = exchange.query("after")
     if text is None:
         text = exchange.header(b"last-event-id") or None
-    epoch = exchange.query("epoch")
-    if epoch is not None and epoch != str(head.epoch):
-        raise _rewritten(head, "epoch")
     if text is None:
         return None
     match = _CURSOR.fullmatch(text)
@@ -174,6 +172,10 @@ def _cursor(exchange: Exchange, head: Head) -> int | None:
     cursor = int(match["seq"])
     if cursor > head.tail:
         raise _rewritten(head, "cursor")
+    epoch = exchange.query("epoch")
+    # The epoch is that of the record the cursor names: what came before a takeover keeps its own.
+    if epoch is not None and cursor and epoch != str(await services.streams.epoch(head.key, cursor)):
+        raise _rewritten(head, "epoch")
     return cursor
 
 

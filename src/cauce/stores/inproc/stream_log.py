@@ -101,6 +101,7 @@ class InprocStreamLog:
         self._streams: dict[StreamKey, _Stream] = {}
         self._ended: dict[StreamKey, float] = {}
         """Until when each ended stream is kept, in the order they ended."""
+        self._next_due = float("inf")
         self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
 
@@ -132,7 +133,8 @@ class InprocStreamLog:
         if commit.finish is not None:
             stream.terminal_at = self._clock.now()
             own = stream.new.retention
-            self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
+            until = self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
+            self._next_due = min(self._next_due, until)
         self._renew(stream)
         self._add(stream, commit.deltas)
         return msgspec.structs.replace(hold, tail=len(stream.records))
@@ -216,10 +218,13 @@ class InprocStreamLog:
 
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()
-        due = [key for key, until in self._ended.items() if until <= now][:limit]
-        for key in due:
-            self._expire(key)
-        swept = len(due)
+        swept = 0
+        if self._next_due <= now:
+            due = [key for key, until in self._ended.items() if until <= now][:limit]
+            for key in due:
+                self._expire(key)
+            swept = len(due)
+            self._next_due = min(self._ended.values(), default=float("inf"))
         while self._ended and self._bytes > self._max_bytes and swept < limit:
             self._expire(next(iter(self._ended)))
             swept += 1

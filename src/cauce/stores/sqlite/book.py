@@ -273,7 +273,7 @@ def _columns(cell: Cell) -> tuple[Any, ...]:
         votes.down,
         votes.scores,
         votes.score_sum,
-        _encode_spread(parts) if spread.latency else None,
+        _encode_spread(parts) if spread.request else None,
     )
 
 

@@ -78,12 +78,15 @@ class SqliteCache:
     async def aclose(self) -> None:
         """Write what waits, and close the file."""
         if self._usable:
+            await self.written()
             self._usable = False
-            if self._timer is not None:
-                self._timer.cancel()
-            await asyncio.wrap_future(self._thread.submit(self._work, self._write))
             await asyncio.wrap_future(self._thread.submit(self._close))
         self._thread.shutdown(wait=False)
+
+    async def written(self) -> None:
+        """Return once all that waits is in the file."""
+        self._flush()
+        await asyncio.wrap_future(self._thread.submit(_nothing))
 
     async def get(self, key: bytes) -> CachedAnswer | None:
         if not self._usable:
@@ -234,6 +237,10 @@ class SqliteCache:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+def _nothing() -> None:
+    """What the thread does last."""
 
 
 class _Filter:

@@ -17,6 +17,7 @@ import msgspec
 from cauce.domain.delta import Status
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
+    TERMINAL,
     AttemptRow,
     Commit,
     Created,
@@ -100,7 +101,7 @@ class SqliteStreamLog:
             if row is None:
                 return
             live = LiveStream(new.key, row, 0, 1, "queued")
-            live.new = new
+            live.held = True
             live.committed(records(1, 1, deltas), len(data))
             self._lives.put(live)
 
@@ -150,7 +151,12 @@ class SqliteStreamLog:
             None if self._marks.get(hold.key) is None else -1,
             committed,
         )
-        return await self.writer.submit(work)
+        try:
+            return await self.writer.submit(work)
+        except Fenced:
+            live.held = live.held and live.epoch > hold.epoch
+            self._lives.settle(live)
+            raise
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
         live = self._lives.get(key) or await self._look(key)
@@ -182,6 +188,7 @@ class SqliteStreamLog:
             return False
         finally:
             live.waiting -= 1
+            self._lives.settle(live)
         return True
 
     async def head(self, key: StreamKey) -> Head | None:
@@ -226,6 +233,7 @@ class SqliteStreamLog:
                 row, tail, state, size, cancelled = found
                 live = self._lives.get(key) or LiveStream(key, row, tail, head.epoch, state)
                 live.moved(tail)
+                live.held = True
                 live.epoch, live.state, live.stored, live.cancelled = head.epoch + 1, state, size, bool(cancelled)
                 self._lives.put(live)
 
@@ -265,7 +273,7 @@ class SqliteStreamLog:
     def _known(self, hold: Hold) -> Renewed:
         """How a hold stands, where nobody but this process can change that."""
         live = self._lives.get(hold.key)
-        if live is None or live.epoch != hold.epoch or live.state in ("completed", "incomplete", "failed", "cancelled"):
+        if live is None or live.epoch != hold.epoch or live.state in TERMINAL:
             return Renewed(hold.key, "lost")
         return Renewed(hold.key, "cancel" if live.cancelled else "kept")
 
@@ -319,8 +327,10 @@ class SqliteStreamLog:
                         tail, state = tails.get(live.row, (0, "expired"))
                         if state == "expired":
                             self._lives.gone(live.key)
-                        else:
-                            live.moved(tail)
+                            continue
+                        live.moved(tail)
+                        if state in TERMINAL:
+                            self._lives.ended(live)
             await self._clock.sleep(_POLL)
 
 

@@ -115,7 +115,9 @@ def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
 
 
 def _of(found: tuple[Any, ...]) -> Stored:
-    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[:13]
+    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[
+        :13
+    ]
     wire, policy, upstream, size = found[13:]
     head = None
     if state != "expired":

@@ -204,8 +204,10 @@ class Claim(msgspec.Struct):
             "SELECT key, tail, state, bytes, cancel_requested, epoch, node FROM streams WHERE principal = ? AND id = ?",
             (self.key.principal, self.key.id),
         ).fetchone()
+        if found is None:
+            return None
         # Tried again, it may be its own claim that it meets.
-        ours = again and found is not None and found[5:] == (self.epoch + 1, self.node)
+        ours = again and found[5:] == (self.epoch + 1, self.node)
         return found[:5] if cursor.rowcount or ours else None
 
 

@@ -59,7 +59,7 @@ class Work(Protocol):
         """Do it; gives what `submit` gives. Raises `Refused` with nothing written. `again`: it may have been committed before."""
         ...
 
-    def committed(self, result: Any) -> None:
+    def committed(self, result: Any, /) -> None:
         """Called in the event loop once `result` is on disk, whether or not somebody still waits for it."""
         ...
 

@@ -60,6 +60,12 @@ class NativeProjector:
         self._before_text = b',"type":"content","data":'
         self._after_text = b',"epoch":%d}\n\n' % epoch
 
+    def at_epoch(self, epoch: int) -> None:
+        """What is fed from here on was written in `epoch`: a stream that was taken over has several."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._after_text = b',"epoch":%d}\n\n' % epoch
+
     @property
     def seq(self) -> int:
         """Sequence number of the last delta folded."""

@@ -147,3 +147,11 @@ def _piece(call: OpenCall, arguments: str, choice: int, extra: Extra) -> ToolCal
 
 def _foreign_type(raw: dict[str, Any]) -> bool:
     return raw.get("type") not in (None, "function")
+
+
+def goes_on(choice: dict[str, Any]) -> bool:
+    """Whether the one piece of a call in `choice` says nothing but its index and more of its arguments."""
+    pieces = choice["delta"].get("tool_calls") if isinstance(choice.get("delta"), dict) else None
+    if not pieces or len(pieces) != 1 or type(pieces[0].get("index")) is not int:
+        return False
+    return not pieces[0].get("id") and not member(pieces[0], "function").get("name")

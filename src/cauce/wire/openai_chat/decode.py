@@ -18,10 +18,10 @@ from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
 from cauce.wire.fields import rest
 from cauce.wire.making import CallIds
-from cauce.wire.openai_chat.assembly import Calls, OpenCall
+from cauce.wire.openai_chat.assembly import Calls, OpenCall, goes_on
 from cauce.wire.openai_chat.citations import parse_annotations
 from cauce.wire.openai_chat.errors import parse_error, to_failure
-from cauce.wire.openai_chat.extras import WIRE, member
+from cauce.wire.openai_chat.extras import WIRE, member, with_level
 from cauce.wire.openai_chat.logprobs import parse_logprobs
 from cauce.wire.openai_chat.members import PLAIN_FIELDS, THOUGHTS, carried
 from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
@@ -40,6 +40,8 @@ _REASONS: dict[str, FinishReason] = {
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 _READ_OF_CHOICE = _CHOICE_FIELDS - {"logprobs"}
+_SAID = frozenset({"role", "content"})
+_PLAIN_REASONS = frozenset({"stop", "length"})
 _CONTENT = Field("content")
 _ARGUMENTS = Field("arguments")
 _THOUGHT_FIELDS = {name: Field(name) for name in THOUGHTS}
@@ -133,7 +135,10 @@ class ChatDecoder:
         self._calls.whole()
         deltas: list[Delta] = []
         value = self._object(body)
-        for choice in self._list(value.get("choices") or _NONE):
+        choices = self._list(value.get("choices") or _NONE)
+        if len(choices) == 1 and "error" not in value and (simple := self._simple(value, choices[0])) is not None:
+            return simple
+        for choice in choices:
             if choice.get("finish_reason") is None:
                 choice["finish_reason"] = "tool_calls" if member(choice, "message").get("tool_calls") else "stop"
         self._chunk(value, deltas)
@@ -141,6 +146,26 @@ class ChatDecoder:
             raise self._broken("the answer has no choices")
         deltas.append(self._finish())
         return deltas
+
+    def _simple(self, value: dict[str, Any], choice: dict[str, Any]) -> list[Delta] | None:
+        """The deltas of an answer that is one text and nothing else, as nearly all are; None: it is more than that."""
+        message, reason = choice.get("message"), choice.get("finish_reason")
+        if (
+            type(message) is not dict
+            or reason not in _PLAIN_REASONS
+            or rest(choice, _READ_OF_CHOICE)
+            or "x_groq" in value
+        ):
+            return None
+        said = cast(dict[str, Any], message)
+        content = said.get("content")
+        if type(content) is not str or not content or choice.get("index") or rest(said, _SAID):
+            return None
+        self._characters = len(content)
+        unknown = rest(value, _CHUNK_FIELDS)
+        self._read_usage(value.get("usage"))
+        text = Text(content, 0, Extra(WIRE, {"chunk": unknown}) if unknown else None)
+        return [text, Finish(reason, self._usage or self._estimated())]
 
     @property
     def done(self) -> bool:
@@ -183,7 +208,7 @@ class ChatDecoder:
             field, text, alike = _CONTENT, delta.text, Text
         elif type(delta) is Reasoning and delta.signature is None and 0 in self._thoughts:
             field, text, alike = _THOUGHT_FIELDS[self._thoughts[0]], delta.text, Reasoning
-        elif type(delta) is ToolCall and call is not None and _goes_on(first):
+        elif type(delta) is ToolCall and call is not None and goes_on(first):
             field, text, alike = _ARGUMENTS, delta.arguments, call
         else:
             return
@@ -229,7 +254,7 @@ class ChatDecoder:
         extra, self._pending = self._pending, None
         tokens: tuple[TokenLogprob, ...] = ()
         if not choice.keys() <= _CHOICE_FIELDS or choice.get("logprobs") is not None:
-            extra = _with_level(extra, "choice", rest(choice, _READ_OF_CHOICE))
+            extra = with_level(extra, "choice", rest(choice, _READ_OF_CHOICE))
             tokens = parse_logprobs(choice.get("logprobs"))
         if not delta.keys() <= PLAIN_FIELDS:
             extra = self._rare(delta, index, extra, deltas)
@@ -263,7 +288,7 @@ class ChatDecoder:
 
     def _rare(self, delta: dict[str, Any], index: int, extra: Extra | None, deltas: list[Delta]) -> Extra | None:
         """Read the members of `delta` that few have; returns what is left of `extra` with the unknown ones."""
-        extra = _with_level(extra, "delta", carried(delta, plain=self._plain))
+        extra = with_level(extra, "delta", carried(delta, plain=self._plain))
         refusal = delta.get("refusal")
         names = [name for name in THOUGHTS if delta.get(name)]
         thought = delta.get(names[0]) if names else None
@@ -369,18 +394,3 @@ class ChatDecoder:
 
     def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
         return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
-
-
-def _goes_on(choice: dict[str, Any]) -> bool:
-    """Whether the one piece of a call in `choice` says nothing but its index and more of its arguments."""
-    pieces = choice["delta"].get("tool_calls") if isinstance(choice.get("delta"), dict) else None
-    if not pieces or len(pieces) != 1 or type(pieces[0].get("index")) is not int:
-        return False
-    return not pieces[0].get("id") and not member(pieces[0], "function").get("name")
-
-
-def _with_level(extra: Extra | None, level: str, fields: dict[str, Any]) -> Extra | None:
-    """`extra` with the unknown `fields` of a level."""
-    if not fields:
-        return extra
-    return Extra(WIRE, {**(extra.data if extra is not None else {}), level: fields})

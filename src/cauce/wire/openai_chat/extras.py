@@ -34,3 +34,10 @@ def member(value: dict[str, Any], name: str) -> dict[str, Any]:
     """The object that is `value`'s member `name`; empty if it is no object."""
     found = value.get(name)
     return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+
+
+def with_level(extra: Extra | None, level: str, fields: dict[str, Any]) -> Extra | None:
+    """`extra` with the unknown `fields` of a level."""
+    if not fields:
+        return extra
+    return Extra(WIRE, {**(extra.data if extra is not None else {}), level: fields})

@@ -444,15 +444,16 @@ class _Remote(InprocLimiter):
         return answer
 
     async def settle(self, reservation: Reservation, amount: Amount) -> None:
-        await asyncio.sleep(0)
+        # Whoever leaves now has given it back already.
         await super().settle(reservation, amount)
+        await asyncio.sleep(0)
 
     async def release(self, reservation: Reservation) -> None:
-        await asyncio.sleep(0)
         await super().release(reservation)
+        await asyncio.sleep(0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["stay", "leave", "end"])), max_size=40),
     st.booleans(),
