@@ -258,6 +258,16 @@ class TestGoingAndComingBack:
         await limiter.settle(held, Amount(1_000))
         await reserved(limiter, CALLS)
 
+    async def test_a_server_that_is_there_from_the_start_leaves_no_node_with_a_share(
+        self, own_server: RedisServer, clock: FakeClock, books: Books
+    ) -> None:
+        connection = RedisConnection(RedisSettings(own_server.url), clock)
+        inner = shared(connection, clock, books)
+        limiter = DegradedLimiter(inner, InprocLimiter(clock, books.spent), connection, clock, nodes=4)
+        await connection.start()
+        assert await until_denied(limiter, Limit("provider:up:calls", "calls", "moment", 8)) == 8
+        await connection.aclose()
+
     async def test_what_was_spent_alone_is_told_to_the_server_when_it_is_back(
         self, own_server: RedisServer, connection: RedisConnection, clock: FakeClock, books: Books
     ) -> None:

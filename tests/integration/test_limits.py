@@ -224,7 +224,8 @@ async def test_delay_of_an_upstream_that_is_over_its_limit_is_waited_out_and_not
 
 async def test_answer_that_was_asked_for_twice_is_paid_for_twice(upstream: Upstream) -> None:
     upstream.answers = [Reply(text="no JSON"), Reply(text='{"a": 1}')]
-    table = upstream_table("up", upstream.base_url) + PRICED + '[budgets.keys."*"]\nday = 1\n'
+    table = upstream_table("up", upstream.base_url) + PRICED + "json_schema = false\n"
+    table += '[budgets.keys."*"]\nday = 1\n'
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
     async with serving(table) as served:
@@ -260,6 +261,16 @@ async def test_answers_keep_flowing_while_redis_is_away(upstream: Upstream) -> N
     assert told.statuses == {200: told.asked}
     assert told.modes == ["shared", "local share", "shared"]
     assert upstream.record.most_at_once <= 10
+
+
+async def test_two_servers_on_one_redis_share_every_limit(upstream: Upstream) -> None:
+    with running_redis() as redis:
+        table = upstream_table("up", upstream.base_url, requests_per_minute=40) + PRICED + keys("one")
+        table += f'[budgets.keys."*"]\nday = 1.5\n[redis]\nurl = "{redis.url}"\n'
+        async with serving(table, UNQUEUED) as first, serving(table, UNQUEUED) as second:
+            answers = [(await message(served, key="one", max_tokens=5)).status for served in (first, second) * 2]
+            assert answers == [200, 200, 200, 402]
+            assert (await ask(first.port, "GET", "/health")).json()["limits"] == "shared"
 
 
 async def test_server_starts_without_its_redis(upstream: Upstream) -> None:

@@ -324,3 +324,34 @@ async def test_what_was_recorded_outlives_the_server(upstream: Upstream, tmp_pat
         approval = served.runtime.services.feedback.approval("up/gpt")
     assert told["total"]["requests"] == 1 and given.status == 200
     assert approval is not None and approval.up == 1
+
+
+async def test_reported_tokens_are_those_the_provider_says_it_served(upstream: Upstream, tmp_path: Path) -> None:
+    """Mixed calls: plain and streamed, refused and answered by the next, cut, left by the client."""
+    replies = [
+        Reply(usage=Tokens(101, 21, 40)),
+        Reply(status=503, error={"message": "no"}),
+        Reply(text="one two three four", cut_after=2),
+        Reply(usage=Tokens(57, 9), text="some more words"),
+    ]
+    upstream.scripts = {"mixed": replies * 200, "sure": [Reply(usage=Tokens(11, 3))]}
+    once = {**ONE_TRY, "CAUCE_RECOVERY__ATTEMPTS": "0", "CAUCE_BREAKER__ENABLED": "false"}
+    async with serving(configuration(upstream), once, tmp_path) as served:
+        for number in range(40):
+            await message(served, model="up/mixed", fallbacks=["up/sure"], stream=number % 2 == 0)
+        gate = asyncio.Semaphore(1)
+        upstream.scripts = {"left": [Reply(gate=gate)]}
+        async with connection(served.port) as client:
+            await client.send("POST", "/v1/chat/completions", msgspec.json.encode(body(model="up/left", stream=True)))
+            await client.head()
+            await client.until(b"Hello")
+            client.abort()
+        await within(upstream.closed.wait())
+        told = await usage(served)
+    counted = [row for row in rows(tmp_path) if not row["estimated"]]
+    said = list(upstream.record.served.values())
+    assert len(said) == 2 and told["estimated"]["attempts"] > 1
+    for name, of in (("input_tokens", "input"), ("output_tokens", "output"), ("cached_tokens", "cached")):
+        served_tokens = sum([getattr(tokens, of) for tokens in said])
+        assert sum([row[name] for row in counted]) == served_tokens
+        assert told["total"][name] - told["estimated"][name] == served_tokens

@@ -46,6 +46,7 @@ class DegradedLimiter:
         self._held: dict[str, _Pair] = {}
         self._number = 0
         self._lone = 0
+        self._went_alone = False
         self._both_until = 0.0
         self._owed: dict[Limit, float] = {}
         connection.on_change(self._changed)
@@ -137,6 +138,7 @@ class DegradedLimiter:
         self._held[id] = pair
         if pair.shared is None:
             self._lone += 1
+            self._went_alone = True
         return Reservation(limits, amount, pair.alone.at, id)
 
     def _taken(self, reservation: Reservation) -> _Pair | None:
@@ -169,7 +171,8 @@ class DegradedLimiter:
                 self._owed[limit] = self._owed.get(limit, 0.0) + dollars
 
     def _changed(self, up: bool) -> None:
-        if up:
+        if up and self._went_alone:
+            self._went_alone = False
             self._both_until = self._clock.monotonic() + _RETURN
 
 

@@ -8,7 +8,7 @@ Readers get only what is committed: from the ring of newest records while they k
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,12 +334,13 @@ class SqliteStreamLog:
             await self._clock.sleep(_POLL)
 
 
-class _translated(contextlib.AbstractContextManager[None]):
+@contextlib.contextmanager
+def _translated() -> Generator[None, None, None]:
     """Errors of the file while it is read become `LogUnavailable`."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
 
 
 def _expired(key: StreamKey) -> Gone:
