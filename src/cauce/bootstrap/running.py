@@ -18,7 +18,7 @@ from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
 from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.compose import compose
-from cauce.engine.embedding import Embedding
+from cauce.engine.embedding import Embedding, opening_vectors
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.health import Health
@@ -92,7 +92,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     conditions = Conditions(clock, chance, measured, breakers if config.breaker.enabled else None, ledger)
     router = make_router(config, fetcher, conditions)
     allowances = Allowances()
-    guards: list[Policy] = [overflow(estimator)]
+    guards: list[Policy] = []
     if config.retry.attempts > 1:
         guards.append(retry(config.retry, clock, chance, allowances))
     if config.breaker.enabled:
@@ -101,7 +101,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     if limits is not None:
         guards.append(limit_candidate(limits))
     watch = [health(clock, measured)] if measured is not None else []
-    per_candidate = compose(open_candidate, *guards, attempt(), structured(clock), metered, *watch, patience(clock))
+    measure: list[Policy] = [metered, *watch, patience(clock)]
+    per_candidate = compose(open_candidate, overflow(estimator), *guards, attempt(), structured(clock), *measure)
     answers: dict[Level, int] = {}
     entry: list[Policy] = [trace(answers), deadline(clock)]
     if config.recovery.attempts:
@@ -112,16 +113,27 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         entry.append(cached.caching.policy)
     lines = Queue(config.queue, clock, metrics.waited)
     queued = limits is not None and config.queue.length > 0
+    room: list[Policy] = []
     if limits is not None:
         if queued:
             limits.limiter.on_room(lines.room)
-            entry.append(queue(lines, Shares(config.limits.keys), limits.book))
+            room.append(queue(lines, Shares(config.limits.keys), limits.book))
         if config.limits.keys:
-            entry.append(limit_caller(limits))
+            room.append(limit_caller(limits))
     opened = compose(
         per_candidate,
         *entry,
+        *room,
         fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=allowances),
+    )
+    vectors = compose(
+        opening_vectors(router),
+        deadline(clock),
+        *room,
+        fallback(clock, queued=queued, allowances=allowances),
+        *guards,
+        attempt(),
+        *measure,
     )
     watch_resilience(metrics, breakers, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
@@ -154,9 +166,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         router=router,
         explainer=explainer(router, estimator, limits),
         turn=turn,
-        embedding=CachedEmbedding(
-            Embedding(router, clock, ledger, metrics, limits), None if cached is None else cached.shelf
-        ),
+        embedding=CachedEmbedding(Embedding(router, vectors), None if cached is None else cached.shelf),
         estimator=estimator,
         tokenizer=Vocabularies() if installed() else None,
         streams=streams,

@@ -4,18 +4,20 @@ from cauce.domain.delta import Failed, Finish
 from cauce.domain.errors import CauceError
 from cauce.domain.usage import Usage
 
+_UNKNOWN = Usage(estimated=True)
 
-def failed(error: CauceError, *, text_delivered: bool) -> Finish:
-    """How an answer ends that broke: `incomplete` if its reader has text of it, else `failed`."""
+
+def failed(error: CauceError, usage: Usage = _UNKNOWN, *, text_delivered: bool) -> Finish:
+    """How an answer ends that broke: `incomplete` if its reader has text of it, else `failed`. `usage` is what it has used."""
     outcome = "incomplete" if text_delivered else "failed"
     return Finish(
         "error",
-        Usage(estimated=True),
+        usage,
         outcome=outcome,
         error=Failed(error.code, error.message, error.retry_after),
     )
 
 
-def cancelled() -> Finish:
-    """How a cancelled answer ends."""
-    return Finish("cancelled", Usage(estimated=True), outcome="cancelled")
+def cancelled(usage: Usage = _UNKNOWN) -> Finish:
+    """How a cancelled answer ends. `usage` is what it has used."""
+    return Finish("cancelled", usage, outcome="cancelled")

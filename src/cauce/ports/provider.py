@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Level, Outcome, Status
+from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.errors import CauceError, ProviderFailure
 from cauce.domain.headroom import Headroom
 from cauce.domain.model import UNKNOWN, ModelFacts
@@ -168,11 +169,20 @@ class Call(msgspec.Struct, frozen=True):
     """No other model is left to ask instead but an offline one: waiting for this one is better than leaving it."""
     probe: bool = False
     """Ask even a candidate whose breaker is open: no other is left."""
+    embedding: EmbeddingRequest | None = None
+    """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
 
     @property
     def candidate(self) -> Candidate:
         """The first candidate."""
         return self.candidates[0]
+
+    @property
+    def endpoint(self) -> str:
+        """What is asked for: chat, completions, embeddings."""
+        if self.request.prompt is not None:
+            return "completions"
+        return "chat" if self.embedding is None else "embeddings"
 
 
 class Deltas:
@@ -183,7 +193,7 @@ class Deltas:
     a reader that does not reach the end must call it (`contextlib.aclosing`).
     """
 
-    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread", "so_far")
+    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread", "_used", "so_far")
 
     def __init__(
         self,
@@ -200,6 +210,12 @@ class Deltas:
         self._settlers: list[Settler] = []
         self._unread: list[Delta] = []
         self._ended = False
+        self._used: Usage | None = None
+
+    @property
+    def used(self) -> Usage:
+        """What it has used: all of it once it has ended, else what can be told so far."""
+        return self._used or self.so_far()
 
     @classmethod
     async def opened(
@@ -279,6 +295,7 @@ class Deltas:
 
     async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         self._ended = True
+        self._used = usage
         try:
             if self._source is not None:
                 await self._source.aclose()

@@ -16,6 +16,7 @@ from cauce.engine import ending
 from cauce.engine.caching.vectors import Asker
 from cauce.engine.compose import collect
 from cauce.engine.streams.streams import shut_down
+from cauce.ports.provider import Deltas, unreported
 from cauce.server.cache_control import cache_control
 from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
@@ -134,6 +135,12 @@ async def relay(
 
     async def work() -> None:
         delivered = False
+        deltas: Deltas | None = None
+
+        def broken(error: CauceError) -> bytes:
+            usage = deltas.used if deltas is not None else unreported()
+            return projector.feed([*pending, ending.failed(error, usage, text_delivered=delivered)])
+
         stream = EventStream(
             exchange,
             lambda: provenance(attempts, stream_id, asked - exchange.began, call.course),
@@ -155,11 +162,11 @@ async def relay(
             except CauceError as error:
                 if not exchange.started:
                     raise
-                await stream.write(projector.feed([*pending, ending.failed(error, text_delivered=delivered)]))
+                await stream.write(broken(error))
             except asyncio.CancelledError:
                 if not (exchange.started and services.streams.draining):
                     raise
-                await stream.write(projector.feed([*pending, ending.failed(shut_down(), text_delivered=delivered)]))
+                await stream.write(broken(shut_down()))
             await stream.finish()
 
     await exchange.while_connected(work())

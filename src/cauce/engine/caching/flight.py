@@ -55,7 +55,8 @@ class Flight:
         self.whole = True
         self._most = most
         self._landed = landed
-        self._members: set[Member] = {Member(call.notice, leads=True)}
+        self._members: dict[Member, None] = {Member(call.notice, leads=True): None}
+        """In the order they came, which is that they are woken in: who has waited longest goes first."""
         self._batches: list[Sequence[Delta]] = []
         self._gone = 0
         self._size = 0
@@ -82,7 +83,7 @@ class Flight:
     def follow(self, notice: Notice) -> AsyncGenerator[Sequence[Delta], None]:
         """The batches for somebody else, from the first on. `notice` is told of the wait, not of the attempts."""
         member = Member(notice, leads=False)
-        self._members.add(member)
+        self._members[member] = None
         return self._read(member)
 
     async def _fly(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> None:
@@ -149,7 +150,7 @@ class Flight:
             await member.waiting
 
     async def _leave(self, member: Member) -> None:
-        self._members.discard(member)
+        self._members.pop(member, None)
         if self._members or self._finished or self.failed is not None:
             self._progress()
             return

@@ -200,7 +200,7 @@ def breaker(breakers: Breakers) -> Policy:
             candidate = call.candidates[0]
             if candidate.level == "offline":
                 return await open(call)
-            one = breakers.of(candidate, "chat" if call.request.prompt is None else "completions")
+            one = breakers.of(candidate, call.endpoint)
             probe = 0 if one.circuit.state == "closed" else await one.admit(call)
             try:
                 deltas = await open(call)

@@ -1,8 +1,5 @@
 """Nobody is asked beyond the limits: what a call will use is reserved before it is opened, and settled when it has ended."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
 import msgspec
 
 from cauce.domain.delta import Outcome
@@ -17,8 +14,6 @@ from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
 SOON = 1.0
 """Seconds to wait where nobody can tell, since some call must end first."""
-
-T = TypeVar("T")
 
 _ONE = Amount()
 _SHORTEST_DAY = 60.0
@@ -83,25 +78,6 @@ def limit_candidate(limiting: Limiting) -> Policy:
         return opened
 
     return policy
-
-
-async def limited(limiting: Limiting, call: Call, work: Callable[[], Awaitable[T]], used: Callable[[T], Usage]) -> T:
-    """`work()`, an attempt that is no stream, under the same limits. `used` says what it used in the end."""
-    limits, amount = _wanted(limiting, call)
-    reservation = await limiting.limiter.reserve(limits, amount)
-    if isinstance(reservation, Denial):
-        raise _denied(limiting, reservation)
-    held = _Held(limiting, reservation, call)
-    try:
-        made = await work()
-    except CauceError as error:
-        await held.failed(error)
-        raise
-    except BaseException:
-        await held.given_up()
-        raise
-    await held.ended("completed", used(made), None)
-    return made
 
 
 def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount]:

@@ -119,7 +119,7 @@ class _Attempt:
                 prices.snapshot if prices is not None else "",
                 call.stream_id,
                 request.conversation_id or "",
-                "chat" if request.prompt is None else "completions",
+                call.endpoint,
                 candidate.deployment,
                 self._n,
                 course.waited,
