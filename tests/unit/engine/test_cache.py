@@ -473,6 +473,28 @@ async def test_limit_of_one_caller_never_becomes_that_of_another() -> None:
     assert cached.asked == 3
 
 
+async def test_deadline_of_one_request_never_becomes_that_of_another() -> None:
+    first, second, late = asyncio.Event(), asyncio.Event(), DeadlineExceeded("too late")
+    cached = Cached([first, late], [second, late], HELLO)
+    tasks = [asyncio.create_task(cached.answer()) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.set()
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    second.set()
+    results = await within(asyncio.gather(*tasks, return_exceptions=True))
+    assert [isinstance(result, DeadlineExceeded) for result in results] == [True, True, False]
+    assert cached.asked == 3
+
+
+async def test_request_that_comes_while_a_call_is_being_closed_makes_its_own() -> None:
+    cached = Cached([Text("one"), asyncio.Event(), Finish("stop")], HELLO)
+    leader = await cached.open(cached.call())
+    leaving, new = asyncio.create_task(leader.aclose()), asyncio.create_task(cached.answer())
+    assert (await within(new)).choices[0].text == "hello there"
+    await within(leaving)
+    assert cached.asked == 2
+
+
 async def test_cut_reaches_followers_as_it_reaches_the_leader() -> None:
     gate = asyncio.Event()
     cached = Cached([Text("one"), gate, DOWN])

@@ -5,10 +5,12 @@ import { createServer } from "node:http";
 
 export class Upstream {
   #server = createServer((request, response) => void this.#answer(request, response));
-  /** What the next requests get: `{ text, words }`; after `words` words the stream waits for `release`. */
+  /** What the next requests get: `{ text, words, cut }`; after `words` words the stream waits for `release`, or is cut. */
   replies = [];
+  /** What they get when there are no more `replies`. */
+  reply = {};
   requests = [];
-  #waiting = [];
+  #gates = [];
   /** How many streams were closed before their end. */
   closed = 0;
   #closings = [];
@@ -23,9 +25,9 @@ export class Upstream {
     return `http://127.0.0.1:${this.#server.address().port}/v1`;
   }
 
-  /** Let all streams that wait go on to their end. */
+  /** Let all streams that were begun go on to their end. */
   release() {
-    for (const go of this.#waiting.splice(0)) go();
+    for (const open of this.#gates.splice(0)) open();
   }
 
   /** Return once `count` streams were closed before their end. */
@@ -44,7 +46,8 @@ export class Upstream {
     if (request.method !== "POST") return response.end('{"object":"list","data":[{"id":"m"}]}');
     const asked = JSON.parse(body);
     this.requests.push(asked);
-    const { text = "Hello from upstream.", words = Infinity, cut = false } = this.replies.shift() ?? {};
+    const { text = "Hello from upstream.", words = Infinity, cut = false } = this.replies.shift() ?? this.reply;
+    const gate = new Promise((resolve) => this.#gates.push(resolve));
     const usage = { prompt_tokens: 7, completion_tokens: 5, total_tokens: 12 };
     if (!asked.stream) {
       const choice = { index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" };
@@ -64,7 +67,7 @@ export class Upstream {
     for (const word of text.match(/\S+\s*/g) ?? []) {
       if (said++ === words) {
         if (cut) return response.destroy();
-        await new Promise((resolve) => this.#waiting.push(resolve));
+        await gate;
       }
       send([{ index: 0, delta: { content: word }, finish_reason: null }]);
       // Each word in a packet of its own, so that the server makes a record of each.

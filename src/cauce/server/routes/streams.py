@@ -73,9 +73,7 @@ async def create(exchange: Exchange, services: Services, stream_id: str) -> None
     body = await exchange.body(services.settings.max_body)
     if body.strip():
         request = wished(exchange, parse_request(body))
-        head = await services.streams.start(
-            key, request, exchange.scope, exchange.request_id, cache_control(exchange)
-        )
+        head = await services.streams.start(key, request, exchange.scope, exchange.request_id, cache_control(exchange))
     else:
         head = await _known(services, key)
     await _read_from(exchange, services, head, await _cursor(exchange, services, head) or 0)

@@ -1,5 +1,6 @@
 """What is shown of an attempt that goes on from what another delivered."""
 
+import itertools
 import random
 
 import pytest
@@ -17,7 +18,7 @@ def shown(delivered: str, text: str, cuts: list[int] | None = None) -> str | Non
     """What is shown of `text`, fed in pieces; None if it is refused."""
     seam = Seam(delivered)
     places = sorted({0, len(text), *[cut % (len(text) + 1) for cut in cuts or []]})
-    pieces = [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [text[start:end] for start, end in itertools.pairwise(places)]
     for number, piece in enumerate(pieces):
         verdict, kept = seam.feed(piece)
         if verdict == "refuse":
