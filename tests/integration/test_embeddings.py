@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, within
-from tests.serving import Served, serving, upstream_table
+from tests.serving import ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ async def second() -> AsyncIterator[Upstream]:
 async def served(upstream: Upstream, second: Upstream) -> AsyncIterator[Served]:
     tables = upstream_table("up", upstream.base_url) + upstream_table("other", second.base_url)
     route = '[models.vectors]\ncandidates = ["up/embed-1", "other/embed-2", "other/embed-1"]\n'
-    async with serving(tables + route) as running:
+    async with serving(tables + route, ONE_TRY) as running:
         yield running
 
 

@@ -245,6 +245,18 @@ async def test_embeddings_are_counted_too(upstream: Upstream) -> None:
         assert (await message(served)).status == 429
 
 
+async def test_embeddings_count_for_the_key_too(upstream: Upstream) -> None:
+    table = upstream_table("up", upstream.base_url) + keys("one", "two")
+    table += '[limits.keys."*"]\nrequests_per_minute = 10\ntokens_per_minute = 10_000\n'
+    async with serving(table, UNQUEUED) as served:
+
+        async def asked(key: str, text: str) -> int:
+            body, headers = {"model": "up/m", "input": text}, {"authorization": f"Bearer {key}"}
+            return (await ask(served.port, "POST", "/v1/embeddings", body, headers)).status
+
+        assert [await asked("one", "a"), await asked("one", "b"), await asked("two", "c")] == [200, 429, 200]
+
+
 async def test_denials_are_among_the_figures(upstream: Upstream) -> None:
     table = upstream_table("up", upstream.base_url, requests_per_minute=10)
     async with serving(table, UNQUEUED) as served:

@@ -259,3 +259,34 @@ async def test_slow_model_is_overtaken_by_the_next_one_and_its_connection_closed
     assert response.headers["x-cauce-attempts"] == "2"
     said = response.frames()[-1]["data"] if stream else response.json()["response"]
     assert said == "from the spare one"
+
+
+async def test_vectors_are_asked_for_again_and_wait_for_room_like_answers(upstream: Upstream) -> None:
+    upstream.answers = [BUSY, Reply()]
+    toml = upstream_table("up", upstream.base_url, requests_per_minute=600)
+    async with serving(toml, AT_ONCE) as served:
+        asked = {"model": "up/m", "input": "a text"}
+        first = await ask(served.port, "POST", "/v1/embeddings", asked)
+        # As many as the minute takes at once are used up by then: the last ones wait.
+        more = await within(
+            asyncio.gather(*[ask(served.port, "POST", "/v1/embeddings", {**asked, "input": str(n)}) for n in range(70)])
+        )
+        ledger = served.runtime.services.last_entry("up")
+        health = (await ask(served.port, "GET", "/metrics")).body.decode()
+    assert (first.status, first.headers["x-cauce-attempts"]) == (200, "2")
+    assert {answer.status for answer in more} == {200}
+    assert ledger is not None and ledger.endpoint == "embeddings"
+    assert 'endpoint="embeddings"' in health and 'endpoint="chat"' not in health
+
+
+async def test_model_whose_vectors_fail_may_still_be_talked_to(upstream: Upstream) -> None:
+    upstream.answers = [BUSY]
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        for _ in range(5):
+            answer = await ask(served.port, "POST", "/v1/embeddings", {"model": "up/m", "input": "a"})
+            assert answer.status == 503
+        health = (await ask(served.port, "GET", "/health")).json()
+        upstream.script(Reply())
+        assert (await message(served)).headers["x-cauce-attempts"] == "1"
+    [circuit] = health["providers"]["up"]["circuits"]
+    assert (circuit["endpoint"], circuit["state"]) == ("embeddings", "open")

@@ -76,7 +76,7 @@ async def mixed(folder: Path, calls: int, *, at_once: int = 32) -> Mixed:
             "broken": [lambda ask: msgspec.structs.replace(counted(ask), error={"message": "no"}, error_after=2)],
             "stalled": [lambda ask: msgspec.structs.replace(counted(ask), stall_after=2)],
         }
-        toml = "[retry]\nbase = 0.01\n[breaker]\nenabled = false\n" + "".join(
+        toml = "[retry]\nbase = 0.01\n[breaker]\nenabled = false\n[recovery]\nattempts = 2\n" + "".join(
             [f'[providers.{one.name}]\n{one.provider.format(root=upstream.root)}api_key = "k"\n' for one in SURFACES]
         )
         async with gateway(folder, toml) as served:

@@ -1,9 +1,12 @@
 """Limits, budgets and Redis as the configuration says them."""
 
+import tomllib
+
 import pytest
 
 from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.sources import make_router
+from cauce.cli.config import _shown
 from cauce.config import Config, ConfigError
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.limit import Limiting
@@ -43,6 +46,14 @@ def test_mistakes_are_told_with_their_place(toml: str, told: str) -> None:
 def test_address_of_redis_may_come_from_a_variable_and_is_never_shown() -> None:
     config = configured('[redis]\nurl = "env:OUR_REDIS"\nnodes = 3', {"OUR_REDIS": "redis://:secret@127.0.0.1/0"})
     assert config.redis.url.endswith("secret@127.0.0.1/0") and "secret" not in repr(config)
+
+
+def test_what_holds_is_shown_without_the_address_of_redis() -> None:
+    toml = '[limits.keys."*"]\nconcurrent = 4\n[budgets.users."*"]\nday = 1\n[redis]\nurl = "redis://:secret@127.0.0.1/0"\n'
+    shown = "\n".join(_shown(configured(toml)))
+    held = tomllib.loads(shown)
+    assert held["redis"]["url"] == "***" and "secret" not in shown
+    assert held["limits"]["keys"]["*"]["concurrent"] == 4 and held["budgets"]["users"]["*"]["day"] == 1
 
 
 def test_nothing_is_counted_where_nothing_is_limited() -> None:

@@ -242,6 +242,8 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     const error = await refused(response).catch((cause) => new Unreachable("the connection broke", {}, { cause }));
     if (PASSING.has(response.status)) return new Lost(error);
     if (response.status === 409 && "tail" in error.facts && this.#read > 0) return new Rewritten(error.message);
+    // No stream was begun, so there is none to cancel.
+    if (!this.#reached && this.#failures === 0) this.#sent = false;
     return error;
   }
 

@@ -22,7 +22,10 @@ from cauce.config import FILE, Config
 
 FAILED = 1
 
-_SECTIONS = ("server", "timeouts", "streams", "discovery", "fetch", "ledger", "log")
+_SECTIONS = (
+    *("server", "timeouts", "retry", "breaker", "queue", "limits", "budgets", "cache"),
+    *("streams", "discovery", "fetch", "ledger", "log"),
+)
 
 
 def configure(command: argparse.ArgumentParser) -> None:
@@ -71,6 +74,8 @@ def _shown(config: Config) -> Iterator[str]:
     yield from [f"# {note}" for note in config.notes]
     for section in _SECTIONS:
         yield from _table(section, msgspec.structs.asdict(getattr(config, section)))
+    if config.redis.url:
+        yield from _table("redis", {**msgspec.structs.asdict(config.redis), "url": _masked(config.redis.url)})
     for name, provider in config.providers.items():
         values = msgspec.structs.asdict(provider)
         masked: dict[str, Any] = {"api_key": _masked(provider.api_key)}

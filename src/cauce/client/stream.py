@@ -233,6 +233,9 @@ class Stream:
             return Lost(error)
         if incoming.status == 409 and "tail" in error.facts and self._cursor:
             return Rewritten(error.message)
+        if not self._reached and not self._failures:
+            # No stream was begun, so there is none to cancel.
+            self._sent = False
         return error
 
     def _take(self, frame: Frame) -> bool:

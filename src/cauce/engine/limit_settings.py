@@ -44,10 +44,10 @@ class BudgetsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By glob of the names of keys, users and tenants. `assumed_output`: tokens an answer is taken to have at most, where neither the
     request nor the model bounds it."""
 
+    assumed_output: Annotated[int, msgspec.Meta(ge=1)] = 4096
     keys: dict[str, Budget] = {}
     users: dict[str, Budget] = {}
     tenants: dict[str, Budget] = {}
-    assumed_output: Annotated[int, msgspec.Meta(ge=1)] = 4096
 
     @property
     def any(self) -> bool:

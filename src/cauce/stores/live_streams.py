@@ -24,6 +24,10 @@ class LiveStream:
     """`row` is the store's own number for the stream. `tail` only moves with what has been committed."""
 
     __slots__ = (
+        "_commits",
+        "_doorbell",
+        "_first",
+        "_ring",
         "bytes",
         "cancelled",
         "epoch",
@@ -35,10 +39,6 @@ class LiveStream:
         "stored",
         "tail",
         "waiting",
-        "_commits",
-        "_doorbell",
-        "_first",
-        "_ring",
     )
 
     def __init__(self, key: StreamKey, row: int, tail: int, epoch: int, state: State) -> None:

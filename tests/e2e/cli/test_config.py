@@ -10,13 +10,14 @@ import pytest
 
 from cauce.catalogue.settings import FactsSettings
 from cauce.config import Config, ModelSettings, ProviderSettings, load
+from cauce.engine.limit_settings import Budget, BudgetsSettings, KeyRates, LimitsSettings
 from cauce.server.settings import Key
 from tests.e2e.cli.command import Home
 
 pytestmark = pytest.mark.anyio
 
 SETTING = re.compile(r"^# (?=\[|[\w-]+ = )", re.MULTILINE)
-EXAMPLES = ("providers", "models", "facts", "aliases", "auth")
+EXAMPLES = ("providers", "models", "facts", "aliases", "auth", "limits", "budgets")
 
 
 async def uncommented(home: Home) -> str:
@@ -49,6 +50,10 @@ async def test_the_written_file_shows_every_setting_there_is(home: Home) -> None
     assert shown == set(ProviderSettings.__struct_fields__)
     assert {name for table in raw["models"].values() for name in table} == set(ModelSettings.__struct_fields__)
     assert {name for table in raw["facts"].values() for name in table} == set(FactsSettings.__struct_fields__)
+    rates = {name for tables in raw["limits"].values() for table in tables.values() for name in table}
+    assert set(raw["limits"]) == set(LimitsSettings.__struct_fields__) and rates == set(KeyRates.__struct_fields__)
+    assert set(raw["budgets"]) == set(BudgetsSettings.__struct_fields__)
+    assert set(raw["budgets"]["keys"]["*"]) == set(Budget.__struct_fields__)
     assert set(raw["auth"]["keys"][0]) == set(Key.__struct_fields__)
 
 

@@ -154,7 +154,9 @@ class SqliteStreamLog:
         try:
             return await self.writer.submit(work)
         except Fenced:
-            live.held = live.held and live.epoch > hold.epoch
+            if live.epoch == hold.epoch and live.tail == hold.tail:
+                # As far as was known here it was right: another process has the stream.
+                live.held = False
             self._lives.settle(live)
             raise
 
@@ -242,16 +244,14 @@ class SqliteStreamLog:
         return None if found is None else Hold(key, head.epoch + 1, found[1])
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
-        if not holds:
-            return ()
         if self._options.lease is None:
-            return [self._known(hold) for hold in holds]
-        rows = [(live.row if (live := self._lives.get(hold.key)) else -1, hold) for hold in holds]
-        return await self.writer.submit(Renew(rows, self._lease_until(), _nothing))
+            known = [self._known(hold) for hold in holds]
+            if None not in known:
+                return [one for one in known if one is not None]
+        return await self.writer.submit(Renew(holds, self._lease_until(), _nothing)) if holds else ()
 
     async def release(self, holds: Sequence[Hold]) -> None:
-        rows = [(live.row, hold) for hold in holds if (live := self._lives.get(hold.key)) is not None]
-        await self.writer.submit(Release(rows, _nothing))
+        await self.writer.submit(Release(holds, _nothing))
         self._left = True
 
     def attach(self, key: StreamKey) -> int:
@@ -270,10 +270,12 @@ class SqliteStreamLog:
         count, _ = await self.writer.submit(work)
         return count
 
-    def _known(self, hold: Hold) -> Renewed:
-        """How a hold stands, where nobody but this process can change that."""
+    def _known(self, hold: Hold) -> Renewed | None:
+        """How a hold stands, where nobody but this process can change that; None if that must be looked up."""
         live = self._lives.get(hold.key)
-        if live is None or live.epoch != hold.epoch or live.state in TERMINAL:
+        if live is None:
+            return None
+        if live.epoch != hold.epoch or live.state in TERMINAL:
             return Renewed(hold.key, "lost")
         return Renewed(hold.key, "cancel" if live.cancelled else "kept")
 

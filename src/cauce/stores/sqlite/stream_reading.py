@@ -64,7 +64,7 @@ class StreamReading:
     async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head]:
         """Open streams of which the SQL `orphaned` says that nobody holds them."""
         # The index of what is open is small and the only one that can be used.
-        statement = f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"
+        statement = f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"  # noqa: S608
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
         return [head for row in found if (head := _of(row).head) is not None]
 
@@ -83,7 +83,7 @@ class StreamReading:
 
         def look(database: sqlite3.Connection) -> dict[int, tuple[int, State]]:
             marks = ",".join("?" * len(rows))
-            found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)
+            found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)  # noqa: S608
             return {row: (tail, state) for row, tail, state in found.fetchall()}
 
         return await self._run(look)
@@ -109,7 +109,8 @@ class StreamReading:
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
     row = database.execute(
-        f"SELECT {_COLUMNS} FROM streams WHERE principal = ? AND id = ?", (key.principal, key.id)
+        f"SELECT {_COLUMNS} FROM streams WHERE principal = ? AND id = ?",  # noqa: S608
+        (key.principal, key.id),
     ).fetchone()
     return None if row is None else _of(row)
 

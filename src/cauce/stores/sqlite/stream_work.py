@@ -31,6 +31,7 @@ _ATTEMPT = """
 INSERT INTO attempts (stream, n, row) VALUES (?, ?, ?)
     ON CONFLICT (stream, n) DO UPDATE SET row = excluded.row, exported = 0
 """
+_HELD = "principal = ? AND id = ? AND epoch = ? AND terminal_at IS NULL"
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
 """For each state those an append may come from, for `instr`: no name of a state is part of another's."""
 
@@ -197,7 +198,7 @@ class Claim(msgspec.Struct):
             f"""UPDATE streams SET epoch = epoch + 1, node = :claimer, lease_until = :lease,
                     state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
                     reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
-                WHERE principal = :principal AND id = :id AND epoch = :epoch AND terminal_at IS NULL AND {self.orphaned}""",
+                WHERE principal = :principal AND id = :id AND epoch = :epoch AND terminal_at IS NULL AND {self.orphaned}""",  # noqa: S608
             facts,
         )
         found = database.execute(
@@ -212,24 +213,26 @@ class Claim(msgspec.Struct):
 
 
 class Renew(msgspec.Struct):
-    """Gives a `Renewed` for each of `holds`; the first of each pair is the stream's number."""
+    """Gives a `Renewed` for each of `holds`."""
 
-    holds: Sequence[tuple[int, Hold]]
+    holds: Sequence[Hold]
     lease_until: float
     committed: Committed
     size: int = 0
 
     def apply(self, database: sqlite3.Connection, again: bool) -> list[Renewed]:
         renewed: list[Renewed] = []
-        for row, hold in self.holds:
-            cursor = database.execute(
-                "UPDATE streams SET lease_until = ? WHERE key = ? AND epoch = ? AND terminal_at IS NULL",
-                (self.lease_until, row, hold.epoch),
-            )
-            if cursor.rowcount == 0:
+        for hold in self.holds:
+            name = (hold.key.principal, hold.key.id, hold.epoch)
+            found = database.execute(
+                f"SELECT key, cancel_requested FROM streams WHERE {_HELD}",  # noqa: S608
+                name,
+            ).fetchone()
+            if found is None:
                 renewed.append(Renewed(hold.key, "lost"))
                 continue
-            (cancelled,) = database.execute("SELECT cancel_requested FROM streams WHERE key = ?", (row,)).fetchone()
+            row, cancelled = found
+            database.execute("UPDATE streams SET lease_until = ? WHERE key = ?", (self.lease_until, row))
             renewed.append(Renewed(hold.key, "cancel" if cancelled else "kept"))
         return renewed
 
@@ -237,14 +240,14 @@ class Renew(msgspec.Struct):
 class Release(msgspec.Struct):
     """Gives nothing."""
 
-    holds: Sequence[tuple[int, Hold]]
+    holds: Sequence[Hold]
     committed: Committed
     size: int = 0
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.executemany(
-            "UPDATE streams SET lease_until = 0 WHERE key = ? AND epoch = ? AND terminal_at IS NULL",
-            [(row, hold.epoch) for row, hold in self.holds],
+            f"UPDATE streams SET lease_until = 0 WHERE {_HELD}",  # noqa: S608
+            [(hold.key.principal, hold.key.id, hold.epoch) for hold in self.holds],
         )
 
 

@@ -1,0 +1,295 @@
+"""The log on disk when things go wrong: processes killed, processes that share a file, answers lost, power cuts, full disks."""
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cauce.domain.delta import Finish, Status, Text
+from cauce.domain.errors import Gone
+from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
+from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.stores.live_streams import RING
+from cauce.stores.sqlite.stream_log import LEASE, SqliteStreamLog, StreamLogOptions
+from cauce.stores.sqlite.stream_tables import FILE
+from cauce.stores.sqlite.stream_writer import StreamWriter
+from cauce.system.clock import SystemClock
+from cauce.testing.clock import FakeClock
+from cauce.testing.stream_log_contract import CANCELLED, END, KEY, created, head_of, new_stream, text, whole
+from tests.contract.stream_writers import key_of, texts
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, clock: Any = None, **options: Any) -> AsyncIterator[SqliteStreamLog]:
+    log = SqliteStreamLog(path, clock or SystemClock(), "parent", StreamLogOptions(**options))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.stop()
+
+
+@contextlib.asynccontextmanager
+async def writing(path: Path, node: str, streams: int, mode: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that writes, killed at the end."""
+    command = [sys.executable, "-m", "tests.contract.stream_writers", str(path), node, str(streams), mode]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def acknowledged(line: bytes) -> Iterator[tuple[int, int]]:
+    """Stream and number, if `line` is whole and says so."""
+    words = line.split()
+    if line.endswith(b"\n") and len(words) == 3:
+        yield int(words[0]), int(words[2])
+
+
+async def test_every_acknowledged_record_is_there_after_kills_and_seq_is_dense(tmp_path: Path) -> None:
+    path, streams = tmp_path / FILE, 20
+    tails: dict[int, int] = {}
+    for kill in range(4):
+        async with writing(path, f"start {kill}", streams, "alone") as process:
+            assert process.stdout is not None
+            for _ in range(300 + 97 * kill):
+                for number, tail in acknowledged(await process.stdout.readline()):
+                    tails[number] = tail
+            process.kill()
+            # What it had said before it was killed counts too.
+            async for line in process.stdout:
+                for number, tail in acknowledged(line):
+                    tails[number] = tail
+    assert len(tails) == streams
+    async with opened(path) as log:
+        assert len(await log.orphans(100)) == streams
+        for number, tail in tails.items():
+            records = await whole(log, key_of(number))
+            assert [record.seq for record in records] == list(range(1, len(records) + 1))
+            assert len(records) >= tail
+            assert tuple([record.delta for record in records[1:]]) == texts(number, 2, len(records) - 1)
+            epochs = [record.epoch for record in records]
+            assert epochs == sorted(epochs) and epochs[-1] <= 4
+
+
+async def test_processes_on_one_file_fence_each_other(tmp_path: Path) -> None:
+    path, streams = tmp_path / FILE, 5
+    # This process' time runs ahead by more than a lease: it takes over streams whose holder is hard at work.
+    clock = FakeClock(SystemClock().now() + 1000)
+    async with writing(path, "child", streams, "shared") as process:
+        assert process.stdout is not None
+        tails: dict[int, int] = {}
+        fenced: set[int] = set()
+        holds: dict[int, Hold] = {}
+        while await process.stdout.readline() != b"ready\n":
+            pass
+        async with opened(path, clock, lease=LEASE) as log:
+            for number in range(streams):
+                hold = None
+                while hold is None:
+                    # It moves all the time, which leaves its epoch as it is.
+                    hold = await log.claim(await head_of(log, key_of(number)), "parent")
+                holds[number] = await log.append(hold, Commit(texts(number, hold.tail + 1, 2)))
+            async for line in process.stdout:
+                words = line.split()
+                if words[0] == b"fenced":
+                    fenced.add(int(words[1]))
+                for number, tail in acknowledged(line):
+                    tails[number] = tail
+            assert fenced == set(range(streams))
+            for number, hold in holds.items():
+                records = await whole(log, key_of(number))
+                assert tuple([record.delta for record in records[1:]]) == texts(number, 2, hold.tail - 1)
+                assert [record.epoch for record in records] == [1] * (hold.tail - 2) + [2, 2]
+                assert tails.get(number, 1) <= hold.tail - 2
+
+
+async def test_reader_in_another_process_hears_of_every_commit(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    async with writing(path, "child", 1, "shared") as process:
+        assert process.stdout is not None
+        while await process.stdout.readline() != b"ready\n":
+            pass
+        async with opened(path, lease=LEASE) as log:
+            after = 0
+            while after < 200:
+                records = await log.read(key_of(0), after, 50)
+                assert [record.seq for record in records] == list(range(after + 1, after + len(records) + 1))
+                after += len(records)
+                if not records:
+                    assert await log.wait(key_of(0), after, 30)
+
+
+class Forgetful(StreamWriter):
+    """Commits, and then does not know of it, as often as `lost` says."""
+
+    lost = 0
+
+    def _transact(self, batch: Any) -> None:
+        super()._transact(batch)
+        if self.lost:
+            self.lost -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+
+
+async def test_what_was_committed_is_not_written_again_when_its_answer_is_lost(tmp_path: Path) -> None:
+    log = SqliteStreamLog(tmp_path / FILE, SystemClock(), "a")
+    await log.writer.stop()
+    writer = log.writer = Forgetful(tmp_path / FILE, SystemClock())
+    await log.start()
+    writer.lost = 2
+    hold = await created(log)
+    writer.lost = 1
+    hold = await log.append(hold, text("a", "b"))
+    writer.lost = 3
+    hold = await log.append(hold, text("c"))
+    await log.release([hold])
+    writer.lost = 1
+    claimed = await log.claim(await head_of(log), "b")
+    assert claimed == Hold(KEY, 2, 4)
+    writer.lost = 1
+    with pytest.raises(Fenced):
+        await log.append(hold, text("zombie"))
+    writer.lost = 2
+    await log.append(claimed, END)
+    records = await whole(log)
+    assert [record.delta for record in records[1:-1]] == [Text("a"), Text("b"), Text("c")]
+    assert isinstance(records[-1].delta, Finish) and len(records) == 5
+    await log.stop()
+
+
+async def test_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path / FILE) as log:
+        hold = await log.append(await created(log), text("a"))
+        (pages,) = log.writer.database.execute("PRAGMA page_count").fetchone()
+        log.writer.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+        appending = asyncio.create_task(log.append(hold, text("x" * 100_000)))
+        while not caplog.records:
+            await asyncio.sleep(0)
+        assert len(await whole(log)) == 2 and not appending.done()
+        # Somebody makes room while it waits.
+        while not appending.done():
+            with contextlib.suppress(sqlite3.Error):
+                log.writer.database.execute("PRAGMA max_page_count = 1000000")
+            await asyncio.sleep(0)
+        assert (await appending).tail == 3 and len(await whole(log)) == 3
+
+
+async def test_disk_that_stays_full_gives_up_and_the_stream_can_be_ended_later(tmp_path: Path) -> None:
+    async with opened(tmp_path / FILE, patience=0.1) as log:
+        hold = await log.append(await created(log), text("a"))
+        (pages,) = log.writer.database.execute("PRAGMA page_count").fetchone()
+        log.writer.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(LogUnavailable):
+            await log.append(hold, text("x" * 100_000))
+        with pytest.raises(LogUnavailable):
+            await log.create(
+                new_stream(StreamKey("tenant/key", "y" * 100_000)),
+            )
+        log.writer.database.execute("PRAGMA max_page_count = 1000000")
+        await log.release([hold])
+        (orphan,) = await log.orphans(10)
+        ours = await log.claim(orphan, "parent")
+        assert ours == Hold(KEY, 2, 2)
+        await log.append(ours, CANCELLED)
+        assert [record.epoch for record in await whole(log)] == [1, 1, 2]
+
+
+async def test_after_a_power_cut_at_any_byte_every_acknowledged_record_is_there(tmp_path: Path) -> None:
+    # The disk has what was synced, which is the write-ahead log up to the last acknowledgement, and any part of what came after.
+    path = tmp_path / FILE
+    wal = path.with_name(FILE + "-wal")
+    async with opened(path) as log:
+        assert log.writer.database.execute("PRAGMA synchronous").fetchone() == (2,)
+        hold = await created(log)
+        synced: list[tuple[int, int]] = []
+        for number in range(12):
+            hold = await log.append(hold, Commit(texts(0, hold.tail + 1, number % 3 + 1), "running"))
+            synced.append((hold.tail, wal.stat().st_size))
+        shutil.copy(path, tmp_path / "base.db")
+        everything = wal.read_bytes()
+    assert synced[0][1] < synced[-1][1] == len(everything)
+    cuts = sorted({0, len(everything), *[size + more for _, size in synced for more in (0, 1, 24, 2000, 4120, 6001)]})
+    for cut in [cut for cut in cuts if cut <= len(everything) and cut >= synced[0][1]]:
+        copy = tmp_path / f"cut-{cut}.db"
+        shutil.copy(tmp_path / "base.db", copy)
+        # What was not synced may also be there as anything.
+        copy.with_name(copy.name + "-wal").write_bytes(everything[:cut] + b"\x00\xff" * 3000)
+        async with opened(copy) as log:
+            records = await whole(log)
+            assert len(records) >= max(tail for tail, size in synced if size <= cut)
+            assert tuple([record.delta for record in records[1:]]) == texts(0, 2, len(records) - 1)
+            assert (await head_of(log)).tail == len(records)
+
+
+async def test_reader_that_fell_out_of_the_ring_reads_on_from_the_file(tmp_path: Path) -> None:
+    async with opened(tmp_path / FILE) as log:
+        hold = await created(log)
+        for number in range(20):
+            hold = await log.append(hold, text(f"{number}" + "x" * (RING // 8)))
+        seen = [record.delta for record in await log.read(KEY, 0, 3)]
+        assert isinstance(seen[0], Status) and seen[1:] == [Text(f"{n}" + "x" * (RING // 8)) for n in range(2)]
+        assert [record.seq for record in await whole(log)] == list(range(1, 22))
+
+
+async def test_file_is_bounded_and_what_ended_first_goes_first(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock, max_bytes=1_000_000, limits=StreamLimits(bytes=10**7)) as log:
+        for number in range(10):
+            hold = await created(log, key_of(number))
+            hold = await log.append(hold, text("x" * 200_000))
+            await log.append(hold, END)
+            clock.advance(1)
+        while await log.sweep(100):
+            pass
+        clock.advance(61)
+        while await log.sweep(100):
+            pass
+        gone = 0
+        for number in range(10):
+            with contextlib.suppress(Gone):
+                assert await log.head(key_of(number)) is not None
+                break
+            gone += 1
+        assert 5 <= gone <= 8
+        (pages,) = log.writer.database.execute("PRAGMA page_count").fetchone()
+        assert pages * 4096 < 1_300_000
+
+
+async def test_expired_streams_leave_a_tombstone_for_a_week_and_then_nothing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock, retention=600.0) as log:
+        hold = await created(log)
+        for _ in range(30):
+            hold = await log.append(hold, text("a"))
+        await log.append(hold, END)
+        for seconds in (601, 61):
+            clock.advance(seconds)
+            while await log.sweep(10):
+                pass
+        with pytest.raises(Gone):
+            await log.head(KEY)
+        count = (
+            "SELECT (SELECT count(*) FROM segments), (SELECT count(*) FROM attempts), (SELECT count(*) FROM streams)"
+        )
+        assert log.writer.database.execute(count).fetchone() == (0, 0, 1)
+        clock.advance(7 * 86_400 + 1)
+        while await log.sweep(10):
+            pass
+        assert await log.head(KEY) is None
+        assert (await created(log)).epoch == 1
