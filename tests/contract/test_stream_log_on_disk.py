@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,10 @@ async def writing(path: Path, node: str, streams: int, mode: str) -> AsyncIterat
         await process.wait()
 
 
-def acknowledged(line: bytes) -> Iterator[tuple[int, int]]:
-    """Stream and number, if `line` is whole and says so."""
+def acknowledged(line: bytes) -> dict[int, int]:
+    """The tail of a stream, if `line` is whole and says so."""
     words = line.split()
-    if line.endswith(b"\n") and len(words) == 3:
-        yield int(words[0]), int(words[2])
+    return {int(words[0]): int(words[2])} if line.endswith(b"\n") and len(words) == 3 else {}
 
 
 async def test_every_acknowledged_record_is_there_after_kills_and_seq_is_dense(tmp_path: Path) -> None:
@@ -66,13 +65,11 @@ async def test_every_acknowledged_record_is_there_after_kills_and_seq_is_dense(t
         async with writing(path, f"start {kill}", streams, "alone") as process:
             assert process.stdout is not None
             for _ in range(300 + 97 * kill):
-                for number, tail in acknowledged(await process.stdout.readline()):
-                    tails[number] = tail
+                tails.update(acknowledged(await process.stdout.readline()))
             process.kill()
             # What it had said before it was killed counts too.
             async for line in process.stdout:
-                for number, tail in acknowledged(line):
-                    tails[number] = tail
+                tails.update(acknowledged(line))
     assert len(tails) == streams
     async with opened(path) as log:
         assert len(await log.orphans(100)) == streams
@@ -107,8 +104,7 @@ async def test_processes_on_one_file_fence_each_other(tmp_path: Path) -> None:
                 words = line.split()
                 if words[0] == b"fenced":
                     fenced.add(int(words[1]))
-                for number, tail in acknowledged(line):
-                    tails[number] = tail
+                tails.update(acknowledged(line))
             assert fenced == set(range(streams))
             for number, hold in holds.items():
                 records = await whole(log, key_of(number))

@@ -90,13 +90,13 @@ async def test_connection_that_is_cut_again_and_again_comes_to_the_end(
     upstream.answers = [Reply(text=said)]
     cuts = 0
     async with client.stream("Hello?", model="up/m") as stream:
-        proxy.cut_after(900)
+        proxy.cut_after(700)
         async for _ in stream:
             if proxy.cut.is_set():
                 cuts += 1
-                proxy.cut_after(900)
+                proxy.cut_after(700)
         assert stream.text == said
-    assert cuts > 3 and len(upstream.requests) == 1
+    assert cuts > 1 and len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize(("position", "how"), [(0, "hang"), (300, "hang"), (700, "hang"), (1000, "hang")])

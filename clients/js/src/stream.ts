@@ -240,10 +240,10 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
 
   async #refused(response: Response): Promise<Error> {
     const error = await refused(response).catch((cause) => new Unreachable("the connection broke", {}, { cause }));
+    // If this is the server's first word, no stream was begun: there is none to cancel.
+    if (error instanceof CallFailed && !this.#reached && this.#failures === 0) this.#sent = false;
     if (PASSING.has(response.status)) return new Lost(error);
     if (response.status === 409 && "tail" in error.facts && this.#read > 0) return new Rewritten(error.message);
-    // No stream was begun, so there is none to cancel.
-    if (!this.#reached && this.#failures === 0) this.#sent = false;
     return error;
   }
 

@@ -13,6 +13,7 @@ from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.resilience import watch_resilience
 from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
+from cauce.bootstrap.streaming import streaming
 from cauce.config import Config, ConfigError
 from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
@@ -38,7 +39,6 @@ from cauce.engine.queue.queue import Queue
 from cauce.engine.recovery.recovery import recovery
 from cauce.engine.routing.conditions import Conditions
 from cauce.engine.routing.router import Router
-from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.chance import Chance
 from cauce.ports.provider import Call, Deltas, Policy
@@ -46,7 +46,6 @@ from cauce.providers.fetch import Fetcher
 from cauce.server.app import Application
 from cauce.server.services import Services
 from cauce.stores.inproc.responses import InprocResponses
-from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.system.chance import SystemChance
 from cauce.system.clock import SystemClock
 from cauce.system.ids import RandomIds
@@ -138,9 +137,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     watch_resilience(metrics, breakers, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
     turn = Turn(router, opened, defaults, caches=cached is not None)
-    log = InprocStreamLog(clock, retention=config.streams.retention, max_bytes=config.streams.max_bytes)
-    streams = Streams(log, turn, clock)
-    background = Background(config, router, streams, clock, fetcher, port or config.server.port)
+    streamed = streaming(config, turn, clock, on_disk=on_disk)
+    background = Background(config, router, streamed.streams, clock, fetcher, port or config.server.port)
 
     async def start() -> None:
         kept.start()
@@ -148,10 +146,12 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
             await shared.start()
         if cached is not None:
             cached.start()
+        await streamed.start()
         await background.start()
 
     async def stop() -> None:
         await background.stop()
+        await streamed.stop()
         if cached is not None:
             await cached.stop()
         if shared is not None:
@@ -169,7 +169,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         embedding=CachedEmbedding(Embedding(router, vectors), None if cached is None else cached.shelf),
         estimator=estimator,
         tokenizer=Vocabularies() if installed() else None,
-        streams=streams,
+        streams=streamed.streams,
         responses=InprocResponses(clock),
         clock=clock,
         ids=ids,

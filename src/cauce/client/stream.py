@@ -229,13 +229,13 @@ class Stream:
 
     async def _refused(self, incoming: Incoming) -> Exception:
         error = await self._session.connection.refusal(incoming)
+        if isinstance(error, CallFailed) and not self._reached and not self._failures:
+            # The server's first word: no stream was begun, so there is none to cancel.
+            self._sent = False
         if incoming.status in PASSING:
             return Lost(error)
         if incoming.status == 409 and "tail" in error.facts and self._cursor:
             return Rewritten(error.message)
-        if not self._reached and not self._failures:
-            # No stream was begun, so there is none to cancel.
-            self._sent = False
         return error
 
     def _take(self, frame: Frame) -> bool:

@@ -18,9 +18,9 @@ UNKNOWN_OUTPUT = 512.0
 _NEWEST = 0.1
 """How much the newest answer of a model says of the next one."""
 
-_DOUBT = 1.25
+_DOUBT = 1.5
 _MORE_DOUBT = 16
-"""An input may be a quarter larger than its estimate, and a few tokens: a budget is held to by what might be."""
+"""An input may be half as large again as its estimate, and a few tokens: a budget is held to by what might be."""
 
 
 class Amounts:
@@ -36,7 +36,7 @@ class Amounts:
         """Input tokens of `request` for `model`. Costs time in proportion to its length, once in a row for one request."""
         last, name, tokens = self._last
         if last is not request or name != model:
-            tokens = self._estimator.estimate(request, model)
+            tokens = self._estimator.guess(request, model)
             self._last = (request, model, tokens)
         return tokens
 

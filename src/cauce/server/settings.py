@@ -1,6 +1,6 @@
 """Settings of the server, as the configuration fills them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -27,11 +27,18 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
 class StreamSettings(msgspec.Struct, frozen=True):
     """Seconds a streaming answer's headers are held back for the first delta; between heartbeats; that an ended stream can
-    still be read. `max_bytes` bounds all streams in memory together."""
+    still be read.
+
+    `durable`: streams are written to the data folder before anybody sees them. `synchronous` says whether that outlives a power
+    cut (`full`) or only the process (`normal`). `max_disk` bounds the file, `max_bytes` all streams in memory together.
+    """
 
     hold_headers: Seconds = 3.0
     heartbeat: Period = 10.0
-    retention: Seconds = 3600.0
+    durable: bool = True
+    synchronous: Literal["full", "normal"] = "full"
+    retention: Seconds = 86_400.0
+    max_disk: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
 
 

@@ -20,6 +20,9 @@ PURGE_AFTER = 60.0
 TOMBSTONE = 7 * 86_400.0
 """Seconds that an id is remembered after that: it is gone and not unknown."""
 
+_VACUUM = 512
+"""Pages given back to the disk at a time."""
+
 _APPEND = """
 UPDATE streams SET tail = tail + ?1, bytes = bytes + ?2, lease_until = ?3, state = coalesce(?4, state), terminal_at = ?5,
     due = ?5 + retention, upstream = coalesce(?6, upstream), reader_mark = coalesce(?7, reader_mark)
@@ -280,7 +283,10 @@ class Sweep(msgspec.Struct):
             [(row,) for row, _, _, state, size in due if state == "expired" and not size],
         )
         if due:
-            database.execute("PRAGMA incremental_vacuum(512)").fetchall()
+            (free,) = database.execute("PRAGMA freelist_count").fetchone()
+            for _ in range(min(free, _VACUUM)):
+                # The driver takes one step of it, which is one page.
+                database.execute("PRAGMA incremental_vacuum(1)")
         return len(ended) + sum(state == "expired" for _, _, _, state, _ in due), [key for _, key in ended]
 
     def _purge(self, database: sqlite3.Connection, row: int, left: int) -> int:
