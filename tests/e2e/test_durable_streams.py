@@ -41,6 +41,7 @@ async def test_finished_stream_is_read_again_after_a_restart_byte_for_byte(tmp_p
             await started(serve)
             first = await ask(serve.port, "POST", "/chat/stream/s", BODY)
             await asyncio.to_thread(serve.stop, how)
+        with Serve(tmp_path) as serve:
             await started(serve)
             again = await ask(serve.port, "GET", "/chat/stream/s/resume?after=0")
             part = await ask(serve.port, "GET", "/chat/stream/s/resume?after=3&epoch=1")
@@ -60,8 +61,8 @@ async def test_stream_that_a_kill_cut_is_ended_honestly_at_the_next_start(tmp_pa
                 await client.send("POST", "/chat/stream/s", RAW)
                 seen = await read_until(client, b'"data":"b "')
                 await killed(serve)
-            async with Upstream(Reply(silent=True)):
-                await started(serve)
+        with Serve(tmp_path) as serve:
+            await started(serve)
             cursor = seen.count(b"\ndata: ")
             rest = await within(ask(serve.port, "GET", f"/chat/stream/s/resume?after={cursor}&epoch=1"), 20)
             state = (await ask(serve.port, "GET", "/chat/stream/s")).json()
@@ -80,6 +81,7 @@ async def test_stream_that_nothing_was_read_of_has_failed_at_the_next_start(tmp_
                 await client.send("POST", "/chat/stream/s", RAW)
                 await read_until(client, b'"type":"start"')
                 await killed(serve)
+        with Serve(tmp_path) as serve:
             await started(serve)
             assert (await ask(serve.port, "GET", "/chat/stream/s")).json()["state"] == "failed"
 
@@ -92,6 +94,7 @@ async def test_without_durable_streams_nothing_is_written(tmp_path: Path) -> Non
             response = await ask(serve.port, "POST", "/chat/stream/s", BODY)
             assert response.frames()[-1]["data"] == "a b"
             await killed(serve)
+        with Serve(tmp_path) as serve:
             await started(serve, CAUCE_STREAMS__DURABLE="false")
             assert (await ask(serve.port, "GET", "/chat/stream/s")).status == 404
     assert not list(tmp_path.rglob("streams.db*"))
