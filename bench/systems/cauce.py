@@ -37,11 +37,8 @@ output_price = 2.0
 
 [limits.keys.bench]
 requests_per_minute = 1_000_000_000
-tokens_per_minute = 1_000_000_000_000
-concurrent = 100_000
 
 [budgets.keys.bench]
-day = 1_000_000_000
 month = 10_000_000_000
 
 [cache]

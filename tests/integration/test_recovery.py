@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
@@ -140,3 +141,23 @@ async def test_client_that_leaves_while_it_is_gone_on_with_closes_the_upstream()
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(ask(served.port, "POST", "/llm/message", body), 0.5)
             await within(other.closed.wait())
+
+
+async def test_openai_s_sdk_gets_the_answer_byte_for_byte_wherever_it_was_cut() -> None:
+    async with AsyncExitStack() as stack:
+        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        sdk = await stack.enter_async_context(AsyncOpenAI(base_url=served.v1, api_key="any", max_retries=0))
+        for place in range(1, 51):
+            cutting.script(Reply(ORACLE, cut_after=place))
+            async with sdk.chat.completions.stream(
+                model="route", messages=[{"role": "user", "content": "Tell."}]
+            ) as chat:
+                completion = await chat.get_final_completion()
+            assert completion.choices[0].message.content == ORACLE, place
+            assert completion.choices[0].finish_reason == "stop"
+            async with sdk.responses.stream(model="route", input="Tell.") as events:
+                response = await events.get_final_response()
+            assert response.output_text == ORACLE and response.status == "completed", place
