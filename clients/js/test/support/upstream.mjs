@@ -5,7 +5,8 @@ import { createServer } from "node:http";
 
 export class Upstream {
   #server = createServer((request, response) => void this.#answer(request, response));
-  /** What the next requests get: `{ text, words, cut }`; after `words` words the stream waits for `release`, or is cut. */
+  /** What the next requests get: `{ text, words, cut, pace }`; after `words` words the stream waits for `release`, or is cut.
+   * `pace`: milliseconds between two words. */
   replies = [];
   /** What they get when there are no more `replies`. */
   reply = {};
@@ -46,7 +47,7 @@ export class Upstream {
     if (request.method !== "POST") return response.end('{"object":"list","data":[{"id":"m"}]}');
     const asked = JSON.parse(body);
     this.requests.push(asked);
-    const { text = "Hello from upstream.", words = Infinity, cut = false } = this.replies.shift() ?? this.reply;
+    const { text = "Hello from upstream.", words = Infinity, cut = false, pace = 0 } = this.replies.shift() ?? this.reply;
     const gate = new Promise((resolve) => this.#gates.push(resolve));
     const usage = { prompt_tokens: 7, completion_tokens: 5, total_tokens: 12 };
     if (!asked.stream) {
@@ -70,8 +71,8 @@ export class Upstream {
         await gate;
       }
       send([{ index: 0, delta: { content: word }, finish_reason: null }]);
-      // Each word in a packet of its own, so that the server makes a record of each.
-      await new Promise((resolve) => setImmediate(resolve));
+      // Each word in a packet of its own, so that the server may make a record of each.
+      await new Promise((resolve) => (pace ? setTimeout(resolve, pace) : setImmediate(resolve)));
     }
     send([{ index: 0, delta: {}, finish_reason: "stop" }]);
     send([], { usage });

@@ -1,0 +1,119 @@
+-- One operation on one stream, atomically.
+-- KEYS: meta (hash), log (stream), attempts (hash); all with one hash tag.
+-- ARGV: operation, now in seconds or '' for the server's own time, then what the operation needs.
+-- meta: principal id wire request hash policy created retention state epoch node lease tail bytes cancel upstream mark ended
+
+local meta, log, attempts = KEYS[1], KEYS[2], KEYS[3]
+local operation, now = ARGV[1], tonumber(ARGV[2])
+if not now then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+
+-- Milliseconds after which a stream that nobody writes or sweeps is forgotten.
+local KEEP = 7 * 86400 * 1000
+
+local OPEN = { queued = true, running = true, recovering = true }
+
+local function keep(milliseconds)
+    redis.call('PEXPIRE', meta, milliseconds)
+    redis.call('PEXPIRE', log, milliseconds)
+    redis.call('PEXPIRE', attempts, milliseconds)
+end
+
+local function lease(seconds)
+    return string.format('%.6f', now + tonumber(seconds))
+end
+
+if operation == 'create' then
+    -- node, lease, size, first record, then fields and values of meta
+    if redis.call('EXISTS', meta) == 1 then
+        local same = redis.call('HMGET', meta, 'node', 'epoch', 'tail', 'nonce')
+        local ours = same[1] == ARGV[3] and same[2] == '1' and same[3] == '1' and same[4] == ARGV[7]
+        return ours and 1 or 0
+    end
+    redis.call('HSET', meta, 'node', ARGV[3], 'lease', lease(ARGV[4]), 'bytes', ARGV[5], 'nonce', ARGV[7],
+        'state', 'queued', 'epoch', '1', 'tail', '1', unpack(ARGV, 8))
+    redis.call('XADD', log, '1-0', 'e', '1', 'd', ARGV[6])
+    keep(KEEP)
+    return 1
+end
+
+local known = redis.call('HMGET', meta, 'epoch', 'tail', 'state', 'cancel', 'lease', 'bytes')
+local epoch, tail, state, cancel = known[1], tonumber(known[2] or '0'), known[3], known[4]
+
+if operation == 'append' then
+    -- epoch, tail, tried before, lease, state, states it may come from, states after the first, bytes, upstream, mark,
+    -- number of records, records, then number and row of attempts
+    local n = tonumber(ARGV[13])
+    if not epoch or epoch ~= ARGV[3] then return { 'fenced', '' } end
+    local expected = tonumber(ARGV[4])
+    if ARGV[5] == '1' and n > 0 and tail == expected + n then return { 'ok', '' } end
+    if tail ~= expected or not OPEN[state] then return { 'fenced', '' } end
+    local to = ARGV[7]
+    if cancel and to ~= 'cancelled' then return { 'cancelled', '' } end
+    if to ~= '' and not string.find(ARGV[8], state, 1, true) then return { 'illegal', state } end
+    for i = 1, n do
+        redis.call('XADD', log, (expected + i) .. '-0', 'e', epoch, 'd', ARGV[13 + i])
+    end
+    for i = 14 + n, #ARGV, 2 do
+        redis.call('HSET', attempts, ARGV[i], ARGV[i + 1])
+    end
+    redis.call('HSET', meta, 'tail', expected + n, 'lease', lease(ARGV[6]),
+        'bytes', string.format('%.0f', tonumber(known[6]) + tonumber(ARGV[9])))
+    if to ~= '' then redis.call('HSET', meta, 'state', to) end
+    if ARGV[10] ~= '' then redis.call('HSET', meta, 'upstream', ARGV[10]) end
+    if ARGV[11] ~= '' then redis.call('HSET', meta, 'mark', ARGV[11]) end
+    if to ~= '' and not OPEN[to] then
+        redis.call('HSET', meta, 'ended', string.format('%.6f', now))
+        keep(KEEP + math.floor(tonumber(ARGV[12]) * 1000))
+    else
+        keep(KEEP)
+    end
+    return { 'ok', '' }
+end
+
+if operation == 'cancel' then
+    -- reason
+    if OPEN[state] and not cancel then redis.call('HSET', meta, 'cancel', ARGV[3]) end
+    return epoch and 1 or 0
+end
+
+if operation == 'claim' then
+    -- epoch as seen, node, lease, tried before
+    if not epoch then return {} end
+    local ours = ARGV[6] == '1' and epoch == tostring(tonumber(ARGV[3]) + 1)
+        and redis.call('HGET', meta, 'node') == ARGV[4]
+    if not ours then
+        if epoch ~= ARGV[3] or not OPEN[state] or tonumber(known[5]) > now then return {} end
+        if state ~= 'queued' then state = 'recovering' end
+        redis.call('HSET', meta, 'epoch', tonumber(epoch) + 1, 'node', ARGV[4], 'lease', lease(ARGV[5]), 'state', state)
+        if redis.call('HGET', meta, 'mark') == '-1' then redis.call('HSET', meta, 'mark', tail) end
+    end
+    return { tail, state, tonumber(known[6]), cancel and 1 or 0 }
+end
+
+if operation == 'renew' then
+    -- epoch, lease
+    if epoch ~= ARGV[3] or not OPEN[state] then return 'lost' end
+    redis.call('HSET', meta, 'lease', lease(ARGV[4]))
+    return cancel and 'cancel' or 'kept'
+end
+
+if operation == 'release' then
+    -- epoch
+    if epoch ~= ARGV[3] or not OPEN[state] then return 0 end
+    redis.call('HSET', meta, 'lease', '0')
+    return 1
+end
+
+if operation == 'expire' then
+    if not epoch or OPEN[state] or state == 'expired' then return 0 end
+    redis.call('HSET', meta, 'state', 'expired')
+    redis.call('HDEL', meta, 'request', 'upstream', 'policy')
+    redis.call('DEL', log, attempts)
+    redis.call('PEXPIRE', meta, KEEP)
+    return 1
+end
+
+return redis.error_reply('unknown operation')
