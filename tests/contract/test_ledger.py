@@ -201,6 +201,23 @@ async def test_full_disk_keeps_entries_in_memory_until_there_is_room(
         assert await attempts(again, clock) == 12
 
 
+@pytest.mark.parametrize("room", [0, 4])
+async def test_disk_that_is_full_when_a_further_file_is_due_is_got_over(
+    clock: FakeClock, tmp_path: Path, room: int
+) -> None:
+    ledger = abandoned(tmp_path, clock, 1)
+    ledger._spool._most_file = 1
+    with files_no_larger_than(room):
+        for number in range(2, 5):
+            ledger.record(entry(clock, number))
+    ledger.record(entry(clock, 5))
+    assert ledger._spool.backlog == () and await attempts(ledger, clock) == 5
+    ledger.start()
+    assert await ledger.flush() and await attempts(ledger, clock) == 5
+    await ledger.stop()
+    assert ledger.lost == 0
+
+
 async def test_memory_for_what_cannot_be_written_is_bounded_and_losses_are_counted(
     clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 // The client against a real server, over a network that breaks: each event once, whatever happens.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, test as nodeTest } from "node:test";
 
 import { CallFailed, Cauce, Unreachable } from "../dist/index.js";
 import { CuttingProxy } from "./support/proxy.mjs";
@@ -32,6 +32,9 @@ beforeEach(async () => {
   client = new Cauce({ baseUrl: proxy.url, reconnect: AT_ONCE });
 });
 afterEach(() => proxy.stop());
+
+/** A test that would hang fails instead. */
+const test = (name, work) => nodeTest(name, { timeout: 60_000 }, work);
 
 let made = 0;
 const newId = () => `live-${(made += 1)}`;

@@ -72,7 +72,6 @@ class Endpoint:
             **headers,
         }
         self._transport = transport
-        self._line = transport.line(self.base_url)
         self._refused = refused
 
     async def get(self, path: str, limit: int = 8 * 1024 * 1024) -> bytes:
@@ -128,7 +127,7 @@ class Endpoint:
     @property
     def line(self) -> Line:
         """Its connections."""
-        return self._line
+        return self._transport.line(self.base_url)
 
     async def aclose(self) -> None:
         """Let go of connections."""

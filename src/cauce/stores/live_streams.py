@@ -21,7 +21,7 @@ _OVERHEAD = 150
 
 
 class LiveStream:
-    """`row` is the store's own number for the stream. `tail` only moves with what has been committed."""
+    """`row` is the store's own name for the stream. `tail` only moves with what has been committed."""
 
     __slots__ = (
         "_commits",
@@ -41,7 +41,7 @@ class LiveStream:
         "waiting",
     )
 
-    def __init__(self, key: StreamKey, row: int, tail: int, epoch: int, state: State) -> None:
+    def __init__(self, key: StreamKey, row: int | str, tail: int, epoch: int, state: State) -> None:
         self.key = key
         self.row = row
         self.tail = tail
@@ -137,8 +137,8 @@ class LiveStreams:
         self._streams[live.key] = live
 
     def waited_for(self) -> list[LiveStream]:
-        """Those that somebody waits for."""
-        return [live for live in self._streams.values() if live.waiting]
+        """Those that somebody waits for and another process may write."""
+        return [live for live in self._streams.values() if live.waiting and not live.held]
 
     def settle(self, live: LiveStream) -> None:
         """Forget it unless somebody writes it or waits for it, or it ended here."""

@@ -133,10 +133,14 @@ class Spool:
         """Go on in the next file."""
         path = self.folder / _name(self._file + 1)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        if os.write(descriptor, MAGIC) != len(MAGIC):
+        try:
+            if os.write(descriptor, MAGIC) != len(MAGIC):
+                raise OSError(f"{path} could not be begun")
+        except OSError:
+            # It must not stand in the way of the next try.
             os.close(descriptor)
             path.unlink()
-            raise OSError(f"{path} could not be begun")
+            raise
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._file += 1

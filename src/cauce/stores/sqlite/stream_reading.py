@@ -3,14 +3,16 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.ports.clock import Clock
+from cauce.ports.stream_log import LogUnavailable
+from cauce.stores.followed import Stored
+from cauce.stores.live_streams import LiveStream
 from cauce.stores.sqlite.stream_tables import open_reading
 from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
 
@@ -21,40 +23,39 @@ _AT_ONCE = 512 * 1024
 _COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
     cancel_reason, wire, policy, upstream, bytes"""
 
+_POLL = 0.025
+"""Seconds between looks whether another process has written."""
+
 T = TypeVar("T")
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """A stream as the file has it. `head` is None once it has expired. `bytes` are those of its records."""
-
-    row: int
-    state: State
-    epoch: int
-    tail: int
-    cancelled: bool
-    bytes: int
-    head: Head | None
-
-
 class StreamReading:
-    """Any number of reads at a time; `close` lets go of the file."""
+    """See `stores.followed.Shelf`. Any number of reads at a time; `close` lets go of the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
+        self._clock = clock
         self._pool = ThreadPoolExecutor(_THREADS, "streams-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._watching: sqlite3.Connection | None = None
+        self._version = -1
+        self._watched: Sequence[int | str] = ()
 
     async def stored(self, key: StreamKey) -> Stored | None:
-        """The stream; None if there is none."""
         return await self._run(lambda database: _stored(database, key))
 
-    async def records(self, row: int, after: int, limit: int) -> list[Record]:
-        """Records after `after`, at most `limit`, and not more than memory should hold."""
-        return await self._run(lambda database: _records(database, row, after, limit))
+    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+        return await self._run(lambda database: _records(database, live.row, after, limit))
 
-    async def attempts(self, row: int) -> list[AttemptRow]:
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+        known = {live.row: live.key for live in waited}
+        found = await self._run(lambda database: self._moved(database, tuple(known)))
+        if not found:
+            await self._clock.sleep(_POLL)
+        return {known[row]: (tail, state) for row, tail, state in found}
+
+    async def attempts(self, row: int | str) -> list[AttemptRow]:
         """Its bills."""
         found = await self._run(
             lambda database: database.execute("SELECT row FROM attempts WHERE stream = ? ORDER BY n", (row,)).fetchall()
@@ -68,26 +69,6 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
         return [head for row in found if (head := _of(row).head) is not None]
 
-    async def moved(self, known: int) -> int:
-        """A number that is another one than `known` if anybody has written since."""
-
-        def look() -> int:
-            if self._watching is None:
-                self._watching = open_reading(self._path)
-            return self._watching.execute("PRAGMA data_version").fetchone()[0]
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, look)
-
-    async def tails(self, rows: Sequence[int]) -> dict[int, tuple[int, State]]:
-        """The tail and state of each, by its number."""
-
-        def look(database: sqlite3.Connection) -> dict[int, tuple[int, State]]:
-            marks = ",".join("?" * len(rows))
-            found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)  # noqa: S608
-            return {row: (tail, state) for row, tail, state in found.fetchall()}
-
-        return await self._run(look)
-
     def close(self) -> None:
         """After this nothing is read."""
         self._pool.shutdown(wait=True)
@@ -97,7 +78,10 @@ class StreamReading:
             self._watching.close()
 
     async def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, read)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, read)
+        except sqlite3.Error as error:
+            raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
 
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -105,6 +89,19 @@ class StreamReading:
             connection = self._local.connection = open_reading(self._path)
             self._connections.append(connection)
         return read(connection)
+
+    def _moved(self, database: sqlite3.Connection, rows: Sequence[int | str]) -> list[tuple[int, int, State]]:
+        """Number, tail and state of each of `rows`, if anything was written since the last time or other ones are asked for."""
+        if self._watching is None:
+            self._watching = open_reading(self._path)
+        # Told apart by one connection only: it counts what others have written.
+        (version,) = self._watching.execute("PRAGMA data_version").fetchone()
+        if (version, rows) == (self._version, self._watched):
+            return []
+        marks = ",".join("?" * len(rows))
+        found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)  # noqa: S608
+        self._version, self._watched = version, rows
+        return found.fetchall()
 
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
@@ -142,7 +139,7 @@ def _of(found: tuple[Any, ...]) -> Stored:
     return Stored(row, state, epoch, tail, bool(cancelled), size, head)
 
 
-def _records(database: sqlite3.Connection, row: int, after: int, limit: int) -> list[Record]:
+def _records(database: sqlite3.Connection, row: int | str, after: int, limit: int) -> list[Record]:
     cursor = database.execute(
         """SELECT first_seq, epoch, data FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
             (SELECT max(first_seq) FROM segments WHERE stream = ?1 AND first_seq <= ?2), 0) ORDER BY first_seq""",

@@ -94,7 +94,7 @@ class Create(msgspec.Struct):
 class Append(msgspec.Struct):
     """Gives the hold for the next one. `n` records, as `data`."""
 
-    row: int
+    row: int | str
     hold: Hold
     n: int
     data: bytes
@@ -163,7 +163,7 @@ class Append(msgspec.Struct):
 class Cancel(msgspec.Struct):
     """Gives nothing."""
 
-    row: int
+    key: StreamKey
     reason: str
     committed: Committed
     size: int = 0
@@ -171,8 +171,8 @@ class Cancel(msgspec.Struct):
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.execute(
             """UPDATE streams SET cancel_requested = 1, cancel_reason = ?
-                WHERE key = ? AND terminal_at IS NULL AND cancel_requested = 0""",
-            (self.reason, self.row),
+                WHERE principal = ? AND id = ? AND terminal_at IS NULL AND cancel_requested = 0""",
+            (self.reason, self.key.principal, self.key.id),
         )
 
 

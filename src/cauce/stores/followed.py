@@ -1,0 +1,201 @@
+"""The reading side of a log whose records are kept outside of memory, whatever keeps them.
+
+A reader that keeps up is served from the ring of newest records and woken by the commits of this process. One that is slow reads from
+the store. What other processes write is heard of as long as somebody waits for it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cauce.domain.errors import Gone
+from cauce.domain.stream import TERMINAL, Commit, Head, Hold, NewStream, Record, State, StreamKey, StreamLimits
+from cauce.ports.clock import Clock
+from cauce.ports.stream_log import Full, LogUnavailable
+from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
+
+_AGAIN = 0.25
+"""Seconds until a store that did not answer is listened to again."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired."""
+
+    row: int | str
+    state: State
+    epoch: int
+    tail: int
+    cancelled: bool
+    bytes: int
+    head: Head | None
+
+
+class Shelf(Protocol):
+    """What keeps the records. Each raises `LogUnavailable`."""
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        """The stream; None if there is none."""
+        ...
+
+    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+        """Records after `after`, at most `limit`, and not more than memory should hold."""
+        ...
+
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+        """Wait a little; then tail and state of those of `waited` that may have moved."""
+        ...
+
+
+class Followed:
+    """See the module. It belongs to one event loop."""
+
+    def __init__(self, shelf: Shelf, clock: Clock, *, shared: bool) -> None:
+        """`shared`: other processes write too."""
+        self.lives = LiveStreams()
+        self.marks = Marks()
+        self._shelf = shelf
+        self._clock = clock
+        self._shared = shared
+        self._listening: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def live(self, key: StreamKey) -> LiveStream:
+        """The stream as it is known here, else as the store has it now. Raises `Gone`."""
+        live = self.lives.get(key)
+        if live is not None:
+            return live
+        stored = await self._shelf.stored(key)
+        if stored is None or stored.head is None:
+            raise expired(key)
+        live = self.lives.get(key)
+        if live is None:
+            live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
+            live.stored = stored.bytes
+            live.cancelled = stored.cancelled
+        return live
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        """See `ports.stream_log.StreamLog`."""
+        live = await self.live(key)
+        if (newest := live.newest(after, limit)) is not None:
+            return newest
+        tail = live.tail
+        found = await self._shelf.records(live, after, limit)
+        if not found:
+            self.lives.gone(key)
+            raise expired(key)
+        # A commit that this process has not heard of yet is not there yet.
+        return found if found[-1].seq <= tail else [record for record in found if record.seq <= tail]
+
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        """See `ports.stream_log.StreamLog`."""
+        live = await self.live(key)
+        if live.tail > after:
+            return True
+        self.lives.put(live)
+        live.waiting += 1
+        try:
+            self._listen()
+            async with self._clock.timeout(seconds):
+                while live.tail <= after:
+                    if live.gone:
+                        raise expired(key)
+                    await live.more()
+        except TimeoutError:
+            return False
+        finally:
+            live.waiting -= 1
+            self.lives.settle(live)
+        return True
+
+    async def head(self, key: StreamKey) -> Head | None:
+        """See `ports.stream_log.StreamLog`."""
+        stored = await self._shelf.stored(key)
+        if stored is None:
+            return None
+        if stored.head is None:
+            raise expired(key)
+        mark = self.marks.get(key)
+        return stored.head if mark is None else msgspec.structs.replace(stored.head, reader_mark=mark)
+
+    def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
+        """`commit` is in the store: readers may have it."""
+        live.epoch = hold.epoch
+        if commit.state is not None:
+            live.state = commit.state
+        live.committed(records, size)
+        if commit.finish is not None:
+            self.lives.ended(live)
+
+    def claimed(self, key: StreamKey, row: int | str, hold: Hold, state: State, size: int, *, cancelled: bool) -> None:
+        """This process has taken the stream over."""
+        live = self.lives.get(key) or LiveStream(key, row, hold.tail, hold.epoch, state)
+        live.moved(hold.tail)
+        live.held = True
+        live.epoch, live.state, live.stored, live.cancelled = hold.epoch, state, size, cancelled
+        self.lives.put(live)
+
+    def lost(self, key: StreamKey) -> None:
+        """The stream is another process's now."""
+        live = self.lives.get(key)
+        if live is not None:
+            live.held = False
+            if live.waiting:
+                self._listen()
+            self.lives.settle(live)
+
+    def refused(self, live: LiveStream, hold: Hold) -> None:
+        """An append of `hold` was fenced off."""
+        if live.epoch == hold.epoch and live.tail == hold.tail:
+            # As far as was known here it was right.
+            self.lost(live.key)
+        self.lives.settle(live)
+
+    def forget(self, keys: Sequence[StreamKey]) -> None:
+        """These have expired."""
+        for key in keys:
+            self.lives.gone(key)
+            self.marks.forget(key)
+
+    def _listen(self) -> None:
+        if self._shared and (self._listening is None or self._listening.done()):
+            self._listening = asyncio.create_task(self._hear(), name="streams of other processes")
+
+    async def _hear(self) -> None:
+        while waited := self.lives.waited_for():
+            try:
+                news = await self._shelf.news(waited)
+            except LogUnavailable:
+                await self._clock.sleep(_AGAIN)
+                continue
+            for live in waited:
+                tail, state = news.get(live.key, (live.tail, live.state))
+                if state == "expired":
+                    self.lives.gone(live.key)
+                    continue
+                live.moved(tail)
+                if state in TERMINAL:
+                    self.lives.ended(live)
+
+
+def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, size: int) -> None:
+    """Raises `Full` where `commit`, of `size` bytes, would make the stream longer than it may be."""
+    if commit.finish is None and (live.stored + size > limits.bytes or hold.tail + len(commit.deltas) > limits.records):
+        raise Full
+
+
+def fresh(new: NewStream) -> Head:
+    """The head of a stream that was made just now."""
+    return Head(new.key, new.request, new.request_hash, new.created, "queued", 1, 1, wire=new.wire, policy=new.policy)
+
+
+def expired(key: StreamKey) -> Gone:
+    """What readers of a stream get that is not there any more."""
+    return Gone(f"stream {key.id!r} has expired")
