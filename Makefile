@@ -65,7 +65,7 @@ faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the f
 test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about three minutes)
 	$(BIN)/python -m pytest -q -s tests/load
 
-test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines and a browser against Cauce (about six minutes; fetches their packages)
+test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about six minutes; fetches their packages)
 	$(BIN)/python -m pytest -q tests/clients
 
 test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
@@ -83,4 +83,4 @@ lock: $(VENV)/uv.done ## Resolve the dependencies again
 	echo uv | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url - -o requirements/uv.txt
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .venv-clients .venv-clients-older .venv-catalogue .venv-local .bench .hypothesis .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-clients .venv-clients-older .venv-catalogue .venv-local .bench .hypothesis .ruff_cache .pytest_cache dist build clients/js/dist clients/js/node_modules

@@ -1,14 +1,16 @@
 """Cauce's own JavaScript client: built with its one tool, its own tests run in Node, and its example in a browser."""
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ import pytest
 
 import cauce
 from cauce.testing.upstream import Reply, Upstream
-from tests.clients.browser import Browser
+from tests.clients.browser import Browser, Page
 from tests.clients.node import Node, NodeMissing, find_node
 from tests.clients.process import Cauce, Proxy, in_front_of
 from tests.clients.process import cauce as serve
+from tests.e2e.process import Serve
 from tests.http import within
 
 pytestmark = pytest.mark.anyio
@@ -32,16 +35,19 @@ CLIENT = ROOT / "clients" / "js"
 OLDEST = 18
 """Version of Node that the client asks for."""
 
+BASE = "http://127.0.0.1:8000"
+"""Where the documentation says that the server is."""
+
 BUILD_SECONDS, TEST_SECONDS = 300, 300
 
 
-def run(command: list[str], node: Node, seconds: float) -> str:
+def run(command: list[str], node: Node, seconds: float, environment: Mapping[str, str] = {}) -> str:
     """What `command` prints."""
     paths = [str(Path(node.node).parent), os.environ.get("PATH", "")]
     done = subprocess.run(
         command,
         cwd=CLIENT,
-        env={**node.environment, "PATH": os.pathsep.join(paths), "CAUCE_PYTHON": sys.executable},
+        env={**node.environment, **environment, "PATH": os.pathsep.join(paths), "CAUCE_PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -60,7 +66,8 @@ def built() -> Node:
     locked = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
     mark = CLIENT / "node_modules" / ".installed-from"
     if not mark.is_file() or mark.read_text() != locked:
-        run([*node.npm, "ci"], node, BUILD_SECONDS)
+        # npm needs what the machine says of its network.
+        run([*node.npm, "ci"], node, BUILD_SECONDS, os.environ)
         mark.write_text(locked)
     run([node.node, "node_modules/typescript/bin/tsc"], node, BUILD_SECONDS)
     return node
@@ -88,6 +95,37 @@ def test_its_own_tests_pass_in_every_node_there_is(built: Node) -> None:
     for node in nodes(built):
         told = run([node, "--test", "--test-reporter=tap", *files], built, TEST_SECONDS)
         assert "\n# fail 0\n" in told and "\n# pass 0\n" not in told
+
+
+def shown() -> list[Any]:
+    """Each piece of JavaScript of the guide and the READMEs that uses the client."""
+    pages = [*(ROOT / "src/cauce/guide").glob("*/javascript.md"), ROOT / "README.md", ROOT / "README.es.md"]
+    found: list[Any] = []
+    for page in sorted(pages):
+        blocks = re.findall(r"^```js\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        mine = [block for block in blocks if 'from "cauce"' in block]
+        assert mine, page
+        name = str(page.relative_to(ROOT))
+        found += [pytest.param(block, id=f"{name}-{place}") for place, block in enumerate(mine)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def configured_nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    with Serve(tmp_path_factory.mktemp("home")) as running:
+        running.start()
+        yield running
+
+
+@pytest.mark.parametrize("block", shown())
+def test_what_the_guide_shows_runs(block: str, built: Node, configured_nothing: Serve, tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "cauce").symlink_to(CLIENT)
+    script = tmp_path / "shown.mjs"
+    assert BASE in block
+    script.write_text(block.replace(BASE, configured_nothing.url), "utf-8")
+    assert run([built.node, str(script)], built, TEST_SECONDS).strip()
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -120,6 +158,14 @@ def showing(text: str) -> str:
     return f"document.getElementById('answer').textContent === {text!r}"
 
 
+async def until_loaded_again(page: Page) -> None:
+    """What is asked of a page that is just going away fails."""
+    while True:
+        with contextlib.suppress(AssertionError):
+            await page.until("window.before === undefined && document.getElementById('answer') !== null")
+            return
+
+
 DONE = "document.getElementById('progress').textContent === 'completed'"
 
 
@@ -135,7 +181,8 @@ async def test_example_shows_an_answer_whose_connection_breaks_and_whose_page_is
             proxy.cut()
             gate.release()
             await page.until(showing("one two three "))
-            await page.evaluate("location.reload()")
+            await page.evaluate("window.before = true; setTimeout(() => location.reload())")
+            await until_loaded_again(page)
             await page.until(showing("one two three "))
             for _ in range(10):
                 gate.release()

@@ -1,6 +1,7 @@
 """Every stream log keeps the contract, and agrees with a model of ten lines."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,18 @@ from cauce.domain.delta import Finish, Text
 from cauce.domain.stream import Commit, StreamLimits
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_log_contract import LEASE, RETENTION, Logs, StreamLogContract, created
+from tests.postgres_server import running_postgres
+from tests.redis_server import RedisServer, running_redis
+
+_NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -47,6 +57,59 @@ class TestSqliteStreamLog(StreamLogContract):
         async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
             options = StreamLogOptions(RETENTION, lease=LEASE, limits=limits)
             log = SqliteStreamLog(tmp_path / "streams.db", clock, f"node {len(made)}", options)
+            await log.start()
+            made.append(log)
+            return log
+
+        yield make
+        for log in made:
+            await log.stop()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+class TestRedisStreamLog(StreamLogContract):
+    @pytest.fixture
+    async def logs(self, clock: FakeClock, redis: RedisServer) -> AsyncIterator[Logs]:
+        made: list[RedisStreamLog] = []
+        prefix = f"test{next(_NUMBERS)}:"
+        connections: list[RedisConnection] = []
+
+        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
+            connection = RedisConnection(RedisSettings(redis.url, prefix=prefix), clock)
+            await connection.start()
+            connections.append(connection)
+            options = RedisStreamLogOptions(RETENTION, LEASE, limits=limits)
+            log = RedisStreamLog(connection, clock, f"node {len(made)}", options, time=clock.now)
+            made.append(log)
+            return log
+
+        yield make
+        for log in made:
+            await log.stop()
+        for connection in connections:
+            await connection.aclose()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+class TestPostgresStreamLog(StreamLogContract):
+    @pytest.fixture
+    async def logs(self, clock: FakeClock, postgres: str) -> AsyncIterator[Logs]:
+        made: list[PostgresStreamLog] = []
+        settings = PostgresSettings(postgres, f"test{next(_NUMBERS)}")
+
+        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
+            options = PostgresStreamLogOptions(RETENTION, LEASE, limits=limits)
+            log = PostgresStreamLog(settings, clock, f"node {len(made)}", options, time=clock.now)
             await log.start()
             made.append(log)
             return log

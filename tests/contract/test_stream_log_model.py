@@ -23,9 +23,16 @@ from cauce.domain.delta import Finish, Text
 from cauce.domain.stream import Commit, Hold, Record
 from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_log_contract import CANCELLED, KEY, LEASE, created, whole
+from tests.postgres_server import running_postgres
+from tests.redis_server import running_redis
 
 Opened = Callable[[FakeClock], AbstractAsyncContextManager[Callable[[], AbstractAsyncContextManager[StreamLog]]]]
 """A place for records, empty; and what opens a log over them, as often as one likes."""
@@ -195,6 +202,52 @@ def test_log_on_disk_agrees_with_the_model(tmp_path: Path) -> None:
         yield open
 
     agree(on_disk, 30)
+
+
+def test_log_in_redis_agrees_with_the_model() -> None:
+    numbers = itertools.count()
+
+    with running_redis() as server:
+
+        @contextlib.asynccontextmanager
+        async def in_redis(clock: FakeClock) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[StreamLog]]]:
+            connection = RedisConnection(RedisSettings(server.url, prefix=f"model{next(numbers)}:"), clock)
+            await connection.start()
+
+            @contextlib.asynccontextmanager
+            async def open() -> AsyncIterator[StreamLog]:
+                log = RedisStreamLog(connection, clock, "a", RedisStreamLogOptions(lease=LEASE), time=clock.now)
+                yield log
+                await log.stop()
+
+            yield open
+            await connection.aclose()
+
+        agree(in_redis, 30)
+
+
+def test_log_in_postgresql_agrees_with_the_model() -> None:
+    numbers = itertools.count()
+
+    with running_postgres() as url:
+
+        @contextlib.asynccontextmanager
+        async def in_postgresql(
+            clock: FakeClock,
+        ) -> AsyncIterator[Callable[[], AbstractAsyncContextManager[StreamLog]]]:
+            settings = PostgresSettings(url, f"model{next(numbers)}")
+
+            @contextlib.asynccontextmanager
+            async def open() -> AsyncIterator[StreamLog]:
+                options = PostgresStreamLogOptions(lease=LEASE)
+                log = PostgresStreamLog(settings, clock, "a", options, time=clock.now)
+                await log.start()
+                yield log
+                await log.stop()
+
+            yield open
+
+        agree(in_postgresql, 15)
 
 
 @pytest.mark.anyio

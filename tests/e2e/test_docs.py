@@ -31,6 +31,7 @@ OURS = (
     ROOT / "CONTRIBUTING.md",
     ROOT / "AGENTS.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "clients" / "js" / "README.md",
     *sorted(ROOT.glob("docs/**/*.md")),
 )
 PAGES = (*OURS, *GUIDE)

@@ -139,3 +139,12 @@ async def test_slow_reader_does_not_stop_the_stream_nor_other_readers(upstream: 
             whole = await within(ask(served.port, "GET", "/chat/stream/s/resume?after=0"), 10)
             assert whole.frames()[-1]["type"] == "complete"
             assert (await within(slow.response(), 10)).body == whole.body
+
+
+async def test_every_answer_has_a_date(upstream: Upstream) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        for path, asked in (("/v1/chat/completions", body), ("/v1/chat/completions", {**body, "stream": True})):
+            response = await ask(served.port, "POST", path, asked)
+            assert response.headers["date"].endswith(" GMT")
+        assert "date" in (await ask(served.port, "GET", "/health")).headers

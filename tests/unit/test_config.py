@@ -96,7 +96,7 @@ PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'
         ('[providers.mine]\nkind = "offline"', "the offline answerer is always called offline"),
         (PROVIDER + 'dialect = "latin"', "providers.a.dialect: must be one of"),
         (PROVIDER + 'api_key = "env:NOT_THERE"', "providers.a.api_key: the variable NOT_THERE is not set"),
-        (PROVIDER + "timeouts = { idel = 1 }", "providers.a.timeouts: object contains unknown field `idel`"),
+        (PROVIDER + "timeouts = { idel = 1 }", "[providers.a.timeouts] has no key 'idel'; did you mean 'idle'?"),
         ("[models.fast]\ncandidates = []", "models.fast.candidates: must name at least one model"),
         (
             '[models.fast]\ncandidates = ["b/x"]',

@@ -28,13 +28,21 @@ def built(config: Config) -> Limiting | None:
     ("toml", "told"),
     [
         ("[limits.models.gpt]\nconcurrent = 1", 'limits.models."gpt": must be a glob of provider/model'),
-        ('[limits.models."up/*"]\nconcurent = 1', "concurent"),
-        ('[limits.keys."*"]\nrequests_per_minute = -1', "limits.keys"),
-        ('[budgets.keys."*"]\nweek = 1', "week"),
+        (
+            '[limits.models."up/*"]\nconcurent = 1',
+            """[limits.models."up/*"] has no key 'concurent'; did you mean 'concurrent'?""",
+        ),
+        ('[limits.models]\n"up/*" = 3', '[limits.models."up/*"] must be a table'),
+        ('[limits.keys."*"]\nrequests_per_minute = -1', 'limits.keys."*".requests_per_minute: expected `float` >= 0'),
+        ('[budgets.keys."*"]\nweek = 1', """[budgets.keys."*"] has no key 'week'"""),
         ("[budgets]\nassumed_output = 0", "budgets.assumed_output"),
         ('[redis]\nurl = "localhost:6379"', "redis.url: must begin with redis://"),
         ('[redis]\nurl = "env:NO_SUCH"', "redis.url: the variable NO_SUCH is not set"),
+        ('[redis]\nurl = "redis://127.0.0.1:port/0"', "redis.url: must be an address"),
+        ('[redis]\nurl = "redis://127.0.0.1:99999/0"', "redis.url: must be an address"),
         ("[redis]\nnodes = 0", "redis.nodes"),
+        ('[cache]\nscope = "user"', "cache.scope: must be one of tenant, key, not 'user'"),
+        ("[ledger]\nkeep_attempts = 40000\nkeep_rollups = 40000", "ledger.keep_attempts: expected `int` <= 36500"),
     ],
 )
 def test_mistakes_are_told_with_their_place(toml: str, told: str) -> None:

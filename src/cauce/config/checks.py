@@ -36,6 +36,8 @@ def check(config: Config, where: str) -> None:
         _check_glob(glob, f'{where}: limits.models."{glob}"')
     if config.redis.url and not config.redis.url.startswith(_REDIS):
         raise ConfigError(f"{where}: redis.url: must begin with {', '.join(_REDIS)} (or be env:VARIABLE)")
+    if config.redis.url and not _has_port(config.redis.url):
+        raise ConfigError(f"{where}: redis.url: must be an address such as redis://127.0.0.1:6379/0")
     for name, target in config.aliases.items():
         if target not in config.models and target not in config.aliases:
             _check_target(config, target, f"{where}: aliases.{name}")
@@ -119,6 +121,14 @@ def _circle(aliases: Mapping[str, str], name: str) -> list[str]:
     while steps[-1] in aliases and aliases[steps[-1]] not in steps:
         steps.append(aliases[steps[-1]])
     return steps
+
+
+def _has_port(address: str) -> bool:
+    """Whether the port in `address` is one, if it has any."""
+    try:
+        return urlsplit(address).port != 0
+    except ValueError:
+        return False
 
 
 def _check_address(address: str, place: str, version: str) -> None:

@@ -4,7 +4,6 @@ Order: defaults, then the file, then `CAUCE_SECTION__KEY` variables. Every mista
 with the place, the key and what would be right.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -15,6 +14,7 @@ import msgspec
 
 from cauce.catalogue.settings import FactsSettings
 from cauce.config.checks import check
+from cauce.config.conversion import convert, known_keys
 from cauce.config.shape import (
     AuthSettings,
     CommonTimeouts,
@@ -106,8 +106,8 @@ def _sources(file: Path | None, overridden: Collection[str]) -> tuple[str, ...]:
 
 
 def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sources: tuple[str, ...]) -> Config:
-    _known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "facts": None, "aliases": None}, "", where)
-    sections = {name: _convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
+    known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "facts": None, "aliases": None}, "", where)
+    sections = {name: convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     for name, table in _table(raw, "providers", where).items():
         if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, *get_args(Kind)):
             kinds = ", ".join(get_args(Kind))
@@ -116,7 +116,7 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
             )
     named = {
         section: {
-            _name(name, section, where): _convert(value, shape, f"{section}.{name}", where)
+            _name(name, section, where): convert(value, shape, f"{section}.{name}", where)
             for name, value in _table(raw, section, where).items()
         }
         for section, shape in _NAMED.items()
@@ -126,10 +126,10 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         providers=named["providers"],
         models=named["models"],
         facts={
-            glob: _convert(value, FactsSettings, f'facts."{glob}"', where)
+            glob: convert(value, FactsSettings, f'facts."{glob}"', where)
             for glob, value in _table(raw, "facts", where).items()
         },
-        aliases=_convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
+        aliases=convert(raw.get("aliases", {}), dict[str, str], "aliases", where),
         environment=_environment(environment),
         sources=sources,
         notes=_notes(environment),
@@ -189,33 +189,6 @@ def _value(name: str, text: str) -> Any:
         return msgspec.json.decode(text.encode())
     except msgspec.DecodeError as error:
         raise ConfigError(f"{name}: begins like JSON but is none: {error}") from error
-
-
-def _convert(value: Any, shape: Any, section: str, where: str) -> Any:
-    fields = getattr(shape, "__struct_fields__", None)
-    if fields is not None:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: [{section}] must be a table")
-        _known_keys(cast(dict[str, Any], value), dict.fromkeys(fields), section, where)
-    try:
-        return msgspec.convert(value, shape, strict=False)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        path = section + place.rstrip("`")
-        raise ConfigError(f"{where}: {path}: {_lowered(reason)}") from error
-
-
-def _lowered(reason: str) -> str:
-    return reason[:1].lower() + reason[1:]
-
-
-def _known_keys(value: dict[str, Any], known: Mapping[str, object], section: str, where: str) -> None:
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
-            place = f"[{section}] has no key" if section else "there is no section"
-            raise ConfigError(f"{where}: {place} {key!r}; {hint}")
 
 
 def _table(raw: dict[str, Any], section: str, where: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ There is one verb, `open`: it returns when the upstream's first delta is in hand
 policies around `open` may try again or elsewhere; afterwards deltas run straight from the provider to whoever reads.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -268,7 +268,7 @@ class Deltas:
                 usage = settler(usage)
             if usage is not last.usage:
                 batch = (*batch[:-1], last.using(usage))
-            await self._end(last.outcome, usage, None)
+            await self._end(last.outcome, usage)
         return batch
 
     def __aiter__(self) -> "Deltas":
@@ -288,24 +288,42 @@ class Deltas:
             await self._cut_short("cancelled", None)
 
     async def _cut_short(self, outcome: Outcome, error: CauceError | None) -> None:
-        usage = self.so_far()
-        for settler in self._settlers:
-            usage = settler(usage)
-        await self._end(outcome, usage, error)
+        self._ended = True
+        try:
+            if self._source is not None:
+                await self._source.aclose()
+        finally:
+            # Asked once it is closed: what is below it has been settled by then.
+            usage = self.so_far()
+            for settler in self._settlers:
+                usage = settler(usage)
+            self._used = usage
+            await _told(iter(self._listeners), outcome, usage, error)
 
-    async def _end(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+    async def _end(self, outcome: Outcome, usage: Usage) -> None:
         self._ended = True
         self._used = usage
         try:
             if self._source is not None:
                 await self._source.aclose()
         finally:
-            for listener in self._listeners:
-                await listener(outcome, usage, error)
+            await _told(iter(self._listeners), outcome, usage, None)
 
 
 Settler = Callable[[Usage], Usage]
 Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None]]
+
+
+async def _told(listeners: Iterator[Listener], outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+    """Tell each of `listeners`. One that is given up, since its reader leaves, does not keep it from the others."""
+    try:
+        for listener in listeners:
+            await listener(outcome, usage, error)
+    except BaseException:
+        await _told(listeners, outcome, usage, error)
+        raise
+
+
 Open = Callable[[Call], Awaitable[Deltas]]
 Policy = Callable[[Open], Open]
 

@@ -24,7 +24,6 @@ class Cycle(RequestResponseCycle):
 
     access_log = False
     chunked_encoding: bool | None = None
-    default_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - what uvicorn calls it, and nobody changes it
     disconnected = False
     more_body = True
     response_started = False
@@ -38,6 +37,7 @@ class Cycle(RequestResponseCycle):
         self.transport = protocol.transport
         self.flow = protocol.flow
         self.logger = protocol.logger
+        self.default_headers = protocol.server_state.default_headers
         self.on_response: Callable[..., None] = protocol.on_response_complete
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects
@@ -80,7 +80,7 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        lines = [b": ".join(header) for header in headers]
+        lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
         if _CLOSE in lines:
             self.keep_alive = False
         elif not self.keep_alive:

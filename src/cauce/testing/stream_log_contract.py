@@ -28,6 +28,7 @@ from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 KEY = StreamKey("tenant/key", "chat-1")
 LEASE = 10.0
 RETENTION = 3600.0
+CREATED = 1_700_000_000.25
 LIMITS = StreamLimits(bytes=8_000, records=20)
 
 Logs = Callable[..., Awaitable[StreamLog]]
@@ -45,9 +46,9 @@ REQUEST = Request(
 )
 
 
-def new_stream(key: StreamKey = KEY, retention: float | None = None) -> NewStream:
+def new_stream(key: StreamKey = KEY, retention: float | None = None, created: float = CREATED) -> NewStream:
     """A stream that has not been created."""
-    return NewStream(key, REQUEST, b"digest", 1_700_000_000.25, retention=retention, policy='{"a":1}')
+    return NewStream(key, REQUEST, b"\x00digest", created, retention=retention, policy='{"a":1}')
 
 
 async def created(log: StreamLog, key: StreamKey = KEY) -> Hold:
@@ -104,7 +105,7 @@ class StreamLogContract:
     async def test_head_has_what_the_stream_was_made_with(self, logs: Logs) -> None:
         await created(await logs())
         head = await head_of(await logs())
-        assert (head.key, head.request, head.request_hash, head.created) == (KEY, REQUEST, b"digest", 1_700_000_000.25)
+        assert (head.key, head.request, head.request_hash, head.created) == (KEY, REQUEST, b"\x00digest", CREATED)
         assert (head.state, head.epoch, head.tail, head.policy, head.wire) == ("queued", 1, 1, '{"a":1}', "native")
         assert not head.ended and not head.cancel_requested and head.reader_mark is None and head.upstream is None
 
@@ -394,7 +395,10 @@ class StreamLogContract:
 
     async def test_orphans_come_oldest_first_and_not_more_than_asked_for(self, log: StreamLog) -> None:
         keys = [StreamKey(KEY.principal, f"chat-{number}") for number in range(5)]
-        await log.release([await created(log, key) for key in keys])
+        for number, key in enumerate(keys):
+            answer = await log.create(new_stream(key, created=CREATED + number))
+            assert answer.hold is not None
+            await log.release([answer.hold])
         assert [head.key for head in await log.orphans(3)] == keys[:3]
 
     async def test_renewing_keeps_a_silent_stream_and_brings_the_cancel(self, logs: Logs, clock: Any) -> None:

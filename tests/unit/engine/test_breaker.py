@@ -10,6 +10,7 @@ from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import CauceError, CircuitOpen, ProviderFailure
 from cauce.domain.request import Prompt
 from cauce.engine.circuits import BreakerSettings
+from cauce.engine.policies.breaker import MOST
 from cauce.engine.policies.retry import RetrySettings
 from cauce.testing.scripted import ScriptedProvider, Step, answering
 from tests.http import within
@@ -306,3 +307,36 @@ async def test_an_answer_that_only_ends_with_the_length_is_a_good_one() -> None:
     for _ in range(10):
         await system.ask()
     assert state(system) == "closed"
+
+
+async def test_client_that_gives_a_candidate_no_time_says_nothing_of_it() -> None:
+    system = guarded(ScriptedProvider("up", [asyncio.Event()]))
+    for _ in range(6):
+        asking = system.asking(timeout=0.5)
+        await system.clock.until_waiting()
+        system.clock.advance(0.5)
+        with pytest.raises(CauceError):
+            await within(asking)
+    assert state(system) == "closed"
+
+
+async def test_stream_that_is_cut_by_the_client_s_own_time_says_nothing() -> None:
+    late = asyncio.Event()
+    system = guarded(ScriptedProvider("up", (Text("one "), late, failing(code="timeout"))))
+    asking = [system.asking(timeout=20) for _ in range(6)]
+    await settled()
+    system.clock.advance(20)
+    late.set()
+    outcomes = await within(asyncio.gather(*asking, return_exceptions=True))
+    assert all([isinstance(outcome, ProviderFailure) for outcome in outcomes])
+    assert state(system) == "closed"
+
+
+async def test_models_of_a_refused_key_are_forgotten_when_they_are_too_many() -> None:
+    system = guarded(ScriptedProvider("up", [failing("auth", upstream_status=401)]))
+    for number in range(MOST + 100):
+        candidate = msgspec.structs.replace(system.candidates[0], model=f"m{number}")
+        with pytest.raises(CauceError):
+            await system.open(msgspec.structs.replace(system.call(), candidates=(candidate,)))
+    assert len(system.breakers.standing()) <= MOST
+    assert system.breakers.of(candidate).circuit.state == "open"

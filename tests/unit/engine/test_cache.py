@@ -576,3 +576,17 @@ async def test_nothing_is_left_running_when_all_have_been_answered() -> None:
     for task in await together(20, cached):
         await within(task)
     assert asyncio.all_tasks() == before
+
+
+async def test_usage_of_a_shared_call_that_breaks_is_what_it_had_used() -> None:
+    system = Cached((Text("one "), asyncio.Event()))
+    used = Usage(7, 2, cost=0.5, cost_source="priced")
+
+    async def spent(call: Call) -> Deltas:
+        opened = await system.provider.open(call)
+        opened.on_finish(lambda usage: used)
+        return opened
+
+    flown = await compose(spent, system.caching.policy)(system.call())
+    await flown.aclose()
+    assert flown.used == used

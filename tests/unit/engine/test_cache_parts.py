@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cauce.domain.citation import Citation
@@ -164,6 +164,7 @@ def test_plain_text_takes_little_more_than_itself() -> None:
 
 
 @given(st.binary(max_size=40))
+@example(b"\x91\xa1\x80")
 def test_what_nobody_wrote_is_no_answer_and_no_error(junk: bytes) -> None:
     decode(junk)
 

@@ -361,3 +361,13 @@ async def test_schema_reads_no_files(tmp_path: Path) -> None:
 def test_sum_of_two_usages_is_as_sure_as_the_less_sure() -> None:
     known, unknown = Usage(1, 2, 3, 4, 5, 1.0, "reported"), Usage(1, 1, 1, 1, 1, 0.0, "unpriced", estimated=True)
     assert summed(known, unknown) == Usage(2, 3, 4, 5, 6, 1.0, "unpriced", estimated=True)
+
+
+async def test_usage_of_a_strict_stream_that_breaks_is_that_of_its_attempt() -> None:
+    asking = Asking((Text('{"city": '), refused()), facts=CAN)
+    deltas = await asking.deltas(STRICT)
+    with pytest.raises(ProviderFailure):
+        while await deltas.read():
+            pass
+    [entry] = asking.ledger.entries()
+    assert deltas.used == entry.usage and entry.usage.input_tokens > 0

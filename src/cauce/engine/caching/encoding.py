@@ -28,7 +28,7 @@ def decode(encoded: bytes) -> tuple[Delta, ...] | None:
     """The deltas; None if another version wrote them."""
     try:
         pieces = _decode(encoded)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return tuple([Text(piece) if type(piece) is str else piece for piece in pieces])  # pyright: ignore[reportReturnType]
 

@@ -16,7 +16,8 @@ import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Status, Text, delta_size
 from cauce.domain.errors import CauceError, InternalError, Overloaded
-from cauce.ports.provider import Call, Notice, Open
+from cauce.domain.usage import Usage
+from cauce.ports.provider import Call, Deltas, Notice, Open, unreported
 
 _A_DELTA = 100
 """Bytes that a delta takes beside its text."""
@@ -63,6 +64,7 @@ class Flight:
         self._finished = False
         self._room: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._opened: Deltas | None = None
 
     @property
     def deltas(self) -> list[Delta]:
@@ -73,6 +75,10 @@ class Flight:
     def begun(self) -> bool:
         """Whether a delta has come."""
         return bool(self._batches) or self._gone > 0
+
+    def so_far(self) -> Usage:
+        """What the call has used by now, as far as can be told."""
+        return self._opened.used if self._opened is not None else unreported()
 
     def lead(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> AsyncGenerator[Sequence[Delta], None]:
         """Start; the batches for whoever made the call. `keep` is called with the flight when the answer has ended well."""
@@ -88,7 +94,7 @@ class Flight:
 
     async def _fly(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> None:
         try:
-            deltas = await open(self.call)
+            deltas = self._opened = await open(self.call)
             try:
                 while not self._finished:
                     await self._add(await deltas.read())

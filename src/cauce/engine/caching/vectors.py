@@ -87,7 +87,7 @@ class CachedEmbedding:
         began = shelf.books.clock.monotonic()
         try:
             vectors = _decode(answer.deltas)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         asker.course.cache, asker.course.age = use, age
         shelf.tally.hits += use == "hit"

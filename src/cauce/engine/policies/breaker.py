@@ -7,19 +7,25 @@ models of the provider and deployment. What opens one stands in `domain.errors.s
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
 from cauce.domain.delta import Outcome
-from cauce.domain.errors import CauceError, CircuitOpen, DeadlineExceeded, ProviderFailure, says_unwell
+from cauce.domain.errors import CauceError, CircuitOpen, ProviderFailure, says_unwell
 from cauce.domain.usage import Usage
 from cauce.engine.circuits import BreakerSettings, Circuit, State
+from cauce.engine.duration import in_words
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
 
 MOST = 2000
-"""Circuits that are kept. Beyond that, those of candidates that are well are forgotten."""
+"""Circuits that are kept. Beyond that, those of candidates that are well are forgotten, then those known for longest."""
 
+HURRY = 5.0
+"""Seconds until a first delta that a candidate must have had: nobody who gives it less can say that it is not well."""
+
+_ROUNDING = 0.1
 _KEY_REFUSED = frozenset({401, 402})
 _Key = tuple[str, str, str, str]
 
@@ -104,19 +110,21 @@ class Breaker:
         self.circuit.left(probe, self._clock.monotonic())
         self._tell()
 
-    async def ended(self, outcome: Outcome, _: Usage, error: CauceError | None) -> None:
-        """An opened answer has ended: a cut one has failed, one that the client left says nothing."""
+    async def ended(self, call: Call, outcome: Outcome, _: Usage, error: CauceError | None) -> None:
+        """The answer to `call` has ended: a cut one has failed; one that the client left, or had no more time for, says nothing."""
         if outcome in ("completed", "incomplete"):
             self.circuit.good(self._clock.monotonic())
         elif isinstance(error, ProviderFailure) and says_unwell(error):
-            self.failed(0, error)
+            over = call.deadline is not None and self._clock.monotonic() >= call.deadline - _ROUNDING
+            if not (over and error.code == "timeout"):
+                self.failed(0, error)
 
     def _denial(self, candidate: Candidate) -> CircuitOpen:
         circuit = self.circuit
         until = circuit.probing_until if circuit.state == "half_open" else circuit.until
         seconds = max(0.0, until - self._clock.monotonic())
         return CircuitOpen(
-            f"{candidate.name} is left alone for {seconds:.3g} s, since it failed: {circuit.reason}",
+            f"{candidate.name} is left alone for {in_words(seconds)}, since it failed: {circuit.reason}",
             retry_after=seconds,
         )
 
@@ -183,7 +191,9 @@ class Breakers:
 
     def _made(self, key: _Key) -> Breaker:
         if len(self._kept) >= MOST:
-            self._kept = {of: one for of, one in self._kept.items() if one.circuit.state != "closed"}
+            ill = [(of, one) for of, one in self._kept.items() if one.circuit.state != "closed"]
+            # Of too many that are not well, those known for longest have to go too.
+            self._kept = dict(ill[-MOST // 2 :])
         made = self._kept[key] = Breaker(self._settings, self._clock)
         refused = self._refused.get(key[:2])
         if refused is not None:
@@ -205,8 +215,10 @@ def breaker(breakers: Breakers) -> Policy:
             try:
                 deltas = await open(call)
             except BaseException as error:
-                if isinstance(error, DeadlineExceeded) or (isinstance(error, ProviderFailure) and says_unwell(error)):
+                if isinstance(error, ProviderFailure) and says_unwell(error) and not _hurried(call, error):
                     breakers.failed(candidate, one, probe, error)
+                elif probe and isinstance(error, ProviderFailure) and error.code == "timeout":
+                    one.left(probe)
                 elif probe and isinstance(error, ProviderFailure):
                     # It answered, though not what was hoped for.
                     breakers.passed(candidate, one, probe)
@@ -215,12 +227,20 @@ def breaker(breakers: Breakers) -> Policy:
                 raise
             if probe:
                 breakers.passed(candidate, one, probe)
-            deltas.on_end(one.ended)
+            deltas.on_end(partial(one.ended, call))
             return deltas
 
         return opened
 
     return policy
+
+
+def _hurried(call: Call, error: ProviderFailure) -> bool:
+    """Whether the candidate was given up before the time that it may need was over."""
+    patience = call.patience
+    if error.code != "timeout" or patience is None:
+        return False
+    return patience < min(HURRY, call.candidates[0].timeouts.first_delta)
 
 
 def _of_key(error: ProviderFailure) -> bool:

@@ -85,7 +85,7 @@ class Caching:
         call.course.cache = "miss"
         flight = Flight(call, key, self._shelf.settings.max_answer, self._landed)
         self._flights.setdefault(key, flight)
-        return await Deltas.opened(flight.lead(open, self._keep), "")
+        return await Deltas.opened(flight.lead(open, self._keep), "", flight.so_far)
 
     async def _followed(self, flight: Flight, call: Call) -> Deltas:
         """What another's call gives. Raises its error, and `DeadlineExceeded` when this call has waited long enough."""

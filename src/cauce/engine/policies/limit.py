@@ -7,6 +7,7 @@ from cauce.domain.errors import BudgetExceeded, CauceError, DeadlineExceeded, Pr
 from cauce.domain.headroom import Headroom
 from cauce.domain.usage import Usage
 from cauce.engine.amounts import Amounts
+from cauce.engine.duration import in_words
 from cauce.engine.limits import LimitBook, described, holder
 from cauce.ports.limiter import Amount, Denial, Limit, Limiter, Reservation
 from cauce.ports.metrics import Metrics
@@ -16,8 +17,6 @@ SOON = 1.0
 """Seconds to wait where nobody can tell, since some call must end first."""
 
 _ONE = Amount()
-_SHORTEST_DAY = 60.0
-"""A wait for a budget is told as a time of the calendar, not in seconds, from here on."""
 
 
 class Limiting(msgspec.Struct, frozen=True):
@@ -173,20 +172,11 @@ def _denied(limiting: Limiting, denial: Denial) -> CauceError:
     limiting.metrics.denied(holder(limit.key).whose, limit.unit)
     if limit.per in ("day", "month") and wait is not None:
         return BudgetExceeded(
-            f"{described(limit)} does not cover this call: it begins anew in {_told(wait)}; a cheaper model or fewer "
+            f"{described(limit)} does not cover this call: it begins anew in {in_words(wait)}; a cheaper model or fewer "
             "max_tokens may fit",
             retry_after=wait,
         )
     wait = SOON if wait is None else wait
     return Throttled(
-        f"{described(limit)} is reached: try again in {wait:.3g} s", retry_after=wait, bottleneck=limit.key
+        f"{described(limit)} is reached: try again in {in_words(wait)}", retry_after=wait, bottleneck=limit.key
     )
-
-
-def _told(seconds: float) -> str:
-    """`seconds` as people say it."""
-    if seconds < _SHORTEST_DAY:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.0f} hours" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"

@@ -1,6 +1,7 @@
 """How long a candidate may take until its first delta."""
 
 from cauce.domain.errors import ProviderFailure
+from cauce.engine.duration import in_words
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
@@ -22,7 +23,7 @@ def patience(clock: Clock) -> Policy:
                     return await open(call)
             except TimeoutError as late:
                 raise ProviderFailure(
-                    f"{call.candidate.name} gave no answer within {seconds:.3g} s",
+                    f"{call.candidate.name} gave no answer within {in_words(seconds)}",
                     failure="transient",
                     provider=call.candidate.provider.name,
                     code="timeout",

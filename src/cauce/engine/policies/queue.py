@@ -11,6 +11,7 @@ import msgspec
 
 from cauce.domain.errors import Throttled
 from cauce.domain.request import Scope
+from cauce.engine.duration import in_words
 from cauce.engine.limit_settings import KeyRates
 from cauce.engine.limits import LimitBook
 from cauce.engine.queue.line import Share
@@ -123,8 +124,9 @@ async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, s
     except Throttled as denied:
         seconds = max(seconds, denied.retry_after or 0.0)
         waited, others = call.course.waited - began, len(lines.waiters)
+        came = f"no room came within {in_words(waited)} of waiting" if waited else "there is no room now"
         raise Throttled(
-            f"no room came within {waited:.3g} s of waiting, and {others} calls wait: try again in {seconds:.0f} s ({denied.message})",
+            f"{came}, and {others} calls wait: try again in {in_words(seconds)} ({denied.message})",
             retry_after=seconds,
             bottleneck=denied.bottleneck,
         ) from denied

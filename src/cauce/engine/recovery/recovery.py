@@ -12,12 +12,12 @@ How far it goes is the route's `midstream`: `resume` (only what is exact), `cont
 """
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
-from cauce.domain.delta import Delta, Finish, Outcome, Reasoning, Status, Text
+from cauce.domain.delta import Delta, Finish, Outcome, Reasoning, Status, Text, ToolCall
 from cauce.domain.errors import TREATMENT, CauceError, DeadlineExceeded, ProviderFailure
 from cauce.domain.usage import Usage, summed
 from cauce.engine.recovery.delivered import Delivered, fold
@@ -46,7 +46,8 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
             if not call.streamed or not settings.attempts:
                 return deltas
             answer = _Answer(clock, settings, open, call)
-            return Deltas(answer.batches(deltas), so_far=answer.so_far)
+            # Read up to its first batch: what has not begun could not close what it has opened.
+            return await Deltas.opened(answer.batches(deltas), "upstream", answer.so_far)
 
         return opened
 
@@ -71,12 +72,13 @@ class _Answer:
 
     def so_far(self) -> Usage:
         """What all attempts have used by now, as far as can be told."""
-        current = self._current.so_far() if self._current is not None else Usage(estimated=True)
-        return current if self._spent is None else summed(self._spent, current)
+        if self._current is None:
+            return self._spent or Usage(estimated=True)
+        return self._total(self._current.used)
 
     async def batches(self, deltas: Deltas) -> AsyncGenerator[Sequence[Delta], None]:
         """The answer, from its first batch to its `Finish`. Raises the error that nothing bridges."""
-        self._attend(deltas)
+        self._attended(deltas)
         seen = self._seen
         try:
             while True:
@@ -91,26 +93,26 @@ class _Answer:
                         yield batch
                 except CauceError as error:
                     delivered = fold(seen)
-                    if delivered.ready and not delivered.begun:
+                    if delivered.ready and not delivered.begun and self._may_end():
                         # The calls are whole: what the model wanted to do is known, and nothing may be asked twice.
                         yield (Finish("tool_calls", self._spent or Usage(estimated=True)),)
                         return
-                    deltas = await self._bridged(error, delivered)
-                    self._attend(deltas)
+                    deltas = self._current = await self._bridged(error, delivered)
         finally:
             if self._current is not None:
                 await self._current.aclose()
 
-    def _attend(self, deltas: Deltas) -> None:
-        """`deltas` are what is read now; what they use in vain is added up."""
+    def _attended(self, deltas: Deltas) -> Deltas:
+        """`deltas`, which are of the attempt that is made now; what it uses in vain is added up."""
 
         async def ended(outcome: Outcome, usage: Usage, _: CauceError | None) -> None:
-            if outcome == "failed":
+            if outcome in ("failed", "cancelled"):
                 self._spent = self._total(usage)
                 self._current = None
 
         deltas.on_end(ended)
         self._current = deltas
+        return deltas
 
     def _total(self, usage: Usage) -> Usage:
         return usage if self._spent is None else summed(self._spent, usage)
@@ -131,6 +133,10 @@ class _Answer:
                 latest = failed
         raise error from (latest if latest is not error else None)
 
+    def _may_end(self) -> bool:
+        """Whether complete calls end the step: there is no other answer beside them, and the route allows it."""
+        return self._call.request.sampling.n == 1 and self._call.candidates[0].midstream != "fail"
+
     def _may_go_on(self, error: CauceError, delivered: Delivered) -> bool:
         call, settings, now = self._call, self._settings, self._clock.monotonic()
         midstream = call.candidates[0].midstream
@@ -144,13 +150,14 @@ class _Answer:
             return False
         request = call.request
         structured = request.response_format is not None and request.response_format.kind != "text"
-        return request.sampling.n == 1 and (not delivered.text or not structured)
+        # A text that goes on from a prompt is no answer: nobody can be asked to go on with it.
+        return request.sampling.n == 1 and (not delivered.text or not (structured or request.prompt is not None))
 
     async def _next(self, error: CauceError, delivered: Delivered) -> Deltas:
         """The next attempt, with its first delta in hand."""
         call = msgspec.structs.replace(self._call, cache=NO_CACHE, after=error)
         if not delivered.text:
-            return await self._open(msgspec.structs.replace(call, strategy="again"))
+            return self._attended(await self._open(msgspec.structs.replace(call, strategy="again")))
         models = [candidate for candidate in call.candidates if candidate.level != "offline"]
         exact = [candidate for candidate in models if candidate.facts.prefill]
         refused = error
@@ -169,8 +176,8 @@ class _Answer:
         asked = msgspec.structs.replace(
             call, request=continued(call.request, text), candidates=tuple(models), strategy="prefill"
         )
-        deltas = await self._open(asked)
-        return await Deltas.opened(_exact(deltas, text), models[0].provider.name, deltas.so_far)
+        deltas = self._attended(await self._open(asked))
+        return await Deltas.opened(_exact(deltas, text), models[0].provider.name, _used(deltas))
 
     async def _prompted(self, call: Call, models: list[Candidate], text: str) -> Deltas:
         # Whoever has just failed comes last: the others are there.
@@ -179,15 +186,13 @@ class _Answer:
             asked = msgspec.structs.replace(
                 call, request=asked_to_continue(call.request, text), candidates=tuple(models), strategy="continue"
             )
-            deltas = await self._open(asked)
+            deltas = self._attended(await self._open(asked))
             try:
-                seamed = await Deltas.opened(_stitched(deltas, text), models[0].provider.name, deltas.so_far)
+                return await Deltas.opened(_stitched(deltas, text), models[0].provider.name, _used(deltas))
             except _BegunAnew:
                 if len(models) == 1:
                     raise
                 models = models[1:]
-                continue
-            return seamed
 
 
 class _BegunAnew(ProviderFailure):
@@ -225,8 +230,14 @@ async def _exact(deltas: Deltas, text: str) -> AsyncGenerator[Sequence[Delta], N
                         continue
                     checked = True
                     delta = msgspec.structs.replace(delta, text=head)
-                elif type(delta) is Finish and not checked and head:
-                    shown.append(Text(head))
+                elif head and not checked and (type(delta) is Finish or type(delta) is ToolCall):
+                    checked = True
+                    if not told:
+                        told = True
+                        shown.append(_seam("exact", 0))
+                    kept, blank = _without(head, blank)
+                    if kept:
+                        shown.append(Text(kept))
                 if type(delta) is Text and blank:
                     kept, blank = _without(delta.text, blank)
                     if not kept:
@@ -264,7 +275,8 @@ async def _stitched(deltas: Deltas, text: str) -> AsyncGenerator[Sequence[Delta]
                     continue
                 if type(delta) is Text:
                     verdict, kept = seam.feed(delta.text)
-                elif type(delta) is Finish:
+                elif type(delta) is Finish or type(delta) is ToolCall:
+                    # What is held comes before it.
                     verdict, kept = seam.finish()
                 else:
                     shown.append(delta)
@@ -280,10 +292,14 @@ async def _stitched(deltas: Deltas, text: str) -> AsyncGenerator[Sequence[Delta]
                     seam = None
                     if kept:
                         shown.append(Text(kept))
-                if type(delta) is Finish:
+                if type(delta) is not Text:
                     shown.append(delta)
             if shown:
                 yield shown
+
+
+def _used(deltas: Deltas) -> Callable[[], Usage]:
+    return lambda: deltas.used
 
 
 def _seam(quality: str, dropped: int) -> Status:

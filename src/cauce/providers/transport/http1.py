@@ -31,6 +31,9 @@ QUIET_ROUNDS = 10
 """Times a connection is kept ready for an upstream that nobody asks anything."""
 
 _MOST_IDLE = 1000
+_MOST_HEADS = 256
+"""Heads that are kept: a provider has a handful of addresses, a client one per stream."""
+
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -163,6 +166,8 @@ class HTTPTransport:
                 raise self._failure(f"{_shown(outgoing)} is no http:// or https:// address: {error}") from error
             kept = (outgoing.headers, place, self._head(outgoing, url))
             if outgoing.address is None:
+                if len(self._heads) >= _MOST_HEADS:
+                    self._heads.clear()
                 self._heads[key] = kept
         _, place, head = kept
         if outgoing.body is None:

@@ -42,7 +42,7 @@ class RedisCache:
             return None
         try:
             kept = _decode(found)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             # Another version has written it.
             return None
         return CachedAnswer(kept.deltas, kept.stored, kept.provider, kept.model, kept.pieces)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-Days = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=36_500)]
 
 
 class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -332,7 +332,7 @@ async def test_more_than_the_length_are_refused_at_once() -> None:
     system = Queued(served.provider, rates=Rates(concurrent=1), settings=QueueSettings(length=2))
     asking = [system.asking() for _ in range(3)]
     await settled()
-    with pytest.raises(Throttled):
+    with pytest.raises(Throttled, match="there is no room now, and 2 calls wait"):
         await within(system.asking())
     for one in asking:
         one.cancel()

@@ -1,0 +1,1 @@
+"""What several processes keep in PostgreSQL together. Only this package imports the driver: the extra `postgres`."""

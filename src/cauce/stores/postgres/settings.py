@@ -1,0 +1,13 @@
+"""Settings of the connection to PostgreSQL, as the configuration fills them."""
+
+import msgspec
+
+
+class PostgresSettings(msgspec.Struct, frozen=True):
+    """`url` is `postgresql://[user[:password]@]host[:port]/database`. Everything is kept in the database's schema `schema`."""
+
+    url: str
+    schema: str = "cauce"
+
+    def __repr__(self) -> str:
+        return f"PostgresSettings(schema={self.schema!r})"

@@ -1,0 +1,294 @@
+"""The log of streams in PostgreSQL, for several processes that serve together. What it acknowledges is as safe as a commit there is."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from cauce.domain.delta import Status
+from cauce.domain.errors import Gone
+from cauce.domain.stream import (
+    AttemptRow,
+    Commit,
+    Created,
+    Head,
+    Hold,
+    NewStream,
+    Record,
+    Renewed,
+    StreamKey,
+    StreamLimits,
+)
+from cauce.ports.clock import Clock
+from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.stores.followed import Followed, check, fresh
+from cauce.stores.live_streams import LiveStream
+from cauce.stores.postgres.connections import Connection, Connections, fetched
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_appends import PATIENCE, Append, StreamAppends
+from cauce.stores.postgres.stream_reading import StreamReading
+from cauce.stores.postgres.stream_tables import make_tables
+from cauce.stores.stream_records import FORMAT, encode, encode_value, records
+
+LEASE = 10.0
+"""Seconds that a process may be silent before others take over its streams."""
+
+PURGE_AFTER = 60.0
+TOMBSTONE = 7 * 86_400.0
+"""Seconds from a stream's expiry to the deletion of its records, and from then on to that of its id."""
+
+
+class PostgresStreamLogOptions(msgspec.Struct, frozen=True):
+    """`retention` and `lease` are in seconds, `patience` too: how long an append waits for the server."""
+
+    retention: float = 86_400.0
+    lease: float = LEASE
+    patience: float = PATIENCE
+    limits: StreamLimits = StreamLimits()
+
+
+_DEFAULT = PostgresStreamLogOptions()
+
+_CREATE = """
+WITH made AS (
+    INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention)
+    VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, %(lease)s, 1, %(bytes)s, %(created)s,
+            %(retention)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
+), first AS (
+    INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
+)
+SELECT key FROM made
+"""
+_CLAIM = """
+UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = %(lease)s,
+       state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
+       reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
+ WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL AND lease_until <= %(now)s
+RETURNING key, tail, state, bytes, cancel_requested
+"""
+_RENEW = """
+UPDATE streams s SET lease_until = %s FROM unnest(%s::text[], %s::text[], %s::int[]) AS h (principal, id, epoch)
+ WHERE s.principal = h.principal AND s.id = h.id AND s.epoch = h.epoch AND s.terminal_at IS NULL
+RETURNING s.principal, s.id, s.epoch, s.cancel_requested
+"""
+
+
+class PostgresStreamLog:
+    """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's.
+
+    Time is the server's own, unless `time` gives it: UNIX seconds.
+    """
+
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        clock: Clock,
+        node: str,
+        options: PostgresStreamLogOptions = _DEFAULT,
+        time: Callable[[], float] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._options = options
+        self._time = time
+        self._connections = Connections(settings)
+        self._appending = Connections(settings, 1)
+        self._reading = StreamReading(self._connections, clock)
+        self.appends = StreamAppends(self._appending, clock, options.patience)
+        self._followed = Followed(self._reading, clock, shared=True)
+        self._ahead: float | None = None
+
+    async def start(self) -> None:
+        """Have the tables there. Raises `LogUnavailable`."""
+        await self._reading.ask(lambda connection: make_tables(connection, self._settings.schema))
+
+    async def stop(self) -> None:
+        """Write what waits, and let go of the connections."""
+        await self._followed.stop()
+        await self.appends.stop()
+        await self._appending.aclose()
+        await self._connections.aclose()
+
+    async def create(self, new: NewStream) -> Created:
+        first = Status("accepted", facts={"model": new.request.model, "created": int(new.created)})
+        data, deltas = encode((first,))
+        facts = {
+            "principal": new.key.principal,
+            "id": new.key.id,
+            "wire": new.wire,
+            "request": encode_value(new.request),
+            "hash": new.request_hash,
+            "policy": new.policy,
+            "node": self._node,
+            "lease": await self._now() + self._options.lease,
+            "bytes": len(data),
+            "created": new.created,
+            "retention": self._options.retention if new.retention is None else new.retention,
+            "format": FORMAT,
+            "data": data,
+        }
+        made = await self._reading.rows(_CREATE, facts)
+        if made:
+            live = LiveStream(new.key, made[0][0], 0, 1, "queued")
+            live.held = True
+            live.committed(records(1, 1, deltas), len(data))
+            self._followed.lives.put(live)
+            return Created(fresh(new), Hold(new.key, 1, 1))
+        head = await self.head(new.key)
+        if head is None:
+            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
+        return Created(head, None)
+
+    async def append(self, hold: Hold, commit: Commit) -> Hold:
+        try:
+            live = await self._followed.live(hold.key)
+        except Gone as error:
+            raise Fenced from error
+        data, deltas = encode(commit.deltas)
+        check(self._options.limits, live, hold, commit, len(data))
+        now = await self._now()
+        append = Append(
+            int(live.row),
+            hold,
+            len(deltas),
+            data,
+            commit.steps,
+            [(row.n, encode_value(row)) for row in commit.attempts],
+            None if commit.upstream is None else encode_value(commit.upstream),
+            None if commit.finish is None else now,
+            now + self._options.lease,
+            None if self._followed.marks.get(hold.key) is None else -1,
+        )
+
+        async def appended() -> Hold:
+            try:
+                await self.appends.submit(append)
+            except Fenced:
+                self._followed.refused(live, hold)
+                raise
+            self._followed.appended(live, hold, commit, records(hold.tail + 1, hold.epoch, deltas), len(data))
+            return Hold(hold.key, hold.epoch, hold.tail + len(deltas))
+
+        # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
+        return await asyncio.shield(appended())
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        return await self._followed.read(key, after, limit)
+
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        return await self._followed.wait(key, after, seconds)
+
+    async def head(self, key: StreamKey) -> Head | None:
+        return await self._followed.head(key)
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        return await self._reading.attempts(await self._followed.live(key))
+
+    async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
+        statement = """UPDATE streams SET cancel_requested = TRUE, cancel_reason = %s
+            WHERE principal = %s AND id = %s AND terminal_at IS NULL AND NOT cancel_requested RETURNING key"""
+        if await self._reading.rows(statement, (reason, key.principal, key.id)):
+            live = self._followed.lives.get(key)
+            if live is not None:
+                live.cancelled = True
+        return await self.head(key)
+
+    async def orphans(self, limit: int) -> Sequence[Head]:
+        return await self._reading.orphans(await self._now(), limit)
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        now = await self._now()
+        facts = {
+            "principal": head.key.principal,
+            "id": head.key.id,
+            "epoch": head.epoch,
+            "node": node,
+            "now": now,
+            "lease": now + self._options.lease,
+        }
+        found = await self._reading.rows(_CLAIM, facts)
+        if not found:
+            return None
+        row, tail, state, size, cancelled = found[0]
+        hold = Hold(head.key, head.epoch + 1, tail)
+        self._followed.claimed(head.key, row, hold, state, size, cancelled=cancelled)
+        return hold
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        if not holds:
+            return ()
+        until = await self._now() + self._options.lease
+        # In one order, so that two processes never wait for each other.
+        some = sorted(holds, key=lambda hold: (hold.key.principal, hold.key.id))
+        columns = ([hold.key.principal for hold in some], [hold.key.id for hold in some], [hold.epoch for hold in some])
+        kept = {
+            (principal, id, epoch): cancelled
+            for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, (until, *columns))
+        }
+        renewed: list[Renewed] = []
+        for hold in holds:
+            cancelled = kept.get((hold.key.principal, hold.key.id, hold.epoch))
+            if cancelled is None:
+                live = self._followed.lives.get(hold.key)
+                if live is not None and live.epoch == hold.epoch:
+                    self._followed.lost(hold.key)
+                renewed.append(Renewed(hold.key, "lost"))
+            else:
+                renewed.append(Renewed(hold.key, "cancel" if cancelled else "kept"))
+        return renewed
+
+    async def release(self, holds: Sequence[Hold]) -> None:
+        for hold in holds:
+            await self._reading.rows(
+                """UPDATE streams SET lease_until = 0 WHERE principal = %s AND id = %s AND epoch = %s AND terminal_at IS NULL
+                    RETURNING key""",
+                (hold.key.principal, hold.key.id, hold.epoch),
+            )
+
+    def attach(self, key: StreamKey) -> int:
+        return self._followed.marks.attach(key)
+
+    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
+        self._followed.marks.mark(key, reader, seq)
+
+    async def sweep(self, limit: int) -> int:
+        now = await self._now()
+        done, ended = await self._reading.ask(lambda connection: _sweep(connection, now, limit))
+        self._followed.forget(ended)
+        return done
+
+    async def _now(self) -> float:
+        """The server's time: asked once, its distance from ours is taken to stay as it is. Clocks touch liveness only."""
+        if self._time is not None:
+            return self._time()
+        here = asyncio.get_running_loop().time()
+        ahead = self._ahead
+        if ahead is None:
+            [(there,)] = await self._reading.rows("SELECT extract(epoch FROM clock_timestamp())::float8")
+            ahead = self._ahead = float(there) - here
+        return here + ahead
+
+
+async def _sweep(connection: Connection, now: float, limit: int) -> tuple[int, list[StreamKey]]:
+    """How much there was to do, and which streams expired."""
+    facts: dict[str, Any] = {"now": now, "limit": limit, "purge": now + PURGE_AFTER, "forget": now + TOMBSTONE}
+    async with connection.transaction():
+        due = await fetched(
+            connection,
+            """SELECT key, principal, id, state = 'expired', bytes > 0 FROM streams WHERE due <= %(now)s ORDER BY due
+                LIMIT %(limit)s FOR UPDATE SKIP LOCKED""",
+            facts,
+        )
+        facts["ended"] = [row for row, _, _, expired, _ in due if not expired]
+        facts["purged"] = [row for row, _, _, expired, full in due if expired and full]
+        facts["gone"] = [row for row, _, _, expired, full in due if expired and not full]
+        for statement in (
+            "UPDATE streams SET state = 'expired', request = '', upstream = NULL, due = %(purge)s WHERE key = ANY(%(ended)s)",
+            "DELETE FROM segments WHERE stream = ANY(%(purged)s)",
+            "DELETE FROM attempts WHERE stream = ANY(%(purged)s)",
+            "UPDATE streams SET bytes = 0, due = %(forget)s WHERE key = ANY(%(purged)s)",
+            "DELETE FROM streams WHERE key = ANY(%(gone)s)",
+        ):
+            await connection.execute(statement, facts)
+    return len(due), [StreamKey(principal, id) for _, principal, id, expired, _ in due if not expired]

@@ -1,0 +1,114 @@
+"""Reading streams in PostgreSQL."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.ports.clock import Clock
+from cauce.ports.stream_log import LogUnavailable
+from cauce.stores.followed import Stored
+from cauce.stores.live_streams import LiveStream
+from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
+from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
+
+_POLL = 0.1
+"""Seconds between looks whether another process has written. Nothing is told by `NOTIFY`: its lock puts all commits in a row."""
+
+_SEGMENTS = 200
+"""Segments that one read gives at most."""
+
+_COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
+    cancel_reason, wire, policy, upstream, bytes"""
+
+T = TypeVar("T")
+
+
+class StreamReading:
+    """See `stores.followed.Shelf`."""
+
+    def __init__(self, connections: Connections, clock: Clock) -> None:
+        self._connections = connections
+        self._clock = clock
+
+    async def ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """What `work` gives. Raises `LogUnavailable`."""
+        try:
+            return await self._connections.run(work)
+        except PostgresGone as error:
+            raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
+
+    async def rows(self, statement: str, facts: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """All rows that `statement` gives. Raises `LogUnavailable`."""
+        return await self.ask(lambda connection: fetched(connection, statement, facts))
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        found = await self.rows(
+            f"SELECT {_COLUMNS} FROM streams WHERE principal = %s AND id = %s",  # noqa: S608
+            (key.principal, key.id),
+        )
+        return _of(found[0]) if found else None
+
+    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+        segments = await self.rows(
+            """SELECT first_seq, epoch, data FROM segments WHERE stream = %(row)s AND first_seq >= coalesce(
+                (SELECT max(first_seq) FROM segments WHERE stream = %(row)s AND first_seq <= %(next)s), 0)
+                ORDER BY first_seq LIMIT %(most)s""",
+            {"row": live.row, "next": after + 1, "most": min(limit + 1, _SEGMENTS)},
+        )
+        found: list[Record] = []
+        for first, epoch, data in segments:
+            found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
+        return found[:limit]
+
+    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
+        """Its bills."""
+        found = await self.rows("SELECT row FROM attempts WHERE stream = %s ORDER BY n", (live.row,))
+        return [decode_attempt(data) for (data,) in found]
+
+    async def orphans(self, now: float, limit: int) -> list[Head]:
+        """Open streams whose lease is over."""
+        found = await self.rows(
+            f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= %s ORDER BY key LIMIT %s",  # noqa: S608
+            (now, limit),
+        )
+        return [head for row in found if (head := _of(row).head) is not None]
+
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+        known = {live.row: live for live in waited}
+        found = await self.rows("SELECT key, tail, state FROM streams WHERE key = ANY(%s)", (list(known),))
+        news: dict[StreamKey, tuple[int, State]] = {live.key: (0, "expired") for live in waited}
+        for row, tail, state in found:
+            news[known[row].key] = (tail, state)
+        if all([tail <= known[row].tail for row, tail, _ in found]):
+            await self._clock.sleep(_POLL)
+        else:
+            await asyncio.sleep(0)
+        return news
+
+
+def _of(found: tuple[Any, ...]) -> Stored:
+    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[
+        :13
+    ]
+    wire, policy, upstream, size = found[13:]
+    head = None
+    if state != "expired":
+        head = Head(
+            StreamKey(principal, id),
+            decode_request(request),
+            digest,
+            created,
+            state,
+            epoch,
+            tail,
+            cancelled,
+            terminal_at,
+            # Somebody read along when the process that wrote this ended.
+            tail if mark == -1 else mark,
+            reason,
+            wire,
+            policy,
+            None if upstream is None else decode_upstream(upstream),
+        )
+    return Stored(row, state, epoch, tail, cancelled, size, head)

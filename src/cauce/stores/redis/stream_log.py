@@ -1,0 +1,294 @@
+"""The log of streams in Redis or Valkey, for several processes that serve together.
+
+How safe it is is the server's matter: with `appendfsync always` what was acknowledged survives a power cut, with `everysec` the newest
+second may not, without persistence nothing does. A log that became shorter is noticed by readers, whose cursor lies beyond it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from cauce.domain.delta import Status
+from cauce.domain.errors import Gone
+from cauce.domain.stream import (
+    APPENDED,
+    AttemptRow,
+    Commit,
+    Created,
+    Head,
+    Hold,
+    NewStream,
+    Record,
+    Renewed,
+    State,
+    StreamKey,
+    StreamLimits,
+    advance,
+)
+from cauce.ports.clock import Clock
+from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
+from cauce.stores.followed import Followed, check, fresh
+from cauce.stores.live_streams import LiveStream
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.stream_script import PATIENCE, Arguments, StreamScript
+from cauce.stores.redis.stream_shelf import StreamShelf
+from cauce.stores.stream_records import encode, encode_value, records
+
+LEASE = 10.0
+"""Seconds that a process may be silent before others take over its streams."""
+
+_BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
+_HINTS = 1000
+"""Orphans that are looked at at a time."""
+
+
+class RedisStreamLogOptions(msgspec.Struct, frozen=True):
+    """`retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
+
+    retention: float = 86_400.0
+    lease: float = LEASE
+    patience: float = PATIENCE
+    limits: StreamLimits = StreamLimits()
+
+
+_DEFAULT = RedisStreamLogOptions()
+
+
+class RedisStreamLog:
+    """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's.
+
+    Time is the server's own, unless `time` gives it: UNIX seconds.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        clock: Clock,
+        node: str,
+        options: RedisStreamLogOptions = _DEFAULT,
+        time: Callable[[], float] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._node = node
+        self._options = options
+        self._time = time
+        self._shelf = StreamShelf(connection)
+        self._script = StreamScript(connection, clock, options.patience)
+        self._followed = Followed(self._shelf, clock, shared=True)
+        self._numbers = itertools.count()
+
+    async def start(self) -> None:
+        """Nothing needs to be begun: the connection is somebody else's."""
+
+    async def stop(self) -> None:
+        """Write what waits."""
+        await self._followed.stop()
+        await self._script.stop()
+
+    async def create(self, new: NewStream) -> Created:
+        first = Status("accepted", facts={"model": new.request.model, "created": int(new.created)})
+        data, deltas = encode((first,))
+        row = self._shelf.row(new.key)
+        retention = self._options.retention if new.retention is None else new.retention
+        # Before the stream is there: without it nobody would find it again.
+        await self._hint(self._shelf.open, row, await self._now() + self._options.lease)
+        meta = {
+            "principal": new.key.principal,
+            "id": new.key.id,
+            "wire": new.wire,
+            "request": encode_value(new.request),
+            "hash": new.request_hash,
+            "policy": new.policy,
+            "created": repr(new.created),
+            "retention": repr(retention),
+        }
+        flat = [member for pair in meta.items() for member in pair]
+        nonce = f"{self._node} {next(self._numbers)}"
+        lease = repr(self._options.lease)
+        arguments = [self._node, lease, len(data), data, nonce, *flat]
+        if await self._run("create", row, lambda again: arguments):
+            live = LiveStream(new.key, row, 0, 1, "queued")
+            live.held = True
+            live.committed(records(1, 1, deltas), len(data))
+            self._followed.lives.put(live)
+            return Created(fresh(new), Hold(new.key, 1, 1))
+        head = await self.head(new.key)
+        if head is None:
+            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
+        return Created(head, None)
+
+    async def append(self, hold: Hold, commit: Commit) -> Hold:
+        try:
+            live = await self._followed.live(hold.key)
+        except Gone as error:
+            raise Fenced from error
+        each = [encode((delta,)) for delta in commit.deltas]
+        size = sum([len(data) for data, _ in each])
+        check(self._options.limits, live, hold, commit, size)
+        steps = commit.steps
+        retention = 0.0 if commit.finish is None else await self._retention(live)
+        before = [hold.epoch, hold.tail]
+        after: list[str | bytes | int] = [
+            repr(self._options.lease),
+            steps[-1] if steps else "",
+            _BEFORE[steps[0]] if steps else "",
+            size,
+            b"" if commit.upstream is None else encode_value(commit.upstream),
+            "" if self._followed.marks.get(hold.key) is None else -1,
+            repr(retention),
+            len(each),
+            *[data for data, _ in each],
+        ]
+        for row in commit.attempts:
+            after += [row.n, encode_value(row)]
+
+        def arguments(again: bool) -> Arguments:
+            return [*before, int(again), *after]
+
+        async def appended() -> Hold:
+            self._check(await self._run("append", str(live.row), arguments), live, hold, commit)
+            deltas = [delta for _, decoded in each for delta in decoded]
+            self._followed.appended(live, hold, commit, records(hold.tail + 1, hold.epoch, deltas), size)
+            if commit.finish is not None:
+                with contextlib.suppress(LogUnavailable):
+                    # It is written all the same, and goes by itself in the end.
+                    await self._ended(str(live.row), retention)
+            return Hold(hold.key, hold.epoch, hold.tail + len(deltas))
+
+        # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
+        return await asyncio.shield(appended())
+
+    def _check(self, answer: tuple[bytes, bytes], live: LiveStream, hold: Hold, commit: Commit) -> None:
+        """Raises what an append that wrote nothing raises."""
+        verdict, state = answer
+        match verdict:
+            case b"ok":
+                pass
+            case b"cancelled":
+                raise Cancelled
+            case b"illegal":
+                # Raises: the table is the same one.
+                advance(cast(State, state.decode()), *commit.steps)
+                raise Fenced
+            case _:
+                self._followed.refused(live, hold)
+                raise Fenced
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        return await self._followed.read(key, after, limit)
+
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        return await self._followed.wait(key, after, seconds)
+
+    async def head(self, key: StreamKey) -> Head | None:
+        return await self._followed.head(key)
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        return await self._shelf.attempts(await self._followed.live(key))
+
+    async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
+        if await self._run("cancel", self._shelf.row(key), lambda again: [reason]):
+            live = self._followed.lives.get(key)
+            if live is not None:
+                live.cancelled = True
+        return await self.head(key)
+
+    async def orphans(self, limit: int) -> Sequence[Head]:
+        now = await self._now()
+        found: list[Head] = []
+        for row in await self._due(self._shelf.open, now, _HINTS):
+            lease = await self._shelf.ask(lambda redis, row=row: cast(Any, redis.hget(f"{row}:meta", "lease")))
+            stored = await self._shelf.at(row)
+            if stored is None or stored.head is None or stored.head.ended:
+                await self._shelf.ask(lambda redis, row=row: redis.zrem(self._shelf.open, row))
+            elif float(lease or 0) <= now:
+                found.append(stored.head)
+            else:
+                # Its holder has written since.
+                await self._hint(self._shelf.open, row, float(lease))
+        return sorted(found, key=lambda head: head.created)[:limit]
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        row = self._shelf.row(head.key)
+        lease = repr(self._options.lease)
+        found = await self._run("claim", row, lambda again: [head.epoch, node, lease, int(again)])
+        if not found:
+            return None
+        tail, state, size, cancelled = found
+        hold = Hold(head.key, head.epoch + 1, tail)
+        self._followed.claimed(head.key, row, hold, state.decode(), size, cancelled=bool(cancelled))
+        with contextlib.suppress(LogUnavailable):
+            await self._hint(self._shelf.open, row, await self._now() + self._options.lease)
+        return hold
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        renewed = await asyncio.gather(*[self._renew(hold) for hold in holds])
+        kept = [one.key for one in renewed if one.verdict != "lost"]
+        if kept:
+            until = await self._now() + self._options.lease
+            scores: Any = {self._shelf.row(key): until for key in kept}
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, scores))
+        return renewed
+
+    async def release(self, holds: Sequence[Hold]) -> None:
+        for hold in holds:
+            row = self._shelf.row(hold.key)
+            if await self._run("release", row, lambda again, hold=hold: [hold.epoch]):
+                await self._hint(self._shelf.open, row, 0)
+
+    def attach(self, key: StreamKey) -> int:
+        return self._followed.marks.attach(key)
+
+    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
+        self._followed.marks.mark(key, reader, seq)
+
+    async def sweep(self, limit: int) -> int:
+        due = await self._due(self._shelf.ended, await self._now(), limit)
+        for row in due:
+            names = await self._shelf.ask(
+                lambda redis, row=row: cast(Any, redis.hmget(f"{row}:meta", ["principal", "id"]))
+            )
+            await self._run("expire", row, lambda again: [])
+            await self._shelf.ask(lambda redis, row=row: redis.zrem(self._shelf.ended, row))
+            if None not in names:
+                self._followed.forget([StreamKey(names[0].decode(), names[1].decode())])
+        return len(due)
+
+    async def _renew(self, hold: Hold) -> Renewed:
+        lease = repr(self._options.lease)
+        verdict = (await self._run("renew", self._shelf.row(hold.key), lambda again: [hold.epoch, lease])).decode()
+        live = self._followed.lives.get(hold.key)
+        if verdict == "lost" and live is not None and live.epoch == hold.epoch:
+            self._followed.lost(hold.key)
+        return Renewed(hold.key, verdict)
+
+    async def _run(self, operation: str, row: str, arguments: Callable[[bool], Arguments]) -> Any:
+        now = "" if self._time is None else repr(self._time())
+        keys = (f"{row}:meta", f"{row}:log", f"{row}:attempts")
+        return await self._script.submit(keys, lambda again: [operation, now, *arguments(again)])
+
+    async def _hint(self, name: str, row: str, score: float) -> None:
+        scores: Any = {row: score}
+        await self._shelf.ask(lambda redis: redis.zadd(name, scores))
+
+    async def _due(self, name: str, now: float, limit: int) -> list[str]:
+        found = await self._shelf.ask(lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit))
+        return [hint.decode() for hint in found]
+
+    async def _ended(self, row: str, retention: float) -> None:
+        await self._hint(self._shelf.ended, row, await self._now() + retention)
+        await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, row))
+
+    async def _retention(self, live: LiveStream) -> float:
+        found = await self._shelf.ask(lambda redis: cast(Any, redis.hget(f"{live.row}:meta", "retention")))
+        return float(found or self._options.retention)
+
+    async def _now(self) -> float:
+        if self._time is not None:
+            return self._time()
+        seconds, microseconds = cast("tuple[int, int]", await self._shelf.ask(lambda redis: cast(Any, redis).time()))
+        return seconds + microseconds / 1e6

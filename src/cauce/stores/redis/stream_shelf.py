@@ -1,0 +1,129 @@
+"""Reading streams in Redis: what the names of their keys are, and what is in them.
+
+| key | what |
+|---|---|
+| `…stream:{digest}:meta` | a hash: everything but the records |
+| `…stream:{digest}:log` | a Redis stream: one entry for each record, its id is the sequence number |
+| `…stream:{digest}:attempts` | a hash: the bills |
+| `…streams:open`, `…streams:ended` | sorted sets of digests, by the end of the lease and by when they expire: hints |
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, TypeVar, cast
+
+from redis.asyncio import Redis
+
+from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.ports.stream_log import LogUnavailable
+from cauce.stores.followed import Stored
+from cauce.stores.live_streams import LiveStream
+from cauce.stores.redis.connection import RedisConnection, RedisGone
+from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
+
+_BLOCK = 100
+"""Milliseconds that news of other processes are waited for at a time."""
+
+_AT_ONCE = 2000
+"""Records that one read gives at most."""
+
+T = TypeVar("T")
+
+
+class StreamShelf:
+    """See `stores.followed.Shelf`."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self.open = connection.key("streams:open")
+        self.ended = connection.key("streams:ended")
+
+    def row(self, key: StreamKey) -> str:
+        """What the stream's keys begin with. One hash tag: in a cluster they are together."""
+        digest = blake2b(f"{key.principal}\0{key.id}".encode(errors="replace"), digest_size=16).hexdigest()
+        return self.named(digest)
+
+    def named(self, digest: str) -> str:
+        """The same, by the digest in it."""
+        return self._connection.key(f"stream:{{{digest}}}")
+
+    async def ask(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+        """What `command` gives. Raises `LogUnavailable`."""
+        try:
+            return await self._connection.run(command)
+        except RedisGone as error:
+            raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        return await self.at(self.row(key))
+
+    async def at(self, row: str) -> Stored | None:
+        """The stream whose keys begin with `row`."""
+        found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{row}:meta")))
+        return _stored(row, found) if found else None
+
+    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+        count = min(limit, _AT_ONCE)
+        found = await self.ask(lambda redis: redis.xrange(f"{live.row}:log", f"{after + 1}-0", "+", count))
+        return [_record(entry) for entry in cast("list[tuple[bytes, dict[bytes, bytes]]]", found)]
+
+    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
+        """Its bills."""
+        found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{live.row}:attempts")))
+        return sorted([decode_attempt(row) for row in found.values()], key=lambda row: row.n)
+
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+        after: Any = {f"{live.row}:log": f"{live.tail}-0" for live in waited}
+        await self.ask(lambda redis: redis.xread(after, count=1, block=_BLOCK))
+
+        async def look(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipeline:
+                for live in waited:
+                    pipeline.hmget(f"{live.row}:meta", ["tail", "state"])
+                return await pipeline.execute()
+
+        found = await self.ask(look)
+        return {
+            live.key: (int(tail or 0), cast(State, (state or b"expired").decode()))
+            for live, (tail, state) in zip(waited, found, strict=True)
+        }
+
+
+def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:
+    id, fields = entry
+    (delta,) = decode(fields[b"d"])
+    return Record(int(id.partition(b"-")[0]), int(fields[b"e"]), delta)
+
+
+def _stored(row: str, found: dict[bytes, bytes]) -> Stored:
+    def text(name: str) -> str | None:
+        value = found.get(name.encode())
+        return None if value is None else value.decode()
+
+    def number(name: str) -> float | None:
+        value = found.get(name.encode())
+        return None if value is None else float(value)
+
+    state = cast(State, text("state"))
+    tail, epoch = int(number("tail") or 0), int(number("epoch") or 0)
+    cancel, upstream, mark = text("cancel"), text("upstream"), number("mark")
+    head = None
+    if state != "expired":
+        head = Head(
+            StreamKey(text("principal") or "", text("id") or ""),
+            decode_request(found[b"request"]),
+            found[b"hash"],
+            number("created") or 0.0,
+            state,
+            epoch,
+            tail,
+            cancel is not None,
+            number("ended"),
+            # Somebody read along when the process that wrote this ended.
+            None if mark is None else tail if mark == -1 else int(mark),
+            cancel,
+            text("wire") or "",
+            text("policy") or "",
+            None if upstream is None else decode_upstream(upstream),
+        )
+    return Stored(row, state, epoch, tail, cancel is not None, int(number("bytes") or 0), head)

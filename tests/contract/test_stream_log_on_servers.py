@@ -1,0 +1,165 @@
+"""The logs in Redis and in PostgreSQL when their servers do not answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from cauce.domain.delta import Text
+from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
+from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.stores.postgres.connections import Connection, Connections
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_appends import StreamAppends
+from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
+from cauce.system.clock import SystemClock
+from cauce.testing.stream_log_contract import END, KEY, created, head_of, text, whole
+from tests.postgres_server import running_postgres
+from tests.redis_server import RedisServer, running_redis
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+async def connection(redis: RedisServer) -> AsyncIterator[RedisConnection]:
+    connection = RedisConnection(RedisSettings(redis.url), SystemClock())
+    await connection.start()
+    yield connection
+    await connection.aclose()
+
+
+async def texts(log: Any) -> list[str]:
+    return [record.delta.text for record in await whole(log) if isinstance(record.delta, Text)]
+
+
+async def test_append_that_redis_did_without_an_answer_is_done_once(
+    redis: RedisServer, connection: RedisConnection
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    hold = await created(log)
+    gone = asyncio.Event()
+    connection.on_change(lambda up: up or gone.set())
+    redis.stall()
+    appending = asyncio.create_task(log.append(hold, text("a", "b")))
+    await gone.wait()
+    # It does now what it was told before, and is told again.
+    redis.go_on()
+    hold = await asyncio.wait_for(appending, 20)
+    assert hold.tail == 3 and await texts(log) == ["a", "b"]
+    await log.append(hold, END)
+    await log.stop()
+
+
+async def test_redis_that_lost_its_memory_fences_what_it_does_not_know(
+    redis: RedisServer, connection: RedisConnection
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    hold = await log.append(await created(log), text("a"))
+    redis.stop()
+    redis.start()
+    with pytest.raises(Fenced):
+        await log.append(hold, text("b"))
+    other = RedisStreamLog(connection, SystemClock(), "b")
+    assert await other.head(KEY) is None
+    for one in (log, other):
+        await one.stop()
+
+
+async def test_redis_that_is_gone_is_given_up_after_a_while(redis: RedisServer, connection: RedisConnection) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a", RedisStreamLogOptions(patience=0.2))
+    hold = await created(log)
+    redis.stop()
+    with pytest.raises(LogUnavailable):
+        await log.append(hold, text("a"))
+    with pytest.raises(LogUnavailable):
+        await log.head(KEY)
+    await log.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+class Forgetful(StreamAppends):
+    """Commits, and then does not know of it, as often as `lost` says."""
+
+    lost = 0
+
+    async def _transact(self, connection: Connection, batch: Any) -> None:
+        await super()._transact(connection, batch)
+        if self.lost:
+            self.lost -= 1
+            raise psycopg.OperationalError("the connection is lost")
+
+
+async def test_append_that_postgresql_did_without_an_answer_is_done_once(postgres: str) -> None:
+    settings = PostgresSettings(postgres, "forgetful")
+    log = PostgresStreamLog(settings, SystemClock(), "a")
+    await log.start()
+    appends = log.appends = Forgetful(Connections(settings, 1), SystemClock())
+    hold = await created(log)
+    appends.lost = 2
+    hold = await log.append(hold, text("a", "b"))
+    appends.lost = 1
+    with pytest.raises(Fenced):
+        await log.append(Hold(KEY, 1, 1), text("stale"))
+    hold = await log.append(hold, text("c"))
+    await log.release([hold])
+    ours = await log.claim(await head_of(log), "b")
+    assert ours is not None
+    appends.lost = 1
+    await log.append(ours, END)
+    assert await texts(log) == ["a", "b", "c"] and len(await whole(log)) == 5
+    await log.stop()
+    await appends._connections.aclose()
+
+
+async def test_connections_that_the_server_cut_are_made_anew(postgres: str) -> None:
+    log = PostgresStreamLog(PostgresSettings(postgres, "cut"), SystemClock(), "a")
+    await log.start()
+    hold = await log.append(await created(log), text("a"))
+    async with await psycopg.AsyncConnection.connect(postgres, autocommit=True) as other:
+        await other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+    assert (await head_of(log)).tail == 2
+    hold = await log.append(hold, text("b"))
+    await log.append(hold, END)
+    assert await texts(log) == ["a", "b"]
+    await log.stop()
+
+
+async def test_postgresql_that_is_not_there_is_given_up_after_a_while() -> None:
+    settings = PostgresSettings("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
+    log = PostgresStreamLog(settings, SystemClock(), "a", PostgresStreamLogOptions(patience=0.1))
+    with pytest.raises(LogUnavailable):
+        await log.start()
+    assert "nobody" not in repr(settings)
+    await log.stop()
+
+
+async def test_one_append_that_cannot_be_written_does_not_fail_its_neighbours(postgres: str) -> None:
+    log = PostgresStreamLog(PostgresSettings(postgres, "neighbours"), SystemClock(), "a")
+    await log.start()
+    other = StreamKey("tenant/key", "other")
+    first, second = await created(log), await created(log, other)
+    impossible = Commit((Text("b"),), "running", attempts=(AttemptRow(2**40, "up", "m"),))
+    outcomes = await asyncio.gather(
+        log.append(first, impossible), log.append(second, text("a")), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], Exception) and outcomes[1] == Hold(other, 1, 2)
+    assert (await head_of(log)).tail == 1
+    await log.stop()
