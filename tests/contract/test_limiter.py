@@ -286,6 +286,29 @@ class TestGoingAndComingBack:
         assert isinstance(await elsewhere.reserve((BUDGET,), Amount(dollars=4.5)), Denial)
         assert isinstance(await elsewhere.reserve((BUDGET,), Amount(dollars=3.9)), Reservation)
 
+    async def test_who_leaves_while_the_server_is_told_of_it_does_not_make_it_forgotten(
+        self, own_server: RedisServer, connection: RedisConnection, clock: FakeClock, books: Books
+    ) -> None:
+        inner = shared(connection, clock, books)
+        limiter = DegradedLimiter(inner, InprocLimiter(clock, books.spent), connection, clock, nodes=1)
+        await limiter.settle(await reserved(limiter, BUDGET, amount=Amount(dollars=3)), Amount(dollars=3))
+        own_server.stall()
+        during = await reserved(limiter, BUDGET, amount=Amount(dollars=3))
+        await limiter.settle(during, Amount(dollars=3))
+        own_server.go_on()
+        await self.back(connection, clock)
+        # All connections are in use, so that it has to wait for one.
+        busy = [asyncio.create_task(connection.run(lambda redis: redis.blpop(["none"], 0.1))) for _ in range(16)]
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(limiter.reserve((BUDGET,), Amount(dollars=0.1)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, *busy, return_exceptions=True)
+        await limiter.settle(await reserved(limiter, BUDGET, amount=Amount(dollars=0.1)), Amount(dollars=0.1))
+        elsewhere = shared(connection, clock, books)
+        clock.advance(LEASE + 1)
+        assert isinstance(await elsewhere.reserve((BUDGET,), Amount(dollars=4.5)), Denial)
+
     async def test_going_and_coming_is_told_in_the_log_once_each(
         self,
         own_server: RedisServer,

@@ -177,6 +177,16 @@ async def test_budget_survives_a_restart(upstream: Upstream, tmp_path: Path) -> 
         assert await statuses(served, 2, key="one", max_tokens=5) == [200, 402]
 
 
+async def test_budget_of_a_user_survives_a_restart_too(upstream: Upstream, tmp_path: Path) -> None:
+    table = upstream_table("up", upstream.base_url) + PRICED + '[budgets.users."*"]\nday = 0.5\n'
+    name = "ana " + "x" * 300
+    async with serving(table, data=tmp_path) as served:
+        assert (await message(served, user=name, max_tokens=5)).status == 200
+    async with serving(table, data=tmp_path) as served:
+        assert (await message(served, user=name, max_tokens=5)).status == 402
+        assert (await message(served, user="bea", max_tokens=5)).status == 200
+
+
 async def test_each_fallback_hop_is_checked_against_the_budget(upstream: Upstream) -> None:
     table = upstream_table("up", upstream.base_url) + upstream_table("free", upstream.base_url) + PRICED
     table += '[models.both]\ncandidates = ["up/m", "free/m"]\n' + keys("one") + '[budgets.keys."*"]\nday = 0.5\n'

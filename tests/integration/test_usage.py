@@ -92,6 +92,23 @@ async def test_plain_and_streamed_answers_are_rows_with_what_the_provider_report
     assert third["stream_id"] == "s1"
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_usage_is_told_by_the_user_that_a_request_names(
+    upstream: Upstream, tmp_path: Path, on_disk: bool
+) -> None:
+    asked = {"max_tokens": 9, "temperature": 0}
+    async with serving(configuration(upstream), data=tmp_path if on_disk else None) as served:
+        await message(served, user="ana", **asked)
+        await ask(served.port, "POST", "/v1/messages", body(metadata={"user_id": "bea"}, **asked))
+        await ask(served.port, "POST", "/v1/chat/completions", body(user="bea", stream=True, max_tokens=8))
+        await ask(served.port, "POST", "/v1/embeddings", {"model": "up/e", "input": "x", "user": "cleo"})
+        await message(served)
+        told = await usage(served, "group_by=user,key")
+        ana = await usage(served, "user=ana")
+    assert {(group["user"], group["requests"]) for group in told["groups"]} == {("ana", 1), ("bea", 2), ("cleo", 1)}
+    assert ana["total"]["requests"] == 1
+
+
 async def test_failed_attempt_and_the_fallback_are_two_rows_of_one_request(upstream: Upstream, tmp_path: Path) -> None:
     upstream.scripts = {"bad": [Reply(status=503, error={"message": "no"})], "gpt": [Reply(usage=TOKENS)]}
     async with serving(configuration(upstream), ONE_TRY, tmp_path) as served:

@@ -14,7 +14,7 @@ from cauce.domain.request import Request, Scope
 from cauce.engine.compose import collect
 from cauce.ports.provider import Call, Candidate
 from cauce.providers.anthropic.provider import Anthropic
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 from cauce.wire.sse import SSEDecoder
 from tests.http import ask
 from tests.recordings.replay import answer, parameters, replaying

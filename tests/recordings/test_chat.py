@@ -18,7 +18,7 @@ from cauce.engine.compose import collect
 from cauce.ports.provider import Call, Candidate
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.provider import OpenAICompatible
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 from cauce.wire.openai_chat.custom import input_of, is_custom
 from tests.recordings.replay import parameters, replaying
 from tests.serving import serving, upstream_table

@@ -12,7 +12,7 @@ from cauce.domain.errors import ProviderFailure
 from cauce.ports.provider import Timeouts
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.provider import OpenAICompatible
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 from tests.recordings.replay import DATA, parameters, replaying
 from tests.serving import serving, upstream_table
 

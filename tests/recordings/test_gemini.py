@@ -11,7 +11,7 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
 from cauce.ports.provider import Timeouts
 from cauce.providers.gemini.provider import Gemini
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 from tests.recordings.replay import parameters, replaying
 
 pytestmark = pytest.mark.anyio

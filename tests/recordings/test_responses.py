@@ -17,7 +17,7 @@ from cauce.engine.compose import collect
 from cauce.ports.provider import Call, Candidate
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_responses.provider import OpenAIResponses
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 from cauce.wire.openai_responses.decode import ResponsesDecoder
 from tests.recordings.replay import answer, parameters, replaying
 from tests.serving import serving, upstream_table

@@ -18,15 +18,20 @@ export type Progress =
   | { phase: "reconnecting"; attempt: number; waitMs: number; reason: string }
   | { phase: "done"; outcome: "completed" | "cancelled" | "failed" };
 
+// One value for all pieces of a kind, so that "nothing new" is seen at a glance.
+const THINKING: Progress = { phase: "thinking" };
+const CALLING: Progress = { phase: "calling" };
+const ANSWERING: Progress = { phase: "answering" };
+
 /** What an event says of where its stream stands; undefined if nothing. */
 export function progressOf(event: StreamEvent): Progress | undefined {
   switch (event.type) {
     case "text":
-      return { phase: "answering" };
+      return ANSWERING;
     case "thinking":
-      return { phase: "thinking" };
+      return THINKING;
     case "tool_call":
-      return { phase: "calling" };
+      return CALLING;
     case "status":
       if (event.status !== "waiting") return undefined;
       return { phase: "waiting", place: typeof event.facts.place === "number" ? event.facts.place : undefined };

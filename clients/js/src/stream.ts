@@ -327,7 +327,9 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
   }
 
   #tell(progress: Progress): void {
-    if (progress.phase === this.#progress.phase && JSON.stringify(progress) === JSON.stringify(this.#progress)) return;
+    // The first is told too, though it is what a stream begins as.
+    const known = progress === this.#progress || JSON.stringify(progress) === JSON.stringify(this.#progress);
+    if (known && this.#sent) return;
     this.#progress = progress;
     this.#options.onProgress?.(progress);
   }

@@ -78,7 +78,7 @@ test("a stream gives typed events, its text so far, its progress and its result"
   assert.deepEqual(events.map((event) => event.seq), events.map((_, place) => place + 1));
   assert.equal(textOf(events), "Hello from upstream.");
   assert.equal(stream.text, "Hello from upstream.");
-  assert.deepEqual(told, ["open", "answering", "done"]);
+  assert.deepEqual(told, ["connecting", "open", "answering", "done"]);
   const result = await stream.result;
   assert.equal(result.text, "Hello from upstream.");
   assert.deepEqual([result.outcome, result.finish_reason, result.model], ["completed", "stop", "up/m"]);

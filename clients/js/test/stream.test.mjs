@@ -108,6 +108,7 @@ test("every frame has its typed event and its progress", async () => {
     ["start", "status", "attempt", "attempt", "thinking", "text", "tool_result", "status", "complete"],
   );
   assert.deepEqual(phases, [
+    { phase: "connecting" },
     { phase: "open" },
     { phase: "waiting", place: 3 },
     { phase: "retrying", attempt: 1, reason: "it broke" },

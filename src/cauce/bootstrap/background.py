@@ -18,8 +18,8 @@ from cauce.providers.discovery import Discovery, Found
 from cauce.providers.discovery import Settings as DiscoverySettings
 from cauce.providers.fetch import Fetcher
 from cauce.providers.openai_compatible.dialect import dialect_of_server
-from cauce.providers.transport import HTTPTransport
 from cauce.system.clock import SystemClock
+from cauce.transport import HTTPTransport
 
 MODELS_EVERY = 600.0
 """Seconds between looks at what models configured providers offer."""

@@ -26,7 +26,7 @@ from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.openai_responses.provider import OpenAIResponses
 from cauce.providers.renaming import Renaming
-from cauce.providers.transport import HTTPTransport
+from cauce.transport import HTTPTransport
 
 
 def source(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:

@@ -5,7 +5,7 @@ import msgspec
 from cauce import __version__
 from cauce.client.errors import Unreachable, refused
 from cauce.domain.errors import CauceError, ProviderFailure
-from cauce.providers.transport import HTTPTransport, Incoming, Outgoing, Transport
+from cauce.transport import HTTPTransport, Incoming, Outgoing, Transport
 
 _GRACE = 5.0
 """Seconds beyond the time a request gives the server, so that the server's own word about it arrives."""

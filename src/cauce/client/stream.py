@@ -30,7 +30,7 @@ from cauce.domain.delta import Delta, Failed, Finish, Restart
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.ports.chance import Chance
 from cauce.ports.clock import Clock
-from cauce.providers.transport import Incoming
+from cauce.transport import Incoming
 from cauce.wire.native.decode import Frame, NativeDecoder
 
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -319,7 +319,8 @@ class Stream:
         return CallFailed(failed.message, failed.code, retry_after=failed.retry_after, request_id=self.request_id)
 
     def _tell(self, progress: Progress) -> None:
-        if progress != self.progress:
+        # The first is told too, though it is what a stream begins as.
+        if progress != self.progress or not self._sent:
             self.progress = progress
             if self._on_progress is not None:
                 self._on_progress(progress)

@@ -88,12 +88,22 @@ class Request(msgspec.Struct, frozen=True):
     """What a client of the completions wire asked; `messages` then says the same as a conversation."""
 
 
+LONGEST_USER = 200
+"""Characters by which a user is known: clients choose the name."""
+
+
 class Scope(msgspec.Struct, frozen=True):
     """Who asks: every store function and every ledger row is told."""
 
     tenant: str = "default"
     key: str = "anonymous"
     user: str | None = None
+
+    def of(self, user: str | None) -> "Scope":
+        """The same, for the `user` that a request names: the first `LONGEST_USER` characters of it. One who is known stays."""
+        if not user or self.user is not None:
+            return self
+        return Scope(self.tenant, self.key, user[:LONGEST_USER])
 
     @property
     def principal(self) -> str:

@@ -135,6 +135,8 @@ class LimitBook:
         return CandidateLimits(limits, any([limit.unit == "tokens" for limit in limits]), free)
 
     def _of(self, scope: Scope, user: str | None) -> CallerLimits:
+        # As the ledger knows them, which says what they have spent.
+        user = scope.of(user).user
         tenant, key = quote(scope.tenant, safe=""), quote(scope.key, safe="")
         fitting = [rates for glob, rates in self._settings.keys.items() if fnmatchcase(scope.key, glob)]
         rates = _rates("key", f"{tenant}/{key}", _merged(fitting))

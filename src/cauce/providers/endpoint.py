@@ -15,7 +15,7 @@ from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, Timeouts
-from cauce.providers.transport import Incoming, Outgoing, Transport
+from cauce.transport import Incoming, Outgoing, Transport
 from cauce.wire.headroom import headroom
 
 _ERROR_BODY = 1024 * 1024

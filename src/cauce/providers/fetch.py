@@ -18,7 +18,7 @@ import msgspec
 from cauce import __version__
 from cauce.domain.errors import CauceError, InvalidRequest, ProviderFailure
 from cauce.providers.addresses import Allowed, Resolve, SystemResolver, is_public
-from cauce.providers.transport import HTTPTransport, Incoming, Outgoing
+from cauce.transport import HTTPTransport, Incoming, Outgoing
 
 IMAGES = ("image/*",)
 DOCUMENTS = ("application/pdf", "text/plain")

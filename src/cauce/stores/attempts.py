@@ -5,12 +5,12 @@ Appending members to its end is compatible with spools that are there already; a
 
 from cauce.domain.delta import Level, Outcome
 from cauce.domain.errors import ErrorCode
-from cauce.domain.request import Scope
+from cauce.domain.request import LONGEST_USER, Scope
 from cauce.domain.usage import CostSource, Usage
 from cauce.ports.ledger import Entry
 
-LONGEST = 200
-"""Characters of a user's or a conversation's name: clients choose them."""
+LONGEST = LONGEST_USER
+"""Characters of a conversation's name: clients choose them too."""
 
 Attempt = tuple[
     str,  # tenant
@@ -50,8 +50,8 @@ def attempt_of(entry: Entry) -> Attempt:
     """`entry`, flat. What only the provider's wire knows of its usage is left out."""
     scope, usage = entry.scope, entry.usage
     user, conversation = scope.user, entry.conversation_id
-    if user is not None and len(user) > LONGEST:
-        user = user[:LONGEST]
+    if user is not None and len(user) > LONGEST_USER:
+        user = user[:LONGEST_USER]
     if len(conversation) > LONGEST:
         conversation = conversation[:LONGEST]
     return (

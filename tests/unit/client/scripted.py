@@ -12,7 +12,7 @@ from cauce.client.stream import Asked, Session, Stream
 from cauce.domain.errors import ProviderFailure
 from cauce.ports.clock import Clock
 from cauce.ports.line import Line
-from cauce.providers.transport import MAX_BODY, Incoming, Outgoing
+from cauce.transport import MAX_BODY, Incoming, Outgoing
 
 BASE = "http://x"
 USAGE = {"input_tokens": 1, "output_tokens": 2, "cached_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0}

@@ -90,6 +90,7 @@ async def test_progress_follows_what_goes_on() -> None:
     assert [type(delta) for delta in deltas[1:5]] == [Status, Attempt, Attempt, type(deltas[4])]
     assert isinstance(deltas[6], ToolCall)
     assert told == [
+        Progress("connecting"),
         Progress("open"),
         Progress("waiting", place=3),
         Progress("retrying", attempt=1, reason="it broke"),

@@ -19,9 +19,9 @@ from cauce.engine.counting import Counted, count_tokens
 from cauce.engine.routing import Router, Source
 from cauce.ports.provider import Call, Candidate, ModelInfo
 from cauce.providers.anthropic.provider import Anthropic
-from cauce.providers.transport import HTTPTransport
 from cauce.testing.scripted import ScriptedProvider, answering
 from cauce.testing.upstream import Reply, Tokens, Upstream
+from cauce.transport import HTTPTransport
 
 pytestmark = pytest.mark.anyio
 

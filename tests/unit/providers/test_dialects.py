@@ -18,8 +18,8 @@ from cauce.ports.provider import Call, Candidate, Timeouts
 from cauce.providers.openai_compatible.adaptation import adapt
 from cauce.providers.openai_compatible.dialect import DIALECTS, Dialect, dialect_of, dialect_of_server
 from cauce.providers.openai_compatible.provider import OpenAICompatible
-from cauce.providers.transport import HTTPTransport
 from cauce.testing.upstream import Reply, Upstream
+from cauce.transport import HTTPTransport
 from cauce.wire.openai_chat.request import render_request
 
 pytestmark = pytest.mark.anyio

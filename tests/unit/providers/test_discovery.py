@@ -18,9 +18,9 @@ from cauce.ports.provider import ModelInfo
 from cauce.providers.discovery import Discovery, Found, Settings
 from cauce.providers.discovery.addresses import LOOPBACK, Address, addresses, is_own
 from cauce.providers.discovery.kinds import KINDS
-from cauce.providers.transport import HTTPTransport
 from cauce.testing.clock import FakeClock
 from cauce.testing.local_servers import LocalServer, local_server
+from cauce.transport import HTTPTransport
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.ports.provider import Call, Candidate, ModelInfo, Timeouts
 from cauce.providers.gemini.provider import MOST_CONTINUATIONS, Gemini
-from cauce.providers.transport import HTTPTransport, Outgoing
 from cauce.testing.upstream import Reply, Tokens, Upstream
+from cauce.transport import HTTPTransport, Outgoing
 
 pytestmark = pytest.mark.anyio
 

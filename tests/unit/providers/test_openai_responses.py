@@ -17,9 +17,9 @@ from cauce.engine.compose import collect
 from cauce.ports.provider import Call, Candidate
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_responses.provider import OpenAIResponses
-from cauce.providers.transport import HTTPTransport
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Tokens
+from cauce.transport import HTTPTransport
 from tests.http import within
 
 pytestmark = pytest.mark.anyio

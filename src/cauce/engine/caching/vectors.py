@@ -48,7 +48,7 @@ class CachedEmbedding:
             key = shelf.keys.of_vectors(request, asker.scope, self._embedding.names(request))
         if shelf is not None and key is not None and control.read:
             answer = await shelf.cache.get(key)
-            given = self._given(shelf, answer, asker) if answer is not None else None
+            given = self._given(shelf, answer, asker, request.user) if answer is not None else None
             if given is not None:
                 return given
         if control.only_cached:
@@ -79,7 +79,7 @@ class CachedEmbedding:
             answer = CachedAnswer(written, shelf.books.clock.now(), attempt.provider, attempt.model)
             await shelf.cache.put(key, answer, shelf.settings.keep)
 
-    def _given(self, shelf: Shelf, answer: CachedAnswer, asker: Asker) -> Embeddings | None:
+    def _given(self, shelf: Shelf, answer: CachedAnswer, asker: Asker, user: str | None) -> Embeddings | None:
         age = shelf.age(answer)
         use = shelf.use(age, asker.cache)
         if use == "miss":
@@ -94,8 +94,7 @@ class CachedEmbedding:
         shelf.tally.stale += use == "stale"
         strategy = "cache" if use == "hit" else "stale"
         asker.notice(Attempt(1, answer.provider, answer.model, "cache", strategy=strategy))
-        gift = Gift(
-            shelf.books, asker.scope, asker.request_id, answer.provider, answer.model, began, endpoint="embeddings"
-        )
+        scope = asker.scope.of(user)
+        gift = Gift(shelf.books, scope, asker.request_id, answer.provider, answer.model, began, endpoint="embeddings")
         gift.record("completed", vectors.usage)
         return vectors

@@ -160,7 +160,7 @@ def _gift(books: Books, call: Call, provider: str, model: str, began: float) -> 
     """What `call` is given without a price. `Gift` says what else it is."""
     return Gift(
         books,
-        call.scope,
+        call.scope.of(call.request.user),
         call.request_id,
         provider,
         model,

@@ -106,7 +106,7 @@ class _Attempt:
             Entry(
                 accounts.clock.now(),
                 call.request_id,
-                call.scope,
+                call.scope.of(request.user),
                 provider,
                 candidate.model,
                 candidate.level,

@@ -11,7 +11,7 @@ from cauce.ports.line import Line
 from cauce.ports.provider import Call, Candidate, Deltas, ModelInfo
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_messages
-from cauce.providers.transport import Transport
+from cauce.transport import Transport
 from cauce.wire.anthropic_messages.decode import MessagesDecoder
 from cauce.wire.anthropic_messages.errors import refused
 from cauce.wire.anthropic_messages.request import Rendered, counted, is_native, render_request

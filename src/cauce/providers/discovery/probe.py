@@ -9,7 +9,7 @@ from cauce.domain.errors import CauceError
 from cauce.providers.discovery.addresses import Address
 from cauce.providers.discovery.fingerprints import Models, Reader
 from cauce.providers.discovery.kinds import LISTS, Kind, with_loaded, with_window
-from cauce.providers.transport import Outgoing, Transport
+from cauce.transport import Outgoing, Transport
 
 PROBE_TIME = 0.25
 """Seconds one GET may take, its body included."""

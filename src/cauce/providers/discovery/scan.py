@@ -18,7 +18,7 @@ from cauce.ports.provider import ModelInfo
 from cauce.providers.discovery.addresses import LOOPBACK, Address, addresses, is_own
 from cauce.providers.discovery.kinds import KINDS, Kind
 from cauce.providers.discovery.probe import Probe
-from cauce.providers.transport import Transport
+from cauce.transport import Transport
 
 ADDRESS_TIME = 0.9
 """Seconds all probes of one address may take together."""

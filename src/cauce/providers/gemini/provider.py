@@ -18,7 +18,7 @@ from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.schemas import fit_generate
-from cauce.providers.transport import Transport
+from cauce.transport import Transport
 from cauce.wire.figures import count
 from cauce.wire.gemini.decode import GeminiDecoder
 from cauce.wire.gemini.errors import refused

@@ -13,7 +13,7 @@ from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.adaptation import adapt, begin_answer
 from cauce.providers.openai_compatible.dialect import Dialect
-from cauce.providers.transport import Transport
+from cauce.transport import Transport
 from cauce.wire.openai_chat.decode import ChatDecoder
 from cauce.wire.openai_chat.errors import refused
 from cauce.wire.openai_chat.request import render_request

@@ -14,7 +14,7 @@ from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.dialect import Dialect
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.schemas import fit_responses
-from cauce.providers.transport import Transport
+from cauce.transport import Transport
 from cauce.wire.dropping import dropped
 from cauce.wire.openai_chat.errors import refused
 from cauce.wire.openai_responses.decode import ResponsesDecoder

@@ -4,9 +4,10 @@ Every reservation is noted in memory too, so that the node alone goes on from wh
 lack what was let through meanwhile. So for a minute, and until the last call of that time has ended, both must have room.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -49,6 +50,7 @@ class DegradedLimiter:
         self._went_alone = False
         self._both_until = 0.0
         self._owed: dict[Limit, float] = {}
+        self._working: set[asyncio.Task[None]] = set()
         connection.on_change(self._changed)
 
     @property
@@ -94,10 +96,7 @@ class DegradedLimiter:
             return
         await self._alone.settle(pair.alone, amount)
         if pair.shared is not None:
-            try:
-                await self._shared.settle(pair.shared, amount)
-            except RedisGone:
-                self._owe(reservation, amount)
+            await self._surely(self._settle_shared(pair.shared, reservation, amount))
         elif amount.dollars:
             self._owe(reservation, amount)
 
@@ -162,8 +161,24 @@ class DegradedLimiter:
             if limit.unit == "dollars":
                 self._owed[limit] = self._owed.get(limit, 0.0) + amount.dollars
 
+    async def _settle_shared(self, shared: Reservation, reservation: Reservation, amount: Amount) -> None:
+        try:
+            await self._shared.settle(shared, amount)
+        except RedisGone:
+            self._owe(reservation, amount)
+
+    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work`, though the caller leaves meanwhile: money must not be forgotten by that."""
+        task = asyncio.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        await asyncio.shield(task)
+
     async def _pay(self) -> None:
         owed, self._owed = self._owed, {}
+        await self._surely(self._told(owed))
+
+    async def _told(self, owed: dict[Limit, float]) -> None:
         try:
             await self._shared.owe(owed)
         except RedisGone:

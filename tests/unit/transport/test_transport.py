@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
-from cauce.providers.transport import HTTPTransport, Outgoing
-from cauce.providers.transport.http1 import QUIET_ROUNDS
+from cauce.transport import HTTPTransport, Outgoing
+from cauce.transport.http1 import QUIET_ROUNDS
 from tests.http import within
 
 pytestmark = pytest.mark.anyio

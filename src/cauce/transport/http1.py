@@ -14,9 +14,9 @@ import msgspec
 
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.ports.line import Handshake, Line
-from cauce.providers.transport.connection import Answer, Broken, Connection
-from cauce.providers.transport.dialing import Dialed, Dialer, Place
-from cauce.providers.transport.port import Outgoing
+from cauce.transport.connection import Answer, Broken, Connection
+from cauce.transport.dialing import Dialed, Dialer, Place
+from cauce.transport.port import Outgoing
 
 KEEP_ALIVE = 75.0
 """Seconds an unused connection is kept."""

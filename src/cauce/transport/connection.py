@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from cauce.domain.errors import CauceError
-from cauce.providers.transport.port import MAX_BODY
+from cauce.transport.port import MAX_BODY
 
 MAX_HEAD = 256 * 1024
 """Bytes the head of an answer may have."""
