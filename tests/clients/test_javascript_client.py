@@ -128,6 +128,53 @@ def test_what_the_guide_shows_runs(block: str, built: Node, configured_nothing: 
     assert run([built.node, str(script)], built, TEST_SECONDS).strip()
 
 
+TYPED = """
+import { Cauce, CallFailed, type Progress, type Result, type StreamEvent } from "cauce";
+
+const client = new Cauce({ baseUrl: "http://127.0.0.1:8000", reconnect: { attempts: 2 } });
+export async function ask(id: string | null, show: (progress: Progress) => void): Promise<Result> {
+  const stream = id === null ? client.stream("Hi", { onProgress: show }) : client.resume(id, { after: 0, onProgress: show });
+  for await (const event of stream) told(event);
+  return await stream.result;
+}
+function told(event: StreamEvent): string | number {
+  switch (event.type) {
+    case "text":
+    case "thinking":
+      return event.text;
+    case "tool_call":
+      return event.mark === "ready" ? event.arguments : event.call_id;
+    case "complete":
+      return event.usage.output_tokens + event.cost;
+    case "error":
+      return event.error_code;
+    case "restart":
+      return event.from_seq;
+    default:
+      return event.seq;
+  }
+}
+// @ts-expect-error: there is no such event
+export const never = (event: StreamEvent): boolean => event.type === "nonsense";
+export const isOurs = (error: unknown): error is CallFailed => error instanceof CallFailed && error.status !== undefined;
+"""
+
+
+def test_types_that_are_shipped_fit_a_strict_project(built: Node, tmp_path: Path) -> None:
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "cauce").symlink_to(CLIENT)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "ask.ts").write_text(TYPED)
+    strict = ["--strict", "--exactOptionalPropertyTypes", "--noEmit", "--target", "es2022", "--module", "nodenext"]
+    compiler = "node_modules/typescript/bin/tsc"
+    run(
+        [built.node, compiler, *strict, "--lib", "es2022,dom", str(tmp_path / "ask.ts")],
+        built,
+        BUILD_SECONDS,
+    )
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass

@@ -14,7 +14,7 @@ from cauce.domain.stream import Commit, Hold, StreamKey
 from cauce.ports.stream_log import Fenced
 from cauce.stores.sqlite.stream_log import LEASE, SqliteStreamLog, StreamLogOptions
 from cauce.system.clock import SystemClock
-from cauce.testing.stream_log_contract import new_stream
+from cauce.testing.stream_samples import new_stream
 
 
 def key_of(number: int) -> StreamKey:

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -348,6 +349,20 @@ def test_data_of_the_first_schema_goes_through_every_later_one(tmp_path: Path) -
         (0.5,)
     ]
     database.close()
+
+
+async def test_budgets_do_not_wait_for_a_long_report(clock: FakeClock, tmp_path: Path) -> None:
+    over = threading.Event()
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 1))
+        ledger._readers.submit(over.wait)
+        report = asyncio.create_task(attempts(ledger, clock))
+        try:
+            async with asyncio.timeout(10):
+                spent = await ledger.spent(Holder("key", OWNER.tenant, OWNER.key), "requests", 0)
+        finally:
+            over.set()
+        assert spent == 1 and await report == 1
 
 
 async def test_another_process_reads_beside_the_one_that_writes(clock: FakeClock, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from cauce.domain.errors import CauceError, Overloaded
 from cauce.ports.limiter import Amount, Denial, Limit, Limiter, Reservation
 from cauce.stores.inproc.limiter import InprocLimiter
 from cauce.stores.redis.connection import RedisConnection
@@ -90,6 +91,20 @@ class TestInprocLimiter(LimiterContract):
         limiter = InprocLimiter(clock, books.spent)
         await asyncio.gather(*[limiter.reserve((BUDGET,), Amount(dollars=0.01)) for _ in range(50)])
         assert len(books.asked) == 1
+
+    async def test_ledger_that_could_not_be_read_is_asked_again(self, clock: FakeClock) -> None:
+        answers: list[float | CauceError] = [Overloaded("the ledger cannot be read now"), 9.5]
+
+        async def spent(limit: Limit, since: float) -> float:
+            answer = answers.pop(0)
+            if isinstance(answer, CauceError):
+                raise answer
+            return answer
+
+        limiter = InprocLimiter(clock, spent)
+        with pytest.raises(Overloaded):
+            await limiter.reserve((BUDGET,), Amount(dollars=1))
+        await denied(limiter, BUDGET, amount=Amount(dollars=1))
 
     async def test_who_leaves_while_the_ledger_is_asked_leaves_nothing_behind(
         self, clock: FakeClock, books: Books

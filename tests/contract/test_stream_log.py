@@ -17,7 +17,8 @@ from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_log_contract import LEASE, RETENTION, Logs, StreamLogContract, created
+from cauce.testing.stream_log_contract import StreamLogContract
+from cauce.testing.stream_samples import LEASE, RETENTION, Logs, created
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 

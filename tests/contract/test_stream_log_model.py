@@ -30,7 +30,7 @@ from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_log_contract import CANCELLED, KEY, LEASE, created, whole
+from cauce.testing.stream_samples import CANCELLED, KEY, LEASE, created, whole
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
 

@@ -21,7 +21,7 @@ from cauce.stores.sqlite.stream_tables import FILE
 from cauce.stores.sqlite.stream_writer import StreamWriter
 from cauce.system.clock import SystemClock
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_log_contract import CANCELLED, END, KEY, created, head_of, new_stream, text, whole
+from cauce.testing.stream_samples import CANCELLED, END, KEY, created, head_of, new_stream, text, whole
 from tests.contract.stream_writers import key_of, texts
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.system.clock import SystemClock
-from cauce.testing.stream_log_contract import END, KEY, created, head_of, text, whole
+from cauce.testing.stream_samples import END, KEY, created, head_of, text, whole
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 

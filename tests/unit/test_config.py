@@ -122,6 +122,8 @@ def test_mistakes_in_variables_are_told_too(tmp_path: Path) -> None:
     )
     assert mistake(tmp_path, CAUCE_SERVER__PROT="1").startswith("the variable CAUCE_SERVER__PROT: [server] has no key")
     assert mistake(tmp_path, "[server]\nprot = 1", CAUCE_SERVER__PORT="1").startswith(str(tmp_path))
+    told = mistake(tmp_path, "[server]\nport = 1", CAUCE_LIMITS__KEYS='{"*": {"rpm": 1}}')
+    assert told.startswith("""the variable CAUCE_LIMITS__KEYS: [limits.keys."*"] has no key 'rpm'""")
     assert "DEFAULT_TEMPERATURE: must be a number" in mistake(tmp_path, DEFAULT_TEMPERATURE="warm")
     assert "begins like JSON" in mistake(tmp_path, CAUCE_SERVER__HOSTS="[oops")
     assert "there is no such configuration file" in mistake(tmp_path, CAUCE_CONFIG=str(tmp_path / "gone.toml"))

@@ -132,6 +132,8 @@ test("the server's Retry-After is kept, and one that is too long is an error at 
   const { client } = scripted([busy(0.02), html, ok(start, complete(2, ""))]);
   await client.stream("Hi", { onProgress }).result;
   assert.deepEqual(waits, [20, 0]);
+  const long = new Response("busy", { status: 503, headers: { "retry-after": "62" } });
+  await assert.rejects(scripted([long]).client.stream("Hi", { id: "s" }).result, { error_code: "unreachable", retry_after: 62 });
   const { client: other, asked } = scripted([busy(61)]);
   await assert.rejects(other.stream("Hi").result, { error_code: "rate_limited", retry_after: 61, status: 429, request_id: "req_1" });
   assert.equal(asked.length, 1);
@@ -177,12 +179,19 @@ for (const [status, code] of [[404, "not_found"], [410, "gone"], [401, "unauthor
 
 test("a stream that the server lost begins again from record 1, and its text with it", async () => {
   const lost = () => refusal(409, { error: "drop your copy", error_code: "conflict", tail: 1, epoch: 2 });
-  const { client, asked } = scripted([ok(start, content(2, "old")), lost(), ok(start, content(2, "new"), complete(3, "new"))]);
+  const thought = (text) => frame(3, "thinking", text);
+  const { client, asked } = scripted([
+    ok(start, content(2, "old"), thought("old")),
+    lost(),
+    ok(start, content(2, "new"), thought("new"), complete(4, "new")),
+  ]);
   const stream = client.stream("Hi", { id: "s" });
   const events = await all(stream);
-  assert.deepEqual(events.map((event) => event.type), ["start", "text", "restart", "start", "text", "complete"]);
-  assert.equal(stream.text, "new");
-  assert.deepEqual(asked.slice(1), ["GET /s/resume?after=2&epoch=1", "GET /s/resume?after=0"]);
+  assert.deepEqual(events.map((event) => event.type), [
+    ...["start", "text", "thinking", "restart", "start", "text", "thinking", "complete"],
+  ]);
+  assert.deepEqual([stream.text, stream.thinking], ["new", "new"]);
+  assert.deepEqual(asked.slice(1), ["GET /s/resume?after=3&epoch=1", "GET /s/resume?after=0"]);
   const { client: never } = scripted([ok(start), lost(), lost(), lost()]);
   await assert.rejects(never.stream("Hi").result, { error_code: "conflict" });
 });
@@ -210,7 +219,7 @@ test("a start that was lost while its cancel was heard is not sent again", async
   const { client, asked } = scripted([
     () => new Promise((_, reject) => (lose = reject)),
     refusal(404, { error: "unknown", error_code: "not_found" }),
-  ]);
+  ], { attempts: 0 });
   const stream = client.stream("Hi", { id: "s" });
   const { result } = stream;
   await stream.cancel();

@@ -95,7 +95,7 @@ def load(path: Path | None, environment: Mapping[str, str], folder: Path) -> Con
         # A mistake under a key that a variable has set is the variable's.
         for name, key in overridden.items():
             section, _, last = key.rpartition(".")
-            if f" {key}" in str(error) or f"[{section}] has no key '{last}'" in str(error):
+            if any([told in str(error) for told in (f" {key}", f" [{key}", f"[{section}] has no key '{last}'")]):
                 raise ConfigError(str(error).replace(where, f"the variable {name}", 1)) from error
         raise
 

@@ -44,7 +44,13 @@ async def race(clock: Clock, open: Open, call: Call, after: float, other: Callab
         return result
     finally:
         alarm.cancel()
-        await _close(running)
+        try:
+            await _close(running)
+        except BaseException:
+            # Whoever waits for the answer leaves: nobody will read it.
+            if result.answer is not None:
+                await result.answer.aclose()
+            raise
 
 
 class _Runner:

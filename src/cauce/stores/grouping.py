@@ -11,6 +11,9 @@ from cauce.stores.periods import DAY, HOUR, Parts, date_of, day_of, month_of, pa
 _OF_USERS: frozenset[Dimension] = frozenset({"user", "key", "tenant", "day"})
 """What is known of users."""
 
+MOST_GROUPS = 50_000
+"""Groups of one report. Making and ordering more would hold up the thread that answers requests."""
+
 _MEMBERS: dict[Dimension, Callable[[Kind], str]] = {
     "provider": lambda kind: kind.provider,
     "model": lambda kind: kind.name,
@@ -73,6 +76,11 @@ class Grouping:
             by.insert(self._day_at, date_of(hour // 24))
         group = self._groups.get(key := tuple(by))
         if group is None:
+            if len(self._groups) >= MOST_GROUPS:
+                raise InvalidRequest(
+                    f"group_by: there are more than {MOST_GROUPS:,} groups: ask for a shorter time, or tell less apart",
+                    field="group_by",
+                )
             group = self._groups[key] = Group(key)
         _take(group, kind, cell)
 

@@ -6,6 +6,7 @@ import sys
 SERVER = {
     "cauce.engine",
     "cauce.server",
+    "cauce.providers",
     "cauce.bootstrap",
     "starlette",
     "uvicorn",

@@ -11,6 +11,7 @@ from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, To
 from cauce.domain.errors import DeadlineExceeded
 from cauce.domain.message import ToolCallPart
 from cauce.testing.clock import FakeClock
+from tests.http import within
 from tests.unit.client.scripted import (
     START,
     Answered,
@@ -110,7 +111,7 @@ async def test_waits_double_to_their_bound_and_then_it_is_told() -> None:
     stream = streamed(session(transport, clock, reconnect), told.append)
     reading = asyncio.ensure_future(all_of(stream))
     for wait in (1, 2, 4, 4, 4):
-        await clock.until_waiting()
+        await within(clock.until_waiting())
         assert told[-1].phase == "reconnecting" and told[-1].wait == wait
         clock.advance(wait)
         await asyncio.sleep(0)
@@ -140,7 +141,7 @@ async def test_retry_after_is_kept_and_one_that_is_too_long_is_told_at_once() ->
     stream = streamed(session(transport, clock))
     reading = asyncio.ensure_future(stream.answer())
     for wait in (7, 9):
-        await clock.until_waiting()
+        await within(clock.until_waiting())
         assert stream.progress.wait == wait
         clock.advance(wait)
         await asyncio.sleep(0)
@@ -217,7 +218,7 @@ async def test_server_that_does_not_answer_is_given_up_after_the_idle_time() -> 
     transport = ScriptedTransport(silence, Answered(START, complete(2, "")))
     stream = streamed(session(transport, clock, Reconnect(base=0, most=0, idle=30)))
     reading = asyncio.ensure_future(stream.answer())
-    await clock.until_waiting()
+    await within(clock.until_waiting())
     clock.advance(30)
     await reading
     assert transport.sent[0].idle == 30 and len(transport.asked) == 2
@@ -228,7 +229,7 @@ async def test_time_of_the_whole_stream_is_over_while_it_reconnects() -> None:
     transport = ScriptedTransport(Answered(START), Answered(), Answered())
     stream = streamed(session(transport, clock, Reconnect(base=6, most=6)), total=10.0)
     reading = asyncio.ensure_future(stream.answer())
-    await clock.until_waiting()
+    await within(clock.until_waiting())
     clock.advance(6)
     with pytest.raises(Unreachable, match="cut off"):
         await reading
@@ -260,7 +261,8 @@ async def test_start_that_was_lost_while_its_cancel_was_heard_is_not_sent_again(
         await broken.wait()
         raise lost()
 
-    stream, transport = stream_of(start, refusal(404, "not_found"))
+    transport = ScriptedTransport(start, refusal(404, "not_found"))
+    stream = streamed(session(transport, FakeClock(), Reconnect(attempts=0)))
     reading = asyncio.ensure_future(all_of(stream))
     await started.wait()
     await stream.cancel()

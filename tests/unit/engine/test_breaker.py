@@ -309,15 +309,39 @@ async def test_an_answer_that_only_ends_with_the_length_is_a_good_one() -> None:
     assert state(system) == "closed"
 
 
-async def test_client_that_gives_a_candidate_no_time_says_nothing_of_it() -> None:
-    system = guarded(ScriptedProvider("up", [asyncio.Event()]))
+async def hurried(system: Guarded) -> None:
+    """Ask in vain, six times, with half a second for each."""
     for _ in range(6):
         asking = system.asking(timeout=0.5)
         await system.clock.until_waiting()
         system.clock.advance(0.5)
         with pytest.raises(CauceError):
             await within(asking)
+
+
+async def test_client_that_gives_a_candidate_no_time_says_nothing_of_one_that_answers_others() -> None:
+    system = guarded(ScriptedProvider("up", answering("ok"), [asyncio.Event()]))
+    await system.ask()
+    await hurried(system)
     assert state(system) == "closed"
+
+
+async def test_candidate_that_hangs_is_left_alone_however_little_time_its_clients_have() -> None:
+    system = guarded(ScriptedProvider("up", [asyncio.Event()]))
+    await hurried(system)
+    assert state(system) == "open"
+
+
+async def test_probe_that_is_given_no_time_says_nothing() -> None:
+    system = guarded(ScriptedProvider("up", *[[failing()]] * 5, [asyncio.Event()], answering("ok")))
+    await broken(system)
+    system.clock.advance(5)
+    asking = system.asking(timeout=0.5)
+    await system.clock.until_waiting()
+    system.clock.advance(0.5)
+    with pytest.raises(CauceError):
+        await within(asking)
+    assert await system.ask() == "ok" and state(system) == "closed"
 
 
 async def test_stream_that_is_cut_by_the_client_s_own_time_says_nothing() -> None:
@@ -334,9 +358,9 @@ async def test_stream_that_is_cut_by_the_client_s_own_time_says_nothing() -> Non
 
 async def test_models_of_a_refused_key_are_forgotten_when_they_are_too_many() -> None:
     system = guarded(ScriptedProvider("up", [failing("auth", upstream_status=401)]))
-    for number in range(MOST + 100):
-        candidate = msgspec.structs.replace(system.candidates[0], model=f"m{number}")
+    names = [msgspec.structs.replace(system.candidates[0], model=f"m{number}") for number in range(MOST + 100)]
+    for candidate in names:
         with pytest.raises(CauceError):
             await system.open(msgspec.structs.replace(system.call(), candidates=(candidate,)))
     assert len(system.breakers.standing()) <= MOST
-    assert system.breakers.of(candidate).circuit.state == "open"
+    assert {system.breakers.of(candidate).circuit.state for candidate in names} == {"open"}

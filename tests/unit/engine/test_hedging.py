@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.ports.provider import Call, Deltas, Open
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.http import within
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled
@@ -54,6 +55,37 @@ async def test_the_first_answers_after_all_and_the_other_is_closed_and_not_told_
         (1, "completed"),
         (2, "cancelled"),
     ]
+
+
+async def test_client_that_leaves_while_the_slow_one_is_closed_leaves_nothing_open() -> None:
+    closing, may_close = asyncio.Event(), asyncio.Event()
+
+    def slow_to_leave(open: Open) -> Open:
+        async def opened(call: Call) -> Deltas:
+            try:
+                return await open(call)
+            except asyncio.CancelledError:
+                closing.set()
+                await may_close.wait()
+                raise
+
+        return opened
+
+    other = ScriptedProvider("b", answering("from b"))
+    slow = ScriptedProvider("a", [asyncio.Event()])
+    system = Guarded(slow, other, retries=ONCE, limits=(slow_to_leave,))
+    system.candidates = tuple([msgspec.structs.replace(one, hedge=2.0) for one in system.candidates])
+    asking = system.asking()
+    await settled()
+    system.clock.advance(2)
+    await within(closing.wait())
+    asking.cancel()
+    may_close.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await settled()
+    assert slow.closed.is_set() and other.closed.is_set()
+    assert sorted([entry.outcome for entry in system.ledger.entries()]) == ["cancelled", "cancelled"]
 
 
 async def test_two_that_begin_at_once_are_one_answer() -> None:

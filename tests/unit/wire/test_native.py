@@ -105,6 +105,19 @@ def test_resumed_start_is_told_from_the_first() -> None:
     assert NativeDecoder().feed(frames) == [Status("resumed", facts={"resumed": True}), Text("a")]
 
 
+def test_what_a_broken_connection_left_half_said_is_dropped() -> None:
+    raw = NativeProjector("s").feed([Status("accepted"), Text("a"), Text("b")])
+    decoder = NativeDecoder()
+    first = decoder.frames(raw[:-5])
+    assert [(frame.seq, frame.delta, frame.told["type"]) for frame in first] == [
+        (1, Status("accepted"), "start"),
+        (2, Text("a"), "content"),
+    ]
+    decoder.reconnected()
+    after = NativeProjector("s", after=decoder.cursor).feed([Status("accepted"), Text("a"), Text("b")])
+    assert decoder.feed(after) == [Text("b")] and decoder.cursor == 3
+
+
 def test_frame_of_a_newer_server_is_no_error() -> None:
     (delta,) = NativeDecoder().feed(b'data: {"id":"s","seq":1,"type":"new","data":"x"}\n\n')
     assert delta == Status("new", "x")

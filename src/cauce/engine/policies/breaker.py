@@ -23,7 +23,7 @@ MOST = 2000
 """Circuits that are kept. Beyond that, those of candidates that are well are forgotten, then those known for longest."""
 
 HURRY = 5.0
-"""Seconds until a first delta that a candidate must have had: nobody who gives it less can say that it is not well."""
+"""Seconds until a first delta that a candidate must have had: who gives it less cannot say that it is not well, while it answers others."""
 
 _ROUNDING = 0.1
 _KEY_REFUSED = frozenset({401, 402})
@@ -118,6 +118,12 @@ class Breaker:
             over = call.deadline is not None and self._clock.monotonic() >= call.deadline - _ROUNDING
             if not (over and error.code == "timeout"):
                 self.failed(0, error)
+
+    def excuses(self, call: Call, error: ProviderFailure, probe: int) -> bool:
+        """Whether `error` says nothing: `call` had too little time for it to, and others were answered lately."""
+        if not hurried(call, error):
+            return False
+        return probe > 0 or self.circuit.window.counts(self._clock.monotonic())[0] > 0
 
     def _denial(self, candidate: Candidate) -> CircuitOpen:
         circuit = self.circuit
@@ -215,7 +221,7 @@ def breaker(breakers: Breakers) -> Policy:
             try:
                 deltas = await open(call)
             except BaseException as error:
-                if isinstance(error, ProviderFailure) and says_unwell(error) and not _hurried(call, error):
+                if isinstance(error, ProviderFailure) and says_unwell(error) and not one.excuses(call, error, probe):
                     breakers.failed(candidate, one, probe, error)
                 elif probe and isinstance(error, ProviderFailure) and error.code == "timeout":
                     one.left(probe)
@@ -235,7 +241,7 @@ def breaker(breakers: Breakers) -> Policy:
     return policy
 
 
-def _hurried(call: Call, error: ProviderFailure) -> bool:
+def hurried(call: Call, error: ProviderFailure) -> bool:
     """Whether the candidate was given up before the time that it may need was over."""
     patience = call.patience
     if error.code != "timeout" or patience is None:

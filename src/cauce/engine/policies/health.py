@@ -2,6 +2,7 @@
 
 from cauce.domain.errors import ProviderFailure, says_unwell
 from cauce.engine.health import Health
+from cauce.engine.policies.breaker import hurried
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
@@ -19,7 +20,7 @@ def health(clock: Clock, known: Health) -> Policy:
                 deltas = await open(call)
             except BaseException as error:
                 vitals.under_way -= 1
-                if isinstance(error, ProviderFailure) and says_unwell(error):
+                if isinstance(error, ProviderFailure) and says_unwell(error) and not hurried(call, error):
                     vitals.failed()
                 raise
             vitals.answered(began, streamed=call.streamed)

@@ -43,7 +43,7 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             deltas = await open(call)
-            if not call.streamed or not settings.attempts:
+            if not call.streamed or not settings.attempts or not _may_be_kept(call):
                 return deltas
             answer = _Answer(clock, settings, open, call)
             # Read up to its first batch: what has not begun could not close what it has opened.
@@ -52,6 +52,11 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
         return opened
 
     return policy
+
+
+def _may_be_kept(call: Call) -> bool:
+    """Whether the answer to `call` may be gone on with at all: several at once never are, nor where the route forbids it."""
+    return call.candidates[0].midstream != "fail" and call.request.sampling.n == 1
 
 
 class _Answer:
@@ -87,13 +92,15 @@ class _Answer:
                         batch = await deltas.read()
                         last = batch[-1]
                         if type(last) is Finish:
-                            yield batch if self._spent is None else (*batch[:-1], last.using(self._total(last.usage)))
+                            # One that ends as cancelled has been added up by now.
+                            total = self._total(last.usage) if self._current is not None else self._spent or last.usage
+                            yield batch if total is last.usage else (*batch[:-1], last.using(total))
                             return
                         seen.append(batch)
                         yield batch
                 except CauceError as error:
                     delivered = fold(seen)
-                    if delivered.ready and not delivered.begun and self._may_end():
+                    if delivered.ready and not delivered.begun:
                         # The calls are whole: what the model wanted to do is known, and nothing may be asked twice.
                         yield (Finish("tool_calls", self._spent or Usage(estimated=True)),)
                         return
@@ -133,14 +140,9 @@ class _Answer:
                 latest = failed
         raise error from (latest if latest is not error else None)
 
-    def _may_end(self) -> bool:
-        """Whether complete calls end the step: there is no other answer beside them, and the route allows it."""
-        return self._call.request.sampling.n == 1 and self._call.candidates[0].midstream != "fail"
-
     def _may_go_on(self, error: CauceError, delivered: Delivered) -> bool:
         call, settings, now = self._call, self._settings, self._clock.monotonic()
-        midstream = call.candidates[0].midstream
-        if midstream == "fail" or not _passes(error) or delivered.otherwise or delivered.begun or delivered.ready:
+        if not _passes(error) or delivered.otherwise or delivered.begun or delivered.ready:
             return False
         if self._recoveries >= settings.attempts or now - self._began > settings.age:
             return False
@@ -151,7 +153,7 @@ class _Answer:
         request = call.request
         structured = request.response_format is not None and request.response_format.kind != "text"
         # A text that goes on from a prompt is no answer: nobody can be asked to go on with it.
-        return request.sampling.n == 1 and (not delivered.text or not (structured or request.prompt is not None))
+        return not delivered.text or not (structured or request.prompt is not None)
 
     async def _next(self, error: CauceError, delivered: Delivered) -> Deltas:
         """The next attempt, with its first delta in hand."""

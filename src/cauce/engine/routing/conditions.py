@@ -121,8 +121,8 @@ class Conditions:
 
 
 def price(candidate: Candidate, tokens: int, max_tokens: int | None, *, here: bool) -> float | None:
-    """USD that a request of `tokens` is thought to cost; nothing on this machine, None where no price is known."""
+    """USD that a request of `tokens` is thought to cost. Where no price is known: nothing on this machine, None elsewhere."""
     prices = candidate.facts.prices
-    if here or prices is None:
+    if prices is None:
         return 0.0 if here else None
     return cost(Usage(tokens, min(max_tokens or ANSWER, ANSWER)), prices)

@@ -11,7 +11,7 @@ MOST_IDLE = 4096
 """Limits that are remembered before those without use are looked for."""
 
 Spent = Callable[[Limit, float], Awaitable[float]]
-"""From a limit of the calendar and the UNIX time its period began to what the ledger has of it since. It must not raise."""
+"""From a limit of the calendar and the UNIX time its period began to what the ledger has of it since. Raises `CauceError` where that cannot be told now."""
 
 
 async def nothing_spent(limit: Limit, since: float) -> float:
@@ -112,7 +112,12 @@ class InprocLimiter:
 
     async def _begin(self, count: Calendar) -> None:
         began, ends = period_of(count.limit, self._clock)
-        count.begin(await self._spent(count.limit, began), ends)
+        try:
+            count.begin(await self._spent(count.limit, began), ends)
+        except BaseException:
+            # The next call asks again.
+            count.asking = None
+            raise
 
     def _tell(self, key: str) -> None:
         for listener in self._listeners:

@@ -68,6 +68,9 @@ class SqliteLedger:
         self._encode = msgspec.msgpack.Encoder().encode
         self._append = self._spool.append
         self._readers = ThreadPoolExecutor(1, "ledger-reader")
+        # Calls wait for what was spent: a long report must not be in front of them.
+        self._spending = Reading(self._folder, folder / FILE, clock.now, lambda: self._spool.backlog)
+        self._spenders = ThreadPoolExecutor(1, "ledger-spending")
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = False
         self._stopping = False
@@ -101,10 +104,10 @@ class SqliteLedger:
         return self._last.get(provider)
 
     async def report(self, query: Query) -> Report:
-        return await self._read(self._reading.report, query)
+        return await self._read(self._readers, self._reading.report, query)
 
     async def spent(self, holder: Holder, unit: SpendUnit, since: float) -> float:
-        return await self._read(self._reading.spent, holder, unit, since)
+        return await self._read(self._spenders, self._spending.spent, holder, unit, since)
 
     async def give(self, scope: Scope, opinion: Opinion) -> bool:
         def give() -> bool:
@@ -115,7 +118,7 @@ class SqliteLedger:
         except sqlite3.Error as error:
             raise Overloaded(f"the ledger cannot be written now: {error}") from error
         if known:
-            await self._read(self._weigh)
+            await self._read(self._readers, self._weigh)
         return known
 
     def approval(self, model: str) -> Votes | None:
@@ -136,14 +139,15 @@ class SqliteLedger:
         self._wake.set()
         if self._thread.is_alive():
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
-        self._readers.shutdown()
-        self._reading.close()
+        for readers, reading in ((self._readers, self._reading), (self._spenders, self._spending)):
+            readers.shutdown()
+            reading.close()
         self._spool.close()
         self._book.close()
 
-    async def _read(self, question: Callable[..., T], *about: Any) -> T:
+    async def _read(self, readers: ThreadPoolExecutor, question: Callable[..., T], *about: Any) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, question, *about)
+            return await asyncio.get_running_loop().run_in_executor(readers, question, *about)
         except sqlite3.Error as error:
             raise Overloaded(f"the ledger cannot be read now: {error}") from error
 

@@ -182,7 +182,8 @@ def read(folder: Path, after: Position) -> tuple[list[bytes], Position]:
             return records, position
         if used == 0:
             if data:
-                logger.warning("%s ends in a torn record of %d bytes, which was never taken", position, len(data))
+                path = folder / _name(position.file)
+                logger.warning("%s ends in a torn record of %d bytes, which was never taken", path, len(data))
             position = Position(next(number for number in known if number > position.file), 0)
 
 

@@ -90,6 +90,13 @@ async def test_usage_of_an_answer_that_its_reader_leaves_is_that_of_all_its_atte
     assert deltas.used.input_tokens == sum([entry.usage.input_tokens for entry in entries])
 
 
+async def test_answer_that_its_provider_cancelled_is_counted_once() -> None:
+    end = Finish("cancelled", Usage(10, 4), outcome="cancelled")
+    guarded = Recovered(ScriptedProvider("p", (Text("one"), end)))
+    *_, finish = await guarded.deltas(guarded.call())
+    assert isinstance(finish, Finish) and finish.usage.total_tokens == 14
+
+
 async def test_prompt_of_which_text_was_shown_ends_with_the_error() -> None:
     provider = ScriptedProvider("p", (Text("one two "), failing()), answering("one two three"))
     guarded = Recovered(provider)
@@ -103,6 +110,16 @@ async def test_complete_call_of_one_answer_does_not_end_several() -> None:
     guarded = Recovered(ScriptedProvider("p", script))
     with pytest.raises(ProviderFailure):
         await guarded.deltas(guarded.asked_for(sampling=Sampling(n=2)))
+
+
+async def test_complete_call_does_not_end_the_answer_of_a_route_that_forbids_it() -> None:
+    guarded = Recovered(ScriptedProvider("p", (ToolCall(0, "c", "f", "{}", mark="ready"), failing())))
+    call = guarded.call()
+    [candidate] = call.candidates
+    with pytest.raises(ProviderFailure):
+        await guarded.deltas(
+            msgspec.structs.replace(call, candidates=(msgspec.structs.replace(candidate, midstream="fail"),))
+        )
 
 
 async def test_text_that_is_held_comes_before_the_call_that_follows_it() -> None:

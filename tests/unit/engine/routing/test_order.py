@@ -186,6 +186,11 @@ def test_a_model_of_this_machine_costs_nothing() -> None:
     assert table.names(asking("c")) == ["here/gguf", "cloud/big", "offline"]
 
 
+def test_a_model_of_this_machine_costs_what_it_was_given_as_its_price() -> None:
+    route = Route("c", ("here/gguf", "cloud/big", "offline"), order="cheapest")
+    assert Table(route, prices={"cloud": 0.1, "here": 5.0}).names(asking("c"))[:2] == ["cloud/big", "here/gguf"]
+
+
 def test_best_rated_asks_first_what_people_liked() -> None:
     class Liked:
         def approval(self, model: str) -> Votes | None:

@@ -17,7 +17,7 @@ from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_log_contract import KEY, LEASE, created, head_of, new_stream, text, whole
+from cauce.testing.stream_samples import KEY, LEASE, created, head_of, new_stream, text, whole
 
 pytestmark = pytest.mark.anyio
 
