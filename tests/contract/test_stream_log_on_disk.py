@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,55 @@ async def test_expired_streams_leave_a_tombstone_for_a_week_and_then_nothing(tmp
             pass
         assert await log.head(KEY) is None
         assert (await created(log)).epoch == 1
+
+
+class Slow(StreamWriter):
+    """Commits, and keeps the answer to itself until it is let `go`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.go = threading.Event()
+        self.go.set()
+
+    def _acknowledge(self, batch: Any) -> None:
+        self.go.wait()
+        super()._acknowledge(batch)
+
+
+async def test_nobody_sees_a_commit_before_it_is_acknowledged(tmp_path: Path) -> None:
+    log = SqliteStreamLog(tmp_path / FILE, SystemClock(), "a")
+    await log.writer.stop()
+    writer = log.writer = Slow(tmp_path / FILE, SystemClock())
+    await log.start()
+    hold = await log.append(await created(log), text("x" * (2 * RING)))
+    writer.go.clear()
+    ending = asyncio.create_task(log.append(hold, END))
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as other:
+        while other.execute("SELECT tail FROM streams").fetchone() != (3,):
+            await asyncio.sleep(0)
+    head = await head_of(log)
+    assert (head.state, head.tail, head.terminal_at) == ("running", 2, None)
+    assert len(await whole(log)) == 2
+    writer.go.set()
+    await ending
+    assert (await head_of(log)).state == "completed" and len(await whole(log)) == 3
+    await log.stop()
+
+
+async def test_error_that_nobody_expected_fails_what_was_asked_and_not_the_thread(tmp_path: Path) -> None:
+    class Broken:
+        size = 0
+
+        def apply(self, database: sqlite3.Connection, again: bool) -> None:
+            database.execute("DELETE FROM segments")
+            raise KeyError("a mistake")
+
+        def committed(self, result: None, /) -> None:
+            raise AssertionError
+
+    async with opened(tmp_path / FILE) as log:
+        hold = await created(log)
+        with pytest.raises(LogUnavailable):
+            await log.writer.submit(Broken())
+        hold = await log.append(hold, text("a"))
+        assert len(await whole(log)) == 2

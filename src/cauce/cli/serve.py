@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         # What uvicorn tells at this level, the banner tells better.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _refuse_open_door(config, insecure=arguments.insecure)
+    # What is kept holds what people asked: it is for this user alone.
+    os.umask(0o077)
     try:
         sockets = listen(config.server.host, config.server.port)
     except OSError as error:

@@ -88,7 +88,8 @@ class Followed:
             return newest
         tail = live.tail
         found = await self._shelf.records(live, after, limit)
-        if not found:
+        # Another process deletes an expired stream from its beginning on.
+        if not found or found[0].seq != after + 1:
             self.lives.gone(key)
             raise expired(key)
         # A commit that this process has not heard of yet is not there yet.
@@ -122,8 +123,16 @@ class Followed:
             return None
         if stored.head is None:
             raise expired(key)
+        head = stored.head
+        live = self.lives.get(key)
+        if live is not None and stored.tail > live.tail:
+            if live.held:
+                # Committed, and not acknowledged yet: nobody can read it.
+                head = msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None)
+            else:
+                live.moved(stored.tail)
         mark = self.marks.get(key)
-        return stored.head if mark is None else msgspec.structs.replace(stored.head, reader_mark=mark)
+        return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
 
     def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
         """`commit` is in the store: readers may have it."""

@@ -25,6 +25,9 @@ ANSWER = 5.0
 _MOST_KEYS = 4096
 """Bottlenecks of which it is remembered when they last had room."""
 
+_BY_TIME = ":requests/minute"
+"""How the keys of limits end whose room nothing but time brings."""
+
 _MEMORY = 60.0
 """Seconds over which the rate of admissions is measured, about."""
 
@@ -97,7 +100,7 @@ class Queue:
         until = now + self._settings.wait
         if call.deadline is not None:
             until = min(until, call.deadline - ANSWER)
-        if until <= now or len(self.waiters) >= self._settings.length:
+        if until <= now or len(self.waiters) >= self._settings.length or _in_vain(waits, until - now):
             return None
         waiter = Waiter(call, share, now, until, since)
         self.waiters[waiter] = None
@@ -217,3 +220,8 @@ class Queue:
                     waiter.told = place
                     waiter.call.notice(Status("waiting", f"Place {place} in the queue", {"place": place}))
             await self._clock.sleep(TELL)
+
+
+def _in_vain(waits: dict[str, float], seconds: float) -> bool:
+    """Whether no room can come within `seconds`: requests of a minute come back with time alone. Tokens and calls may come back sooner."""
+    return bool(waits) and all([wait > seconds and key.endswith(_BY_TIME) for key, wait in waits.items()])

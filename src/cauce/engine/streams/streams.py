@@ -109,8 +109,10 @@ class Streams:
         """How the stream ended; None while it is open."""
         if not head.ended:
             return None
-        record = (await self._log.read(head.key, head.tail - 1, 1))[0]
-        return record.delta if isinstance(record.delta, Finish) else None
+        for record in await self._log.read(head.key, head.tail - 1, 1):
+            if isinstance(record.delta, Finish):
+                return record.delta
+        return None
 
     def tail(self, key: StreamKey, after: int) -> Deltas:
         """The stream's deltas after `after`, to its end."""

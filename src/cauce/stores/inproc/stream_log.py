@@ -99,6 +99,7 @@ class InprocStreamLog:
         self._lease = float("inf") if lease is None else lease
         self._limits = limits or StreamLimits()
         self._streams: dict[StreamKey, _Stream] = {}
+        self._open: dict[StreamKey, _Stream] = {}
         self._ended: dict[StreamKey, float] = {}
         """Until when each ended stream is kept, in the order they ended."""
         self._next_due = float("inf")
@@ -112,7 +113,7 @@ class InprocStreamLog:
         if new.key in self._expired:
             raise Gone(f"stream {new.key.id!r} has expired: use a new id")
         await self.sweep(_TOMBSTONES)
-        stream = self._streams[new.key] = _Stream(new)
+        stream = self._streams[new.key] = self._open[new.key] = _Stream(new)
         self._add(stream, (Status("accepted", facts={"model": new.request.model, "created": int(new.created)}),))
         self._renew(stream)
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
@@ -132,6 +133,7 @@ class InprocStreamLog:
         stream.upstream = commit.upstream or stream.upstream
         if commit.finish is not None:
             stream.terminal_at = self._clock.now()
+            del self._open[hold.key]
             own = stream.new.retention
             until = self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
             self._next_due = min(self._next_due, until)
@@ -178,7 +180,7 @@ class InprocStreamLog:
         return self._head(stream)
 
     async def orphans(self, limit: int) -> Sequence[Head]:
-        return [self._head(stream) for stream in self._streams.values() if self._orphaned(stream)][:limit]
+        return [self._head(stream) for stream in self._open.values() if self._orphaned(stream)][:limit]
 
     async def claim(self, head: Head, node: str) -> Hold | None:
         stream = self._streams.get(head.key)

@@ -139,11 +139,24 @@ class StreamWriter:
             batch = [] if first is None else [first]
             ended = self._gather(batch) or first is None
             if batch:
-                self._commit(batch)
+                self._survive(batch)
             if self._catch_up:
                 self._catch_up = False
                 with contextlib.suppress(sqlite3.Error):
                     self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _survive(self, batch: list[_Pending]) -> None:
+        """Commit `batch`; an error that nobody expected fails it, and not the thread."""
+        try:
+            self._commit(batch)
+        except Exception:
+            logger.exception("an unexpected error while streams were written")
+            self._undo()
+            for pending in batch:
+                pending.result = Refused(
+                    LogUnavailable("streams cannot be written: an unexpected error", retry_after=5)
+                )
+            self._acknowledge(batch)
 
     def _gather(self, batch: list[_Pending]) -> bool:
         """Take everything that waits into `batch`; whether the end has come."""

@@ -313,8 +313,10 @@ async def test_past_its_wait_a_call_is_refused_with_a_truthful_delay() -> None:
 
 
 async def test_no_call_waits_into_the_time_of_its_answer() -> None:
-    system = Queued(ScriptedProvider("up", answering("ok")), rates=Rates(requests_per_minute=1))
-    await system.ask()
+    served = Served()
+    system = Queued(served.provider, rates=Rates(concurrent=1))
+    holding = system.asking()
+    await settled()
     asking = system.asking(timeout=12)
     await settled()
     system.clock.advance(6.9)
@@ -325,6 +327,17 @@ async def test_no_call_waits_into_the_time_of_its_answer() -> None:
         await within(asking)
     with pytest.raises(Throttled):
         await within(system.asking(timeout=5))
+    await served.release()
+    assert await within(holding) == "ok"
+
+
+async def test_room_that_cannot_come_in_time_is_not_waited_for() -> None:
+    system = Queued(ScriptedProvider("up", answering("ok")), rates=Rates(requests_per_minute=1))
+    await system.ask()
+    with pytest.raises(Throttled) as denied:
+        await within(system.asking())
+    assert denied.value.retry_after is not None and 60 <= denied.value.retry_after < 70
+    assert system.waits == []
 
 
 async def test_more_than_the_length_are_refused_at_once() -> None:
@@ -340,17 +353,18 @@ async def test_more_than_the_length_are_refused_at_once() -> None:
 
 
 async def test_when_waiting_did_not_help_the_offline_answerer_does() -> None:
-    system = Queued(
-        ScriptedProvider("up", answering("ok")),
-        ScriptedProvider("offline", answering("no model")),
-        rates={"up": Rates(requests_per_minute=1)},
-    )
-    await system.ask()
+    served = Served()
+    offline = ScriptedProvider("offline", answering("no model"))
+    system = Queued(served.provider, offline, rates={"up": Rates(concurrent=1)})
+    holding = system.asking()
+    await settled()
     asking = system.asking()
     await settled()
     assert not asking.done()
     system.clock.advance(30)
     assert await within(asking) == "no model"
+    await served.release()
+    assert await within(holding) == "ok"
 
 
 async def test_clients_are_told_their_places_as_they_change_and_not_more_often_than_once_a_second() -> None:
