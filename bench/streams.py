@@ -3,11 +3,12 @@
 Paced streams are produced into a log and read from it, in one process without HTTP: the delay of a delta is the time from the moment
 its upstream gives it until a reader that follows has it. CPU is that of the whole process, its paced upstreams and its readers
 included, so the figure to look at is the difference between two logs. The file is in a folder that is deleted at the end
-(`--folder` chooses where: a disk, not memory).
+(`--folder` chooses where: a disk, not memory). `--redis URL` and `--postgres URL` measure the logs in a server too.
 """
 
 import argparse
 import asyncio
+import os
 import shutil
 import statistics
 import sys
@@ -30,6 +31,11 @@ from cauce.engine.streams.tail import follow
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_log import PostgresStreamLog
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.system.clock import SystemClock
 
@@ -105,14 +111,25 @@ async def one_stream(log: StreamLog, load: Load, number: int, delays: list[float
     await producing
 
 
+def commits_of(log: StreamLog) -> int:
+    """Transactions so far, where they are counted."""
+    match log:
+        case SqliteStreamLog():
+            return log.writer.commits
+        case PostgresStreamLog():
+            return log.appends.commits
+        case _:
+            return 0
+
+
 async def run(log: StreamLog, load: Load) -> Figures:
     """The figures of `load` on `log`."""
     delays: list[float] = []
-    commits = log.writer.commits if isinstance(log, SqliteStreamLog) else 0
+    commits = commits_of(log)
     cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.gather(*[one_stream(log, load, number, delays) for number in range(load.streams)])
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    commits = log.writer.commits - commits if isinstance(log, SqliteStreamLog) else 0
+    commits = commits_of(log) - commits
     cuts = statistics.quantiles(delays, n=100)
     return Figures(len(delays) / wall, cuts[49] * 1e3, cuts[98] * 1e3, cpu / len(delays) * 1e6, commits / wall)
 
@@ -142,16 +159,34 @@ async def measure(folder: Path, arguments: argparse.Namespace) -> None:
         for load in (base, wide):
             show(synchronous, load, await run(log, load))
         if synchronous == "full":
-            await saturate(log, arguments.seconds)
+            await saturate(synchronous, log, arguments.seconds)
         await log.stop()
+    await servers(arguments)
 
 
-async def saturate(log: SqliteStreamLog, seconds: float) -> None:
+async def servers(arguments: argparse.Namespace) -> None:
+    """The logs in servers, where there are any."""
+    clock = SystemClock()
+    if arguments.postgres:
+        log = PostgresStreamLog(PostgresSettings(arguments.postgres, f"bench_{os.getpid()}"), clock, "bench")
+        await log.start()
+        await saturate("postgres", log, arguments.seconds, 125, 500)
+        await log.stop()
+    if arguments.redis:
+        connection = RedisConnection(RedisSettings(arguments.redis, prefix=f"bench{os.getpid()}:"), clock)
+        await connection.start()
+        shared = RedisStreamLog(connection, clock, "bench", RedisStreamLogOptions(retention=1))
+        await saturate("redis", shared, arguments.seconds, 125, 500)
+        await shared.stop()
+        await connection.aclose()
+
+
+async def saturate(name: str, log: StreamLog, seconds: float, *counts: int) -> None:
     """Offer ever more, until it is not taken."""
-    for streams in (200, 500, 1000, 1500):
+    for streams in counts or (200, 500, 1000, 1500):
         load = Load(streams, 40, seconds)
         figures = await run(log, load)
-        show("full", load, figures)
+        show(name, load, figures)
         if figures.achieved < 0.85 * load.offered:
             print(f"saturated: {figures.achieved:,.0f} deltas/s")
             return
@@ -161,6 +196,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="of each run (default: 5)")
     parser.add_argument("--folder", type=Path, help="where the file is made (default: the working folder)")
+    parser.add_argument("--redis", metavar="URL", help="of a server to measure too: everything in it may be lost")
+    parser.add_argument("--postgres", metavar="URL", help="of a database to measure too, in a schema of its own")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix=".bench-streams-", dir=arguments.folder or Path.cwd()))
     try:

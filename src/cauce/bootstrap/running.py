@@ -193,7 +193,7 @@ def application(config: Config) -> Application:
     try:
         held = lock(config)
     except ConfigError as error:
-        logger.warning("%s; the ledger of this process is kept in its memory", error)
+        logger.warning("%s; the ledger and the streams of this process are kept in its memory", error)
         return Application(runtime(config).services)
     services = runtime(config, on_disk=True).services
 
