@@ -161,3 +161,19 @@ async def test_openai_s_sdk_gets_the_answer_byte_for_byte_wherever_it_was_cut() 
             async with sdk.responses.stream(model="route", input="Tell.") as events:
                 response = await events.get_final_response()
             assert response.output_text == ORACLE and response.status == "completed", place
+
+
+async def test_answer_that_many_share_is_gone_on_with_once() -> None:
+    async with Upstream(Reply(ORACLE, cut_after=20, pace=0.005)) as cutting, Upstream(going_on) as exact:
+        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        async with serving(toml) as served:
+            body = {
+                "model": "route",
+                "messages": [{"role": "user", "content": "Tell."}],
+                "temperature": 0,
+                "stream": True,
+            }
+            asked_at_once = [ask(served.port, "POST", "/llm/message", body) for _ in range(20)]
+            answers = await within(asyncio.gather(*asked_at_once), 30)
+    assert {answer.frames()[-1]["data"] for answer in answers} == {ORACLE}
+    assert (len(cutting.requests), len(exact.requests)) == (1, 1)

@@ -104,12 +104,12 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     per_candidate = compose(open_candidate, overflow(estimator), *guards, attempt(), structured(clock), *measure)
     answers: dict[Level, int] = {}
     entry: list[Policy] = [trace(answers), deadline(clock)]
-    if config.recovery.attempts:
-        entry.append(recovery(clock, config.recovery))
     common = None if shared is None else shared.cache
     cached = cached_answers(config, Books(clock, ledger), metrics, shared=common, on_disk=on_disk)
     if cached is not None:
         entry.append(cached.caching.policy)
+    if config.recovery.attempts:
+        entry.append(recovery(clock, config.recovery))
     lines = Queue(config.queue, clock, metrics.waited)
     queued = limits is not None and config.queue.length > 0
     room: list[Policy] = []

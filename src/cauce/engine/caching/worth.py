@@ -18,14 +18,14 @@
 | an error, cut off, cancelled | no |
 | ended by a content filter, or empty | no |
 | of the offline answerer, or out of the cache itself | no |
-| broken and begun anew on its way, or with tools that were run here | no |
+| broken and begun anew on its way, stitched, or with tools that were run here | no |
 | larger than one answer may be | no |
 | to a prompt of which something was left out | no |
 """
 
 from collections.abc import Iterable
 
-from cauce.domain.delta import Attempt, Delta, Finish, Opaque, Restart, ToolCall, ToolResult, delta_size
+from cauce.domain.delta import Attempt, Delta, Finish, Opaque, Restart, Status, ToolCall, ToolResult, delta_size
 from cauce.domain.message import DocumentPart, ImagePart, Message
 from cauce.domain.request import Request
 from cauce.domain.tool import OpaqueTool
@@ -78,6 +78,11 @@ def may_be_kept(deltas: list[Delta], attempt: Attempt | None) -> bool:
         return False
     if not _WHOLE.issuperset(finish.reasons or (finish.reason,)):
         return False
-    if any([isinstance(delta, _ON_ITS_WAY) for delta in deltas]):
+    if any([isinstance(delta, _ON_ITS_WAY) or _is_stitched(delta) for delta in deltas]):
         return False
     return any([delta_size(delta) > 0 or isinstance(delta, ToolCall | Opaque) for delta in deltas])
+
+
+def _is_stitched(delta: Delta) -> bool:
+    """Whether the answer was gone on with there by a model that was asked to continue."""
+    return isinstance(delta, Status) and delta.kind == "seam" and delta.facts.get("quality") == "stitched"

@@ -27,6 +27,9 @@ from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy
 
+MOST_KEPT_BATCHES = 50_000
+"""Batches of an answer that are kept for it. A longer one is not gone on with."""
+
 MOST_KEPT = 4 * 1024 * 1024
 """Characters of an answer beyond which it is not gone on with: they are held in memory for it."""
 
@@ -96,7 +99,8 @@ class _Answer:
                             total = self._total(last.usage) if self._current is not None else self._spent or last.usage
                             yield batch if total is last.usage else (*batch[:-1], last.using(total))
                             return
-                        seen.append(batch)
+                        if len(seen) < MOST_KEPT_BATCHES:
+                            seen.append(batch)
                         yield batch
                 except CauceError as error:
                     delivered = fold(seen)
@@ -147,6 +151,8 @@ class _Answer:
         if self._recoveries >= settings.attempts or now - self._began > settings.age:
             return False
         if now - self._progress > settings.no_progress:
+            return False
+        if len(self._seen) >= MOST_KEPT_BATCHES:
             return False
         if len(delivered.text) > MOST_KEPT or (call.deadline is not None and now >= call.deadline):
             return False
