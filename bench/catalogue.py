@@ -15,6 +15,7 @@ def catalogue() -> dict[str, System]:
         Direct(),
         Nginx(),
         Cauce(),
+        Cauce(limited=True),
         TensorZero(),
         Portkey(),
         LiteLLM(),

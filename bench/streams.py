@@ -196,7 +196,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="of each run (default: 5)")
     parser.add_argument("--folder", type=Path, help="where the file is made (default: the working folder)")
-    parser.add_argument("--redis", metavar="URL", help="of a server to measure too: everything in it may be lost")
+    parser.add_argument(
+        "--redis", metavar="URL", help="of a server to measure too: it keeps keys that begin with bench for a week"
+    )
     parser.add_argument("--postgres", metavar="URL", help="of a database to measure too, in a schema of its own")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix=".bench-streams-", dir=arguments.folder or Path.cwd()))

@@ -1,5 +1,6 @@
-"""Cauce itself, from the environment the driver runs in, with everything on: a key to check on every request, limits of the key and of
-the provider, a budget of money to reserve and settle, retries, breaker, ledger on disk, cache. All limits are too wide to be met.
+"""Cauce itself, from the environment the driver runs in: as it is with a key to check on every request (metrics, prices, retries,
+breaker, ledger on disk and cache are on by default), and limited: limits of the key and of the provider and a budget of money to
+reserve and settle besides, all too wide to be met.
 """
 
 import hashlib
@@ -22,10 +23,7 @@ data_dir = "{folder}/data"
 kind = "openai"
 base_url = "http://127.0.0.1:{upstream_port}/v1"
 api_key = "upstream-key"
-requests_per_minute = 1_000_000_000
-tokens_per_minute = 1_000_000_000_000
-max_concurrent = 100_000
-
+{provider}
 [providers.claude]
 kind = "anthropic"
 base_url = "http://127.0.0.1:{upstream_port}"
@@ -35,15 +33,6 @@ api_key = "upstream-key"
 input_price = 0.25
 output_price = 2.0
 
-[limits.keys.bench]
-requests_per_minute = 1_000_000_000
-
-[budgets.keys.bench]
-month = 10_000_000_000
-
-[cache]
-enabled = true
-
 [[auth.keys]]
 name = "bench"
 hash = "sha256:{key_hash}"
@@ -51,13 +40,28 @@ tenant = "default"
 
 [discovery]
 enabled = false
+{more}"""
+
+_PROVIDER = """requests_per_minute = 1_000_000_000
+tokens_per_minute = 1_000_000_000_000
+max_concurrent = 100_000
+"""
+
+_LIMITS = """
+[limits.keys.bench]
+requests_per_minute = 1_000_000_000
+
+[budgets.keys.bench]
+month = 10_000_000_000
 """
 
 
 class Cauce:
-    """`cauce serve` as a user runs it: one worker, everything that is on by default is on."""
+    """`cauce serve` as a user runs it: one worker, everything that is on by default is on; `limited`: and limits and a budget."""
 
-    name = "cauce"
+    def __init__(self, *, limited: bool = False) -> None:
+        self.name = "cauce-limited" if limited else "cauce"
+        self._provider, self._more = (_PROVIDER, _LIMITS) if limited else ("", "")
 
     def install(self) -> str:
         if importlib.util.find_spec("cauce") is None:
@@ -68,7 +72,8 @@ class Cauce:
         key = secrets.token_urlsafe(32)
         key_hash = hashlib.sha256(key.encode()).hexdigest()
         file = folder / "cauce.toml"
-        file.write_text(_CONFIGURATION.format(folder=folder, port=port, upstream_port=upstream_port, key_hash=key_hash))
+        told = {"folder": folder, "port": port, "upstream_port": upstream_port, "key_hash": key_hash}
+        file.write_text(_CONFIGURATION.format(provider=self._provider, more=self._more, **told))
         headers = {"authorization": f"Bearer {key}"}
         translated = Target(port, headers=headers, model_prefix="claude/")
         return Launch(

@@ -66,7 +66,9 @@ async def test_stream_that_a_kill_cut_is_ended_honestly_at_the_next_start(tmp_pa
             cursor = seen.count(b"\ndata: ")
             rest = await within(ask(serve.port, "GET", f"/chat/stream/s/resume?after={cursor}&epoch=1"), 20)
             state = (await ask(serve.port, "GET", "/chat/stream/s")).json()
+            simple = await within(ask(serve.port, "POST", "/chat/stream/s/resume"), 20)
     (last,) = rest.frames()
+    assert simple.frames()[0]["resumed"] and simple.frames()[1:] == [last]
     assert (last["type"], last["final_error"], last["error_code"]) == ("error", True, "overloaded")
     assert (last["seq"], last["epoch"], last["partial"]) == (cursor + 1, 2, "a b ")
     assert (state["state"], state["epoch"]) == ("incomplete", 2)

@@ -1,0 +1,84 @@
+"""Records as bytes: what comes back is what went in."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cauce.domain.citation import Citation
+from cauce.domain.delta import (
+    Attempt,
+    Delta,
+    Failed,
+    Finish,
+    Opaque,
+    Reasoning,
+    Refusal,
+    Restart,
+    Status,
+    Text,
+    TokenLogprob,
+    ToolCall,
+    ToolResult,
+)
+from cauce.domain.extra import Extra
+from cauce.domain.signature import Signature
+from cauce.domain.usage import Usage
+from cauce.stores.stream_records import decode, encode
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+EXTRA = st.none() | st.builds(Extra, WORDS, st.dictionaries(WORDS, JSON, max_size=2))
+SIGNATURE = st.none() | st.builds(Signature, WORDS, WORDS, st.none() | WORDS)
+CHOICE = st.integers(0, 3)
+LOGPROB = st.builds(TokenLogprob, WORDS, st.floats(-20, 0), st.none() | st.tuples(st.integers(0, 255)))
+DELTAS: st.SearchStrategy[Delta] = st.one_of(
+    st.builds(Text, WORDS),
+    st.builds(Text, WORDS, CHOICE, EXTRA, st.booleans(), st.tuples(LOGPROB)),
+    st.builds(Reasoning, WORDS),
+    st.builds(Reasoning, WORDS, SIGNATURE, CHOICE, EXTRA, st.booleans()),
+    st.builds(Refusal, WORDS, CHOICE, EXTRA),
+    st.builds(
+        ToolCall,
+        CHOICE,
+        WORDS,
+        WORDS,
+        WORDS,
+        st.sampled_from(["piece", "ready", "abandoned"]),
+        CHOICE,
+        EXTRA,
+        SIGNATURE,
+    ),
+    st.builds(ToolResult, WORDS, WORDS, WORDS, st.none() | WORDS),
+    st.builds(Citation, st.none() | WORDS, st.none() | WORDS),
+    st.builds(Status, WORDS, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
+    st.builds(Attempt, CHOICE, WORDS, WORDS, st.sampled_from(["primary", "fallback", "cache", "offline"])),
+    st.builds(Restart, CHOICE, WORDS),
+    st.builds(Opaque, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
+    st.builds(
+        Finish,
+        st.sampled_from(["stop", "length", "cancelled", "error"]),
+        st.builds(Usage, CHOICE, CHOICE, cost=st.floats(0, 10)),
+        error=st.none() | st.builds(Failed, st.just("overloaded"), WORDS),
+    ),
+)
+
+
+@given(st.lists(DELTAS, max_size=6))
+def test_what_is_read_is_what_was_written(deltas: list[Delta]) -> None:
+    data, written = encode(deltas)
+    assert decode(data) == list(written) == deltas
+
+
+@given(st.lists(st.text(max_size=6), max_size=5))
+def test_any_text_can_be_written_and_both_sides_agree_on_what_it_is(words: list[str]) -> None:
+    data, written = encode([Text(word, choice=number) for number, word in enumerate(words)])
+    assert decode(data) == list(written)
+    data.decode("utf-8")
+
+
+def test_plain_text_takes_little_more_than_itself() -> None:
+    data, _ = encode([Text("río "), Reasoning("why"), Text("abajo")])
+    assert data == '["río ",["why"],"abajo"]'.encode()
