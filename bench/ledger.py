@@ -140,7 +140,6 @@ def _entries(count: int, keys: int) -> Iterator[Entry]:
             listed_cost=0.001,
             price_snapshot="2026-11-01",
             stream_id=f"str_{CHANCE.getrandbits(96):024x}",
-            characters=1200,
         )
 
 

@@ -41,8 +41,6 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     n: int = 1
     waited: float = 0.0
     """Seconds the request had waited here before this attempt."""
-    characters: int = 0
-    """Characters of the answer that had come by the end: what an estimate of a cut answer is made of."""
 
 
 class Ledger(Protocol):

@@ -42,7 +42,6 @@ Attempt = tuple[
     float,  # latency, seconds
     float | None,  # first delta, seconds
     float,  # waited, seconds
-    int,  # characters
 ]
 
 
@@ -84,7 +83,6 @@ def attempt_of(entry: Entry) -> Attempt:
         entry.latency,
         entry.first_delta,
         entry.waited,
-        entry.characters,
     )
 
 
@@ -93,7 +91,7 @@ def entry_of(attempt: Attempt) -> Entry:
     (tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user, *_) = attempt
     (at, request_id, stream_id, conversation_id, n) = attempt[12:17]
     (given, made, cached, written, long_written, thought, cost, listed, snapshot) = attempt[17:26]
-    (latency, first_delta, waited, characters) = attempt[26:30]
+    (latency, first_delta, waited) = attempt[26:29]
     return Entry(
         at=at,
         request_id=request_id,
@@ -116,5 +114,4 @@ def entry_of(attempt: Attempt) -> Entry:
         deployment=deployment,
         n=n,
         waited=waited,
-        characters=characters,
     )

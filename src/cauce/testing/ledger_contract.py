@@ -46,7 +46,6 @@ def entry(clock: FakeClock, number: int = 1, **changed: Any) -> Entry:
         listed_cost=0.01,
         price_snapshot="2026-11",
         stream_id=f"str_{number}",
-        characters=80,
     )
     return msgspec.structs.replace(made, **changed)
 

@@ -29,7 +29,7 @@ _MOST_KINDS = 65_536
 _SLICE = 32
 """Attempts that are worked on at a stretch: the thread that answers requests must not wait long for its turn."""
 
-_MEMBERS = 30
+_MEMBERS = 29
 """Members of an attempt in the spool, at least."""
 
 _decode = msgspec.msgpack.Decoder(tuple).decode
@@ -139,12 +139,12 @@ class Book:
         for attempt in attempts:
             request_id, stream_id, kind = attempt[13], attempt[14], kind_of(attempt)
             place = known.get(kind) or self._kind(database, kind)
-            rows += (number, attempt[12], place, attempt[11], *attempt[13:30])
+            rows += (number, attempt[12], place, attempt[11], *attempt[13:29])
             ids += (crc32(request_id.encode()), number)
             if stream_id:
                 ids += (crc32(stream_id.encode()), number)
             number += 1
-        _insert(database, f"INSERT INTO attempts_{name}", 21, rows)
+        _insert(database, f"INSERT INTO attempts_{name}", 20, rows)
         _insert(database, f"INSERT OR IGNORE INTO ids_{name}", 2, ids)
         self._next[day] = number
 

@@ -54,7 +54,7 @@ def day_tables(name: str) -> Migration:
             input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
             cache_write_tokens INTEGER NOT NULL, long_cache_write_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
             cost REAL NOT NULL, listed_cost REAL, price_snapshot TEXT NOT NULL,
-            latency REAL NOT NULL, first_delta REAL, waited REAL NOT NULL, characters INTEGER NOT NULL
+            latency REAL NOT NULL, first_delta REAL, waited REAL NOT NULL
         )""",
         f"CREATE TABLE ids_{name} (hash INTEGER NOT NULL, attempt INTEGER NOT NULL, PRIMARY KEY (hash, attempt)) WITHOUT ROWID",
     )
