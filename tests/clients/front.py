@@ -6,6 +6,7 @@ import msgspec
 
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Upstream
+from tests.clients.process import ONCE
 from tests.serving import Served, serving
 
 KEY = "secret"
@@ -18,7 +19,7 @@ def in_front_of(upstream: Upstream, kind: str) -> str:
     provider = (
         f'[providers.up]\nkind = "{kind}"\nbase_url = "{address}"\napi_key = "upstream-key"\ndefault_model = "m"\n'
     )
-    return provider + f'[[auth.keys]]\nname = "web"\nhash = "{hash_key(KEY)}"\n'
+    return provider + ONCE + f'[[auth.keys]]\nname = "web"\nhash = "{hash_key(KEY)}"\n'
 
 
 class Front(msgspec.Struct, frozen=True):

@@ -41,6 +41,10 @@ class Cauce(msgspec.Struct):
         return f"{self.url}/v1"
 
 
+ONCE = "[retry]\nattempts = 1\n[recovery]\nattempts = 0\n[breaker]\nenabled = false\n"
+"""TOML with which a provider's failure is seen by the client, not mended on its way."""
+
+
 def in_front_of(base_url: str, *, name: str = "up") -> str:
     """The TOML of one provider, whose model `up/m` is what `auto` and `tu-modelo` ask first."""
     return upstream_table(name, base_url, default_model="m")

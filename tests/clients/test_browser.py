@@ -170,7 +170,7 @@ async def test_fallback_is_shown_as_retrying_and_then_the_answer(
 ) -> None:
     busy = {"message": "The model is busy.", "type": "service_unavailable_error"}
     upstream.answers = [Reply(status=503, error=busy), Reply(text="from the second")]
-    toml = in_front_of(upstream.base_url) + in_front_of(upstream.base_url, name="up2")
+    toml = in_front_of(upstream.base_url) + in_front_of(upstream.base_url, name="up2") + "[retry]\nattempts = 1\n"
     async with cauce(tmp_path, toml) as server:
         async with browser.page(chat_page(origin, server.url, "fallback")) as page:
             await page.click("#send")

@@ -10,7 +10,7 @@ import pytest
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.clients.node import Node, run, script
-from tests.clients.process import Cauce, Proxy, cauce, in_front_of
+from tests.clients.process import ONCE, Cauce, Proxy, cauce, in_front_of
 from tests.http import within
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ KEYED = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
 
 @pytest.fixture
 async def server(node: Node, upstream: Upstream, tmp_path: Path) -> AsyncIterator[Cauce]:
-    async with cauce(tmp_path, in_front_of(upstream.base_url)) as running:
+    async with cauce(tmp_path, in_front_of(upstream.base_url) + ONCE) as running:
         yield running
 
 
@@ -165,7 +165,7 @@ async def test_failure_after_the_headers_have_left_is_an_error_of_the_sdk(
     node: Node, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
-    async with cauce(tmp_path, in_front_of(upstream.base_url)) as server:
+    async with cauce(tmp_path, in_front_of(upstream.base_url) + ONCE) as server:
         got = await seen(node, server, "broken")
     assert "".join(text for text, _ in got["texts"]) == "a b "
     assert all(reason is None for _, reason in got["texts"])
@@ -178,7 +178,7 @@ async def test_failure_while_headers_were_not_held_back_is_an_error_of_the_sdk(
 ) -> None:
     gate = asyncio.Semaphore(0)
     upstream.answers = [Reply(text="a b", cut_after=1, gate=gate)]
-    toml = in_front_of(upstream.base_url) + "[streams]\nhold_headers = 0\n"
+    toml = in_front_of(upstream.base_url) + ONCE + "[streams]\nhold_headers = 0\n"
     async with cauce(tmp_path, toml) as server, Proxy(server.port) as proxy:
         async with script(node, "sdk.mjs", "broken", {"baseURL": f"{proxy.url}/v1"}) as running:
             await within(proxy.carried(b"200 OK"))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.clients.process import ONCE
 from tests.clients.workers import Given, Workers
 from tests.recordings.normal import difference
 from tests.recordings.replay import parameters, replaying
@@ -27,7 +28,7 @@ class Ends(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="module")
 async def ends() -> AsyncIterator[Ends]:
-    async with replaying() as port, serving(_TOML.format(port=port)) as served:
+    async with replaying() as port, serving(_TOML.format(port=port) + ONCE) as served:
         yield Ends(f"http://127.0.0.1:{port}", served.url)
 
 
