@@ -134,6 +134,25 @@ class Followed:
         mark = self.marks.get(key)
         return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
 
+    def created(self, key: StreamKey, row: int | str, records: Sequence[Record], size: int) -> None:
+        """This process has made the stream."""
+        live = LiveStream(key, row, 0, 1, "queued")
+        live.held = True
+        live.committed(records, size)
+        self.lives.put(live)
+
+    def cancelled(self, key: StreamKey) -> None:
+        """A cancel of the stream is in the store."""
+        live = self.lives.get(key)
+        if live is not None:
+            live.cancelled = True
+
+    def overtaken(self, hold: Hold) -> None:
+        """Somebody else has the stream of `hold`, or nobody."""
+        live = self.lives.get(hold.key)
+        if live is not None and live.epoch == hold.epoch:
+            self.lost(hold.key)
+
     def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
         """`commit` is in the store: readers may have it."""
         live.epoch = hold.epoch
@@ -192,6 +211,28 @@ class Followed:
                 live.moved(tail)
                 if state in TERMINAL:
                     self.lives.ended(live)
+
+
+class FollowedLog:
+    """What is the same of all logs that are followed. See `ports.stream_log.StreamLog`."""
+
+    def __init__(self, followed: Followed) -> None:
+        self._followed = followed
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        return await self._followed.read(key, after, limit)
+
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        return await self._followed.wait(key, after, seconds)
+
+    async def head(self, key: StreamKey) -> Head | None:
+        return await self._followed.head(key)
+
+    def attach(self, key: StreamKey) -> int:
+        return self._followed.marks.attach(key)
+
+    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
+        self._followed.marks.mark(key, reader, seq)
 
 
 def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, size: int) -> None:

@@ -15,15 +15,13 @@ from cauce.domain.stream import (
     Head,
     Hold,
     NewStream,
-    Record,
     Renewed,
     StreamKey,
     StreamLimits,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import Followed, check, fresh
-from cauce.stores.live_streams import LiveStream
+from cauce.stores.followed import Followed, FollowedLog, check, fresh
 from cauce.stores.postgres.connections import Connection, Connections, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import PATIENCE, Append, StreamAppends
@@ -74,7 +72,7 @@ RETURNING s.principal, s.id, s.epoch, s.cancel_requested
 """
 
 
-class PostgresStreamLog:
+class PostgresStreamLog(FollowedLog):
     """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's.
 
     Time is the server's own, unless `time` gives it: UNIX seconds.
@@ -96,7 +94,7 @@ class PostgresStreamLog:
         self._appending = Connections(settings, 1)
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
-        self._followed = Followed(self._reading, clock, shared=True)
+        super().__init__(Followed(self._reading, clock, shared=True))
         self._ahead: float | None = None
 
     async def start(self) -> None:
@@ -130,10 +128,7 @@ class PostgresStreamLog:
         }
         made = await self._reading.rows(_CREATE, facts)
         if made:
-            live = LiveStream(new.key, made[0][0], 0, 1, "queued")
-            live.held = True
-            live.committed(records(1, 1, deltas), len(data))
-            self._followed.lives.put(live)
+            self._followed.created(new.key, made[0][0], records(1, 1, deltas), len(data))
             return Created(fresh(new), Hold(new.key, 1, 1))
         head = await self.head(new.key)
         if head is None:
@@ -173,15 +168,6 @@ class PostgresStreamLog:
         # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
         return await asyncio.shield(appended())
 
-    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        return await self._followed.read(key, after, limit)
-
-    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
-        return await self._followed.wait(key, after, seconds)
-
-    async def head(self, key: StreamKey) -> Head | None:
-        return await self._followed.head(key)
-
     async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
         return await self._reading.attempts(await self._followed.live(key))
 
@@ -189,9 +175,7 @@ class PostgresStreamLog:
         statement = """UPDATE streams SET cancel_requested = TRUE, cancel_reason = %s
             WHERE principal = %s AND id = %s AND terminal_at IS NULL AND NOT cancel_requested RETURNING key"""
         if await self._reading.rows(statement, (reason, key.principal, key.id)):
-            live = self._followed.lives.get(key)
-            if live is not None:
-                live.cancelled = True
+            self._followed.cancelled(key)
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:
@@ -230,9 +214,7 @@ class PostgresStreamLog:
         for hold in holds:
             cancelled = kept.get((hold.key.principal, hold.key.id, hold.epoch))
             if cancelled is None:
-                live = self._followed.lives.get(hold.key)
-                if live is not None and live.epoch == hold.epoch:
-                    self._followed.lost(hold.key)
+                self._followed.overtaken(hold)
                 renewed.append(Renewed(hold.key, "lost"))
             else:
                 renewed.append(Renewed(hold.key, "cancel" if cancelled else "kept"))
@@ -245,12 +227,6 @@ class PostgresStreamLog:
                     RETURNING key""",
                 (hold.key.principal, hold.key.id, hold.epoch),
             )
-
-    def attach(self, key: StreamKey) -> int:
-        return self._followed.marks.attach(key)
-
-    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        self._followed.marks.mark(key, reader, seq)
 
     async def sweep(self, limit: int) -> int:
         now = await self._now()

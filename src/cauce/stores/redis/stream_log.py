@@ -22,7 +22,6 @@ from cauce.domain.stream import (
     Head,
     Hold,
     NewStream,
-    Record,
     Renewed,
     State,
     StreamKey,
@@ -31,7 +30,7 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
-from cauce.stores.followed import Followed, check, fresh
+from cauce.stores.followed import Followed, FollowedLog, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_script import PATIENCE, Arguments, StreamScript
@@ -58,7 +57,7 @@ class RedisStreamLogOptions(msgspec.Struct, frozen=True):
 _DEFAULT = RedisStreamLogOptions()
 
 
-class RedisStreamLog:
+class RedisStreamLog(FollowedLog):
     """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's.
 
     Time is the server's own, unless `time` gives it: UNIX seconds.
@@ -78,7 +77,7 @@ class RedisStreamLog:
         self._time = time
         self._shelf = StreamShelf(connection)
         self._script = StreamScript(connection, clock, options.patience)
-        self._followed = Followed(self._shelf, clock, shared=True)
+        super().__init__(Followed(self._shelf, clock, shared=True))
         self._numbers = itertools.count()
 
     async def start(self) -> None:
@@ -111,10 +110,7 @@ class RedisStreamLog:
         lease = repr(self._options.lease)
         arguments = [self._node, lease, len(data), data, nonce, *flat]
         if await self._run("create", row, lambda again: arguments):
-            live = LiveStream(new.key, row, 0, 1, "queued")
-            live.held = True
-            live.committed(records(1, 1, deltas), len(data))
-            self._followed.lives.put(live)
+            self._followed.created(new.key, row, records(1, 1, deltas), len(data))
             return Created(fresh(new), Hold(new.key, 1, 1))
         head = await self.head(new.key)
         if head is None:
@@ -178,23 +174,12 @@ class RedisStreamLog:
                 self._followed.refused(live, hold)
                 raise Fenced
 
-    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        return await self._followed.read(key, after, limit)
-
-    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
-        return await self._followed.wait(key, after, seconds)
-
-    async def head(self, key: StreamKey) -> Head | None:
-        return await self._followed.head(key)
-
     async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
         return await self._shelf.attempts(await self._followed.live(key))
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         if await self._run("cancel", self._shelf.row(key), lambda again: [reason]):
-            live = self._followed.lives.get(key)
-            if live is not None:
-                live.cancelled = True
+            self._followed.cancelled(key)
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:
@@ -240,12 +225,6 @@ class RedisStreamLog:
             if await self._run("release", row, lambda again, hold=hold: [hold.epoch]):
                 await self._hint(self._shelf.open, row, 0)
 
-    def attach(self, key: StreamKey) -> int:
-        return self._followed.marks.attach(key)
-
-    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        self._followed.marks.mark(key, reader, seq)
-
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
         for row in due:
@@ -261,9 +240,8 @@ class RedisStreamLog:
     async def _renew(self, hold: Hold) -> Renewed:
         lease = repr(self._options.lease)
         verdict = (await self._run("renew", self._shelf.row(hold.key), lambda again: [hold.epoch, lease])).decode()
-        live = self._followed.lives.get(hold.key)
-        if verdict == "lost" and live is not None and live.epoch == hold.epoch:
-            self._followed.lost(hold.key)
+        if verdict == "lost":
+            self._followed.overtaken(hold)
         return Renewed(hold.key, verdict)
 
     async def _run(self, operation: str, row: str, arguments: Callable[[bool], Arguments]) -> Any:

@@ -21,7 +21,6 @@ from cauce.domain.stream import (
     Head,
     Hold,
     NewStream,
-    Record,
     Renewed,
     State,
     StreamKey,
@@ -29,8 +28,7 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import Followed, check, fresh
-from cauce.stores.live_streams import LiveStream
+from cauce.stores.followed import Followed, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_tables import Synchronous
 from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, Release, Renew, Sweep
@@ -59,7 +57,7 @@ class StreamLogOptions(msgspec.Struct, frozen=True):
 _DEFAULT = StreamLogOptions()
 
 
-class SqliteStreamLog:
+class SqliteStreamLog(FollowedLog):
     """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's."""
 
     def __init__(self, path: Path, clock: Clock, node: str, options: StreamLogOptions = _DEFAULT) -> None:
@@ -69,7 +67,7 @@ class SqliteStreamLog:
         self._options = options
         self.writer = StreamWriter(path, clock, synchronous=options.synchronous, patience=options.patience)
         self._reading = StreamReading(path, clock)
-        self._followed = Followed(self._reading, clock, shared=options.lease is not None)
+        super().__init__(Followed(self._reading, clock, shared=options.lease is not None))
         self._left = True
         """Whether there may be orphans: at the start, and after a release."""
 
@@ -90,10 +88,7 @@ class SqliteStreamLog:
 
         def committed(row: int | None) -> None:
             if row is not None:
-                live = LiveStream(new.key, row, 0, 1, "queued")
-                live.held = True
-                live.committed(records(1, 1, deltas), len(data))
-                self._followed.lives.put(live)
+                self._followed.created(new.key, row, records(1, 1, deltas), len(data))
 
         request = encode_value(new.request)
         work = Create(new, request, data, self._node, self._lease_until(), retention, committed)
@@ -135,15 +130,6 @@ class SqliteStreamLog:
             self._followed.refused(live, hold)
             raise
 
-    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        return await self._followed.read(key, after, limit)
-
-    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
-        return await self._followed.wait(key, after, seconds)
-
-    async def head(self, key: StreamKey) -> Head | None:
-        return await self._followed.head(key)
-
     async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
         return await self._reading.attempts((await self._followed.live(key)).row)
 
@@ -152,9 +138,7 @@ class SqliteStreamLog:
             return None
 
         def committed(_: None) -> None:
-            live = self._followed.lives.get(key)
-            if live is not None:
-                live.cancelled = True
+            self._followed.cancelled(key)
 
         await self.writer.submit(Cancel(key, reason, committed))
         return await self.head(key)
@@ -189,20 +173,13 @@ class SqliteStreamLog:
             return ()
         renewed: Sequence[Renewed] = await self.writer.submit(Renew(holds, self._lease_until(), _nothing))
         for hold, one in zip(holds, renewed, strict=True):
-            live = self._followed.lives.get(hold.key)
-            if one.verdict == "lost" and live is not None and live.epoch == hold.epoch:
-                self._followed.lost(hold.key)
+            if one.verdict == "lost":
+                self._followed.overtaken(hold)
         return renewed
 
     async def release(self, holds: Sequence[Hold]) -> None:
         await self.writer.submit(Release(holds, _nothing))
         self._left = True
-
-    def attach(self, key: StreamKey) -> int:
-        return self._followed.marks.attach(key)
-
-    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        self._followed.marks.mark(key, reader, seq)
 
     async def sweep(self, limit: int) -> int:
         def committed(result: tuple[int, list[StreamKey]]) -> None:
