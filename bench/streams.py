@@ -30,12 +30,13 @@ from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.tail import follow
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import StreamLog
+from cauce.stores.followed import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
+from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.system.clock import SystemClock
 
@@ -175,7 +176,7 @@ async def servers(arguments: argparse.Namespace) -> None:
     if arguments.redis:
         connection = RedisConnection(RedisSettings(arguments.redis, prefix=f"bench{os.getpid()}:"), clock)
         await connection.start()
-        shared = RedisStreamLog(connection, clock, "bench", RedisStreamLogOptions(retention=1))
+        shared = RedisStreamLog(connection, clock, "bench", SharedLogOptions(retention=1))
         await saturate("redis", shared, arguments.seconds, 125, 500)
         await shared.stop()
         await connection.aclose()

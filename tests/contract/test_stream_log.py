@@ -9,12 +9,13 @@ import pytest
 from cauce.domain.delta import Finish, Text
 from cauce.domain.stream import Commit, StreamLimits
 from cauce.ports.stream_log import StreamLog
+from cauce.stores.followed import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
+from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_log_contract import StreamLogContract
@@ -84,7 +85,7 @@ class TestRedisStreamLog(StreamLogContract):
             connection = RedisConnection(RedisSettings(redis.url, prefix=prefix), clock)
             await connection.start()
             connections.append(connection)
-            options = RedisStreamLogOptions(RETENTION, LEASE, limits=limits)
+            options = SharedLogOptions(RETENTION, LEASE, limits=limits)
             log = RedisStreamLog(connection, clock, f"node {len(made)}", options, time=clock.now)
             made.append(log)
             return log
@@ -109,7 +110,7 @@ class TestPostgresStreamLog(StreamLogContract):
         settings = PostgresSettings(postgres, f"test{next(_NUMBERS)}")
 
         async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
-            options = PostgresStreamLogOptions(RETENTION, LEASE, limits=limits)
+            options = SharedLogOptions(RETENTION, LEASE, limits=limits)
             log = PostgresStreamLog(settings, clock, f"node {len(made)}", options, time=clock.now)
             await log.start()
             made.append(log)

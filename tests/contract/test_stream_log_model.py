@@ -22,12 +22,13 @@ from hypothesis.stateful import (
 from cauce.domain.delta import Finish, Text
 from cauce.domain.stream import Commit, Hold, Record
 from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
+from cauce.stores.followed import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
+from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_samples import CANCELLED, KEY, LEASE, created, whole
@@ -216,7 +217,7 @@ def test_log_in_redis_agrees_with_the_model() -> None:
 
             @contextlib.asynccontextmanager
             async def open() -> AsyncIterator[StreamLog]:
-                log = RedisStreamLog(connection, clock, "a", RedisStreamLogOptions(lease=LEASE), time=clock.now)
+                log = RedisStreamLog(connection, clock, "a", SharedLogOptions(lease=LEASE), time=clock.now)
                 yield log
                 await log.stop()
 
@@ -239,7 +240,7 @@ def test_log_in_postgresql_agrees_with_the_model() -> None:
 
             @contextlib.asynccontextmanager
             async def open() -> AsyncIterator[StreamLog]:
-                options = PostgresStreamLogOptions(lease=LEASE)
+                options = SharedLogOptions(lease=LEASE)
                 log = PostgresStreamLog(settings, clock, "a", options, time=clock.now)
                 await log.start()
                 yield log

@@ -10,13 +10,14 @@ import pytest
 from cauce.domain.delta import Text
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.stores.followed import SharedLogOptions
 from cauce.stores.postgres.connections import Connection, Connections
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import StreamAppends
-from cauce.stores.postgres.stream_log import PostgresStreamLog, PostgresStreamLogOptions
+from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.redis.stream_log import RedisStreamLog, RedisStreamLogOptions
+from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.system.clock import SystemClock
 from cauce.testing.stream_samples import END, KEY, created, head_of, text, whole
 from tests.postgres_server import running_postgres
@@ -77,7 +78,7 @@ async def test_redis_that_lost_its_memory_fences_what_it_does_not_know(
 
 
 async def test_redis_that_is_gone_is_given_up_after_a_while(redis: RedisServer, connection: RedisConnection) -> None:
-    log = RedisStreamLog(connection, SystemClock(), "a", RedisStreamLogOptions(patience=0.2))
+    log = RedisStreamLog(connection, SystemClock(), "a", SharedLogOptions(patience=0.2))
     hold = await created(log)
     redis.stop()
     with pytest.raises(LogUnavailable):
@@ -144,7 +145,7 @@ async def test_connections_that_the_server_cut_are_made_anew(postgres: str) -> N
 
 async def test_postgresql_that_is_not_there_is_given_up_after_a_while() -> None:
     settings = PostgresSettings("postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
-    log = PostgresStreamLog(settings, SystemClock(), "a", PostgresStreamLogOptions(patience=0.1))
+    log = PostgresStreamLog(settings, SystemClock(), "a", SharedLogOptions(patience=0.1))
     with pytest.raises(LogUnavailable):
         await log.start()
     assert "nobody" not in repr(settings)

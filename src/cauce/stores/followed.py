@@ -14,10 +14,24 @@ from cauce.domain.errors import Gone
 from cauce.domain.stream import TERMINAL, Commit, Head, Hold, NewStream, Record, State, StreamKey, StreamLimits
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Full, LogUnavailable
+from cauce.stores.batches import PATIENCE
 from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
 
 _AGAIN = 0.25
 """Seconds until a store that did not answer is listened to again."""
+
+
+LEASE = 10.0
+"""Seconds that a process may be silent before others take over its streams."""
+
+
+class SharedLogOptions(msgspec.Struct, frozen=True):
+    """Of a log that several processes write. `retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
+
+    retention: float = 86_400.0
+    lease: float = LEASE
+    patience: float = PATIENCE
+    limits: StreamLimits = StreamLimits()
 
 
 class Stored(msgspec.Struct, frozen=True):

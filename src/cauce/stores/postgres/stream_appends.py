@@ -5,7 +5,6 @@
 What was not acknowledged is tried again as it is: it may have been committed.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,16 +13,12 @@ import psycopg
 
 from cauce.domain.stream import APPENDED, Hold, State, advance
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
+from cauce.ports.stream_log import Cancelled, Fenced
+from cauce.stores.batches import PATIENCE, Batches, Pending, unavailable
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone
 from cauce.stores.stream_records import FORMAT
 
-PATIENCE = 10.0
-"""Seconds that an append waits for the server to take it."""
-
 _AT_ONCE = 1000
-_FIRST_WAIT = 0.02
-_LONGEST_WAIT = 0.5
 
 _LOCK = """
 SELECT key, epoch, tail, cancel_requested, terminal_at IS NOT NULL, state FROM streams WHERE key = ANY(%s) ORDER BY key FOR UPDATE
@@ -61,126 +56,77 @@ class Append(msgspec.Struct, frozen=True):
     reader_mark: int | None
 
 
-class _Pending:
-    __slots__ = ("again", "append", "future", "refused", "until")
-
-    def __init__(self, append: Append, until: float) -> None:
-        self.append = append
-        self.until = until
-        self.again = False
-        self.refused: Exception | None = None
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
 class StreamAppends:
-    """`submit` belongs to one event loop."""
+    """`submit` returns once an append is committed."""
 
     def __init__(self, connections: Connections, clock: Clock, patience: float = PATIENCE) -> None:
         """`connections` are for this alone."""
         self._connections = connections
-        self._clock = clock
-        self._patience = patience
-        self._waiting: list[_Pending] = []
-        self._task: asyncio.Task[None] | None = None
+        self._batches = Batches[Append](clock, patience, _one_of_each, self._together, PostgresGone)
+        self.stop = self._batches.stop
         self.commits = 0
         """Transactions so far."""
 
-    async def stop(self) -> None:
-        """Answer what waits, as far as the server does."""
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
-
     async def submit(self, append: Append) -> None:
-        """Returns once it is committed. Raises `Fenced`, `Cancelled`, `LogUnavailable`, and ValueError for an illegal state."""
-        pending = _Pending(append, self._clock.monotonic() + self._patience)
-        self._waiting.append(pending)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(), name="streams to PostgreSQL")
-        await pending.future
+        """Raises `Fenced`, `Cancelled`, `LogUnavailable`, and ValueError for an illegal state."""
+        await self._batches.submit(append)
 
-    async def _work(self) -> None:
-        wait = _FIRST_WAIT
-        while self._waiting:
-            batch = self._gather()
-            try:
-                await self._connections.run(lambda connection, batch=batch: self._transact(connection, batch))
-            except PostgresGone:
-                self._waiting = [*self._still(batch), *self._waiting]
-                if self._waiting:
-                    await self._clock.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
-                continue
-            except (psycopg.Error, ValueError, OverflowError) as error:
-                # Something in it cannot be written at all: each is tried alone, so that it fails alone.
-                await self._each(batch, error)
-            self.commits += 1
-            wait = _FIRST_WAIT
-            for pending in batch:
-                if not pending.future.done():
-                    if pending.refused is None:
-                        pending.future.set_result(None)
-                    else:
-                        pending.future.set_exception(pending.refused)
+    async def _together(self, batch: list[Pending[Append]]) -> list[Pending[Append]]:
+        try:
+            refused = await self._connections.run(lambda connection: self._transact(connection, batch))
+        except (psycopg.Error, ValueError, OverflowError) as error:
+            # Something in it cannot be written at all: each is tried alone, so that it fails alone.
+            refused = await self._each(batch, error)
+        self.commits += 1
+        for pending, why in zip(batch, refused, strict=True):
+            pending.answer(why)
+        return []
 
-    def _gather(self) -> list[_Pending]:
-        """What waits, at most one append of each stream."""
-        batch: dict[int, _Pending] = {}
-        left: list[_Pending] = []
-        for pending in self._waiting:
-            if pending.append.row in batch or len(batch) >= _AT_ONCE:
-                left.append(pending)
-            else:
-                batch[pending.append.row] = pending
-        self._waiting = left
-        return list(batch.values())
-
-    async def _each(self, batch: list[_Pending], error: Exception) -> None:
+    async def _each(self, batch: list[Pending[Append]], error: Exception) -> list[Exception | None]:
         if len(batch) == 1:
-            batch[0].refused = error
-            return
+            return [error]
+        refused: list[Exception | None] = []
         for pending in batch:
             try:
-                await self._connections.run(lambda connection, pending=pending: self._transact(connection, [pending]))
+                refused += await self._connections.run(
+                    lambda connection, pending=pending: self._transact(connection, [pending])
+                )
             except PostgresGone:
-                pending.refused = unavailable()
+                refused.append(unavailable())
             except (psycopg.Error, ValueError, OverflowError) as own:
-                pending.refused = own
+                refused.append(own)
+        return refused
 
-    async def _transact(self, connection: Connection, batch: list[_Pending]) -> None:
-        by_row = {pending.append.row: pending for pending in batch}
+    async def _transact(self, connection: Connection, batch: list[Pending[Append]]) -> list[Exception | None]:
+        """Why each was not written, in their order; None for those that were."""
+        by_row = {pending.work.row: pending for pending in batch}
         async with connection.transaction(), connection.cursor() as cursor:
             await cursor.execute(_LOCK, (list(by_row),))
             stood = {row: rest for row, *rest in await cursor.fetchall()}
-            await cursor.execute(_UPDATE, _columns([pending.append for pending in batch]))
+            await cursor.execute(_UPDATE, _columns([pending.work for pending in batch]))
             survivors = {row for (row,) in await cursor.fetchall()}
-            segments = [by_row[row].append for row in survivors if by_row[row].append.n]
+            segments = [by_row[row].work for row in survivors if by_row[row].work.n]
             if segments:
                 async with cursor.copy(_COPY) as copy:
                     copy.set_types(["int8", "int4", "int4", "int4", "int4", "bytea"])
                     for one in segments:
                         await copy.write_row((one.row, one.hold.tail + 1, one.n, one.hold.epoch, FORMAT, one.data))
-            bills = [(row, n, data) for row in survivors for n, data in by_row[row].append.attempts]
+            bills = [(row, n, data) for row in survivors for n, data in by_row[row].work.attempts]
             if bills:
                 await cursor.executemany(_ATTEMPT, bills)
-        for row, pending in by_row.items():
-            pending.refused = None if row in survivors else _why(pending, stood.get(row))
-
-    def _still(self, batch: Sequence[_Pending]) -> list[_Pending]:
-        """Those of `batch` that may wait on. The others are told."""
-        now = self._clock.monotonic()
-        still: list[_Pending] = []
-        for pending in batch:
-            pending.again = True
-            if pending.until > now:
-                still.append(pending)
-            elif not pending.future.done():
-                pending.future.set_exception(unavailable())
-        return still
+        return [None if row in survivors else _why(pending, stood.get(row)) for row, pending in by_row.items()]
 
 
-def unavailable() -> LogUnavailable:
-    """What callers get while the server is gone."""
-    return LogUnavailable("streams cannot be written now: try again", retry_after=5)
+def _one_of_each(waiting: list[Pending[Append]]) -> tuple[list[Pending[Append]], list[Pending[Append]]]:
+    """Of each stream at most one append: the next one follows it."""
+    batch: dict[int, Pending[Append]] = {}
+    left: list[Pending[Append]] = []
+    for pending in waiting:
+        if pending.work.row in batch or len(batch) >= _AT_ONCE:
+            left.append(pending)
+        else:
+            batch[pending.work.row] = pending
+    return list(batch.values()), left
 
 
 def _columns(appends: Sequence[Append]) -> list[list[Any]]:
@@ -203,13 +149,13 @@ def _columns(appends: Sequence[Append]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _why(pending: _Pending, stood: Sequence[Any] | None) -> Exception | None:
+def _why(pending: Pending[Append], stood: Sequence[Any] | None) -> Exception | None:
     """Why nothing was written; None if it had been written before and only the answer was lost."""
-    hold, steps = pending.append.hold, pending.append.steps
+    hold, steps = pending.work.hold, pending.work.steps
     if stood is None or stood[0] != hold.epoch:
         return Fenced()
     _, tail, cancelled, ended, state = stood
-    if pending.again and pending.append.n and tail == hold.tail + pending.append.n:
+    if pending.again and pending.work.n and tail == hold.tail + pending.work.n:
         return None
     if tail != hold.tail or ended:
         return Fenced()

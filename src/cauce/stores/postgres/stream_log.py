@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from cauce.domain.delta import Status
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
@@ -17,36 +15,23 @@ from cauce.domain.stream import (
     NewStream,
     Renewed,
     StreamKey,
-    StreamLimits,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, check, fresh
+from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.postgres.connections import Connection, Connections, fetched
 from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.postgres.stream_appends import PATIENCE, Append, StreamAppends
+from cauce.stores.postgres.stream_appends import Append, StreamAppends
 from cauce.stores.postgres.stream_reading import StreamReading
 from cauce.stores.postgres.stream_tables import make_tables
 from cauce.stores.stream_records import FORMAT, encode, encode_value, records
-
-LEASE = 10.0
-"""Seconds that a process may be silent before others take over its streams."""
 
 PURGE_AFTER = 60.0
 TOMBSTONE = 7 * 86_400.0
 """Seconds from a stream's expiry to the deletion of its records, and from then on to that of its id."""
 
 
-class PostgresStreamLogOptions(msgspec.Struct, frozen=True):
-    """`retention` and `lease` are in seconds, `patience` too: how long an append waits for the server."""
-
-    retention: float = 86_400.0
-    lease: float = LEASE
-    patience: float = PATIENCE
-    limits: StreamLimits = StreamLimits()
-
-
-_DEFAULT = PostgresStreamLogOptions()
+_DEFAULT = SharedLogOptions()
 
 _CREATE = """
 WITH made AS (
@@ -83,7 +68,7 @@ class PostgresStreamLog(FollowedLog):
         settings: PostgresSettings,
         clock: Clock,
         node: str,
-        options: PostgresStreamLogOptions = _DEFAULT,
+        options: SharedLogOptions = _DEFAULT,
         time: Callable[[], float] | None = None,
     ) -> None:
         self._settings = settings

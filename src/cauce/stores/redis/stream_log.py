@@ -10,8 +10,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import msgspec
-
 from cauce.domain.delta import Status
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
@@ -25,36 +23,23 @@ from cauce.domain.stream import (
     Renewed,
     State,
     StreamKey,
-    StreamLimits,
     advance,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, check, fresh
+from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
-from cauce.stores.redis.stream_script import PATIENCE, Arguments, StreamScript
+from cauce.stores.redis.stream_script import Arguments, StreamScript
 from cauce.stores.redis.stream_shelf import StreamShelf
 from cauce.stores.stream_records import encode, encode_value, records
-
-LEASE = 10.0
-"""Seconds that a process may be silent before others take over its streams."""
 
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
 _HINTS = 1000
 """Orphans that are looked at at a time."""
 
 
-class RedisStreamLogOptions(msgspec.Struct, frozen=True):
-    """`retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
-
-    retention: float = 86_400.0
-    lease: float = LEASE
-    patience: float = PATIENCE
-    limits: StreamLimits = StreamLimits()
-
-
-_DEFAULT = RedisStreamLogOptions()
+_DEFAULT = SharedLogOptions()
 
 
 class RedisStreamLog(FollowedLog):
@@ -68,7 +53,7 @@ class RedisStreamLog(FollowedLog):
         connection: RedisConnection,
         clock: Clock,
         node: str,
-        options: RedisStreamLogOptions = _DEFAULT,
+        options: SharedLogOptions = _DEFAULT,
         time: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
