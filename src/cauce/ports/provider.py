@@ -15,6 +15,7 @@ from cauce.domain.errors import CauceError, ProviderFailure
 from cauce.domain.headroom import Headroom
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
+from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
 
 
@@ -109,6 +110,11 @@ def unreported() -> Usage:
 _UNREPORTED = Usage(estimated=True)
 
 
+def unplaced() -> Upstream | None:
+    """The position in a provider's stream that cannot be attached to again."""
+    return None
+
+
 def unnoticed(_: Status | Attempt) -> None:
     """The notice of a caller who does not care."""
 
@@ -169,6 +175,12 @@ class Call(msgspec.Struct, frozen=True):
     """No other model is left to ask instead but an offline one: waiting for this one is better than leaving it."""
     probe: bool = False
     """Ask even a candidate whose breaker is open: no other is left."""
+    begun: Sequence[Delta] = ()
+    """What its readers have of its answer already, from another process: it is gone on with, not begun."""
+    upstream: Upstream | None = None
+    """The provider's own stream that `begun` came from, read up to its end, where it can be attached to again."""
+    replaces: bool = False
+    """Its readers can take back what was shown, or are shown nothing before the end: the answer may begin anew (`Restart`)."""
     embedding: EmbeddingRequest | None = None
     """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
 
@@ -193,17 +205,20 @@ class Deltas:
     a reader that does not reach the end must call it (`contextlib.aclosing`).
     """
 
-    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread", "_used", "so_far")
+    __slots__ = ("_ended", "_first", "_listeners", "_settlers", "_source", "_unread", "_used", "position", "so_far")
 
     def __init__(
         self,
         source: AsyncGenerator[Sequence[Delta], None] | None,
         first: Sequence[Delta] = (),
         so_far: Callable[[], Usage] = unreported,
+        position: "Callable[[], Upstream | None]" = unplaced,
     ) -> None:
         """`first` is the first batch of `source`, where it has been read. Without a source `first` is the whole answer."""
         self.so_far = so_far
         """What it has used by now, as far as can be told: asked only when it does not reach its end."""
+        self.position = position
+        """How far the provider's own stream has been read with the newest batch that was handed out; None: it cannot be attached to."""
         self._source = source
         self._first = first
         self._listeners: list[Listener] = []
@@ -223,6 +238,7 @@ class Deltas:
         source: AsyncGenerator[Sequence[Delta], None],
         provider: str,
         so_far: Callable[[], Usage] = unreported,
+        position: "Callable[[], Upstream | None]" = unplaced,
     ) -> "Deltas":
         """Wait for the first batch of `source`. Raises what the source raises, and `ProviderFailure` if it gives nothing."""
         try:
@@ -234,7 +250,7 @@ class Deltas:
         except BaseException:
             await source.aclose()
             raise
-        return cls(source, first, so_far)
+        return cls(source, first, so_far, position)
 
     def on_end(self, listener: "Listener") -> None:
         """Have `listener(outcome, usage, error)` awaited once: on end, error or close, before the terminal delta is handed out."""

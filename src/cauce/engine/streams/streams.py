@@ -12,6 +12,7 @@ from cauce.domain.errors import Conflict, Overloaded
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Head, Hold, NewStream, Record, StreamKey
 from cauce.engine import ending
+from cauce.engine.streams.options import NATIVE, StreamOptions
 from cauce.engine.streams.orphans import end_orphans
 from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.tail import follow, tail
@@ -68,9 +69,15 @@ class Streams:
         return len(self._producers)
 
     async def start(
-        self, key: StreamKey, request: Request, scope: Scope, request_id: str, cache: CacheControl = ANY_ANSWER
+        self,
+        key: StreamKey,
+        request: Request,
+        scope: Scope,
+        request_id: str,
+        cache: CacheControl = ANY_ANSWER,
+        options: StreamOptions = NATIVE,
     ) -> Head:
-        """Create the stream, or attach to the one that has this key.
+        """Create the stream, or attach to the one that has this key: `options` are those it was created with then.
 
         Raises `ModelNotFound` before anything is created, `Conflict` when the key belongs to another request, `Gone` once it
         has expired, `Overloaded` while the server shuts down.
@@ -81,7 +88,10 @@ class Streams:
             if self._draining:
                 raise Overloaded("the server is shutting down: try again", retry_after=1)
             call = self._turn.call(request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id)
-            created = await self._log.create(NewStream(key, call.request, digest, self._clock.now()))
+            options = msgspec.structs.replace(options, scope=scope, request_id=request_id)
+            policy = msgspec.json.encode(options).decode()
+            new = NewStream(key, call.request, digest, self._clock.now(), options.wire, options.retention, policy)
+            created = await self._log.create(new)
             known = created.head
             if created.hold is not None:
                 producer = Producer(self._log, self._turn, created.hold)
@@ -129,6 +139,9 @@ class Streams:
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """The reader has been sent everything up to `seq`."""
         self._log.mark(key, reader, seq)
+
+    def detach(self, key: StreamKey, reader: int) -> None:
+        """The reader has left. What becomes of a stream without readers is its policy."""
 
     async def cancel(self, key: StreamKey) -> Head | None:
         """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s).

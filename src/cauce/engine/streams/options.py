@@ -1,0 +1,31 @@
+"""What is decided of a stream at its creation, for the whole of its life and for whoever takes it over."""
+
+from typing import Literal
+
+import msgspec
+
+from cauce.domain.request import Scope
+
+Disconnect = Literal["continue", "grace", "cancel"]
+"""What becomes of a stream that nobody reads any more: it goes on; it is cancelled when nobody came back in time; at once."""
+
+
+class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`wire` is the one it was asked for on. `grace` and `retention` are in seconds (`retention` None: the log's own).
+
+    `replaces`: its readers can take back text that was shown, so it may begin anew before their eyes. `buffer`: nobody is shown
+    anything before its end, so it may too. `scope` and `request_id` are those of who asked, for a process that goes on with it.
+    """
+
+    wire: str = "native"
+    on_disconnect: Disconnect = "continue"
+    grace: float = 30.0
+    retention: float | None = None
+    replaces: bool = False
+    buffer: bool = False
+    scope: Scope | None = None
+    request_id: str = ""
+
+
+NATIVE = StreamOptions()
+"""Those of `/chat/stream`."""
