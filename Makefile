@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv --system-certs
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix bench catalogue lock clean faults test-load test-clients test-local test-recordings
+.PHONY: help run test check fix bench catalogue lock clean faults chaos chaos-long test-load test-clients test-local test-recordings
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run
 
 faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the fault matrix gives
 	CAUCE_WRITE_FAULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_fault_matrix.py
+
+chaos: $(VENV)/dev.done ## Break everything around streams, then find out servers that break a rule (about three minutes)
+	$(BIN)/python -m tests.chaos
+
+chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis (about ten minutes)
+	$(BIN)/python -m tests.chaos --long
 
 test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about three minutes)
 	$(BIN)/python -m pytest -q -s tests/load

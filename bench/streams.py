@@ -98,7 +98,7 @@ async def one_stream(log: StreamLog, load: Load, number: int, delays: list[float
     paced = Paced(load, number)
     turn: Any = paced
     call: Any = Call(REQUEST, Scope(), ())
-    producing = asyncio.create_task(Producer(log, turn, hold).run(call))
+    producing = asyncio.create_task(Producer(log, turn, SystemClock(), hold).run(call))
     characters = delivered = 0
     async with aclosing(follow(log, key, 0)) as batches:
         async for batch in batches:

@@ -126,6 +126,10 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def aim(self, target: int) -> None:
+        """From now on connections go to this port."""
+        self._target = target
+
     def cut(self) -> None:
         """Break every connection there is; new ones are taken."""
         for writer in list(self._writers):

@@ -256,3 +256,13 @@ async def test_plain_answer_that_nobody_waits_for_closes_the_upstream(
     got = await seen(node, server, "timedOut")
     assert got["kind"] == "APIConnectionTimeoutError"
     await within(upstream.closed.wait(), 1)
+
+
+async def test_background_response_is_resumed_polled_and_cancelled(node: Node, server: Cauce) -> None:
+    got = await seen(node, server, "background")
+    events = got["events"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert "".join([event["delta"] for event in events if event["type"] == "response.output_text.delta"]) == HELLO
+    assert events[-1]["type"] == "response.completed" and got["cancelled"] == events[-1]["response"]
+    assert got["created"]["status"] in ("queued", "in_progress") and got["created"]["background"] is True
+    assert (got["polled"]["status"], got["polled"]["output_text"]) == ("completed", HELLO)

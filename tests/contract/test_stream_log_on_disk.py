@@ -17,7 +17,8 @@ from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.live_streams import RING
-from cauce.stores.sqlite.stream_log import LEASE, SqliteStreamLog, StreamLogOptions
+from cauce.stores.followed import LEASE
+from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
 from cauce.stores.sqlite.stream_writer import StreamWriter
 from cauce.system.clock import SystemClock

@@ -1,14 +1,18 @@
 """Answers whose provider fails after its first delta, on every surface: they are gone on with, or end as what they are."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from openai import AsyncOpenAI
 
+from cauce.client import Client
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
+from tests.cutting import CuttingProxy
 from tests.http import ask, within
 from tests.serving import serving
 from tests.surfaces import SURFACES, Surface
@@ -40,6 +44,33 @@ async def asked(surface: Surface, port: int) -> str:
     return outcome.text
 
 
+async def asked_of_gemini(port: int, _: int) -> str:
+    body = {"contents": [{"role": "user", "parts": [{"text": "Tell."}]}]}
+    response = await within(ask(port, "POST", "/v1beta/models/route:streamGenerateContent?alt=sse", body), 30)
+    events = [msgspec.json.decode(line[6:]) for line in response.body.split(b"\r\n") if line.startswith(b"data: ")]
+    assert response.complete and events[-1]["candidates"][0]["finishReason"] == "STOP", events[-1:]
+    parts = [part for event in events for part in event["candidates"][0]["content"].get("parts", ())]
+    return "".join([part["text"] for part in parts])
+
+
+async def asked_with_an_id(port: int, place: int) -> str:
+    body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}]}
+    frames = (await within(ask(port, "POST", f"/chat/stream/tale-{place}", body), 30)).frames()
+    numbered = [frame for frame in frames if "seq" in frame]
+    assert [frame["seq"] for frame in numbered] == list(range(1, len(numbered) + 1))
+    assert [frame["type"] for frame in numbered].count("start") == 1, "one prologue, however many attempts"
+    assert frames[-1]["type"] == "complete", frames[-1]
+    pieces = [frame["data"] for frame in frames if frame["type"] == "content"]
+    assert "".join(pieces) == frames[-1]["data"]
+    return frames[-1]["data"]
+
+
+async def asked_for_the_log(port: int, _: int) -> str:
+    outcome = await within(SURFACES[0].asked(port, "route", stream=True, headers={"X-Cauce-Durable": "true"}), 30)
+    assert outcome.kind == "answer", outcome
+    return outcome.text
+
+
 ROUTE = '[models.route]\ncandidates = ["one/m", "two/m"]\n[retry]\nattempts = 1\n[breaker]\nenabled = false\n'
 
 
@@ -55,6 +86,39 @@ async def test_answer_cut_after_any_delta_is_whole_byte_for_byte_where_a_model_g
         for place in range(1, 51):
             cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
             assert await asked(surface, served.port) == ORACLE, place
+        assert len(exact.requests) == 50
+
+
+async def asked_by_a_page(port: int, place: int) -> str:
+    said = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "Tell."}]}
+    body = {"id": f"chat-{place}", "messages": [said], "trigger": "submit-message", "model": "route"}
+    response = await within(ask(port, "POST", "/api/chat", body), 30)
+    lines = [line[6:] for line in response.body.split(b"\n") if line.startswith(b"data: ")]
+    assert response.complete and lines[-1] == b"[DONE]", response
+    chunks = [msgspec.json.decode(line) for line in lines[:-1]]
+    assert chunks[-1]["type"] == "finish" and chunks[-1]["finishReason"] == "stop", chunks[-1]
+    return "".join([chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"])
+
+
+async def asked_by_our_client(port: int, place: int) -> str:
+    async with Client(f"http://127.0.0.1:{port}") as client, client.stream(f"Tell {place}.", model="route") as stream:
+        async for _ in stream:
+            pass
+        return stream.text
+
+
+@pytest.mark.parametrize(
+    "asking", [asked_of_gemini, asked_with_an_id, asked_for_the_log, asked_by_a_page, asked_by_our_client]
+)
+async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int], Awaitable[str]]) -> None:
+    async with AsyncExitStack() as stack:
+        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        for place in range(1, 51):
+            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+            assert await asking(served.port, place) == ORACLE, place
         assert len(exact.requests) == 50
 
 
@@ -177,3 +241,205 @@ async def test_answer_that_many_share_is_gone_on_with_once() -> None:
             answers = await within(asyncio.gather(*asked_at_once), 30)
     assert {answer.frames()[-1]["data"] for answer in answers} == {ORACLE}
     assert (len(cutting.requests), len(exact.requests)) == (1, 1)
+
+
+def background(name: str, upstream: Upstream) -> str:
+    return table(name, upstream) + 'wire = "responses"\nbackground = true\n'
+
+
+async def test_answer_that_is_made_in_the_background_is_attached_to_again_and_paid_once() -> None:
+    async with Upstream(Reply(ORACLE)) as provider, Upstream(Reply("never")) as other:
+        async with serving(background("one", provider) + table("two", other) + ROUTE) as served:
+            for place in range(1, 51, 7):
+                provider.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+                provider.background.cuts = [2, 3]
+                assert await asked_with_an_id(served.port, place) == ORACLE, place
+            told = (await ask(served.port, "GET", "/usage?group_by=provider")).json()
+    assert not other.requests and len(provider.background.attached) == 3 * 8
+    [group] = told["groups"]
+    assert (group["provider"], group["requests"], told["estimated"]["output_tokens"]) == ("one", 8, 0)
+    assert not provider.background.cancelled
+
+
+async def test_cancel_of_a_stream_cancels_the_answer_that_is_made_in_the_background() -> None:
+    gate = asyncio.Semaphore(5)
+    async with Upstream(Reply(ORACLE, gate=gate)) as provider:
+        async with serving(background("one", provider) + ROUTE.replace(', "two/m"', "")) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}]}
+            reading = asyncio.create_task(ask(served.port, "POST", "/chat/stream/tale", body))
+            await within(provider.asked.wait())
+            while (await within(ask(served.port, "GET", "/chat/stream/tale"))).json()["tail"] < 4:
+                pass
+            assert (await within(ask(served.port, "DELETE", "/chat/stream/tale"))).json()["state"] == "cancelled"
+            assert (await within(reading)).frames()[-1]["type"] == "cancelled"
+        # The server has ended, and waited for what it had to tell.
+        assert provider.background.cancelled == ["resp_fake_1"]
+        assert provider.closed.is_set()
+
+
+RESTARTING = 'midstream = "restart"\n[retry]'
+
+
+@pytest.mark.parametrize("path", ["/llm/message", "/chat/stream/tale"])
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_readers_that_can_take_back_what_they_have_get_another_answer(path: str, *, accepts: bool) -> None:
+    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting, Upstream(Reply("Otra respuesta.")) as other:
+        toml = table("one", cutting) + table("two", other) + ROUTE.replace("[retry]", RESTARTING)
+        # The first one is asked again, and fails again before it has said anything.
+        cutting.script(Reply(ORACLE, cut_after=5), Reply(status=500))
+        async with serving(toml) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}], "stream": True}
+            headers = {"X-Cauce-Restart": "accept"} if accepts else {}
+            frames = (await within(ask(served.port, "POST", path, body, headers))).frames()
+    restarts = [frame for frame in frames if frame.get("status") == "restart"]
+    if accepts:
+        [restart] = restarts
+        later = [frame["data"] for frame in frames if frame["type"] == "content" and frame["seq"] > restart["seq"]]
+        assert "".join(later) == frames[-1]["data"] == "Otra respuesta." and restart["from_seq"] == 1
+        assert frames[-1]["type"] == "complete"
+    else:
+        assert not restarts and frames[-1]["final_error"] and frames[-1]["partial"] and not other.requests
+
+
+async def test_broken_tool_call_is_taken_back_and_made_again_on_the_native_wire() -> None:
+    broken = Reply("", tool_calls=(("find", '{"q": "río"}'),), cut_after=2)
+    async with Upstream(broken) as cutting, Upstream(Reply("", tool_calls=(("find", '{"q": "mar"}'),))) as other:
+        async with serving(table("one", cutting) + table("two", other) + ROUTE) as served:
+            cutting.script(broken, Reply(status=500))
+            tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+            body = {
+                "model": "route",
+                "messages": [{"role": "user", "content": "Find."}],
+                "tools": [tool],
+                "stream": True,
+            }
+            frames = (await within(ask(served.port, "POST", "/llm/message", body))).frames()
+    calls = [(frame["mark"], frame["data"]["call_id"]) for frame in frames if frame["type"] == "tool_call"]
+    abandoned = next(call_id for mark, call_id in calls if mark == "abandoned")
+    ready = [call_id for mark, call_id in calls if mark == "ready"]
+    assert len(ready) == 1 and ready[0] != abandoned
+    assert frames[-1]["type"] == "complete" and frames[-1]["finish_reason"] == "tool_calls"
+
+
+async def test_seam_filter_drops_the_repeated_sentence() -> None:
+    told = "El río nace en la sierra. Baja despacio por el valle, entre huertas que lo beben. Después llega al mar."
+    repeated = "Baja despacio por el valle, entre huertas que lo beben."
+    place = len(told[: told.index(" Después")].split(" "))
+    again = Reply(f"{repeated} Después llega al mar.")
+    async with Upstream(Reply(told, cut_after=place)) as cutting, Upstream(again) as other:
+        async with serving(table("one", cutting) + table("two", other) + ROUTE) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}], "stream": True}
+            frames = (await within(ask(served.port, "POST", "/llm/message", body))).frames()
+    seam = next(frame for frame in frames if frame.get("status") == "seam")
+    assert frames[-1]["data"] == told
+    assert seam["quality"] == "stitched" and seam["dropped"] >= len(repeated)
+
+
+@pytest.mark.parametrize(
+    ("surface", "prologue"),
+    [
+        (SURFACES[1], b"event: response.created"),
+        (SURFACES[2], b"event: message_start"),
+        (SURFACES[3], b'"type":"start"'),
+    ],
+    ids=["responses", "messages", "native"],
+)
+async def test_stream_with_three_attempts_has_one_start(surface: Surface, prologue: bytes) -> None:
+    def cut_again(request: Ask) -> Reply:
+        return msgspec.structs.replace(going_on(request), cut_after=3)
+
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=9)))
+        two = await stack.enter_async_context(Upstream(cut_again, going_on))
+        toml = table("one", one) + table("two", two) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        body = {**surface.body, "model": "route", "stream": True}
+        response = await within(ask(served.port, "POST", surface.path, body), 30)
+    assert response.body.count(prologue) == 1
+    assert surface.outcome(response, stream=True).text == ORACLE
+    assert (len(one.requests), len(two.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_eof_without_terminal_is_a_failure(surface: Surface) -> None:
+    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting:
+        toml = table("one", cutting) + ROUTE.replace(', "two/m"', "").replace(
+            "[retry]", 'midstream = "resume"\n[retry]'
+        )
+        async with serving(toml) as served:
+            outcome = await within(surface.asked(served.port, "route", stream=True), 30)
+    assert outcome.kind == "broken off", outcome
+
+
+async def test_plain_logged_call_whose_provider_breaks_gets_another_answer() -> None:
+    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting, Upstream(Reply("Otra respuesta.")) as other:
+        toml = table("one", cutting) + table("two", other) + ROUTE.replace("[retry]", RESTARTING)
+        cutting.script(Reply(ORACLE, cut_after=5), Reply(status=500))
+        async with serving(toml) as served:
+            asked = SURFACES[0].asked(served.port, "route", stream=False, headers={"X-Cauce-Durable": "true"})
+            outcome = await within(asked, 30)
+    assert (outcome.kind, outcome.text) == ("answer", "Otra respuesta.")
+
+
+async def test_our_client_shows_the_answer_that_took_the_place_of_another() -> None:
+    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting, Upstream(Reply("Otra respuesta.")) as other:
+        toml = table("one", cutting) + table("two", other) + ROUTE.replace("[retry]", RESTARTING)
+        cutting.script(Reply(ORACLE, cut_after=5), Reply(status=500))
+        async with serving(toml) as served:
+            assert await asked_by_our_client(served.port, 0) == "Otra respuesta."
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "flags"),
+    [
+        ("mistral", "/v1/chat/completions", {}),
+        ("deepseek", "/beta/chat/completions", {}),
+        ("vllm", "/v1/chat/completions", {"continue_final_message": True, "add_generation_prompt": False}),
+    ],
+)
+async def test_dialect_that_claims_to_go_on_exactly_is_tried_once_and_believed(
+    dialect: str, path: str, flags: dict[str, bool]
+) -> None:
+    def answering(request: Ask) -> Reply:
+        if not request.streamed:
+            return Reply(" five six seven eight")
+        return going_on(request)
+
+    async with Upstream(Reply(ORACLE, cut_after=9)) as cutting, Upstream(answering) as exact:
+        toml = table("one", cutting) + table("two", exact) + f'dialect = "{dialect}"\n' + ROUTE
+        async with serving(toml) as served:
+            for _ in range(3):
+                assert await asked(SURFACES[3], served.port) == ORACLE
+    assert exact.paths == [path] * 4
+    for body in exact.requests:
+        assert {name: body.get(name) for name in flags} == flags
+        assert bool(body["messages"][-1].get("prefix")) is not bool(flags)
+
+
+async def test_another_cauce_behind_it_is_attached_to_again_wherever_the_network_breaks() -> None:
+    async with Upstream(Reply(ORACLE)) as provider, serving(table("one", provider)) as behind:
+        async with CuttingProxy(behind.port) as proxy:
+            toml = f'[providers.one]\nkind = "openai"\nbase_url = "{proxy.url}/v1"\napi_key = "k"\n'
+            toml += 'wire = "responses"\nbackground = true\n[models.route]\ncandidates = ["one/one/m"]\n'
+            async with serving(toml) as served:
+                for place, count in enumerate(range(2_500, 12_000, 500)):
+                    proxy.cut_after(count)
+                    assert await asked_with_an_id(served.port, place) == ORACLE, count
+                    assert proxy.cut.is_set(), count
+    assert len(provider.requests) == 19, "each answer was made once"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_broken_tool_call_is_not_seen_where_calls_are_shown_whole(path: str) -> None:
+    broken = Reply("", tool_calls=(("find", '{"q": "río"}'),), cut_after=2)
+    async with Upstream(broken) as cutting, Upstream(Reply("", tool_calls=(("find", '{"q": "mar"}'),))) as other:
+        async with serving(table("one", cutting) + table("two", other) + ROUTE) as served:
+            cutting.script(broken, Reply(status=500))
+            tool: dict[str, Any] = {"name": "find", "input_schema": {"type": "object"}}
+            if "chat" in path:
+                tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+            said = [{"role": "user", "content": "Find."}]
+            body = {"model": "route", "messages": said, "tools": [tool], "stream": True, "max_tokens": 64}
+            response = await within(ask(served.port, "POST", path, body, {"X-Cauce-Durable": "true"}))
+    assert response.complete and b"r\xc3\xado" not in response.body and b"mar" in response.body
+    assert response.body.count(b'"name":"find"') == 1

@@ -304,18 +304,6 @@ async def test_nobody_else_gets_to_see_a_response(client: AsyncOpenAI, upstream:
     assert (await client.responses.retrieve(response.id)).id == response.id
 
 
-async def test_cancel_and_background_are_refused_in_words(client: AsyncOpenAI, upstream: Upstream) -> None:
-    response = await client.responses.create(model="chat/m", input="hi")
-    with pytest.raises(openai.BadRequestError, match="has ended"):
-        await client.responses.cancel(response.id)
-    with pytest.raises(openai.NotFoundError):
-        await client.responses.cancel("resp_unknown")
-    for field, value in (("background", True), ("conversation", "conv_1")):
-        with pytest.raises(openai.BadRequestError) as caught:
-            await client.responses.create(model="chat/m", input="hi", **{field: value})
-        assert caught.value.param == field
-
-
 async def test_tokens_are_counted_or_estimated(served: Served, client: AsyncOpenAI, upstream: Upstream) -> None:
     upstream.answers = [Reply(usage=Tokens(23))]
     exact = await client.responses.input_tokens.with_raw_response.count(model="responses/m", input="How many?")

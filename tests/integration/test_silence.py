@@ -44,14 +44,16 @@ EVERY = 10
 class Client:
     """One request, asked of the app without a socket. It stays until `leave`."""
 
-    def __init__(self, app: Application, target: str, body: dict[str, Any]) -> None:
+    def __init__(
+        self, app: Application, target: str, body: dict[str, Any], *headers: tuple[bytes, bytes], method: str = "POST"
+    ) -> None:
         path, _, query = target.partition("?")
         self._scope = {
             "type": "http",
-            "method": "POST",
+            "method": method,
             "path": path,
             "query_string": query.encode(),
-            "headers": [(b"host", b"localhost"), (b"anthropic-version", b"2023-06-01")],
+            "headers": [(b"host", b"localhost"), (b"anthropic-version", b"2023-06-01"), *headers],
         }
         self._messages: list[dict[str, Any]] = [{"type": "http.request", "body": msgspec.json.encode(body)}]
         self.sent: list[bytes] = []
@@ -77,6 +79,15 @@ async def soon() -> None:
 
 @pytest.mark.parametrize("target", SURFACES)
 async def test_ninety_seconds_of_silence_are_never_silent_for_long(target: str) -> None:
+    await _listen(target)
+
+
+@pytest.mark.parametrize("target", SURFACES)
+async def test_bytes_arrive_every_ten_seconds_before_the_first_token(target: str) -> None:
+    await _listen(target, (b"idempotency-key", b"k"))
+
+
+async def _listen(target: str, *headers: tuple[bytes, bytes]) -> None:
     clock, gate = FakeClock(), asyncio.Event()
     provider = ScriptedProvider("slow", (gate, *answering("Hello there.")))
 
@@ -88,7 +99,7 @@ async def test_ninety_seconds_of_silence_are_never_silent_for_long(target: str) 
     log = InprocStreamLog(clock, retention=3600, max_bytes=1 << 20)
     services = msgspec.structs.replace(built.services, clock=clock, turn=turn, streams=Streams(log, turn, clock))
     body, beat, end = SURFACES[target]
-    client = Client(Application(services), target, body)
+    client = Client(Application(services), target, body, *headers)
     try:
         await soon()
         clock.advance(services.stream_settings.hold_headers)

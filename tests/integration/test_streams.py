@@ -263,12 +263,25 @@ async def test_shutdown_answers_plain_calls_that_wait(kept: Kept, upstream: Upst
     assert (response.status, response.json()["error_code"]) == (503, "overloaded")
 
 
-async def test_shutdown_ends_open_streams_honestly(kept: Kept, upstream: Upstream) -> None:
+async def test_shutdown_ends_streams_honestly_that_are_kept_in_memory(upstream: Upstream) -> None:
     upstream.answers = [Reply(text="a b c d", stall_after=2)]
-    async with kept(config(upstream)) as served:
+    async with serving(config(upstream)) as served:
         async with connection(served.port) as client:
             await client.send("POST", "/chat/stream/s", RAW)
             await read_until(client, b'"data":"b "')
             served.server.should_exit = True
             frame = await within(client.until(b'"final_error":true'))
             assert b'"error_code":"overloaded"' in frame
+
+
+async def test_shutdown_breaks_connections_to_streams_that_are_gone_on_with(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers = [Reply(text="a b c d", stall_after=2)]
+    async with serving(config(upstream), data=tmp_path / "data") as served:
+        async with connection(served.port) as client:
+            await client.send("POST", "/chat/stream/s", RAW)
+            await read_until(client, b'"data":"b "')
+            served.server.should_exit = True
+            # Never a clean end of the body: nobody may take it for the end of the answer.
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await within(client.until(b'"final_error":true'))
+    await within(upstream.closed.wait())

@@ -6,6 +6,7 @@ import pytest
 
 from cauce.bootstrap.sources import make_router, measures, source
 from cauce.config import Config, ConfigError, ProviderSettings, load
+from cauce.domain.request import Request
 from cauce.engine.routing.route import Route
 from cauce.ports.provider import Timeouts
 from cauce.providers.fetch import Fetcher, FetchSettings
@@ -142,3 +143,28 @@ def test_mistakes_are_one_sentence_with_their_place(tmp_path: Path, toml: str, t
     if "[providers.offline]" in toml:
         toml = '[providers.offline]\nkind = "offline"\n[[providers.offline.deployments]]\nname = "a"\n'
     assert mistake(tmp_path, UP + toml).startswith(told)
+
+
+def test_background_is_for_the_wire_that_has_it(tmp_path: Path) -> None:
+    assert mistake(tmp_path, UP + "background = true\n") == (
+        'providers.up.background: is for kind = "openai" with wire = "responses"'
+    )
+    assert read(tmp_path, UP + 'wire = "responses"\nbackground = true\n').providers["up"].background
+
+
+@pytest.mark.parametrize("midstream", ["continue", "resume", "restart", "fail"])
+def test_route_says_how_far_a_broken_answer_is_gone_on_with(tmp_path: Path, midstream: str) -> None:
+    route = f'[models.r]\ncandidates = ["up/a"]\nmidstream = "{midstream}"\n'
+    router = make_router(read(tmp_path, UP + route), Fetcher(FetchSettings()))
+    assert [candidate.midstream for candidate in router.candidates(Request("r", ()))] == [midstream]
+
+
+def test_what_the_configuration_says_of_prefill_needs_no_proof(tmp_path: Path) -> None:
+    facts = UP + 'dialect = "vllm"\n[facts."up/sure*"]\nprefill = true\n'
+    router = make_router(read(tmp_path, facts), Fetcher(FetchSettings()))
+
+    def told(model: str) -> tuple[bool | None, bool]:
+        [candidate] = router.candidates(Request(f"up/{model}", ()))
+        return candidate.facts.prefill, candidate.facts.prefill_vouched
+
+    assert (told("sure-1"), told("other")) == ((True, True), (True, False))

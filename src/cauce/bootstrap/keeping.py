@@ -10,14 +10,20 @@ import msgspec
 from cauce.config import Config, ConfigError
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
+from cauce.ports.responses import Responses
 from cauce.ports.usage import Feedback, Usage
 from cauce.stores.inproc.ledger import InprocLedger
+from cauce.stores.inproc.responses import InprocResponses
 from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
 from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.responses import FILE as RESPONSES
+from cauce.stores.sqlite.responses import SqliteResponses
 from cauce.stores.sqlite.schema import SchemaError
 
 LEDGER = "ledger"
 """The ledger's folder in the data folder."""
+
+_DAY = 86_400.0
 
 logger = logging.getLogger("cauce.bootstrap")
 
@@ -34,23 +40,32 @@ class Kept(msgspec.Struct, frozen=True):
     """`start` and `stop` are what the stores need around their work: `stop` after everything that may still write."""
 
     books: Books
+    responses: Responses
     start: Callable[[], None]
     stop: Callable[[], Awaitable[None]]
 
 
 def keeping(config: Config, clock: Clock, *, on_disk: bool) -> Kept:
     """The stores: in the data folder, which must be this process's alone, or in memory. Raises `ConfigError`."""
+    age = config.responses.keep * _DAY
     if not on_disk:
-        return Kept(InprocLedger(), _nothing, _nothing_to_wait_for)
+        return Kept(InprocLedger(), InprocResponses(clock, keep=age), _nothing, _nothing_to_wait_for)
     try:
         ledger = SqliteLedger(config.data_dir / LEDGER, clock, config.ledger)
+        file = config.data_dir / RESPONSES
+        responses = SqliteResponses(file, clock, keep=age, most_bytes=config.responses.max_bytes)
     except SchemaError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(
             f"the data folder {config.data_dir} cannot be used: {error.strerror or error}: set another [server] data_dir"
         ) from error
-    return Kept(ledger, ledger.start, ledger.stop)
+
+    async def stop() -> None:
+        await responses.aclose()
+        await ledger.stop()
+
+    return Kept(ledger, responses, ledger.start, stop)
 
 
 def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:

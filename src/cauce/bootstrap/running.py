@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -10,10 +11,11 @@ from cauce.bootstrap.caching import cached_answers
 from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
+from cauce.bootstrap.manners import manners
 from cauce.bootstrap.resilience import watch_resilience
 from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
-from cauce.bootstrap.streaming import streaming
+from cauce.bootstrap.streaming import Streaming, shared_streaming, streaming
 from cauce.config import Config, ConfigError
 from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
@@ -39,13 +41,14 @@ from cauce.engine.queue.queue import Queue
 from cauce.engine.recovery.recovery import recovery
 from cauce.engine.routing.conditions import Conditions
 from cauce.engine.routing.router import Router
+from cauce.engine.streams.bills import Bills
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.chance import Chance
 from cauce.ports.provider import Call, Deltas, Policy
 from cauce.providers.fetch import Fetcher
 from cauce.server.app import Application
+from cauce.server.logged_responses import Settling
 from cauce.server.services import Services
-from cauce.stores.inproc.responses import InprocResponses
 from cauce.system.chance import SystemChance
 from cauce.system.clock import SystemClock
 from cauce.system.ids import RandomIds
@@ -65,12 +68,19 @@ class Runtime(msgspec.Struct, frozen=True):
     first_scan: asyncio.Event
 
 
-def runtime(config: Config, port: int | None = None, chance: Chance | None = None, *, on_disk: bool = False) -> Runtime:
+def runtime(
+    config: Config,
+    port: int | None = None,
+    chance: Chance | None = None,
+    *,
+    on_disk: bool = False,
+    streams: Callable[..., Streaming] = streaming,
+) -> Runtime:
     """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it.
 
     `port` is the one really listened on, where that is not the configured one: discovery leaves it alone. `chance` is the
     machine's, unless given. `on_disk`: what is to outlive the process goes into the data folder, which the caller has locked.
-    Raises `ConfigError` when it cannot.
+    `streams` makes the streams, as `streaming` does. Raises `ConfigError` when it cannot.
     """
     clock = SystemClock()
     chance = chance or SystemChance()
@@ -85,7 +95,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         return await call.candidate.provider.open(call)
 
     estimator = Estimator()
-    metered = meter(clock, ledger, metrics, estimator)
+    bills = Bills(ledger, estimator)
+    metered = meter(clock, bills, metrics, estimator)
     breakers = Breakers(config.breaker, clock)
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if config.breaker.enabled else None, ledger)
@@ -108,8 +119,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     cached = cached_answers(config, Books(clock, ledger), metrics, shared=common, on_disk=on_disk)
     if cached is not None:
         entry.append(cached.caching.policy)
-    if config.recovery.attempts:
-        entry.append(recovery(clock, config.recovery))
+    entry.append(recovery(clock, config.recovery))
     lines = Queue(config.queue, clock, metrics.waited)
     queued = limits is not None and config.queue.length > 0
     room: list[Policy] = []
@@ -137,7 +147,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     watch_resilience(metrics, breakers, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
     turn = Turn(router, opened, defaults, caches=cached is not None)
-    streamed = streaming(config, turn, clock, on_disk=on_disk)
+    streamed = streams(config, turn, clock, on_disk=on_disk, bills=bills)
+    settling = Settling(streamed.streams, kept.responses, clock)
     background = Background(config, router, streamed.streams, clock, fetcher, port or config.server.port)
 
     async def start() -> None:
@@ -147,10 +158,12 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         if cached is not None:
             cached.start()
         await streamed.start()
+        settling.start()
         await background.start()
 
     async def stop() -> None:
         await background.stop()
+        await settling.stop()
         await streamed.stop()
         if cached is not None:
             await cached.stop()
@@ -170,7 +183,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         estimator=estimator,
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,
-        responses=InprocResponses(clock),
+        responses=kept.responses,
+        manners=manners(config, router.aliases()),
         clock=clock,
         ids=ids,
         began=clock.monotonic(),
@@ -181,6 +195,7 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
         circuits=breakers.standing,
         waiting=lambda: len(lines.waiters),
         limits=shared.mode if shared is not None else lambda: "",
+        stream_log=streamed.standing,
         exposition=metrics.exposition,
         start=start,
         stop=stop,
@@ -193,6 +208,9 @@ def application(config: Config) -> Application:
     try:
         held = lock(config)
     except ConfigError as error:
+        if config.streams.shared:
+            logger.warning("%s; the ledger of this process is kept in its memory", error)
+            return Application(runtime(config, streams=shared_streaming).services)
         logger.warning("%s; the ledger and the streams of this process are kept in its memory", error)
         return Application(runtime(config).services)
     services = runtime(config, on_disk=True).services

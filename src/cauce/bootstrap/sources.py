@@ -64,7 +64,10 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
     dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
     embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
     chats = settings.wire == "chat"
-    provider = embedder if chats else OpenAIResponses(name, settings.base_url, settings.api_key, transport, dialect)
+    provider = embedder
+    if not chats:
+        address, key = settings.base_url, settings.api_key
+        provider = OpenAIResponses(name, address, key, transport, dialect, background=settings.background)
     named = Renaming(provider, dialect.tool_names) if dialect.tool_names is not None else provider
     inlining = named if dialect.image_urls else Inlining(named, fetcher)
     return msgspec.structs.replace(

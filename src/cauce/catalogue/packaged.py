@@ -168,11 +168,13 @@ def _by_name(families: tuple[_Family, ...], model: str, facts: ModelFacts) -> Mo
 
 
 _TOLD = [field for field in _Family.__struct_fields__ if field != "globs"]
-_CAPABILITIES = [field for field in ModelFacts.__struct_fields__ if field != "prices"]
+_CAPABILITIES = [field for field in ModelFacts.__struct_fields__ if field not in ("prices", "prefill_vouched")]
 
 
 def _overridden(facts: ModelFacts, settings: FactsSettings) -> ModelFacts:
     given = {field: value for field in _CAPABILITIES if (value := getattr(settings, field)) is not None}
+    if settings.prefill is not None:
+        given["prefill_vouched"] = True
     if settings.input_price is not None and settings.output_price is not None:
         rates = Rates.given(
             settings.input_price, settings.output_price, settings.cached_price, settings.cache_write_price

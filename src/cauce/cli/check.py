@@ -6,7 +6,7 @@ Warnings do not count. Keys are never shown.
 
 import argparse
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -63,6 +63,14 @@ def _configuration(found: Diagnosis) -> Iterator[str]:
     yield from found.notes
 
 
+_KEPT: dict[str, Callable[[], str]] = {
+    "sqlite": lambda: say("streams are kept in a file: a restart goes on with them"),
+    "postgres": lambda: say("streams are kept in PostgreSQL, which answers"),
+    "redis": lambda: say("streams are kept in Redis, which answers"),
+    "memory": lambda: say("streams are kept in memory: they end with the server"),
+}
+
+
 def _server(found: Diagnosis) -> Iterator[str]:
     server = found.server
     where = {"host": server.host, "port": server.port}
@@ -85,6 +93,8 @@ def _server(found: Diagnosis) -> Iterator[str]:
         yield say("no API keys: any key or none is accepted")
     if not server.data_dir_problem:
         yield say("the data folder {folder} can be written", folder=server.data_dir)
+    if not server.stream_log_problem:
+        yield _KEPT[server.stream_log]()
 
 
 def _providers(found: Diagnosis) -> Iterator[str]:

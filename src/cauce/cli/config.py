@@ -24,7 +24,7 @@ FAILED = 1
 
 _SECTIONS = (
     *("server", "timeouts", "retry", "breaker", "queue", "limits", "budgets", "cache"),
-    *("streams", "discovery", "fetch", "ledger", "log"),
+    *("streams", "discovery", "fetch", "ledger", "responses", "log"),
 )
 
 
@@ -76,6 +76,8 @@ def _shown(config: Config) -> Iterator[str]:
         yield from _table(section, msgspec.structs.asdict(getattr(config, section)))
     if config.redis.url:
         yield from _table("redis", {**msgspec.structs.asdict(config.redis), "url": _masked(config.redis.url)})
+    if config.postgres.url:
+        yield from _table("postgres", {**msgspec.structs.asdict(config.postgres), "url": _masked(config.postgres.url)})
     for name, provider in config.providers.items():
         values = msgspec.structs.asdict(provider)
         masked: dict[str, Any] = {"api_key": _masked(provider.api_key)}

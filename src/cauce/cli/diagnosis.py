@@ -7,6 +7,7 @@ import msgspec
 
 from cauce.bootstrap import Runtime
 from cauce.bootstrap.sources import of_deployment
+from cauce.bootstrap.streaming import trouble
 from cauce.cli import ground
 from cauce.cli.advice import advice
 from cauce.cli.session import PATIENT, offered, session, upstreams
@@ -35,6 +36,9 @@ class Ground(msgspec.Struct, frozen=True):
     keys: tuple[str, ...]
     data_dir: str
     data_dir_problem: str
+    stream_log: str
+    stream_log_problem: str = ""
+    """Why the log of streams does not answer; empty if it does, or is a matter of the data folder."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -87,7 +91,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 async def diagnose(config: Config) -> Diagnosis:
     """Look at `config`, asking each of its providers for its models."""
-    stand = _ground(config)
+    stand = msgspec.structs.replace(_ground(config), stream_log_problem=await trouble(config))
     async with session(config, PATIENT) as running:
         sources = upstreams(running)
         asked = await asyncio.gather(*[_ask(running, config, source) for source in sources])
@@ -106,7 +110,7 @@ async def diagnose(config: Config) -> Diagnosis:
             config.aliases,
             config.timeouts_of(),
             config.timeouts.message,
-            tuple(_warnings(config, running, models)),
+            tuple(_warnings(config, running, models, stand)),
             tuple(_mistakes(stand)),
         )
 
@@ -122,6 +126,7 @@ def _ground(config: Config) -> Ground:
         tuple([key.name for key in config.auth.keys]),
         str(config.data_dir),
         ground.folder_problem(config.data_dir),
+        config.streams.store,
     )
 
 
@@ -191,8 +196,16 @@ def _asked(running: Runtime, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([candidate.name for candidate in asked]))
 
 
-def _warnings(config: Config, running: Runtime, models: Models) -> list[str]:
+def _warnings(config: Config, running: Runtime, models: Models, stand: Ground) -> list[str]:
     warnings: list[str] = []
+    if stand.stream_log_problem:
+        warnings.append(
+            say(
+                "the log of streams ({store}) does not answer: {reason}; until it does, streams are refused",
+                store=stand.stream_log,
+                reason=stand.stream_log_problem,
+            )
+        )
     for source in upstreams(running):
         name, default = source.provider.name, source.default_model
         if default is not None and not _offers(models, name, default):

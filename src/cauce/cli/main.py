@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "keys": "make and list API keys",
     "check": "explain the configuration and try each provider",
     "config": "write a commented configuration file",
+    "chaos": "prove that streams lose nothing, while everything is hurt",
 }
 
 _EPILOG = """\

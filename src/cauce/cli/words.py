@@ -197,6 +197,17 @@ SPANISH: dict[str, str] = {
         "`cauce serve` escucha en {host}:{port}, adonde pueden llegar otras máquinas"
     ),
     "the port is free": "el puerto está libre",
+    "streams are kept in a file: a restart goes on with them": (
+        "los streams se guardan en un archivo: un reinicio sigue con ellos"
+    ),
+    "streams are kept in PostgreSQL, which answers": "los streams se guardan en PostgreSQL, que responde",
+    "streams are kept in Redis, which answers": "los streams se guardan en Redis, que responde",
+    "streams are kept in memory: they end with the server": (
+        "los streams se guardan en memoria: terminan con el servidor"
+    ),
+    "the log of streams ({store}) does not answer: {reason}; until it does, streams are refused": (
+        "el registro de streams ({store}) no responde: {reason}; mientras tanto se rechazan los streams"
+    ),
     "a Cauce is running there now": "ahora mismo hay un Cauce en marcha ahí",
     "the port is taken by another program: stop that one, or choose another [server] port": (
         "el puerto lo tiene otro programa: detenlo, o elige otro [server] port"
@@ -306,4 +317,15 @@ SPANISH: dict[str, str] = {
     "none found (Ollama, LM Studio, llama.cpp, vLLM, Foundry Local are looked for every {seconds} s)": (
         "ninguno (Ollama, LM Studio, llama.cpp, vLLM y Foundry Local se buscan cada {seconds} s)"
     ),
+    # chaos
+    "{streams} streams at {nodes} nodes, kept in {store}, seed {seed}": (
+        "{streams} streams en {nodes} nodos, guardados en {store}, semilla {seed}"
+    ),
+    "streams: {ended}": "streams: {ended}",
+    "faults: {faults}": "fallos: {faults}",
+    "{events} events checked over {connections} connections in {seconds} s": (
+        "{events} eventos comprobados en {connections} conexiones en {seconds} s"
+    ),
+    "nothing was violated: {count} invariants held": "no se ha violado nada: {count} invariantes se cumplen",
+    "{count} violations: {broken}": "{count} violaciones: {broken}",
 }

@@ -9,9 +9,11 @@ import msgspec
 from cauce.catalogue.settings import FactsSettings
 from cauce.config.shape import Config, ConfigError, ModelSettings, ProviderSettings
 from cauce.providers.openai_compatible.dialect import DIALECTS
+from cauce.server.leaving import FORMS, parse_leaving
 
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_POSTGRES = ("postgresql://", "postgres://")
 _REDIS = ("redis://", "rediss://", "unix://")
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
@@ -27,6 +29,8 @@ def check(config: Config, where: str) -> None:
             _check_address(provider.base_url, f"{place}.base_url", "with" if provider.kind == "openai" else "without")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
+        if provider.background and (provider.kind != "openai" or provider.wire != "responses"):
+            raise ConfigError(f'{place}.background: is for kind = "openai" with wire = "responses"')
         _check_deployments(provider, place)
     for name, model in config.models.items():
         _check_route(config, model, f"{where}: models.{name}")
@@ -38,6 +42,7 @@ def check(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: redis.url: must begin with {', '.join(_REDIS)} (or be env:VARIABLE)")
     if config.redis.url and not _has_port(config.redis.url):
         raise ConfigError(f"{where}: redis.url: must be an address such as redis://127.0.0.1:6379/0")
+    _check_streams(config, where)
     for name, target in config.aliases.items():
         if target not in config.models and target not in config.aliases:
             _check_target(config, target, f"{where}: aliases.{name}")
@@ -56,6 +61,18 @@ def check(config: Config, where: str) -> None:
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _check_streams(config: Config, where: str) -> None:
+    store, address = config.streams.store, config.postgres.url
+    if address and not address.startswith(_POSTGRES):
+        raise ConfigError(f"{where}: postgres.url: must begin with {' or '.join(_POSTGRES)} (or be env:VARIABLE)")
+    if store == "postgres" and not address:
+        raise ConfigError(f'{where}: streams.store: "postgres" needs the address of the database: set [postgres] url')
+    if store == "redis" and not config.redis.url:
+        raise ConfigError(f'{where}: streams.store: "redis" needs the address of the server: set [redis] url')
+    if config.streams.folder and store != "sqlite":
+        raise ConfigError(f'{where}: streams.folder: is for store = "sqlite", not {store!r}')
 
 
 def _check_deployments(provider: ProviderSettings, place: str) -> None:
@@ -84,6 +101,8 @@ def _check_route(config: Config, model: ModelSettings, place: str) -> None:
         raise ConfigError(
             f'{place}.privacy: none of its candidates is on this machine: add "offline", or a model of a local server'
         )
+    if model.on_disconnect and parse_leaving(model.on_disconnect) is None:
+        raise ConfigError(f"{place}.on_disconnect: must be {FORMS}, not {model.on_disconnect!r}")
     for task, first in model.tasks.items():
         if first not in ("local", "cloud", *names):
             raise ConfigError(

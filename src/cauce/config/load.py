@@ -35,8 +35,9 @@ from cauce.engine.queue.settings import QueueSettings
 from cauce.engine.recovery.settings import RecoverySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
+from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.sqlite.settings import LedgerSettings
+from cauce.stores.sqlite.settings import LedgerSettings, ResponsesSettings
 
 FILE = "cauce.toml"
 PREFIX = "CAUCE_"
@@ -58,8 +59,10 @@ _SECTIONS: dict[str, type] = {
     "limits": LimitsSettings,
     "budgets": BudgetsSettings,
     "redis": RedisSettings,
+    "postgres": PostgresSettings,
     "cache": CacheSettings,
     "ledger": LedgerSettings,
+    "responses": ResponsesSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 
@@ -107,6 +110,10 @@ def _sources(file: Path | None, overridden: Collection[str]) -> tuple[str, ...]:
 
 def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sources: tuple[str, ...]) -> Config:
     known_keys(raw, {**dict.fromkeys(_SECTIONS), **dict.fromkeys(_NAMED), "facts": None, "aliases": None}, "", where)
+    if "durable" in _table(raw, "streams", where):
+        raise ConfigError(
+            f'{where}: streams.durable: is called store now: "memory" for what was false, "sqlite" for what was true'
+        )
     sections = {name: convert(raw.get(name, {}), shape, name, where) for name, shape in _SECTIONS.items()}
     for name, table in _table(raw, "providers", where).items():
         if isinstance(table, dict) and cast(dict[str, Any], table).get("kind") not in (None, *get_args(Kind)):
@@ -135,10 +142,12 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         notes=_notes(environment),
     )
     url = _secret(config.redis.url, environment, f"{where}: redis.url")
+    database = _secret(config.postgres.url, environment, f"{where}: postgres.url")
     config = msgspec.structs.replace(
         config,
         providers=_with_environment(config.providers, environment, where),
         redis=msgspec.structs.replace(config.redis, url=url),
+        postgres=msgspec.structs.replace(config.postgres, url=database),
     )
     check(config, where)
     return config

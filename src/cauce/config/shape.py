@@ -19,8 +19,9 @@ from cauce.providers.fetch import FetchSettings
 from cauce.providers.llamacpp.settings import LlamaCppSettings
 from cauce.server.gate import is_loopback
 from cauce.server.settings import Key, Period, ServerSettings, StreamSettings
+from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.sqlite.settings import LedgerSettings
+from cauce.stores.sqlite.settings import LedgerSettings, ResponsesSettings
 
 Weight = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -80,6 +81,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key: str = ""
     dialect: str | None = None
     wire: Literal["chat", "responses"] = "chat"
+    background: bool = False
+    """Streamed answers of the wire `responses` are made in the background there, so that they can be attached to again."""
     api_version: str | None = None
     default_model: str | None = None
     tier: int | None = None
@@ -128,6 +131,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hedge: Period | None = None
     overflow: Overflow = "larger"
     midstream: Midstream = "continue"
+    on_disconnect: str = ""
+    """What becomes of a logged stream that nobody reads any more (empty: what its surface does)."""
+    buffer: bool = False
+    """Nobody is shown anything of an answer before its end."""
     timeouts: TimeoutSettings | None = None
 
     @property
@@ -193,8 +200,10 @@ class Config(msgspec.Struct, frozen=True):
     limits: LimitsSettings = LimitsSettings()
     budgets: BudgetsSettings = BudgetsSettings()
     redis: RedisSettings = RedisSettings()
+    postgres: PostgresSettings = PostgresSettings()
     cache: CacheSettings = CacheSettings()
     ledger: LedgerSettings = LedgerSettings()
+    responses: ResponsesSettings = ResponsesSettings()
     environment: Environment = Environment()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -143,7 +143,8 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     """The end.
 
     `reason` is that of choice 0; `reasons` lists all of them when several answers were asked for. `outcome` other than
-    `completed` comes with `error`, except `cancelled`. `usage` sums all attempts.
+    `completed` comes with `error`, except `cancelled`, whose `cause` is told where somebody asked for it: `requested`, `abandoned`.
+    `usage` sums all attempts.
     """
 
     reason: FinishReason
@@ -153,10 +154,11 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     error: Failed | None = None
     choice: int = 0
     extra: Extra | None = None
+    cause: str = ""
 
     def using(self, usage: Usage) -> "Finish":
         """The same end with another usage."""
-        return Finish(self.reason, usage, self.reasons, self.outcome, self.error, self.choice, self.extra)
+        return Finish(self.reason, usage, self.reasons, self.outcome, self.error, self.choice, self.extra, self.cause)
 
 
 Delta = Text | Refusal | Reasoning | ToolCall | ToolResult | Citation | Status | Attempt | Restart | Opaque | Finish

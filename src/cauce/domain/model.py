@@ -8,7 +8,8 @@ from cauce.domain.price import Prices
 class ModelFacts(msgspec.Struct, frozen=True):
     """None everywhere means: not known. Windows are in tokens; without `prices` a call has no cost that could be told.
 
-    `prefill`: it goes on from a last message of the assistant. `reasoning`: it thinks before it answers.
+    `prefill`: it goes on from a last message of the assistant; `prefill_vouched`: whoever runs this server says so. `reasoning`: it
+    thinks before it answers.
     """
 
     context_window: int | None = None
@@ -19,6 +20,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     prefill: bool | None = None
     reasoning: bool | None = None
     prices: Prices | None = None
+    prefill_vouched: bool = False
 
 
 UNKNOWN = ModelFacts()

@@ -94,11 +94,21 @@ def advance(state: State, *steps: State) -> State:
     return state
 
 
+GROUP_END = "~"
+"""Ends the name of a stream's group in its id: `chat-1~ui_0` is of the group `chat-1`."""
+
+
 class StreamKey(msgspec.Struct, frozen=True):
     """A stream's identity: clients choose ids, so they are unique per principal only."""
 
     principal: str
     id: str
+
+    @property
+    def group(self) -> str:
+        """The group that its id says it is of, empty for none: logs find the newest open stream of one."""
+        group, end, _ = self.id.partition(GROUP_END)
+        return group if end else ""
 
 
 class StreamLimits(msgspec.Struct, frozen=True):

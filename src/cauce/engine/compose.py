@@ -69,7 +69,7 @@ class _Answer:
 
 
 async def collect(deltas: Deltas) -> Completion:
-    """The whole answer. Closes `deltas`; raises what it raises."""
+    """The whole answer, of which nothing was taken back. Closes `deltas`; raises what it raises."""
     answers: dict[int, _Answer] = {}
     finish: Finish | None = None
     try:
@@ -79,6 +79,8 @@ async def collect(deltas: Deltas) -> Completion:
             for delta in batch:
                 if type(delta) is Finish:
                     finish = delta
+                elif type(delta) is Restart:
+                    answers.clear()
                 else:
                     _add(delta, answers)
     except BaseException:

@@ -1,7 +1,7 @@
-"""The terminal delta of an answer that did not reach its own."""
+"""The terminal delta of an answer that did not reach its own, and the error of one whose process ended before it did."""
 
 from cauce.domain.delta import Failed, Finish
-from cauce.domain.errors import CauceError
+from cauce.domain.errors import CauceError, Overloaded
 from cauce.domain.usage import Usage
 
 _UNKNOWN = Usage(estimated=True)
@@ -18,6 +18,11 @@ def failed(error: CauceError, usage: Usage = _UNKNOWN, *, text_delivered: bool) 
     )
 
 
-def cancelled(usage: Usage = _UNKNOWN) -> Finish:
-    """How a cancelled answer ends. `usage` is what it has used."""
-    return Finish("cancelled", usage, outcome="cancelled")
+def cancelled(usage: Usage = _UNKNOWN, cause: str = "") -> Finish:
+    """How a cancelled answer ends. `usage` is what it has used, `cause` why it was cancelled."""
+    return Finish("cancelled", usage, outcome="cancelled", cause=cause)
+
+
+def cut_off() -> Overloaded:
+    """The error of an answer whose process ended before it did."""
+    return Overloaded("the server stopped before the answer was complete: ask again", retry_after=1)

@@ -158,7 +158,7 @@ class _Cascade:
         call = _narrowed(self._call, candidate, remaining, max(1, self._left), last=last)
         self._left -= 1
         strategy = "open" if self._error is None and self._denial is None else "fallback"
-        return msgspec.structs.replace(call, strategy=strategy, after=self._error)
+        return msgspec.structs.replace(call, strategy=strategy, after=self._error or call.after)
 
 
 def _has_model(candidates: tuple[Candidate, ...]) -> bool:

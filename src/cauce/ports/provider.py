@@ -86,9 +86,9 @@ class CacheControl(msgspec.Struct, frozen=True):
     stale_if_error: float | None = None
 
 
-Midstream = Literal["continue", "resume", "fail"]
+Midstream = Literal["continue", "resume", "restart", "fail"]
 """What becomes of an answer whose provider fails after text of it was shown: any model is asked to continue; only a model that goes
-on exactly; it ends with the error."""
+on exactly; it begins anew, where its readers can take back what they have; it ends with the error."""
 
 NO_CACHE = CacheControl(read=False, store=False)
 ANY_ANSWER = CacheControl()
@@ -140,6 +140,8 @@ class Course(msgspec.Struct):
     age: float = 0.0
     truncated: int = 0
     """Messages that were left out, since it was too long."""
+    handed_over: bool = False
+    """Another process goes on with its answer: whoever closes the upstream leaves the provider's own stream running."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -181,6 +183,9 @@ class Call(msgspec.Struct, frozen=True):
     """The provider's own stream that `begun` came from, read up to its end, where it can be attached to again."""
     replaces: bool = False
     """Its readers can take back what was shown, or are shown nothing before the end: the answer may begin anew (`Restart`)."""
+    abandons: bool = False
+    """Its readers are shown calls of tools only when those are complete, or can take one back: an attempt that broke inside a call is
+    gone on with."""
     embedding: EmbeddingRequest | None = None
     """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
 

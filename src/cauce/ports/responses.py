@@ -1,10 +1,12 @@
 """Where responses are kept for those who want to read them again or to go on from them."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from cauce.domain.request import Scope
+from cauce.domain.stream import StreamKey
 
 
 class KeptResponse(msgspec.Struct, frozen=True):
@@ -27,10 +29,14 @@ class KeptResponse(msgspec.Struct, frozen=True):
 
 
 class Responses(Protocol):
-    """Only the owner of a response, the principal of the scope it was put in, gets to see it."""
+    """Only the owner of a response, the principal of the scope it was put in, gets to see it.
+
+    A response that is the answer of a logged stream is promised when the stream begins, and settled when it has ended. Until then
+    its log is read, which may be there for a while after: so what was deleted is remembered, for as long as it would have been kept.
+    """
 
     async def put(self, scope: Scope, response: KeptResponse) -> None:
-        """Keep `response`."""
+        """Keep `response`, in place of what is there. It can be got at once; a file may have it a moment later."""
         ...
 
     async def get(self, scope: Scope, id: str) -> KeptResponse | None:
@@ -38,5 +44,28 @@ class Responses(Protocol):
         ...
 
     async def delete(self, scope: Scope, id: str) -> bool:
-        """Forget the response called `id`; whether it was there."""
+        """Forget the response called `id`; whether it was there, or promised."""
+        ...
+
+    async def deleted(self, scope: Scope, id: str) -> bool:
+        """Whether it was there, and was deleted."""
+        ...
+
+    async def promise(self, key: StreamKey, created: float) -> None:
+        """The answer of this stream will be settled. Nothing changes if it was promised, settled or deleted before."""
+        ...
+
+    async def promised(self, limit: int) -> Sequence[StreamKey]:
+        """Streams whose answers are not settled yet, at most `limit`, the oldest first."""
+        ...
+
+    async def settle(self, key: StreamKey, response: KeptResponse) -> None:
+        """Keep the answer of an ended stream, promised or not, unless it was deleted. Idempotent.
+
+        Returns once it outlives the process, where anything here does. Raises `Overloaded` when it cannot be written.
+        """
+        ...
+
+    async def renounce(self, key: StreamKey) -> None:
+        """The answer of this stream will not come. Nothing changes unless it is promised."""
         ...

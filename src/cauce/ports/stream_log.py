@@ -63,6 +63,10 @@ class StreamLog(Protocol):
         """The stream's head, or None if the key is unknown. Raises `Gone` once expired."""
         ...
 
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        """Of `principal`'s open streams of `group` the one that was created last, None if there is none."""
+        ...
+
     async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
         """The bills of its attempts, the first one first."""
         ...
@@ -93,6 +97,14 @@ class StreamLog(Protocol):
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort."""
+        ...
+
+    async def seen(self, keys: Sequence[StreamKey]) -> None:
+        """There are readers of these now, for the process that writes them. Those that have ended or are unknown are passed over."""
+        ...
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        """Seconds since `seen` was last told of the stream; None if it never was. By the log's own clock."""
         ...
 
     async def sweep(self, limit: int) -> int:

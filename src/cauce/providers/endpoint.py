@@ -14,7 +14,7 @@ from cauce.domain.delta import Delta
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.ports.line import Line
-from cauce.ports.provider import Call, Deltas, Timeouts
+from cauce.ports.provider import Call, Candidate, Deltas, Timeouts
 from cauce.transport import Incoming, Outgoing, Transport
 from cauce.wire.headroom import headroom
 
@@ -124,6 +124,18 @@ class Endpoint:
         finally:
             await incoming.aclose()
 
+    async def begin(self, path: str, call: Call, body: Any = None) -> Incoming:
+        """The head of an answer to `body`, or to a GET without one, whose own body is still to be read. Raises `ProviderFailure`."""
+        candidate = call.candidates[0]
+        outgoing = self._outgoing(path, body, candidate.timeouts, None)
+        if body is None:
+            outgoing = msgspec.structs.replace(outgoing, method="GET", body=None)
+        incoming = await self._transport.send(outgoing)
+        self._note_headroom(incoming, call, candidate)
+        if incoming.status != 200:
+            raise await self._refusal(incoming)
+        return incoming
+
     @property
     def line(self) -> Line:
         """Its connections."""
@@ -136,9 +148,12 @@ class Endpoint:
     async def _ask(self, path: str, body: Any, call: Call, headers: Mapping[str, str] | None) -> Incoming:
         candidate = call.candidates[0]
         incoming = await self._transport.send(self._outgoing(path, body, candidate.timeouts, headers))
+        self._note_headroom(incoming, call, candidate)
+        return incoming
+
+    def _note_headroom(self, incoming: Incoming, call: Call, candidate: Candidate) -> None:
         if (told := headroom(incoming.headers)) is not None:
             call.course.headroom = (candidate, told)
-        return incoming
 
     def _outgoing(self, path: str, body: Any, timeouts: Timeouts, headers: Mapping[str, str] | None) -> Outgoing:
         return Outgoing(

@@ -42,7 +42,7 @@ class Renaming:
         renamed = msgspec.structs.replace(call, request=_renamed(call.request, names))
         deltas = await self._provider.open(renamed)
         restored = _restored(deltas, {new: old for old, new in names.items()})
-        return await Deltas.opened(restored, self.name, deltas.so_far)
+        return await Deltas.opened(restored, self.name, deltas.so_far, deltas.position)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         return await self._provider.count_tokens(_renamed(request, self._names(request)), model)

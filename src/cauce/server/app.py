@@ -15,7 +15,7 @@ from cauce.engine.streams.streams import shut_down
 from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
-from cauce.server.routes import admin, docs, gemini, health, models, responses, streams, usage
+from cauce.server.routes import admin, docs, gemini, health, models, responses, streams, ui_chat, usage
 from cauce.server.routes.chat_completions import chat_completions
 from cauce.server.routes.completions import completions
 from cauce.server.routes.embeddings import embeddings
@@ -37,11 +37,13 @@ HOT: dict[tuple[str, str], Handler] = {
     ("POST", "/usage/estimate"): usage.estimate,
     ("POST", "/admin/route/explain"): admin.explain,
     ("POST", "/feedback"): usage.feedback,
+    ("POST", ui_chat.PATH): ui_chat.chat,
 }
 
 BELOW: tuple[tuple[str, str, Handler], ...] = (
     ("", streams.PREFIX, streams.route),
     ("", responses.PREFIX, responses.route),
+    ("", ui_chat.PREFIX, ui_chat.route),
     *[("POST", prefix, gemini.act) for prefix in gemini.PREFIXES],
     ("", gemini.LISTING, gemini.listing),
 )

@@ -17,11 +17,16 @@ HEADERS: tuple[Header, ...] = ((b"content-type", b"text/event-stream; charset=ut
 
 
 class Form(msgspec.Struct, frozen=True):
-    """What a streamed body is made of. `opening` goes before the first frame; `beat` makes the nth heartbeat."""
+    """What a streamed body is made of. `opening` goes before the first frame; `beat` makes the nth heartbeat.
+
+    `replaces` and `abandons` are what its readers can take back: see `ports.provider.Call`.
+    """
 
     headers: tuple[Header, ...] = HEADERS
     opening: bytes = b""
     beat: Callable[[int], bytes] = b": hb %d\n".__mod__
+    replaces: bool = False
+    abandons: bool = False
 
 
 EVENTS = Form()

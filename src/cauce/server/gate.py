@@ -28,6 +28,7 @@ _EXPOSED = (
 )
 _KEY_IN_ADDRESS = ("/v1beta/", "/v1/models/")
 """Where Google's clients may have put the key into the address. It is read, never logged."""
+_ALLOWED = "content-type, authorization, x-api-key, last-event-id, idempotency-key, x-cauce-durable, x-cauce-on-disconnect, x-cauce-restart"
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_AGE = b"600"
 
@@ -113,7 +114,7 @@ class Gate:
                     (b"access-control-allow-methods", _METHODS),
                     (
                         b"access-control-allow-headers",
-                        (asked or "content-type, authorization, x-api-key").encode("latin-1"),
+                        (asked or _ALLOWED).encode("latin-1"),
                     ),
                     (b"access-control-max-age", _PREFLIGHT_AGE),
                 ]

@@ -1,9 +1,7 @@
 """Answers without a log, rendered straight from their opened deltas. The client leaving closes the upstream."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Protocol
 
 import msgspec
 
@@ -23,14 +21,7 @@ from cauce.server.exchange import Exchange, Header
 from cauce.server.provenance import provenance
 from cauce.server.services import Services
 from cauce.server.wishes import wished
-
-
-class Projector(Protocol):
-    """Deltas in, a wire's frames out."""
-
-    def feed(self, deltas: Sequence[Delta]) -> bytes:
-        """The frames of `deltas`, ready to be written at once."""
-        ...
+from cauce.wire.numbering import Projector
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -129,6 +120,8 @@ async def relay(
         cache=cache_control(exchange),
         stream_id=stream_id,
     )
+    if form.abandons:
+        call = msgspec.structs.replace(call, replaces=form.replaces, abandons=True)
     pending.append(Status("accepted", facts={"model": call.request.model, "created": int(clock.now())}))
     settings = services.stream_settings
     asked = clock.monotonic()

@@ -1,6 +1,7 @@
 """What a route may call. Bootstrap fills it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -18,7 +19,20 @@ from cauce.ports.ledger import Entry
 from cauce.ports.responses import Responses
 from cauce.ports.tokenizer import Tokenizer
 from cauce.ports.usage import Feedback, Usage
+from cauce.server.leaving import ModelManner
 from cauce.server.settings import Key, ServerSettings, StreamSettings
+
+
+class Kept(Protocol):
+    """Where something is kept."""
+
+    @property
+    def store(self) -> str: ...
+
+    @property
+    def up(self) -> bool:
+        """Whether it answers."""
+        ...
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -37,6 +51,8 @@ class Services(msgspec.Struct, frozen=True):
     """None without the extra `tokens`."""
     streams: Streams
     responses: Responses
+    manners: Mapping[str, ModelManner]
+    """By public name and alias: of models whose answers are given in a way of their own."""
     clock: Clock
     ids: Ids
     began: float
@@ -53,6 +69,8 @@ class Services(msgspec.Struct, frozen=True):
     """How many calls wait in the queue."""
     limits: Callable[[], str]
     """Who decides on limits now: `shared`, `local share` while the store they share is gone; empty where nothing is shared."""
+    stream_log: Callable[[], Kept]
+    """Where streams are kept, and whether that answers."""
     exposition: Callable[[], tuple[bytes, str]]
     """The metrics in Prometheus' text format, and its content type."""
     start: Callable[[], Awaitable[None]]

@@ -25,21 +25,39 @@ class ServerSettings(msgspec.Struct, frozen=True):
     warm: bool = True
 
 
-class StreamSettings(msgspec.Struct, frozen=True):
-    """Seconds a streaming answer's headers are held back for the first delta; between heartbeats; that an ended stream can
-    still be read.
+Kept = Annotated[float, msgspec.Meta(ge=600)]
+"""Seconds. Less than ten minutes would take answers from clients that are still on their way back."""
 
-    `durable`: streams are written to the data folder before anybody sees them. `synchronous` says whether that outlives a power
-    cut (`full`) or only the process (`normal`). `max_disk` bounds the file, `max_bytes` all streams in memory together.
+
+class StreamSettings(msgspec.Struct, frozen=True):
+    """Seconds a streaming answer's headers are held back for the first delta; between heartbeats.
+
+    `store` is where streams are written before anybody sees them. `folder` is that of the file, in place of the data folder: servers
+    of one machine that name the same one take over from each other. `lease` is the seconds after which that happens where several
+    share a store. `synchronous` says whether what is in the file outlives a power cut (`full`) or only the process (`normal`).
+    `retention` is the seconds that an ended stream can still be read, `retention_api` the same on wires that are not ours. What becomes
+    of streams of those that nobody reads any more is `on_disconnect`, after `grace` seconds. `unattended_max_cost` (USD, 0: any)
+    ends a stream that goes on unread. `max_disk` bounds the file, `max_bytes` all streams in memory together.
     """
 
     hold_headers: Seconds = 3.0
     heartbeat: Period = 10.0
-    durable: bool = True
+    store: Literal["sqlite", "postgres", "redis", "memory"] = "sqlite"
+    folder: str = ""
+    lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     synchronous: Literal["full", "normal"] = "full"
-    retention: Seconds = 86_400.0
+    retention: Kept = 86_400.0
+    retention_api: Kept = 3600.0
+    on_disconnect: Literal["continue", "grace", "cancel"] = "grace"
+    grace: Seconds = 30.0
+    unattended_max_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     max_disk: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may keep their streams there."""
+        return self.store in ("postgres", "redis") or bool(self.folder)
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

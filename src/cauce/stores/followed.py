@@ -57,6 +57,10 @@ class Shelf(Protocol):
         """Records after `after`, at most `limit`, and not more than memory should hold."""
         ...
 
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        """See `ports.stream_log.StreamLog`."""
+        ...
+
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
         """Wait a little; then tail and state of those of `waited` that may have moved."""
         ...
@@ -147,6 +151,10 @@ class Followed:
                 live.moved(stored.tail)
         mark = self.marks.get(key)
         return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
+
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        """See `ports.stream_log.StreamLog`."""
+        return await self._shelf.newest_open(principal, group)
 
     def created(self, key: StreamKey, row: int | str, records: Sequence[Record], size: int) -> None:
         """This process has made the stream."""
@@ -241,6 +249,9 @@ class FollowedLog:
 
     async def head(self, key: StreamKey) -> Head | None:
         return await self._followed.head(key)
+
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        return await self._followed.newest_open(principal, group)
 
     def attach(self, key: StreamKey) -> int:
         return self._followed.marks.attach(key)

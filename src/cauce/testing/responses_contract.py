@@ -10,11 +10,13 @@ Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
 import pytest
 
 from cauce.domain.request import Scope
+from cauce.domain.stream import StreamKey
 from cauce.ports.responses import KeptResponse, Responses
 from cauce.stores.inproc.responses import KEEP
 from cauce.testing.clock import FakeClock
 
 OWNER = Scope(tenant="a", key="web")
+KEY = StreamKey(OWNER.principal, "resp_1")
 
 
 def kept(clock: FakeClock, id: str = "resp_1", body: bytes = b'{"id":"resp_1"}') -> KeptResponse:
@@ -67,3 +69,58 @@ class ResponsesContract:
         assert await responses.get(OWNER, "resp_1") is not None
         clock.advance(1)
         assert await responses.get(OWNER, "resp_1") is None
+
+    async def test_answer_of_a_stream_is_there_once_it_is_settled(self, responses: Responses, clock: FakeClock) -> None:
+        await responses.promise(KEY, clock.now())
+        assert await responses.get(OWNER, KEY.id) is None
+        assert await responses.promised(10) == [KEY]
+        await responses.settle(KEY, kept(clock))
+        assert await responses.get(OWNER, KEY.id) == kept(clock)
+        assert await responses.promised(10) == []
+
+    async def test_settling_again_changes_nothing(self, responses: Responses, clock: FakeClock) -> None:
+        for body in (b'{"first":true}', b'{"again":true}'):
+            await responses.settle(KEY, kept(clock, body=body))
+        await responses.promise(KEY, clock.now())
+        found = await responses.get(OWNER, KEY.id)
+        assert found is not None and found.body == b'{"first":true}'
+        assert await responses.promised(10) == []
+
+    async def test_promises_are_told_the_oldest_first_and_so_many_of_them(
+        self, responses: Responses, clock: FakeClock
+    ) -> None:
+        keys = [StreamKey(principal, id) for id in "xyz" for principal in ("a/web", "b/web")]
+        for key in keys:
+            await responses.promise(key, clock.now())
+        assert await responses.promised(4) == keys[:4]
+        assert await responses.promised(100) == keys
+
+    async def test_promise_that_is_not_kept_is_given_up(self, responses: Responses, clock: FakeClock) -> None:
+        await responses.promise(KEY, clock.now())
+        await responses.renounce(KEY)
+        assert await responses.promised(10) == []
+        assert not await responses.deleted(OWNER, KEY.id)
+        await responses.put(OWNER, kept(clock))
+        await responses.renounce(KEY)
+        assert await responses.get(OWNER, KEY.id) is not None
+
+    @pytest.mark.parametrize("settled", [False, True])
+    async def test_deleted_answer_of_a_stream_does_not_come_back(
+        self, responses: Responses, clock: FakeClock, settled: bool
+    ) -> None:
+        await responses.promise(KEY, clock.now())
+        if settled:
+            await responses.settle(KEY, kept(clock))
+        assert not await responses.deleted(OWNER, KEY.id)
+        assert await responses.delete(OWNER, KEY.id)
+        assert await responses.deleted(OWNER, KEY.id)
+        await responses.settle(KEY, kept(clock))
+        await responses.promise(KEY, clock.now())
+        assert await responses.get(OWNER, KEY.id) is None
+        assert await responses.promised(10) == []
+        assert not await responses.delete(OWNER, KEY.id)
+
+    async def test_only_its_owner_deletes_a_promised_response(self, responses: Responses, clock: FakeClock) -> None:
+        await responses.promise(KEY, clock.now())
+        assert not await responses.delete(Scope(tenant="b", key="web"), KEY.id)
+        assert await responses.promised(10) == [KEY]

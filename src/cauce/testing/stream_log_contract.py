@@ -76,6 +76,30 @@ class StreamLogContract(StreamTakeoverContract):
         await created(log)
         assert await log.head(StreamKey("other/key", KEY.id)) is None
 
+    async def test_newest_open_stream_of_a_group_is_found(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        keys = [StreamKey(KEY.principal, id) for id in ("c~2", "c~1", "c~3~x", "d~9", "c", "C~9", "cc~9", "ñ_%~1")]
+        keys.append(StreamKey("other/key", "c~8"))
+        assert [key.group for key in keys] == ["c", "c", "c", "d", "", "C", "cc", "ñ_%", "c"]
+        holds: list[Hold] = []
+        for number, key in enumerate(keys):
+            hold = (await log.create(new_stream(key, created=CREATED + number))).hold
+            assert hold is not None
+            holds.append(hold)
+        for one in (log, other):
+            assert await one.newest_open(KEY.principal, "c") == keys[2]
+            assert await one.newest_open(KEY.principal, "ñ_%") == keys[7]
+            for group in ("_", "%", "ñ", "nobody"):
+                assert await one.newest_open(KEY.principal, group) is None
+        await log.append(await log.append(holds[2], text("a")), END)
+        await other.request_cancel(keys[1])
+        for one in (log, other):
+            assert await one.newest_open(KEY.principal, "c") == keys[1]
+        for place in (0, 1):
+            await log.append(holds[place], CANCELLED)
+        for one in (log, other):
+            assert await one.newest_open(KEY.principal, "c") is None
+
     async def test_what_is_read_is_what_was_appended(self, logs: Logs) -> None:
         deltas: tuple[Delta, ...] = (
             Text("ñ \n\r 🦆"),

@@ -173,3 +173,17 @@ class StreamTakeoverContract:
         with pytest.raises(Gone):
             await log.head(StreamKey(KEY.principal, "short"))
         assert await log.head(StreamKey(KEY.principal, "long")) is not None
+
+    async def test_readers_elsewhere_are_seen_and_how_long_ago_is_told(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        hold = await created(log)
+        assert await log.unseen(KEY) is None
+        await other.seen([KEY, StreamKey("tenant/key", "unknown")])
+        clock.advance(4)
+        ago = await log.unseen(KEY)
+        assert ago is not None and abs(ago - 4) < 0.01
+        await log.append(await log.append(hold, text("a")), END)
+        await other.seen([KEY])
+        clock.advance(1)
+        later = await log.unseen(KEY)
+        assert later is not None and later > 4.5

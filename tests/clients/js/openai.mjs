@@ -8,8 +8,8 @@ import { refused, serve } from "./worker.mjs";
 const Animal = z.object({ name: z.string(), legs: z.number().int() });
 const hello = [{ role: "user", content: given.sayHello }];
 const described = { name: given.weather, description: given.weatherTells, parameters: given.weatherTakes };
-const client = ({ base_url, api_key }) =>
-  new OpenAI({ baseURL: `${base_url}/v1`, apiKey: api_key, maxRetries: 0, timeout: 20_000 });
+const client = ({ base_url, api_key, headers }) =>
+  new OpenAI({ baseURL: `${base_url}/v1`, apiKey: api_key, maxRetries: 0, timeout: 20_000, defaultHeaders: headers });
 
 const chat = {
   create: (asked, more) => client(asked).chat.completions.create({ model: asked.model, messages: hello, ...more }),

@@ -57,6 +57,23 @@ const cases = {
     return drain(await client.chat.completions.create({ model, messages, stream: true, stream_options }));
   },
 
+  async background() {
+    const events = [];
+    const body = { model, input: "Say hello.", background: true };
+    const stream = await client.responses.create({ ...body, stream: true });
+    for await (const event of stream) {
+      events.push(event);
+      if (event.type === "response.output_text.delta") break;
+    }
+    const { id } = events[0].response;
+    const starting_after = events.at(-1).sequence_number;
+    events.push(...(await drain(await client.responses.retrieve(id, { stream: true, starting_after }))));
+    const created = await client.responses.create(body);
+    let polled = created;
+    while (["queued", "in_progress"].includes(polled.status)) polled = await client.responses.retrieve(created.id);
+    return { events, created, polled, cancelled: await client.responses.cancel(id) };
+  },
+
   async helper() {
     const seen = [];
     const stream = client.chat.completions.stream({ model, messages });

@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cauce.domain.delta import Attempt, Delta, Failed, Finish, Reasoning, Restart, Status, Text, ToolCall, ToolResult
+from cauce.domain.delta import (
+    Attempt,
+    Delta,
+    Failed,
+    Finish,
+    Reasoning,
+    Refusal,
+    Restart,
+    Status,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.message import ImagePart, Message, TextPart, ToolCallPart
 from cauce.domain.request import Request, ResponseFormat, Sampling
@@ -56,10 +68,28 @@ OPENING: list[Delta] = [
 
 def stream(middle: list[Delta], end: Finish) -> list[Delta]:
     """A whole stream. Where it fails after text, it is incomplete."""
-    has_text = any(isinstance(delta, Text) and delta.text for delta in middle)
-    if end.outcome == "failed" and has_text:
+    if end.outcome == "failed" and kept_text([*OPENING, *middle]):
         end = msgspec.structs.replace(end, outcome="incomplete")
     return [*OPENING, *middle, end]
+
+
+def kept_text(deltas: list[Delta]) -> str:
+    """The text of `deltas` that was not taken back."""
+    kept: list[tuple[int, str]] = []
+    for seq, delta in enumerate(deltas, 1):
+        if isinstance(delta, Text):
+            kept.append((seq, delta.text))
+        elif isinstance(delta, Restart):
+            kept = [piece for piece in kept if piece[0] < delta.from_seq]
+    return "".join([text for _, text in kept])
+
+
+@given(pieces)
+def test_whole_text_has_nothing_that_was_taken_back(middle: list[Delta]) -> None:
+    deltas = [*OPENING, *middle]
+    end = Finish("stop")
+    *_, last = NativeProjector("s").feed([*deltas, end]).decode().strip().split("\n\n")
+    assert msgspec.json.decode(last.partition("data: ")[2])["data"] == kept_text(deltas)
 
 
 def pieces_of(raw: bytes, draw: st.DataObject) -> list[bytes]:
@@ -167,3 +197,20 @@ requests = st.builds(
 @given(requests)
 def test_request_reads_back_as_it_was_written(request: Request) -> None:
     assert parse_request(msgspec.json.encode(render_request(request))) == request
+
+
+def test_text_that_a_restart_took_back_is_not_in_the_whole() -> None:
+    deltas = [
+        Status("accepted"),
+        Text("kept "),
+        Attempt(1, "up", "m", "primary"),
+        Text("wrong"),
+        Refusal("no"),
+        Restart(4, "reset"),
+        Text("worse"),
+        Restart(7, "reset"),
+        Text("right"),
+        Finish("stop"),
+    ]
+    frames = NativeProjector("s").feed(deltas)
+    assert b'"type":"complete","data":"kept right"' in frames

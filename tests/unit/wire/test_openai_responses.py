@@ -579,7 +579,7 @@ class TestRequests:
             ({"input": "hi", "tool_choice": "perhaps"}, "tool_choice"),
             ({"input": "hi", "tool_choice": {"type": "function"}}, "tool_choice.name"),
             ({"input": "hi", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
-            ({"input": "hi", "background": True}, "background"),
+            ({"input": "hi", "background": True, "store": False}, "background"),
             ({"input": "hi", "conversation": "conv_1"}, "conversation"),
             ({"input": "hi", "prompt": {"id": "pmpt_1"}}, "prompt"),
         ],

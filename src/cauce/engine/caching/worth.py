@@ -43,7 +43,7 @@ _ON_ITS_WAY = (Attempt, Restart, ToolResult)
 def may_be_cached(call: Call) -> bool:
     """Whether the answer to `call` may come from the cache and go into it. Its temperature has been looked at."""
     request, control = call.request, call.cache
-    if not control.store or request.conversation_id is not None:
+    if not control.store or request.conversation_id is not None or call.begun:
         return False
     return control.wanted or _by_itself(request)
 

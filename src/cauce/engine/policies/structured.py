@@ -104,7 +104,10 @@ class _Structured:
         if call.request.sampling.n == 1 and (isinstance(first[-1], Finish) or not call.streamed):
             return await self._accepted(call, await _whole(deltas, first), expectation)
         return await Deltas.opened(
-            _watched(deltas, first, expectation, call), call.candidate.provider.name, lambda: deltas.used
+            _watched(deltas, first, expectation, call),
+            call.candidate.provider.name,
+            lambda: deltas.used,
+            deltas.position,
         )
 
     async def _told(self) -> Deltas:

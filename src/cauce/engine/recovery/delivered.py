@@ -18,9 +18,14 @@ class Delivered(msgspec.Struct, frozen=True):
     begun: tuple[ToolCall, ...] = ()
     otherwise: bool = False
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything in it that counts: reasoning and statuses do not."""
+        return bool(self.text or self.ready or self.begun or self.otherwise)
+
 
 def fold(batches: Iterable[Sequence[Delta]]) -> Delivered:
-    """What `batches` have shown."""
+    """What `batches` have shown, and not taken back."""
     texts: list[str] = []
     calls: dict[tuple[int, int], ToolCall] = {}
     ready: list[ToolCall] = []
@@ -43,8 +48,22 @@ def fold(batches: Iterable[Sequence[Delta]]) -> Delivered:
                     texts.clear()
                     calls.clear()
                     ready.clear()
+                    otherwise = False
                 case Refusal() | Opaque() | ToolResult():
                     otherwise = True
                 case _:
                     pass
     return Delivered("".join(texts), tuple(ready), tuple(calls.values()), otherwise)
+
+
+class Called(msgspec.Struct, frozen=True):
+    """The calls of tools that readers have been shown, abandoned ones too: no later one may be taken for one of them."""
+
+    ids: frozenset[str] = frozenset()
+    next_index: int = 0
+
+
+def called(batches: Iterable[Sequence[Delta]]) -> Called:
+    """The calls in `batches`."""
+    calls = [delta for batch in batches for delta in batch if isinstance(delta, ToolCall)]
+    return Called(frozenset([call.call_id for call in calls]), 1 + max([call.index for call in calls], default=-1))

@@ -1,5 +1,7 @@
 """How a model is asked to go on with an answer that another attempt began."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from cauce.domain.message import Message, TextPart
@@ -20,6 +22,10 @@ _ASK = {
         "detiene: escribe solo lo que viene después, en el mismo idioma, tono y formato; no repitas nada de ello, no empieces de "
         "nuevo y no menciones la interrupción. Si se corta dentro de una palabra, sigue con el resto de esa palabra."
     ),
+}
+_CALL = {
+    "en": "It was about to call a tool ({}): call it if it is still needed, and write nothing about it.",
+    "es": "Estaba a punto de llamar a una herramienta ({}): llámala si aún hace falta y no escribas nada sobre ello.",
 }
 _SPANISH = frozenset(
     [
@@ -80,11 +86,18 @@ def continued(request: Request, delivered: str) -> Request:
     return _bounded(msgspec.structs.replace(request, messages=(*request.messages, begun), continues=True), delivered)
 
 
-def asked_to_continue(request: Request, delivered: str) -> Request:
-    """`request` to any model: the conversation as it is, the answer so far, and a word of ours that is kept nowhere."""
+def asked_to_continue(request: Request, delivered: str, calling: Sequence[str] = ()) -> Request:
+    """`request` to any model: the conversation as it is, the answer so far, and a word of ours that is kept nowhere.
+
+    `calling` are the tools that it was about to call.
+    """
     said = Message("assistant", (TextPart(delivered.rstrip() or delivered),))
     quoted = delivered[-QUOTED:]
-    ask = Message("user", (TextPart(f"{_ASK[_language(delivered)]}\n\n<<<{quoted}>>>"),))
+    language = _language(delivered)
+    words = [_ASK[language]]
+    if calling:
+        words.append(_CALL[language].format(", ".join(dict.fromkeys(calling))))
+    ask = Message("user", (TextPart(f"{' '.join(words)}\n\n<<<{quoted}>>>"),))
     return _bounded(msgspec.structs.replace(request, messages=(*request.messages, said, ask)), delivered)
 
 

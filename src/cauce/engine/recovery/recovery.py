@@ -5,27 +5,34 @@
 | nothing that counts: reasoning, a status | the request is opened anew |
 | text | a model that takes its own beginning goes on with it; else any model is asked to continue, behind the seam |
 | complete calls of tools | the step ends with them |
-| a call that is not complete, a refusal, several answers, a structured one | the error |
+| a call that is not complete | where readers can take it: it is abandoned, and the text before it gone on with |
+| a refusal, a structured answer, or any text where the route says so | another answer, where readers can take back what they have |
+| anything else | the error |
 
-How far it goes is the route's `midstream`: `resume` (only what is exact), `continue`, `fail` (never). Each attempt is told by an
-`Attempt` and has its row in the ledger; the answer's usage is the sum of all.
+How far it goes is the route's `midstream`: `resume` (only what is exact), `continue`, `restart`, `fail` (never). An answer that
+another process began (`Call.begun`) is gone on with in the same way; there the provider's own stream comes first, where it can be
+attached to. Each attempt is told by an `Attempt` and has its row in the ledger; the answer's usage is the sum of all.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from cauce.domain.delta import Delta, Finish, Outcome, Reasoning, Status, Text, ToolCall
-from cauce.domain.errors import TREATMENT, CauceError, DeadlineExceeded, ProviderFailure
+from cauce.domain.delta import Delta, Finish, Outcome, ToolCall
+from cauce.domain.errors import TREATMENT, CauceError, DeadlineExceeded
+from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage, summed
-from cauce.engine.recovery.delivered import Delivered, fold
+from cauce.engine import ending
+from cauce.engine.recovery import joining
+from cauce.engine.recovery.delivered import Called, Delivered, called, fold
+from cauce.engine.recovery.past import attachable, past, was_begun
+from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
-from cauce.engine.recovery.seam import Seam, begins_anew
+from cauce.engine.recovery.rungs import Rungs, rungs
 from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.clock import Clock
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy
+from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
 
 MOST_KEPT_BATCHES = 50_000
 """Batches of an answer that are kept for it. A longer one is not gone on with."""
@@ -35,7 +42,7 @@ MOST_KEPT = 4 * 1024 * 1024
 
 _PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
-"""Seconds before another try at going on, growing, where nobody could."""
+"""Seconds before another try at going on, growing, where nobody could and nobody said when to come again."""
 
 logger = logging.getLogger("cauce.calls")
 
@@ -44,39 +51,50 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
     """Go on with streamed answers that break. Plain ones have shown nothing: they are retried where they are opened."""
 
     def policy(open: Open) -> Open:
+        prefills = Prefills(clock, open)
+
         async def opened(call: Call) -> Deltas:
+            if call.begun:
+                if was_begun(call.begun):
+                    answer = _Answer(clock, settings, open, call, prefills)
+                    return await Deltas.opened(answer.batches(None), "upstream", answer.so_far, answer.position)
+                # It has only waited so far: it is opened like any other.
+                call = msgspec.structs.replace(call, begun=(), upstream=None)
             deltas = await open(call)
-            if not call.streamed or not settings.attempts or not _may_be_kept(call):
+            if not call.streamed or not settings.attempts or call.request.sampling.n != 1:
                 return deltas
-            answer = _Answer(clock, settings, open, call)
+            answer = _Answer(clock, settings, open, call, prefills)
             # Read up to its first batch: what has not begun could not close what it has opened.
-            return await Deltas.opened(answer.batches(deltas), "upstream", answer.so_far)
+            return await Deltas.opened(answer.batches(deltas), "upstream", answer.so_far, answer.position)
 
         return opened
 
     return policy
 
 
-def _may_be_kept(call: Call) -> bool:
-    """Whether the answer to `call` may be gone on with at all: several at once never are, nor where the route forbids it."""
-    return call.candidates[0].midstream != "fail" and call.request.sampling.n == 1
-
-
 class _Answer:
     """One answer, whoever gives it."""
 
-    def __init__(self, clock: Clock, settings: RecoverySettings, open: Open, call: Call) -> None:
+    def __init__(self, clock: Clock, settings: RecoverySettings, open: Open, call: Call, prefills: Prefills) -> None:
         self._clock = clock
         self._settings = settings
         self._open = open
         self._call = call
+        self._prefills = prefills
         self._seen: list[Sequence[Delta]] = []
         self._began = self._progress = clock.monotonic()
         self._seen_before = 0
         self._recoveries = 0
         self._spent: Usage | None = None
         """What the attempts before this one used."""
+        self._newest: Usage | None = None
+        """What the last attempt of a process before this one used, unless its own stream is attached to."""
         self._current: Deltas | None = None
+        self._position = unplaced
+        self._upstream: Upstream | None = None
+        """The provider's own stream that a process before this one read."""
+        if call.begun:
+            self._take_over()
 
     def so_far(self) -> Usage:
         """What all attempts have used by now, as far as can be told."""
@@ -84,13 +102,23 @@ class _Answer:
             return self._spent or Usage(estimated=True)
         return self._total(self._current.used)
 
-    async def batches(self, deltas: Deltas) -> AsyncGenerator[Sequence[Delta], None]:
-        """The answer, from its first batch to its `Finish`. Raises the error that nothing bridges."""
-        self._attended(deltas)
+    def position(self) -> Upstream | None:
+        """See `Deltas.position`. None while a text is gone on with: the stream of that attempt does not begin where the answer does."""
+        return self._position()
+
+    async def batches(self, deltas: Deltas | None) -> AsyncGenerator[Sequence[Delta], None]:
+        """The answer, from its first batch to its `Finish`. Raises the error that nothing bridges.
+
+        Without `deltas` it is gone on with from what its readers have: the process that read it has ended.
+        """
+        if deltas is not None:
+            self._attended(deltas)
         seen = self._seen
         try:
             while True:
                 try:
+                    if deltas is None:
+                        raise ending.cut_off()
                     while True:
                         batch = await deltas.read()
                         last = batch[-1]
@@ -103,15 +131,73 @@ class _Answer:
                             seen.append(batch)
                         yield batch
                 except CauceError as error:
+                    self._position = unplaced
+                    deltas = await self._attached_again(error)
+                    if deltas is not None:
+                        continue
                     delivered = fold(seen)
-                    if delivered.ready and not delivered.begun:
-                        # The calls are whole: what the model wanted to do is known, and nothing may be asked twice.
-                        yield (Finish("tool_calls", self._spent or Usage(estimated=True)),)
+                    if (last_batch := self._cut_after_call(delivered)) is not None:
+                        yield last_batch
                         return
+                    abandoned = self._abandoned(error, delivered)
+                    if abandoned:
+                        seen.append(abandoned)
+                        yield abandoned
                     deltas = self._current = await self._bridged(error, delivered)
         finally:
             if self._current is not None:
                 await self._current.aclose()
+
+    def _take_over(self) -> None:
+        """Go on from what another process has written: its past counts."""
+        call, before = self._call, past(self._call)
+        call.course.attempts = max(call.course.attempts, before.attempts)
+        self._seen.append(call.begun)
+        self._seen_before = 1
+        self._recoveries = before.recoveries
+        if before.created is not None:
+            self._began -= max(0.0, self._clock.now() - before.created)
+        self._spent, self._newest = before.before, before.newest
+        self._upstream = attachable(call.begun, call.upstream)
+
+    async def _attached_again(self, error: CauceError) -> Deltas | None:
+        """What the provider's own stream gives after what a process before this one has read of it; None where it cannot be had."""
+        upstream, self._upstream = self._upstream, None
+        call = self._call
+        places = tuple(
+            [one for one in call.candidates if upstream is not None and one.provider.name == upstream.provider]
+        )
+        if places and places[0].midstream != "fail" and self._has_budget(error):
+            self._recoveries += 1
+            asked = msgspec.structs.replace(
+                call, candidates=places, cache=NO_CACHE, after=error, begun=(), upstream=upstream, strategy="attach"
+            )
+            try:
+                deltas = self._attended(await self._open(asked))
+                self._position = deltas.position
+                return await Deltas.opened(joining.attached(deltas), places[0].provider.name, joining.used(deltas))
+            except CauceError as failed:
+                logger.info("%s: the provider's own stream is gone: %s", call.request_id, failed.message)
+        if self._newest is not None:
+            self._spent, self._newest = self._total(self._newest), None
+        return None
+
+    def _cut_after_call(self, delivered: Delivered) -> Sequence[Delta] | None:
+        """The end of a step that broke after a complete call: what the model wanted to do is known, and nothing may be asked twice."""
+        call = self._call
+        forbidden = call.candidates[0].midstream == "fail" or call.request.sampling.n != 1
+        if not delivered.ready or forbidden or not self._settings.attempts:
+            return None
+        if delivered.begun and not call.abandons:
+            return None
+        finish = Finish("tool_calls", self._spent or Usage(estimated=True))
+        return (*_given_up(delivered), joining.seam("cut_after_call"), finish)
+
+    def _abandoned(self, error: CauceError, delivered: Delivered) -> Sequence[Delta]:
+        """The calls that are not complete, taken back, where the answer can be gone on with without them."""
+        if delivered.begun and self._call.abandons and self._may_go_on(error, delivered):
+            return _given_up(delivered)
+        return ()
 
     def _attended(self, deltas: Deltas) -> Deltas:
         """`deltas`, which are of the attempt that is made now; what it uses in vain is added up."""
@@ -123,6 +209,7 @@ class _Answer:
 
         deltas.on_end(ended)
         self._current = deltas
+        self._position = deltas.position
         return deltas
 
     def _total(self, usage: Usage) -> Usage:
@@ -134,77 +221,109 @@ class _Answer:
             self._seen_before, self._progress = len(self._seen), self._clock.monotonic()
         latest = error
         while self._may_go_on(latest, delivered):
-            if latest is not error:
-                await self._clock.sleep(min(_LONGEST_PAUSE, _PAUSE * self._recoveries))
+            if latest is not error and not await self._paused(latest):
+                break
             self._recoveries += 1
             try:
                 return await self._next(latest, delivered)
             except CauceError as failed:
+                self._position = unplaced
                 logger.info("%s: nobody goes on with the answer: %s", self._call.request_id, failed.message)
                 latest = failed
         raise error from (latest if latest is not error else None)
 
+    async def _paused(self, error: CauceError) -> bool:
+        """Wait before another try, as long as `error` asks for; False where that is too long."""
+        pause = min(_LONGEST_PAUSE, _PAUSE * self._recoveries)
+        if error.retry_after is not None:
+            pause = max(pause, error.retry_after)
+        until, deadline = self._clock.monotonic() + pause, self._call.deadline
+        if until - self._progress > self._settings.no_progress or (deadline is not None and until >= deadline):
+            return False
+        await self._clock.sleep(pause)
+        return True
+
     def _may_go_on(self, error: CauceError, delivered: Delivered) -> bool:
-        call, settings, now = self._call, self._settings, self._clock.monotonic()
-        if not _passes(error) or delivered.otherwise or delivered.begun or delivered.ready:
+        return self._has_budget(error) and self._rungs(delivered).any
+
+    def _has_budget(self, error: CauceError) -> bool:
+        settings, now, deadline = self._settings, self._clock.monotonic(), self._call.deadline
+        if not _passes(error) or self._recoveries >= settings.attempts:
             return False
-        if self._recoveries >= settings.attempts or now - self._began > settings.age:
+        if now - self._began > settings.age or now - self._progress > settings.no_progress:
             return False
-        if now - self._progress > settings.no_progress:
+        if settings.max_cost is not None and self._spent is not None and self._spent.cost >= settings.max_cost:
             return False
-        if len(self._seen) >= MOST_KEPT_BATCHES:
-            return False
-        if len(delivered.text) > MOST_KEPT or (call.deadline is not None and now >= call.deadline):
-            return False
-        request = call.request
-        structured = request.response_format is not None and request.response_format.kind != "text"
-        # A text that goes on from a prompt is no answer: nobody can be asked to go on with it.
-        return not delivered.text or not (structured or request.prompt is not None)
+        return len(self._seen) < MOST_KEPT_BATCHES and (deadline is None or now < deadline)
+
+    def _rungs(self, delivered: Delivered) -> Rungs:
+        return Rungs() if len(delivered.text) > MOST_KEPT else rungs(self._call, delivered)
 
     async def _next(self, error: CauceError, delivered: Delivered) -> Deltas:
         """The next attempt, with its first delta in hand."""
-        call = msgspec.structs.replace(self._call, cache=NO_CACHE, after=error)
-        if not delivered.text:
-            return self._attended(await self._open(msgspec.structs.replace(call, strategy="again")))
+        call = msgspec.structs.replace(self._call, cache=NO_CACHE, after=error, begun=(), upstream=None)
+        before = called(self._seen)
+        ladder = self._rungs(delivered)
+        if ladder.anew:
+            return self._distinct(self._attended(await self._open(_as(call, "again"))), before)
         models = [candidate for candidate in call.candidates if candidate.level != "offline"]
-        exact = [candidate for candidate in models if candidate.facts.prefill]
-        refused = error
-        if exact:
+        failed = error
+        if ladder.exact and (exact := await self._prefills.usable(models, call)):
             try:
-                return await self._prefilled(call, exact, delivered.text)
-            except CauceError as failed:
-                if not _passes(failed) and failed.code != "invalid_request":
+                return await self._prefilled(call, exact, delivered.text, before)
+            except CauceError as refused:
+                if not _passes(refused) and refused.code != "invalid_request":
                     raise
-                refused = failed
-        if call.candidates[0].midstream != "continue" or not models:
-            raise refused
-        return await self._prompted(msgspec.structs.replace(call, after=refused), models, delivered.text)
+                self._prefills.refused(exact, refused)
+                failed = refused
+        if ladder.prompted and models:
+            return await self._prompted(call, models, delivered, before)
+        if ladder.restart and models:
+            asked = _as(msgspec.structs.replace(call, candidates=tuple(models)), "restart")
+            deltas = self._attended(await self._open(asked))
+            again = joining.restarted(self._distinct(deltas, before), error.message)
+            return await Deltas.opened(again, models[0].provider.name, joining.used(deltas))
+        raise failed
 
-    async def _prefilled(self, call: Call, models: list[Candidate], text: str) -> Deltas:
-        asked = msgspec.structs.replace(
-            call, request=continued(call.request, text), candidates=tuple(models), strategy="prefill"
-        )
-        deltas = self._attended(await self._open(asked))
-        return await Deltas.opened(_exact(deltas, text), models[0].provider.name, _used(deltas))
+    async def _prefilled(self, call: Call, models: list[Candidate], text: str, before: Called) -> Deltas:
+        asked = msgspec.structs.replace(call, request=continued(call.request, text), candidates=tuple(models))
+        deltas = self._attended(await self._open(_as(asked, "prefill")))
+        self._position = unplaced
+        joined = joining.exact(self._distinct(deltas, before), text)
+        return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
 
-    async def _prompted(self, call: Call, models: list[Candidate], text: str) -> Deltas:
+    async def _prompted(self, call: Call, models: list[Candidate], delivered: Delivered, before: Called) -> Deltas:
         # Whoever has just failed comes last: the others are there.
         models = [*models[1:], models[0]]
+        text, calling = delivered.text, [one.name for one in delivered.begun]
         while True:
-            asked = msgspec.structs.replace(
-                call, request=asked_to_continue(call.request, text), candidates=tuple(models), strategy="continue"
-            )
-            deltas = self._attended(await self._open(asked))
+            request = asked_to_continue(call.request, text, calling)
+            asked = msgspec.structs.replace(call, request=request, candidates=tuple(models))
+            deltas = self._attended(await self._open(_as(asked, "continue")))
+            self._position = unplaced
+            joined = joining.stitched(self._distinct(deltas, before), text, self._clock)
             try:
-                return await Deltas.opened(_stitched(deltas, text), models[0].provider.name, _used(deltas))
-            except _BegunAnew:
+                return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
+            except joining.BegunAnew:
                 if len(models) == 1:
                     raise
                 models = models[1:]
 
+    def _distinct(self, deltas: Deltas, before: Called) -> Deltas:
+        """`deltas`, with calls of tools that are taken for none of those `before`."""
+        if not before.ids:
+            return deltas
+        return Deltas(joining.renumbered(deltas, before), so_far=joining.used(deltas))
 
-class _BegunAnew(ProviderFailure):
-    """A model that was to go on with the answer began another one."""
+
+def _as(call: Call, strategy: str) -> Call:
+    return msgspec.structs.replace(call, strategy=strategy)
+
+
+def _given_up(delivered: Delivered) -> Sequence[Delta]:
+    return tuple(
+        [ToolCall(call.index, call.call_id, call.name, "", "abandoned", call.choice) for call in delivered.begun]
+    )
 
 
 def _passes(error: CauceError) -> bool:
@@ -212,104 +331,3 @@ def _passes(error: CauceError) -> bool:
     if isinstance(error, DeadlineExceeded):
         return False
     return error.failure is not None and TREATMENT[error.failure].next_candidate
-
-
-async def _exact(deltas: Deltas, text: str) -> AsyncGenerator[Sequence[Delta], None]:
-    """What a model adds to the beginning it was given: `text` without the white space at its end, which it may write again."""
-    blank = text[len(text.rstrip()) :]
-    told, checked, head = False, False, ""
-    async with aclosing(deltas):
-        while batch := await deltas.read():
-            shown: list[Delta] = []
-            for delta in batch:
-                if type(delta) is Reasoning:
-                    # The thoughts of one attempt are not the thoughts of another.
-                    continue
-                if type(delta) is Text and not checked:
-                    head += delta.text
-                    anew = begins_anew(text, head)
-                    if anew:
-                        raise _BegunAnew(
-                            "a model that was given the beginning of its answer began it anew",
-                            failure="transient",
-                            provider="upstream",
-                        )
-                    if anew is None:
-                        continue
-                    checked = True
-                    delta = msgspec.structs.replace(delta, text=head)
-                elif head and not checked and (type(delta) is Finish or type(delta) is ToolCall):
-                    checked = True
-                    if not told:
-                        told = True
-                        shown.append(_seam("exact", 0))
-                    kept, blank = _without(head, blank)
-                    if kept:
-                        shown.append(Text(kept))
-                if type(delta) is Text and blank:
-                    kept, blank = _without(delta.text, blank)
-                    if not kept:
-                        continue
-                    delta = msgspec.structs.replace(delta, text=kept, begins=False)
-                elif type(delta) is Text and delta.begins:
-                    delta = msgspec.structs.replace(delta, begins=False)
-                if not told and type(delta) is not Status:
-                    told = True
-                    shown.append(_seam("exact", 0))
-                shown.append(delta)
-            if shown:
-                yield shown
-
-
-def _without(text: str, blank: str) -> tuple[str, str]:
-    """`text` without the beginning of it that equals that of `blank`, and what is left of `blank`."""
-    common = 0
-    while common < min(len(text), len(blank)) and text[common] == blank[common]:
-        common += 1
-    return text[common:], blank[common:] if common == len(text) else ""
-
-
-async def _stitched(deltas: Deltas, text: str) -> AsyncGenerator[Sequence[Delta], None]:
-    """What a model adds that was asked to continue, behind the seam. Raises `ProviderFailure` when it begins anew."""
-    seam: Seam | None = Seam(text)
-    async with aclosing(deltas):
-        while batch := await deltas.read():
-            shown: list[Delta] = []
-            for delta in batch:
-                if type(delta) is Reasoning:
-                    continue
-                if seam is None:
-                    shown.append(delta)
-                    continue
-                if type(delta) is Text:
-                    verdict, kept = seam.feed(delta.text)
-                elif type(delta) is Finish or type(delta) is ToolCall:
-                    # What is held comes before it.
-                    verdict, kept = seam.finish()
-                else:
-                    shown.append(delta)
-                    continue
-                if verdict == "refuse":
-                    raise _BegunAnew(
-                        "a model that was to go on with an answer began it anew",
-                        failure="transient",
-                        provider="upstream",
-                    )
-                if verdict == "go on":
-                    shown.append(_seam("stitched", seam.dropped))
-                    seam = None
-                    if kept:
-                        shown.append(Text(kept))
-                if type(delta) is not Text:
-                    shown.append(delta)
-            if shown:
-                yield shown
-
-
-def _used(deltas: Deltas) -> Callable[[], Usage]:
-    return lambda: deltas.used
-
-
-def _seam(quality: str, dropped: int) -> Status:
-    words = "The answer goes on exactly where it stopped" if quality == "exact" else "The answer goes on after a break"
-    return Status("seam", words, {"quality": quality, "dropped": dropped})

@@ -18,6 +18,9 @@ from typing import Literal
 HELD = 200
 """Characters that are held back at most, unless they still repeat the end."""
 
+HELD_SECONDS = 2.0
+"""Seconds for which they are, from the first one on."""
+
 HELD_REPEATING = 1000
 """Characters that are held back at most while they repeat the end."""
 
@@ -63,21 +66,25 @@ class Seam:
         self.dropped = 0
         """Characters of the attempt that are not shown, once it goes on."""
 
-    def feed(self, text: str) -> tuple[Verdict, str]:
-        """`go on` comes once, with the text to be shown for all that was held; then nothing is fed any more."""
+    def feed(self, text: str, *, late: bool = False) -> tuple[Verdict, str]:
+        """`go on` comes once, with the text to be shown for all that was held; then nothing is fed any more.
+
+        `late`: it has been held long enough, unless it still repeats the end.
+        """
         self._head += text
-        return self._decided(final=False)
+        return self._decided(final=False, late=late)
 
     def finish(self) -> tuple[Verdict, str]:
         """The attempt has ended: what is held must be decided on."""
         return self._decided(final=True)
 
-    def _decided(self, *, final: bool) -> tuple[Verdict, str]:
+    def _decided(self, *, final: bool, late: bool = False) -> tuple[Verdict, str]:
         head = self._head
         anew = begins_anew(self._delivered, head)
         if anew or _PREAMBLE.match(head):
             return "refuse", ""
-        if not final and (self._may_yet_repeat(head) or (len(head) < HELD and (anew is None or not _is_clear(head)))):
+        unclear = not late and len(head) < HELD and (anew is None or not _is_clear(head))
+        if not final and (self._may_yet_repeat(head) or unclear):
             return "hold", ""
         shown = self._continuation(head)
         self.dropped = len(head) - len(shown)

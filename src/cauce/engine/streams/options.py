@@ -9,12 +9,15 @@ from cauce.domain.request import Scope
 Disconnect = Literal["continue", "grace", "cancel"]
 """What becomes of a stream that nobody reads any more: it goes on; it is cancelled when nobody came back in time; at once."""
 
+_NOTHING = msgspec.Raw(b"null")
+
 
 class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """`wire` is the one it was asked for on. `grace` and `retention` are in seconds (`retention` None: the log's own).
 
     `replaces`: its readers can take back text that was shown, so it may begin anew before their eyes. `buffer`: nobody is shown
     anything before its end, so it may too. `scope` and `request_id` are those of who asked, for a process that goes on with it.
+    `asked` is what the wire has to know again of the request to render the answer, as that wire writes it (JSON).
     """
 
     wire: str = "native"
@@ -25,6 +28,7 @@ class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     buffer: bool = False
     scope: Scope | None = None
     request_id: str = ""
+    asked: msgspec.Raw = _NOTHING
 
 
 NATIVE = StreamOptions()

@@ -2,46 +2,65 @@
 
     provider socket -> inbox (bounded: when it is full we stop reading the socket) -> append
 
-The producer takes everything that waits, joins adjacent text, and has one append in flight at a time.
+The producer takes everything that waits, joins adjacent text, and has one append in flight at a time. A stream that another process
+began is written on in the same way.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-
-import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
-from cauce.domain.stream import AttemptRow, Commit, Hold, State
+from cauce.domain.stream import Hold, Upstream
+from cauce.domain.usage import Usage
 from cauce.engine import ending
+from cauce.engine.streams.commits import NEW, Begun, Commits
 from cauce.engine.turn import Turn
-from cauce.ports.provider import Call
+from cauce.ports.clock import Clock
+from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 
 INBOX = 64
 """Batches that may wait between the socket and the log."""
 
+_CLOSING = 2.0
+"""Seconds an upstream may take to be closed before the end is written all the same."""
+
+Ending = Callable[[Usage], Finish]
+"""The end of a stream, once it is known what it has used."""
+
 logger = logging.getLogger("cauce.streams")
 
 
 class Producer:
-    """The task behind one stream. `run()` returns when the stream's `Finish` is in the log or the stream is another's."""
+    """The task behind one stream. `run()` returns when the stream's `Finish` is in the log, or the stream is another's."""
 
-    def __init__(self, log: StreamLog, turn: Turn, hold: Hold) -> None:
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, hold: Hold, begun: Begun = NEW) -> None:
+        """`begun`: what is in the log already, where another process began it."""
         self._log = log
         self._turn = turn
+        self._clock = clock
         self._hold = hold
-        self._inbox: asyncio.Queue[Sequence[Delta]] = asyncio.Queue(INBOX)
-        self._noticed: list[Delta] = []
+        self._text = begun.text
+        self.commits = Commits(begun)
+        self._inbox: asyncio.Queue[tuple[Sequence[Delta], Upstream | None]] = asyncio.Queue(INBOX)
+        self._upstream: Upstream | None = None
+        """How far the provider's own stream has been read with what was taken out of the inbox last."""
+        self._noticed: deque[tuple[int, Delta]] = deque()
+        """What was noticed, and how many batches had been put into the inbox by then: an attempt comes after what broke before it."""
+        self._put_in = self._taken_out = 0
         self._doorbell = asyncio.Event()
-        self._state: State = "queued"
-        self._attempt: AttemptRow | None = None
-        self._unbilled: dict[int, AttemptRow] = {}
-        """Rows that no append has taken yet."""
-        self._end: Finish | None = None
+        self._end: Ending | None = None
+        self._added_up = False
+        """Whether the end in the inbox says what all attempts have used, those of other processes too."""
         self._lost = False
+        self.leaving = False
+        """Whether another process is to go on with the stream."""
+        self._call: Call | None = None
+        self._opened: Deltas | None = None
         self._source: asyncio.Task[None] | None = None
 
     @property
@@ -49,116 +68,158 @@ class Producer:
         """What it may append to, as far as it knows."""
         return self._hold
 
+    @property
+    def used(self) -> Usage:
+        """What the whole stream has used by now, as far as can be told."""
+        return self.commits.used(self._opened.used if self._opened is not None else None)
+
     def notice(self, delta: Status | Attempt) -> None:
         """Have `delta` appended: what is going on before content comes."""
-        self._noticed.append(delta)
+        self._noticed.append((self._put_in, delta))
         self._doorbell.set()
 
-    def end(self, finish: Finish) -> None:
+    def cancel(self, cause: str) -> None:
+        """End the stream as cancelled, as soon as what was received is written. Closes the upstream. Idempotent."""
+        self.end(lambda usage: ending.cancelled(usage, cause))
+
+    def fail(self, error: CauceError) -> None:
+        """End the stream with `error` in the same way."""
+        self.end(lambda usage: ending.failed(error, usage, text_delivered=self._text))
+
+    def end(self, end: Ending) -> None:
         """End the stream so, as soon as what was received is written. Closes the upstream. Idempotent."""
+        if self._end is None and not self.leaving:
+            self._end = end
+            self._stop()
+
+    def hand_over(self) -> None:
+        """Write what was received, and leave the stream to whoever takes it over. Closes the upstream."""
         if self._end is None:
-            self._end = finish
-            if self._source is not None:
-                self._source.cancel()
-            self._doorbell.set()
+            self.leaving = True
+            self._stop()
 
     def lose(self) -> None:
         """The stream is another's: stop, close the upstream, write nothing more."""
         self._lost = True
-        self.end(ending.cancelled())
+        self._stop()
 
     async def run(self, call: Call) -> None:
         """Open `call` and write its answer to the log. Raises `LogUnavailable`: then the stream is open and nobody writes it."""
+        self._call = call
         self._source = asyncio.create_task(self._read(call), name=f"upstream of {self._hold.key.id}")
-        if self._end is not None:
-            self._source.cancel()
+        if self._stopping:
+            self._stop()
         try:
             ended = False
             while not ended:
                 deltas = await self._waiting()
                 ended = self._lost or await self._append(deltas)
         except Fenced:
+            self._leave_running()
             logger.info("stream %s is another's now, or has ended", self._hold.key.id)
         except CauceError:
+            self._leave_running()
             raise
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
-            await self._append([ending.failed(_unexpected(), text_delivered=True)])
+            await self._append([ending.failed(_unexpected(), self.used, text_delivered=True)])
         finally:
             self._source.cancel()
             await asyncio.gather(self._source, return_exceptions=True)
 
+    @property
+    def _stopping(self) -> bool:
+        return self._end is not None or self._lost or self.leaving
+
+    def _stop(self) -> None:
+        """Close the upstream, and have what follows written."""
+        if self._lost or self.leaving:
+            self._leave_running()
+        if self._source is not None:
+            self._source.cancel()
+        self._doorbell.set()
+
+    def _leave_running(self) -> None:
+        """Whoever goes on with the answer may still want the provider's own stream."""
+        if self._call is not None:
+            self._call.course.handed_over = True
+
     async def _read(self, call: Call) -> None:
         """Move the answer into the inbox, ending with a `Finish`."""
-        delivered = False
         try:
-            deltas = await self._turn.open(call)
+            deltas = self._opened = await self._turn.open(call)
             async with aclosing(deltas):
                 while batch := await deltas.read():
-                    await self._put(batch)
-                    delivered = delivered or any(isinstance(delta, Text) for delta in batch)
+                    await self._put(batch, deltas.position())
+                    self._text = self._text or any(isinstance(delta, Text) for delta in batch)
         except CauceError as error:
-            await self._put([ending.failed(error, text_delivered=delivered)])
+            await self._put_end(error)
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
-            await self._put([ending.failed(_unexpected(), text_delivered=delivered)])
+            await self._put_end(_unexpected())
 
-    async def _put(self, batch: Sequence[Delta]) -> None:
-        await self._inbox.put(batch)
+    async def _put_end(self, error: CauceError) -> None:
+        self._added_up = True
+        await self._put([ending.failed(error, self.used, text_delivered=self._text)], self._upstream)
+
+    async def _put(self, batch: Sequence[Delta], position: Upstream | None) -> None:
+        await self._inbox.put((batch, position))
+        self._put_in += 1
         self._doorbell.set()
 
     async def _waiting(self) -> list[Delta]:
         """Everything that waits, once something does."""
-        while not self._noticed and self._inbox.empty() and self._end is None:
+        while not self._noticed and self._inbox.empty() and not self._stopping:
             self._doorbell.clear()
             await self._doorbell.wait()
-        deltas, self._noticed = self._noticed, []
-        while not self._inbox.empty():
-            deltas.extend(self._inbox.get_nowait())
-        if self._end is not None and not (deltas and isinstance(deltas[-1], Finish)):
-            deltas.append(self._end)
+        if self._stopping:
+            await self._closed()
+        deltas: list[Delta] = []
+        while self._noticed or not self._inbox.empty():
+            if self._noticed and self._noticed[0][0] <= self._taken_out:
+                deltas.append(self._noticed.popleft()[1])
+                continue
+            batch, self._upstream = self._inbox.get_nowait()
+            self._taken_out += 1
+            deltas.extend(batch)
+        last = deltas[-1] if deltas else None
+        if not isinstance(last, Finish):
+            if self._end is not None:
+                deltas.append(self._end(self.used))
+        elif self.commits.adopted and not self._added_up:
+            deltas[-1] = last.using(self.commits.used(last.usage))
         return _joined(deltas)
 
+    async def _closed(self) -> None:
+        """The upstream is closed, and what it has used is known."""
+        source = self._source
+        if source is not None and not source.done():
+            source.cancel()
+            try:
+                async with self._clock.timeout(_CLOSING):
+                    await asyncio.wait({source})
+            except TimeoutError:
+                logger.warning("stream %s: its upstream takes long to close", self._hold.key.id)
+
     async def _append(self, deltas: list[Delta]) -> bool:
-        """Append `deltas`; whether the stream has ended with them."""
-        commit = self._commit(deltas)
+        """Append `deltas`; whether nothing follows them here."""
+        make = self.commits.leaving if self.leaving else self.commits.commit
+        commit = make(deltas, self._upstream)
         try:
             self._hold = await self._log.append(self._hold, commit)
         except Cancelled:
-            commit = self._commit([ending.cancelled()])
+            await self._closed()
+            head = await self._log.head(self._hold.key)
+            cause = (head.cancel_reason if head is not None else None) or ""
+            commit = self.commits.commit([ending.cancelled(self.used, cause)])
             self._hold = await self._log.append(self._hold, commit)
         except Full:
+            await self._closed()
             error = PayloadTooLarge("the answer is longer than a stream can be")
-            commit = self._commit([ending.failed(error, text_delivered=True)])
+            commit = self.commits.commit([ending.failed(error, self.used, text_delivered=True)])
             self._hold = await self._log.append(self._hold, commit)
-        self._unbilled.clear()
-        self._state = commit.state or self._state
-        return commit.finish is not None
-
-    def _commit(self, deltas: list[Delta]) -> Commit:
-        """`deltas` with the state they lead to and the bills they open and close."""
-        last = deltas[-1]
-        self._bill(deltas)
-        attempts = tuple(self._unbilled.values())
-        if not isinstance(last, Finish):
-            state: State = self._state if _only_status(deltas) else "running"
-            return Commit(tuple(deltas), state if state != self._state else None, attempts=attempts)
-        # An answer that is there at once: the stream still runs before it completes.
-        through: tuple[State, ...] = ("running",) if last.outcome == "completed" and self._state == "queued" else ()
-        return Commit(tuple(deltas), last.outcome, through, attempts)
-
-    def _bill(self, deltas: list[Delta]) -> None:
-        """Open and close the rows of attempts that begin and end in `deltas`."""
-        rows = self._unbilled
-        for delta in deltas:
-            row = self._attempt
-            if isinstance(delta, Attempt):
-                if row is not None and row.outcome is None:
-                    rows[row.n] = msgspec.structs.replace(row, outcome="failed")
-                self._attempt = AttemptRow(delta.n, delta.provider, delta.model, delta.step, delta.strategy)
-                rows[delta.n] = self._attempt
-            elif isinstance(delta, Finish) and row is not None:
-                self._attempt = rows[row.n] = msgspec.structs.replace(row, usage=delta.usage, outcome=delta.outcome)
+        self.commits.written(commit)
+        return self.leaving or commit.finish is not None
 
 
 def _unexpected() -> InternalError:
@@ -182,7 +243,3 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
         else:
             joined.append(delta)
     return joined
-
-
-def _only_status(deltas: list[Delta]) -> bool:
-    return all(isinstance(delta, Status) for delta in deltas)

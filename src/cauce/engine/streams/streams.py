@@ -1,21 +1,23 @@
-"""The streams of this process: starting, attaching, reading and cancelling them by their id."""
+"""The streams of this process: starting, attaching, reading and cancelling them by their id, and tending to all of them."""
 
-import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
 
 from cauce.domain.delta import Finish
 from cauce.domain.errors import Conflict, Overloaded
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import Head, Hold, NewStream, Record, StreamKey
-from cauce.engine import ending
+from cauce.domain.stream import Head, NewStream, Record, StreamKey
+from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import NATIVE, StreamOptions
-from cauce.engine.streams.orphans import end_orphans
+from cauce.engine.streams.presence import SEEN_EVERY, Presence
 from cauce.engine.streams.producer import Producer
-from cauce.engine.streams.tail import follow, tail
+from cauce.engine.streams.producing import Producing
+from cauce.engine.streams.settings import ALONE, Life
+from cauce.engine.streams.tail import Waiting, follow, tail
+from cauce.engine.streams.takeover import Orphan, Takeover
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
@@ -26,11 +28,8 @@ OVERTAKEN = 60.0
 
 _MOST_OVERTAKEN = 10_000
 _CANCEL_WAIT = 2.0
-_RENEW_EVERY = 3.0
-"""Seconds between signs of life for streams that are silent; a lease is a few times longer."""
-
-_SWEEP_EVERY = 10
-"""Renewals between sweeps."""
+_SWEEP_EVERY = 30.0
+"""Seconds between sweeps."""
 
 _SWEEP = 300
 """Streams, or pieces of one, that a sweep deals with at a time."""
@@ -46,15 +45,26 @@ def shut_down() -> Overloaded:
 class Streams:
     """Owns a producer task per open stream; readers come and go without it noticing."""
 
-    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, node: str = "here") -> None:
-        """`node` names this run of this process."""
+    def __init__(
+        self,
+        log: StreamLog,
+        turn: Turn,
+        clock: Clock,
+        node: str = "here",
+        life: Life = ALONE,
+        bills: Bills | None = None,
+    ) -> None:
+        """`node` names this run of this process. `bills` is the ledger that attempts are written into."""
         self._log = log
         self._node = node
-        self._dropped: dict[StreamKey, Hold] = {}
-        """Streams whose log could not be written: to be given up, so that somebody ends them."""
+        self._life = life
         self._turn = turn
         self._clock = clock
-        self._producers: dict[StreamKey, tuple[Producer, asyncio.Task[None]]] = {}
+        bills = bills or Bills()
+        self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
+        self._producing = Producing(log, turn, clock, bills, self._presence)
+        self._takeover = Takeover(log, turn, clock, bills, self._go_on)
+        self._waiting = Waiting()
         self._overtaken: dict[StreamKey, float] = {}
         self._draining = False
 
@@ -66,7 +76,11 @@ class Streams:
     @property
     def open_streams(self) -> int:
         """Streams being produced now."""
-        return len(self._producers)
+        return len(self._producing)
+
+    def on_ended(self, listener: Callable[[StreamKey], None]) -> None:
+        """Have `listener` told of each stream that is not written here any more, mostly since it has ended."""
+        self._producing.listeners.append(listener)
 
     async def start(
         self,
@@ -94,14 +108,14 @@ class Streams:
             created = await self._log.create(new)
             known = created.head
             if created.hold is not None:
-                producer = Producer(self._log, self._turn, created.hold)
-                call = msgspec.structs.replace(call, notice=producer.notice)
+                call = msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
+                producer = self._producing.begin(created.hold, call, options)
                 if self._was_cancelled(key):
+                    producer.cancel("requested")
                     await self._log.request_cancel(key)
-                    producer.end(ending.cancelled())
-                task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
-                self._producers[key] = (producer, task)
-                task.add_done_callback(lambda done: self._ended(key, done))
+                elif self._draining:
+                    # It was made while everybody else was sent away.
+                    self._leave(producer)
         if known.request_hash != digest:
             raise Conflict(f"stream id {key.id!r} belongs to another request: use a new id")
         return known
@@ -109,6 +123,11 @@ class Streams:
     async def head(self, key: StreamKey) -> Head | None:
         """The stream's head; None if there is none. Raises `Gone` once expired."""
         return await self._log.head(key)
+
+    async def newest_open(self, principal: str, group: str) -> Head | None:
+        """The head of `principal`'s newest open stream of `group`; None if there is none."""
+        key = await self._log.newest_open(principal, group)
+        return None if key is None else await self._log.head(key)
 
     async def epoch(self, key: StreamKey, seq: int) -> int:
         """The epoch that record `seq` was written in; 0 if there is no such record. Raises `Gone` once expired."""
@@ -126,111 +145,139 @@ class Streams:
 
     def tail(self, key: StreamKey, after: int) -> Deltas:
         """The stream's deltas after `after`, to its end."""
-        return tail(self._log, key, after)
+        return tail(self._log, key, after, self._waiting)
 
     def follow(self, key: StreamKey, after: int) -> AsyncGenerator[Sequence[Record], None]:
         """The stream's records after `after`, to its end; those of one batch are of one epoch."""
-        return follow(self._log, key, after)
+        return follow(self._log, key, after, self._waiting)
 
     def attach(self, key: StreamKey) -> int:
-        """A reader is here; returns its number for `mark`."""
-        return self._log.attach(key)
+        """A reader is here; returns its number for `mark` and `detach`."""
+        number = self._log.attach(key)
+        self._presence.attach(key)
+        return number
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """The reader has been sent everything up to `seq`."""
         self._log.mark(key, reader, seq)
 
     def detach(self, key: StreamKey, reader: int) -> None:
-        """The reader has left. What becomes of a stream without readers is its policy."""
+        """The reader has left. What becomes of a stream without readers was decided at its creation."""
+        if not self._draining:
+            # A server that ends sends them away itself.
+            self._presence.detach(key)
 
-    async def cancel(self, key: StreamKey) -> Head | None:
+    async def cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s).
 
         Raises `Gone` once the stream has expired.
         """
-        head = await self._log.request_cancel(key) if await self._log.head(key) is not None else None
+        head = await self._log.request_cancel(key, reason) if await self._log.head(key) is not None else None
         if head is None:
             self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
             while len(self._overtaken) > _MOST_OVERTAKEN:
                 del self._overtaken[next(iter(self._overtaken))]
             return None
-        produced = self._producers.get(key)
-        if produced is not None and not head.ended:
-            producer, task = produced
-            producer.end(ending.cancelled())
+        producer = self._producing.get(key)
+        if producer is not None and not head.ended:
+            producer.cancel(reason)
             try:
                 async with self._clock.timeout(_CANCEL_WAIT):
-                    await asyncio.wait({task})
+                    await self._producing.until_ended(key)
             except TimeoutError:
                 logger.warning("stream %s: its cancel is taking long", key.id)
         elif not head.ended:
-            # Its holder hears of it with its next renewal.
-            await self._log.wait(key, head.tail, _CANCEL_WAIT)
+            await self._until_heard(head)
         return await self._log.head(key)
 
     async def adopt(self) -> None:
-        """End what nobody writes any more: at the start, what a process before this one left open."""
+        """Go on with what nobody writes any more: at the start, what a process before this one left open."""
         try:
-            await end_orphans(self._log, self._node)
+            await self._takeover.adopt(self._node, self._life)
         except LogUnavailable as error:
             logger.error("streams that were left open stay so for now: %s", error.message)
 
     async def sweep_forever(self) -> None:
-        """Keep what is held, end what nobody holds, forget what has expired."""
+        """Keep what is held, go on with what nobody holds, forget what has expired."""
+        tick = self._life.tick
+        seen_every, sweep_every = max(1, round(SEEN_EVERY / tick)), max(1, round(_SWEEP_EVERY / tick))
         turn = 0
+        reached = True
         while True:
-            await self._clock.sleep(_RENEW_EVERY)
+            await self._clock.sleep(tick)
             turn += 1
             try:
-                await self._renew()
-                await end_orphans(self._log, self._node)
-                if turn % _SWEEP_EVERY == 0:
+                await self._tend(seen=turn % seen_every == 0)
+                if turn % sweep_every == 0:
                     while await self._log.sweep(_SWEEP):
                         await self._clock.sleep(0)
             except LogUnavailable as error:
-                logger.error("streams are not tended to for now: %s", error.message)
+                if reached:
+                    logger.error("streams are not tended to until their log answers: %s", error.message)
+                reached = False
+            else:
+                reached = True
             now = self._clock.monotonic()
             for key in [key for key, until in self._overtaken.items() if until <= now]:
                 del self._overtaken[key]
 
-    async def _renew(self) -> None:
-        """Tell the log that silent streams go on, and hear of those that shall not."""
-        if self._dropped:
-            await self._log.release(list(self._dropped.values()))
-            self._dropped.clear()
-        for renewed in await self._log.renew([producer.hold for producer, _ in self._producers.values()]):
-            produced = self._producers.get(renewed.key)
-            if produced is not None and renewed.verdict == "lost":
-                produced[0].lose()
-            elif produced is not None and renewed.verdict == "cancel":
-                produced[0].end(ending.cancelled())
+    async def _tend(self, *, seen: bool) -> None:
+        """One look at everything. Raises `LogUnavailable`."""
+        life = self._life
+        await self._producing.renew(life.lease)
+        if self._draining:
+            return
+        await self._takeover.adopt(self._node, life)
+        if life.unattended_max_cost:
+            await self._producing.check_costs(life.unattended_max_cost, self._give_up)
+        if seen and life.lease is not None and (keys := self._presence.read_elsewhere()):
+            await self._log.seen(keys)
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new streams, let open ones end for that long, then end the rest honestly."""
+        """Refuse new streams, and let open ones end for that long. The rest is handed over to whoever comes next, and its readers are
+        sent away; where the log ends with this process, it is ended honestly."""
         self._draining = True
-        tasks = {task for _, task in self._producers.values()}
-        if not tasks:
-            return
         try:
-            async with self._clock.timeout(seconds):
-                await asyncio.wait(tasks)
+            await self._producing.drain(seconds)
         except TimeoutError:
-            for producer, _ in list(self._producers.values()):
-                producer.end(ending.failed(shut_down(), text_delivered=True))
-            await asyncio.wait(tasks)
+            logger.info("%d streams have not ended by themselves", self.open_streams)
+        if self._life.lasting:
+            await self._producing.hand_over()
+            self._waiting.send_away()
+        else:
+            await self._producing.end(shut_down())
+
+    async def _until_heard(self, head: Head) -> None:
+        """Return once the holder of the stream, which hears of a cancel with its next renewal, has ended it; after 2 s at most."""
+        until = self._clock.monotonic() + _CANCEL_WAIT
+        now: Head | None = head
+        while now is not None and not now.ended and (left := until - self._clock.monotonic()) > 0:
+            await self._log.wait(now.key, now.tail, left)
+            now = await self._log.head(now.key)
+
+    def _go_on(self, orphan: Orphan) -> None:
+        """Write a stream on that another process began."""
+        assert orphan.call is not None
+        producer = self._producing.begin(orphan.hold, orphan.call, orphan.options, orphan.begun)
+        if self._draining:
+            self._leave(producer)
+
+    async def _give_up(self, key: StreamKey, cause: str) -> None:
+        """Cancel a stream on our own account."""
+        await self._log.request_cancel(key, cause)
+        producer = self._producing.get(key)
+        if producer is not None:
+            producer.cancel(cause)
+
+    def _leave(self, producer: Producer) -> None:
+        if self._life.lasting:
+            producer.hand_over()
+        else:
+            producer.fail(shut_down())
 
     def _was_cancelled(self, key: StreamKey) -> bool:
         until = self._overtaken.pop(key, None)
         return until is not None and until > self._clock.monotonic()
-
-    def _ended(self, key: StreamKey, task: asyncio.Task[None]) -> None:
-        producer, _ = self._producers.pop(key)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, LogUnavailable):
-            logger.error("stream %s cannot be written: its upstream was closed", key.id)
-            self._dropped[key] = producer.hold
-        elif error is not None:
-            logger.error("stream %s: its producer failed", key.id, exc_info=error)
 
 
 def _digest(request: Request) -> bytes:

@@ -1,5 +1,6 @@
 """Reading a stream's log, from any place on, until its end: first read, reconnect and second tab are this one loop."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from cauce.domain.delta import Delta, Finish
@@ -11,17 +12,47 @@ READ_AT_ONCE = 1000
 """Records one read may give."""
 
 
-def tail(log: StreamLog, key: StreamKey, after: int) -> Deltas:
+class Waiting:
+    """Readers that have everything there is. When the process ends before their streams do, they are sent away: their tasks are
+    cancelled, so that no answer looks as if it had ended."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._closing = False
+
+    def send_away(self) -> None:
+        """Nobody waits for more from now on."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def more(self, log: StreamLog, key: StreamKey, after: int) -> None:
+        """Return when the stream has more than `after`."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closing:
+            task.cancel()
+        self._tasks.add(task)
+        try:
+            await log.wait(key, after)
+        finally:
+            self._tasks.discard(task)
+
+
+def tail(log: StreamLog, key: StreamKey, after: int, waiting: Waiting | None = None) -> Deltas:
     """The deltas after sequence number `after`, and further ones as they are committed. Raises `Gone` once expired."""
-    return Deltas(_deltas(follow(log, key, after)))
+    return Deltas(_deltas(follow(log, key, after, waiting)))
 
 
-async def follow(log: StreamLog, key: StreamKey, after: int) -> AsyncGenerator[Sequence[Record], None]:
+async def follow(
+    log: StreamLog, key: StreamKey, after: int, waiting: Waiting | None = None
+) -> AsyncGenerator[Sequence[Record], None]:
     """The records after `after`, to the `Finish`; those of one batch are of one epoch. Raises `Gone` once expired."""
+    waiting = waiting or Waiting()
     while True:
         records = await log.read(key, after, READ_AT_ONCE)
         if not records:
-            await log.wait(key, after)
+            await waiting.more(log, key, after)
             continue
         if records[0].epoch != records[-1].epoch:
             # Somebody took the stream over in between: the rest comes with the next read.

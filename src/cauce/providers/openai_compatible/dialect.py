@@ -71,6 +71,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """What names of tools must look like (a regular expression), where it refuses others."""
     prefill: PrefillFlag | None = None
     """How it is told that the last message is the beginning of its own answer. None: it goes on from one by itself, or not at all."""
+    prefill_chat: str | None = None
+    """Where it is asked to go on from there, if not at `chat`."""
     reasoning: tuple[ReasoningField, ...] = ("reasoning_content", "reasoning_details")
     """Where reasoning of earlier turns goes back to it. Nowhere: it refuses it."""
     reasoning_option: ReasoningOption = "effort"
@@ -229,10 +231,12 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect(
             # DeepSeek, "Thinking Mode" (reasoning must go back within tool loops, and is ignored elsewhere), "FIM Completion
-            # (Beta)", "JSON Output" (json_object only). Content is text
+            # (Beta)", "Chat Prefix Completion (Beta)" (below /beta only), "JSON Output" (json_object only). Content is text
             # (https://github.com/BerriAI/litellm/issues/6642).
             "deepseek",
             hosts=("api.deepseek.com/*",),
+            prefill="prefix",
+            prefill_chat="~/beta/chat/completions",
             completions="~/beta/completions",
             infill="~/beta/completions",
             embeddings=None,

@@ -62,11 +62,13 @@ class OpenAICompatible:
         prompted = self._prompted(request.prompt) if request.prompt is not None else None
         render = render_request if prompted is None else render_prompt
         body = adapt(render(request, model, stream=call.streamed), self._dialect)
+        chat = self._dialect.chat
         if request.continues:
             begin_answer(body, self._dialect)
+            chat = self._dialect.prefill_chat or chat
         chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
         decoder = (ChatDecoder if chats else CompletionDecoder)(self._name, estimate_input_tokens, request)
-        endpoint, path = self._path(prompted or self._dialect.chat, model)
+        endpoint, path = self._path(prompted or chat, model)
         return await endpoint.open(path, body, call, decoder)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:

@@ -13,6 +13,7 @@ from cauce.ports.provider import Call, Deltas, ModelInfo
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.dialect import Dialect
 from cauce.providers.openai_compatible.provider import OpenAICompatible
+from cauce.providers.openai_responses.background import BackgroundAnswers
 from cauce.providers.schemas import fit_responses
 from cauce.transport import Transport
 from cauce.wire.dropping import dropped
@@ -27,10 +28,19 @@ class OpenAIResponses:
     """See `ports.provider.Provider`.
 
     `base_url` is with `/v1`, and may hold a query that every request is sent with; `api_key` may be empty, as local servers
-    want none.
+    want none. `background`: streamed answers are made in the background there, so that they can be attached to again.
     """
 
-    def __init__(self, name: str, base_url: str, api_key: str, transport: Transport, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        api_key: str,
+        transport: Transport,
+        dialect: Dialect,
+        *,
+        background: bool = False,
+    ) -> None:
         headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
         address, mark, query = base_url.partition("?")
         self._endpoint = Endpoint(name, address, headers, transport, refused)
@@ -39,6 +49,7 @@ class OpenAIResponses:
         self._lists = OpenAICompatible(name, base_url, api_key, transport, dialect)
         """The same server on the wire where its models are listed."""
         self._counts = True
+        self._background = BackgroundAnswers(self._endpoint, self._query) if background else None
 
     @property
     def name(self) -> str:
@@ -57,6 +68,8 @@ class OpenAIResponses:
     async def open(self, call: Call) -> Deltas:
         body = self._rendered(call.request, call.candidate.model, stream=call.streamed)
         decoder = ResponsesDecoder(self.name, estimate_input_tokens, call.request)
+        if self._background is not None and call.streamed and _may_be_kept(call.request):
+            return await self._background.open(body, call, decoder)
         return await self._endpoint.open(f"/responses{self._query}", body, call, decoder)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
@@ -84,6 +97,8 @@ class OpenAIResponses:
         return await self._lists.models()
 
     async def aclose(self) -> None:
+        if self._background is not None:
+            await self._background.aclose()
         await self._endpoint.aclose()
 
     def _rendered(self, request: Request, model: str, *, stream: bool) -> dict[str, Any]:
@@ -105,6 +120,11 @@ class OpenAIResponses:
             if fnmatchcase(model, pattern):
                 return fields
         return ()
+
+
+def _may_be_kept(request: Request) -> bool:
+    """Whether the client lets the provider keep the answer for a while."""
+    return request.extra is None or request.extra.data.get("store") is not False
 
 
 class _Counted(msgspec.Struct):

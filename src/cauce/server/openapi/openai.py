@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
-from cauce.server.openapi.operation import described, json_of
+from cauce.server.openapi.operation import at_its_end, described, json_of, last_event_id, logged
+from cauce.server.routes.kept_responses import Deleted
 from cauce.server.routes.models import ModelBody, ModelsBody
-from cauce.server.routes.responses import Deleted, InputTokens
+from cauce.server.routes.responses import InputTokens
 from cauce.wire.openai_chat.request import ChatCompletionBody
 from cauce.wire.openai_completions.request import CompletionBody
 from cauce.wire.openai_embeddings import EmbeddingsBody
@@ -43,12 +44,15 @@ def openai() -> dict[str, Any]:
     }
     return {
         "/v1/chat/completions": {
-            "post": described(
-                "Chat completions (OpenAI)",
-                "Fields not listed are passed on to upstreams of the same wire.",
-                body=ChatCompletionBody,
-                answers={200: answer},
-                errors=OpenAIErrorBody,
+            "post": logged(
+                described(
+                    "Chat completions (OpenAI)",
+                    "Fields not listed are passed on to upstreams of the same wire.",
+                    body=ChatCompletionBody,
+                    answers={200: answer, 204: at_its_end()},
+                    errors=OpenAIErrorBody,
+                ),
+                last_event_id(),
             )
         },
         "/v1/completions": {"post": _legacy(answer)},
@@ -63,13 +67,14 @@ def openai() -> dict[str, Any]:
 
 def responses_api() -> dict[str, Any]:
     json = {"application/json": {"schema": {"type": "object"}}}
-    plain = {"description": "One page of items.", "content": json}
+    plain = {"description": "The response, or one page of items.", "content": json}
     answer = {"description": "The response, or its events.", "content": {**json, "text/event-stream": {}}}
     identifier = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
     example = {"input": "How do I add an API key?"}
     create = described(
         "Responses (OpenAI)",
-        "Fields not listed are passed on to upstreams of the same wire. `previous_response_id` goes on from a kept response.",
+        "Fields not listed are passed on to upstreams of the same wire. `previous_response_id` goes on from a kept response. "
+        "`background` answers at once: the response is there under its id.",
         body=ResponsesBody,
         answers={200: answer},
         errors=OpenAIErrorBody,
@@ -89,8 +94,8 @@ def responses_api() -> dict[str, Any]:
         "/v1/responses/{id}": {
             "parameters": [identifier],
             "get": described(
-                "A kept response",
-                "With `stream=true` its events once more, after `starting_after`.",
+                "A response as it stands",
+                "With `stream=true` its events after number `starting_after`: those there are, and those that come.",
                 answers={200: answer},
                 errors=OpenAIErrorBody,
             ),
@@ -103,7 +108,10 @@ def responses_api() -> dict[str, Any]:
         "/v1/responses/{id}/cancel": {
             "parameters": [identifier],
             "post": described(
-                "Cancel a response", "Refused: kept ones have ended.", answers={}, errors=OpenAIErrorBody
+                "Cancel a response that was made in the background",
+                "Nothing changes on one that has ended.",
+                answers={200: plain},
+                errors=OpenAIErrorBody,
             ),
         },
     }
@@ -114,11 +122,11 @@ def _legacy(answer: dict[str, Any]) -> dict[str, Any]:
         "Completions (OpenAI, legacy)",
         "Goes on with a prompt. Models that only converse are told it as a message.",
         body=CompletionBody,
-        answers={200: answer},
+        answers={200: answer, 204: at_its_end()},
         errors=OpenAIErrorBody,
     )
     operation["requestBody"]["content"]["application/json"]["example"] = {"prompt": "Once upon a time"}
-    return operation
+    return logged(operation, last_event_id())
 
 
 def _embeddings() -> dict[str, Any]:

@@ -8,6 +8,12 @@ REF = "#/components/schemas/{name}"
 
 EXAMPLE = {"messages": [{"role": "user", "content": "How do I add an API key?"}]}
 
+_KEY = "^[!-.0-~]{1,200}$"
+CURSOR = "^[0-9]{1,15}([.][0-9]{1,6})?$"
+"""What a reader says it has read: a record, or a frame of one."""
+
+_LEAVING = "^(continue|cancel|grace(:[0-9]{1,6})?)$"
+
 _REFUSALS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 429, 431, 500, 502, 503, 504)
 
 
@@ -56,3 +62,34 @@ def json_or_events(body: type) -> dict[str, Any]:
     both = json_of(body)
     both["content"]["text/event-stream"] = {}
     return both
+
+
+def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    """A header of a request."""
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
+
+
+LEAVING = header("X-Cauce-On-Disconnect", "What becomes of the call when nobody reads it any more.", pattern=_LEAVING)
+RESTART = header("X-Cauce-Restart", "Text that was shown may be taken back, by a `restart`.", enum=["accept"])
+
+
+def last_event_id() -> dict[str, Any]:
+    return header("Last-Event-ID", "The last frame of the stream that was read, as its `id` said it.", pattern=CURSOR)
+
+
+def at_its_end() -> dict[str, Any]:
+    return {"description": "The stream has ended and the cursor is at its end."}
+
+
+def logged(operation: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
+    """`operation` with the headers by which a call outlives its connection, and `more` parameters."""
+    operation["parameters"] = [
+        *operation.get("parameters", ()),
+        header(
+            "Idempotency-Key", "Makes the call one, however often it is sent: its stream is `WIRE:KEY`.", pattern=_KEY
+        ),
+        header("X-Cauce-Durable", "Put the call into the log under an id that is made here.", enum=["true", "false"]),
+        LEAVING,
+        *more,
+    ]
+    return operation

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cauce.server.openapi.operation import EXAMPLE, described, json_of
+from cauce.server.openapi.operation import EXAMPLE, at_its_end, described, json_of, last_event_id, logged
 from cauce.server.routes.gemini import GeminiModels, GeminiTokenCount
 from cauce.server.routes.messages import TokenCount
 from cauce.wire.anthropic_messages.request import CountTokensBody, MessagesBody
@@ -49,12 +49,12 @@ def anthropic() -> dict[str, Any]:
         "Messages (Anthropic)",
         "Fields not listed are passed on to upstreams of the same wire.",
         body=MessagesBody,
-        answers={200: answer},
+        answers={200: answer, 204: at_its_end()},
         errors=AnthropicErrorBody,
     )
     messages["requestBody"]["content"]["application/json"]["example"] = {**EXAMPLE, "max_tokens": 1024}
     return {
-        "/v1/messages": {"post": messages},
+        "/v1/messages": {"post": logged(messages, last_event_id())},
         "/v1/messages/count_tokens": {
             "post": described(
                 "Count the tokens of a request (Anthropic)",
@@ -90,9 +90,11 @@ def gemini() -> dict[str, Any]:
         return {"parameters": [parameter], "post": operation}
 
     stream = post("Stream an answer (Gemini)", GenerateContentBody, {200: streamed}, contents)
-    stream["post"]["parameters"] = [alt]
+    stream["post"] = logged({**stream["post"], "parameters": [alt]})
+    plain = post("Answer (Gemini)", GenerateContentBody, {200: answer}, contents)
+    plain["post"] = logged(plain["post"])
     below = {
-        ":generateContent": post("Answer (Gemini)", GenerateContentBody, {200: answer}, contents),
+        ":generateContent": plain,
         ":streamGenerateContent": stream,
         ":countTokens": post("Count tokens (Gemini)", GenerateContentBody, {200: json_of(GeminiTokenCount)}, contents),
         ":embedContent": post("Embed a text (Gemini)", EmbedContentBody, {200: answer}, embedded),

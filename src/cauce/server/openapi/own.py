@@ -2,8 +2,22 @@
 
 from typing import Any
 
-from cauce.server.openapi.operation import described, event_stream, json_of, json_or_events, optional, outcomes
+from cauce.server.openapi.operation import (
+    CURSOR,
+    LEAVING,
+    RESTART,
+    at_its_end,
+    described,
+    event_stream,
+    json_of,
+    json_or_events,
+    last_event_id,
+    logged,
+    optional,
+    outcomes,
+)
 from cauce.server.routes.streams import StreamState
+from cauce.server.wires import WIRES
 from cauce.wire.native.answer import AnswerBody, ErrorBody
 from cauce.wire.native.request import MessageRequestBody
 
@@ -13,14 +27,23 @@ BODIES = (MessageRequestBody, AnswerBody, ErrorBody, StreamState)
 def native() -> dict[str, Any]:
     return {
         "/llm/message": {
-            "post": described(
-                "Ask a model",
-                "One message, one answer. With `stream: true` the answer comes in native frames.",
-                body=MessageRequestBody,
-                answers={200: json_or_events(AnswerBody)},
+            "post": logged(
+                described(
+                    "Ask a model",
+                    "One message, one answer. With `stream: true` the answer comes in native frames.",
+                    body=MessageRequestBody,
+                    answers={200: json_or_events(AnswerBody), 204: at_its_end()},
+                ),
+                last_event_id(),
+                RESTART,
             )
         }
     }
+
+
+def started(operation: dict[str, Any]) -> dict[str, Any]:
+    operation["parameters"] = [last_event_id(), LEAVING, RESTART]
+    return optional(operation)
 
 
 def streams() -> dict[str, Any]:
@@ -30,30 +53,40 @@ def streams() -> dict[str, Any]:
         "required": True,
         "schema": {"type": "string", "pattern": "^[^\\x00-\\x20/\\x7f]{1,200}$"},
     }
-    cursor = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+    cursor = {
+        "name": "after",
+        "in": "query",
+        "schema": {"type": "string", "pattern": CURSOR},
+        "description": "The last frame that was read, as its `id` said it; 0: none.",
+    }
     epoch = {
         "name": "epoch",
         "in": "query",
         "schema": {"type": "integer"},
         "description": "Epoch of the cursor's record.",
     }
-    last_event_id = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}
-    events = {200: event_stream(), 204: {"description": "The stream has ended and the cursor is at its end."}}
+    wire = {
+        "name": "wire",
+        "in": "query",
+        "schema": {"type": "string", "enum": list(WIRES)},
+        "description": "What to read it in, whatever it was asked for in.",
+    }
+    events = {200: event_stream(), 204: at_its_end()}
     resume = {
         "summary": "Read a stream on",
         "description": "From `Last-Event-ID` or `after`; without either from where the last reader stopped.",
-        "parameters": [cursor, epoch, last_event_id],
+        "parameters": [wire, cursor, epoch, last_event_id()],
     }
     return {
         "/chat/stream/{id}": {
             "parameters": [stream_id],
-            "post": optional(
+            "post": started(
                 described(
                     "Start a stream, or attach to it",
                     "The id is yours to choose and makes the call idempotent. Without a body it only attaches. "
                     "Leaving is not cancelling.",
                     body=MessageRequestBody,
-                    answers={200: event_stream()},
+                    answers=events,
                 )
             ),
             "get": described("Tell how a stream stands", "", answers={200: json_of(StreamState)}),

@@ -20,12 +20,16 @@ from cauce.engine.counting import count_tokens
 from cauce.server.errors import not_allowed
 from cauce.server.event_stream import BARE_EVENTS, LIST
 from cauce.server.exchange import Exchange, Header
+from cauce.server.following import Manner, follow
+from cauce.server.logged import answer_logged, begin, is_logged
 from cauce.server.relay import answer, embed, relay
 from cauce.server.services import Services
+from cauce.server.wires import GEMINI
 from cauce.server.wishes import wished
 from cauce.wire.gemini.embeddings import parse_embed, parse_embed_all, render_embedding, render_embeddings
 from cauce.wire.gemini.render import GeminiProjector, Head, render_answer
 from cauce.wire.gemini.request import parse_request
+from cauce.wire.numbering import Unnumbered
 
 PREFIXES = ("/v1/models/", "/v1beta/models/")
 LISTING = "/v1beta/models"
@@ -111,19 +115,30 @@ def _parted(path: str) -> tuple[str, str]:
 
 async def _generate(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=False)
-    response_id = services.ids.new("resp")
-    got = await answer(exchange, services, request, response_id)
+    if is_logged(exchange, services, request):
+        stream = await begin(exchange, services, request, GEMINI)
+        response_id, got = stream.key.id, await answer_logged(exchange, services, stream, GEMINI)
+    else:
+        response_id = services.ids.new("resp")
+        got = await answer(exchange, services, request, response_id)
     head = Head(response_id, model, thoughts=_shows(request.reasoning))
     await exchange.respond_json(200, render_answer(got.completion, head), *got.headers)
 
 
 async def _stream(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=True)
-    response_id = services.ids.new("resp")
     listed = exchange.query("alt") != "sse"
-    head = Head(response_id, model, thoughts=_shows(request.reasoning))
+    form = LIST if listed else BARE_EVENTS
+    thoughts = _shows(request.reasoning)
+    if is_logged(exchange, services, request):
+        stream = await begin(exchange, services, request, GEMINI)
+        logged = GeminiProjector(Head(stream.key.id, model, thoughts=thoughts), listed=listed)
+        await follow(exchange, services, stream, Unnumbered(logged), Manner(form=form))
+        return
+    response_id = services.ids.new("resp")
+    head = Head(response_id, model, thoughts=thoughts)
     projector = GeminiProjector(head, listed=listed)
-    await relay(exchange, services, request, projector, response_id, LIST if listed else BARE_EVENTS)
+    await relay(exchange, services, request, projector, response_id, form)
 
 
 def _shows(reasoning: Any) -> bool:

@@ -62,6 +62,8 @@ class HealthBody(msgspec.Struct, omit_defaults=True):
     """Calls that were answered since the start, by level."""
     limits: str = ""
     """`shared` with other processes, or `local share` while the store they share is gone."""
+    stream_log: str = ""
+    """Where streams are kept: `sqlite`, `postgres`, `redis` or `memory`; with ` (gone)` behind it while that does not answer."""
     probe: ProbeBody | None = None
 
 
@@ -76,7 +78,8 @@ async def health(request: Request) -> Response:
     providers = {source.provider.name: _provider(services, source, resting) for source in services.router.sources}
     ailing = any(one.status == "down" or one.circuits for one in providers.values())
     limits = services.limits()
-    status = "degraded" if ailing or limits == "local share" else "healthy"
+    log = services.stream_log()
+    status = "degraded" if ailing or limits == "local share" or not log.up else "healthy"
     if not providers or services.streams.draining:
         status = "unhealthy"
     model = request.query_params.get("probe")
@@ -89,6 +92,7 @@ async def health(request: Request) -> Response:
         services.waiting(),
         {level: count for level, count in services.answers.items() if count},
         limits,
+        log.store if log.up else f"{log.store} (gone)",
         await _probe(services, model, request.state.scope) if model else None,
     )
     return _json(503 if status == "unhealthy" else 200, body)

@@ -2,11 +2,14 @@
 
 import msgspec
 
+from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.engine.counting import count_tokens
 from cauce.server.exchange import Exchange, Header
+from cauce.server.logged import answer_logged, begin, is_logged, shown_whole, stream_logged
 from cauce.server.relay import answer, relay
 from cauce.server.services import Services
+from cauce.server.wires import ANTHROPIC
 from cauce.server.wishes import wished
 from cauce.wire.anthropic_messages.render import MessagesProjector, render_message
 from cauce.wire.anthropic_messages.request import parse_count, parse_request
@@ -24,6 +27,9 @@ class TokenCount(msgspec.Struct):
 async def messages(exchange: Exchange, services: Services) -> None:
     """Answer one request, plain or streamed."""
     request = parse_request(await exchange.body(services.settings.max_body), _named(exchange))
+    if is_logged(exchange, services, request):
+        await _logged(exchange, services, request)
+        return
     stream_id = services.ids.new("msg")
     model = request.model or services.router.default
     thinking = shows_thinking(request)
@@ -33,6 +39,19 @@ async def messages(exchange: Exchange, services: Services) -> None:
         return
     got = await answer(exchange, services, request, stream_id)
     await exchange.respond_json(200, render_message(got.completion, stream_id, model, thinking=thinking), *got.headers)
+
+
+async def _logged(exchange: Exchange, services: Services, request: Request) -> None:
+    head = await begin(exchange, services, request, ANTHROPIC)
+    if request.stream:
+        await stream_logged(exchange, services, head, ANTHROPIC)
+        return
+    got = await answer_logged(exchange, services, head, ANTHROPIC)
+    thinking = shows_thinking(head.request)
+    body = shown_whole(
+        got.completion, lambda whole: render_message(whole, head.key.id, head.request.model, thinking=thinking)
+    )
+    await exchange.respond_json(200, body, *got.headers)
 
 
 async def count(exchange: Exchange, services: Services) -> None:

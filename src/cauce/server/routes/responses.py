@@ -1,31 +1,40 @@
-"""`/v1/responses`: OpenAI's Responses, plain or streamed, and the responses that are kept.
+"""`/v1/responses`: OpenAI's Responses, plain, streamed or in the background, and the responses that are kept.
 
 | call | meaning |
 |---|---|
-| `POST /v1/responses` | answer; with `previous_response_id` the conversation goes on |
+| `POST /v1/responses` | answer; with `previous_response_id` the conversation goes on; with `background` nobody has to wait for it |
 | `POST /v1/responses/input_tokens` | how many tokens a request would be |
-| `GET /v1/responses/{id}` | a kept response; with `?stream=true&starting_after=N` its events, once more |
+| `GET /v1/responses/{id}` | the response as it stands; with `?stream=true&starting_after=N` its events from there on |
 | `DELETE /v1/responses/{id}` | forget it |
 | `GET /v1/responses/{id}/input_items` | what it was answered to |
-| `POST /v1/responses/{id}/cancel` | refused: nothing runs here without its connection |
+| `POST /v1/responses/{id}/cancel` | end it, if it goes on without its connection |
 """
 
+import hashlib
 from typing import Any
 
 import msgspec
 
 from cauce.domain.errors import InvalidRequest, NotFound
+from cauce.domain.request import Request
+from cauce.domain.stream import Head as StreamHead
+from cauce.domain.stream import StreamKey
 from cauce.engine.counting import count_tokens
 from cauce.ports.responses import KeptResponse
+from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
-from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
+from cauce.server.leaving import Leaving
+from cauce.server.logged import given_key, is_logged, options_for, stream_logged
+from cauce.server.logged_responses import PREFIX as ID_PREFIX
+from cauce.server.logged_responses import WIRE, beside, find, fold
 from cauce.server.relay import answer, relay
+from cauce.server.routes import kept_responses
 from cauce.server.services import Services
 from cauce.server.wishes import wished
 from cauce.wire.fields import decode_object
-from cauce.wire.openai_responses.listing import listed, page
-from cauce.wire.openai_responses.replay import Recorder, replay
+from cauce.wire.openai_responses.history import surviving_items
+from cauce.wire.openai_responses.replay import Recorder
 from cauce.wire.openai_responses.request import input_items, parse
 from cauce.wire.openai_responses.response import Head, echo, render_response
 from cauce.wire.openai_responses.tools import custom_names
@@ -45,14 +54,6 @@ class InputTokens(msgspec.Struct):
     object: str = "response.input_tokens"
 
 
-class Deleted(msgspec.Struct):
-    """A response that is kept no longer."""
-
-    id: str
-    object: str = "response"
-    deleted: bool = True
-
-
 class _Asked(msgspec.Struct):
     """A request's JSON and the items of the conversation before it."""
 
@@ -60,12 +61,20 @@ class _Asked(msgspec.Struct):
     before: list[dict[str, Any]]
     context: tuple[bytes, ...]
 
+    @property
+    def items(self) -> tuple[bytes, ...]:
+        """All items of the conversation, the request's own included."""
+        return (*self.context, *[_encode(item) for item in input_items(self.raw.get("input", ""))])
+
 
 async def responses(exchange: Exchange, services: Services) -> None:
     """Answer one request."""
     asked = await _asked(exchange, services)
     raw = asked.raw
     request = parse(raw, asked.before)
+    if raw.get("background") is True or is_logged(exchange, services, request):
+        await _logged(exchange, services, asked, request)
+        return
     created = services.clock.now()
     model = request.model or services.router.default
     head = Head(services.ids.new("resp"), int(created), echo(raw, model), custom_names(request.tools))
@@ -102,18 +111,13 @@ async def route(exchange: Exchange, services: Services) -> None:
     response_id, slash, what = exchange.path.removeprefix(PREFIX).partition("/")
     match exchange.method, what if slash else None:
         case "GET", None:
-            await _retrieve(exchange, await _kept(exchange, services, response_id))
+            await kept_responses.retrieve(exchange, services, response_id)
         case "DELETE", None:
-            if not await services.responses.delete(exchange.scope, response_id):
-                raise _unknown(response_id)
-            await exchange.respond_json(200, _encode(Deleted(response_id)))
+            await kept_responses.delete(exchange, services, response_id)
         case "GET", "input_items":
-            await _list_items(exchange, await _kept(exchange, services, response_id))
+            await kept_responses.list_items(exchange, services, response_id)
         case "POST", "cancel":
-            response = _decode((await _kept(exchange, services, response_id)).body)
-            raise InvalidRequest(
-                f"response {response_id!r} has ended ({response['status']}): only what still runs can be cancelled"
-            )
+            await kept_responses.cancel(exchange, services, response_id)
         case _, None:
             raise not_allowed(exchange, "GET, DELETE")
         case _, "input_items":
@@ -129,49 +133,70 @@ async def _asked(exchange: Exchange, services: Services) -> _Asked:
     previous = raw.get("previous_response_id")
     if not isinstance(previous, str):
         return _Asked(raw, [], ())
-    kept = await services.responses.get(exchange.scope, previous)
-    if kept is None:
-        raise NotFound(
-            f"previous_response_id: there is no response {previous!r} here (any more): send the whole conversation",
-            field="previous_response_id",
-        )
-    output: list[dict[str, Any]] = _decode(kept.body)["output"]
+    kept = await _previous(exchange, services, previous)
+    output = surviving_items(_decode(kept.body)["output"])
     before = [*[_decode(item) for item in kept.context], *output]
     return _Asked(raw, before, (*kept.context, *[_encode(item) for item in output]))
+
+
+async def _previous(exchange: Exchange, services: Services, response_id: str) -> KeptResponse:
+    found = await find(services, exchange.scope, response_id)
+    if found is None:
+        raise NotFound(
+            f"previous_response_id: there is no response {response_id!r} here (any more): send the whole conversation",
+            field="previous_response_id",
+        )
+    if isinstance(found, KeptResponse):
+        return found
+    if not found.ended:
+        raise InvalidRequest(
+            f"previous_response_id: response {response_id!r} has not ended: wait for it, or cancel it",
+            field="previous_response_id",
+        )
+    return (await fold(services.streams, found)).kept
 
 
 async def _keep(
     exchange: Exchange, services: Services, asked: _Asked, head: Head, body: bytes, tape: bytes = b""
 ) -> None:
-    items = [_encode(item) for item in input_items(asked.raw.get("input", ""))]
-    kept = KeptResponse(head.id, head.created, body, (*asked.context, *items), tape)
-    await services.responses.put(exchange.scope, kept)
+    await services.responses.put(exchange.scope, KeptResponse(head.id, head.created, body, asked.items, tape))
 
 
-async def _kept(exchange: Exchange, services: Services, response_id: str) -> KeptResponse:
-    kept = await services.responses.get(exchange.scope, response_id)
-    if kept is None:
-        raise _unknown(response_id)
-    return kept
+async def _logged(exchange: Exchange, services: Services, asked: _Asked, request: Request) -> None:
+    """Answer out of the log of a stream."""
+    head = await _begin(exchange, services, asked, request)
+    background = asked.raw.get("background") is True
+    if request.stream:
+        # Whoever asks for it in the background has to know its id at once.
+        await stream_logged(exchange, services, head, WIRE, hold=0 if background else None)
+    elif background:
+        await exchange.respond_json(200, await kept_responses.standing_now(services, head), *_address(head))
+    else:
+        await kept_responses.respond_ended(exchange, services, head, *_address(head))
 
 
-def _unknown(response_id: str) -> NotFound:
-    return NotFound(f"there is no response {response_id!r} here (any more)")
+async def _begin(exchange: Exchange, services: Services, asked: _Asked, request: Request) -> StreamHead:
+    """The stream of the call: a new one, or that of its key."""
+    raw = asked.raw
+    common = Leaving("continue" if raw.get("background") is True else services.stream_settings.on_disconnect)
+    options = options_for(exchange, services, request, WIRE, common)
+    model = request.model or services.router.default
+    options = msgspec.structs.replace(options, replaces=True, asked=beside(raw, model, asked.items))
+    key = given_key(exchange)
+    named = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    response_id = ID_PREFIX + named if key else services.ids.new("resp")
+    head = await services.streams.start(
+        StreamKey(exchange.scope.principal, response_id),
+        wished(exchange, request),
+        exchange.scope,
+        exchange.request_id,
+        cache_control(exchange),
+        options,
+    )
+    if raw.get("store") is not False:
+        await services.responses.promise(head.key, head.created)
+    return head
 
 
-async def _retrieve(exchange: Exchange, kept: KeptResponse) -> None:
-    if exchange.query("stream") not in ("true", "True", "1"):
-        await exchange.respond_json(200, kept.body)
-        return
-    after = exchange.query("starting_after")
-    if after is not None and not (after.isdecimal() and len(after) < 16):
-        raise InvalidRequest("starting_after: must be a whole number from 0 on", field="starting_after")
-    events = replay(kept.body, kept.tape, int(after) if after is not None else -1)
-    (_, content_type), *others = HEADERS
-    await exchange.respond(200, events, content_type, *others)
-
-
-async def _list_items(exchange: Exchange, kept: KeptResponse) -> None:
-    items = listed([_decode(item) for item in kept.context], kept.id)
-    shown = page(items, after=exchange.query("after"), limit=exchange.query("limit"), order=exchange.query("order"))
-    await exchange.respond_json(200, _encode(shown))
+def _address(head: StreamHead) -> tuple[Header, ...]:
+    return ((b"x-cauce-stream-id", head.key.id.encode()), (b"location", f"{PREFIX}{head.key.id}".encode()))

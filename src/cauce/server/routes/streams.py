@@ -9,29 +9,33 @@
 """
 
 import re
-from contextlib import aclosing
-from urllib.parse import quote
 
 import msgspec
 
-from cauce.domain.errors import Conflict, InvalidRequest, NotFound
+from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.stream import Head, StreamKey
 from cauce.domain.usage import Usage
 from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
-from cauce.server.event_stream import EventStream, Form
 from cauce.server.exchange import Exchange
+from cauce.server.following import follow
+from cauce.server.leaving import Leaving
+from cauce.server.logged import ID, options_for, stream_logged
+from cauce.server.reading import asked_cursor, cursor_of, read_from
 from cauce.server.services import Services
+from cauce.server.wires import NATIVE, WIRES, manner, native, wire_named
 from cauce.server.wishes import wished
 from cauce.wire.native.answer import UsageBody, render_usage
-from cauce.wire.native.frames import priming, projector
 from cauce.wire.native.request import parse_request
+from cauce.wire.numbering import Cursor
 
 PREFIX = "/chat/stream/"
 
-_SAFE = "!$&'()*+,;=:@"
-_ID = re.compile(r"[^\x00-\x20/\x7f]{1,200}")
-_CURSOR = re.compile(r"(?P<seq>\d{1,15})(?:\.\d+)?")
+_KNOWN = re.compile(r"[^\x00-\x20/\x7f]{1,240}")
+"""An id of a stream that may be there: one that was chosen, or a key with its wire before it."""
+
+_STAYING = Leaving("continue")
+"""What becomes of these streams when nobody reads them, unless their client or model says otherwise."""
 
 
 class StreamState(msgspec.Struct, omit_defaults=True):
@@ -69,33 +73,43 @@ async def route(exchange: Exchange, services: Services) -> None:
 
 async def create(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Start the stream or attach to it, and read it."""
-    key = _key(exchange, stream_id)
+    if ID.fullmatch(stream_id) is None:
+        raise InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
+    key = StreamKey(exchange.scope.principal, stream_id)
     body = await exchange.body(services.settings.max_body)
+    asked_cursor(exchange)
     if body.strip():
         request = wished(exchange, parse_request(body))
-        head = await services.streams.start(key, request, exchange.scope, exchange.request_id, cache_control(exchange))
+        options = options_for(exchange, services, request, NATIVE, _STAYING)
+        head = await services.streams.start(
+            key, request, exchange.scope, exchange.request_id, cache_control(exchange), options
+        )
     else:
         head = await _known(services, key)
-    await _read_from(exchange, services, head, await _cursor(exchange, services, head) or 0)
+    await stream_logged(exchange, services, head, NATIVE, hold=0)
 
 
 async def resume(exchange: Exchange, services: Services, stream_id: str) -> None:
-    """Read on."""
+    """Read on, on the wire that is asked for."""
     key = _key(exchange, stream_id)
     await exchange.body(services.settings.max_body)
+    name = exchange.query("wire") or NATIVE
+    wire_named(name)
     head = await _known(services, key)
-    cursor = await _cursor(exchange, services, head)
+    cursor = await cursor_of(exchange, services, head)
     if cursor is not None:
-        await _read_from(exchange, services, head, cursor)
+        await read_from(exchange, services, head, cursor, name, hold=0)
         return
     mark = head.reader_mark or 0
     # Without a cursor nobody can tell whether the terminal frame arrived: it is sent again.
-    await _read(exchange, services, head, after=min(mark, head.tail - 1) if head.ended else mark, resumed=True)
+    after = Cursor(min(mark, head.tail - 1) if head.ended else mark)
+    projection = native(head, after, resumed=True) if name == NATIVE else WIRES[name].project(head, after)
+    await follow(exchange, services, head, projection, manner(name, after, hold=0))
 
 
 async def state(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Tell how the stream stands."""
-    await _respond_state(exchange, services, await _known(services, _key(exchange, stream_id)))
+    await respond_state(exchange, services, await _known(services, _key(exchange, stream_id)))
 
 
 async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None:
@@ -103,45 +117,11 @@ async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None
     head = await services.streams.cancel(_key(exchange, stream_id))
     if head is None:
         raise _unknown(stream_id)
-    await _respond_state(exchange, services, head)
+    await respond_state(exchange, services, head)
 
 
-async def _read_from(exchange: Exchange, services: Services, head: Head, cursor: int) -> None:
-    if head.ended and cursor == head.tail:
-        # An EventSource stops reconnecting at 204.
-        await exchange.respond(204, b"", b"text/event-stream")
-        return
-    await _read(exchange, services, head, after=cursor, resumed=False)
-
-
-async def _read(exchange: Exchange, services: Services, head: Head, *, after: int, resumed: bool) -> None:
-    key = head.key
-    wanted = head.request.response_format
-    frames_of = projector(key.id, wanted, after=after, resumed=resumed)
-    settings = services.stream_settings
-    # Header values are Latin-1 at best; ids may be in any script.
-    name = quote(key.id, safe=_SAFE).encode()
-    location = PREFIX.encode() + name + b"/resume"
-
-    async def work() -> None:
-        reader = services.streams.attach(key)
-        headers = ((b"x-cauce-stream-id", name), (b"location", location))
-        form = Form(opening=priming(after))
-        stream = EventStream(exchange, lambda: headers, hold=0, heartbeat=settings.heartbeat, form=form)
-        # The whole log is folded, so that the terminal frame carries the full text whatever the cursor.
-        async with stream, aclosing(services.streams.follow(key, 0)) as batches:
-            await stream.write(b"")
-            async for batch in batches:
-                frames_of.at_epoch(batch[0].epoch)
-                if frames := frames_of.feed([record.delta for record in batch]):
-                    await stream.write(frames)
-                    services.streams.mark(key, reader, frames_of.seq)
-            await stream.finish()
-
-    await exchange.while_connected(work())
-
-
-async def _respond_state(exchange: Exchange, services: Services, head: Head) -> None:
+async def respond_state(exchange: Exchange, services: Services, head: Head) -> None:
+    """Answer with how the stream stands."""
     finish = await services.streams.finish(head)
     usage: Usage | None = finish.usage if finish is not None else None
     body = StreamState(
@@ -157,34 +137,8 @@ async def _respond_state(exchange: Exchange, services: Services, head: Head) -> 
     await exchange.respond_json(200, msgspec.json.encode(body))
 
 
-async def _cursor(exchange: Exchange, services: Services, head: Head) -> int | None:
-    """The reader's cursor, None without one. Raises `InvalidRequest`, and `Conflict` for one the log cannot know."""
-    text = exchange.query("after")
-    if text is None:
-        text = exchange.header(b"last-event-id") or None
-    if text is None:
-        return None
-    match = _CURSOR.fullmatch(text)
-    if match is None:
-        raise InvalidRequest("the cursor (`after` or Last-Event-ID) must be a whole number from 0 on", field="after")
-    cursor = int(match["seq"])
-    if cursor > head.tail:
-        raise _rewritten(head, "cursor")
-    epoch = exchange.query("epoch")
-    # The epoch is that of the record the cursor names: what came before a takeover keeps its own.
-    if epoch is not None and cursor and epoch != str(await services.streams.epoch(head.key, cursor)):
-        raise _rewritten(head, "epoch")
-    return cursor
-
-
-def _rewritten(head: Head, what: str) -> Conflict:
-    return Conflict(
-        f"the {what} does not fit this stream: drop your copy and read from 0", tail=head.tail, epoch=head.epoch
-    )
-
-
 def _key(exchange: Exchange, stream_id: str) -> StreamKey:
-    if _ID.fullmatch(stream_id) is None:
+    if _KNOWN.fullmatch(stream_id) is None:
         raise InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
     return StreamKey(exchange.scope.principal, stream_id)
 

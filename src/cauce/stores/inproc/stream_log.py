@@ -9,6 +9,7 @@ import msgspec
 from cauce.domain.delta import Delta, Status, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
+    GROUP_END,
     AttemptRow,
     Commit,
     Created,
@@ -44,6 +45,7 @@ class _Stream:
         "reader",
         "reader_mark",
         "records",
+        "seen",
         "state",
         "terminal_at",
         "upstream",
@@ -63,6 +65,7 @@ class _Stream:
         self.doorbell = asyncio.Event()
         self.reader = 0
         self.reader_mark: int | None = None
+        self.seen: float | None = None
 
     def add(self, deltas: Sequence[Delta], size: int) -> None:
         """Append them; they take `size` bytes."""
@@ -165,6 +168,11 @@ class InprocStreamLog:
             return None
         return self._head(stream)
 
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        begins = group + GROUP_END
+        mine = [key for key in self._open if key.principal == principal and key.id.startswith(begins)]
+        return mine[-1] if mine else None
+
     async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
         found = self._there(key).attempts
         return [found[n] for n in sorted(found)]
@@ -217,6 +225,16 @@ class InprocStreamLog:
         stream = self._streams.get(key)
         if stream is not None and stream.reader == reader:
             stream.reader_mark = seq
+
+    async def seen(self, keys: Sequence[StreamKey]) -> None:
+        for key in keys:
+            stream = self._open.get(key)
+            if stream is not None:
+                stream.seen = self._clock.now()
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        seen = self._there(key).seen
+        return None if seen is None else self._clock.now() - seen
 
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()

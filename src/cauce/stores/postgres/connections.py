@@ -37,11 +37,23 @@ class PostgresGone(Exception):
 class Connections:
     """See the module."""
 
-    def __init__(self, settings: PostgresSettings, most: int = MOST) -> None:
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        most: int = MOST,
+        prepare: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        """`prepare` is awaited with each connection that is made, before anybody uses it."""
         self._settings = settings
+        self._prepare = prepare
         self._free: list[Connection] = []
         self._room = asyncio.Semaphore(most)
         self._up = True
+
+    @property
+    def up(self) -> bool:
+        """Whether the server answered when it was asked last."""
+        return self._up
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """What `work` gives, on a connection of its own that commits each statement. Raises `PostgresGone`."""
@@ -95,6 +107,12 @@ class Connections:
             self._settings.url, autocommit=True, connect_timeout=_CONNECT, prepare_threshold=3
         )
         await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._settings.schema)))
+        if self._prepare is not None:
+            try:
+                await self._prepare(connection)
+            except BaseException:
+                await connection.close()
+                raise
         return connection
 
     def _tell(self, *, up: bool, why: Exception | None = None) -> None:

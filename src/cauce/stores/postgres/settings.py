@@ -3,10 +3,11 @@
 import msgspec
 
 
-class PostgresSettings(msgspec.Struct, frozen=True):
-    """`url` is `postgresql://[user[:password]@]host[:port]/database`. Everything is kept in the database's schema `schema`."""
+class PostgresSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`url` is `postgresql://[user[:password]@]host[:port]/database`, or `env:VARIABLE`; empty: no PostgreSQL. It is never shown: it may
+    hold a password. Everything is kept in the database's schema `schema`."""
 
-    url: str
+    url: str = ""
     schema: str = "cauce"
 
     def __repr__(self) -> str:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psycopg
+
 from cauce.domain.delta import Status
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
@@ -57,6 +59,12 @@ RETURNING s.principal, s.id, s.epoch, s.cancel_requested
 """
 
 
+_SEEN = """
+UPDATE streams s SET reader_seen = %s FROM unnest(%s::text[], %s::text[]) AS h (principal, id)
+ WHERE s.principal = h.principal AND s.id = h.id AND s.terminal_at IS NULL RETURNING s.key
+"""
+
+
 class PostgresStreamLog(FollowedLog):
     """See `ports.stream_log.StreamLog`. `node` names this run of this process and nobody else's.
 
@@ -75,16 +83,32 @@ class PostgresStreamLog(FollowedLog):
         self._node = node
         self._options = options
         self._time = time
-        self._connections = Connections(settings)
-        self._appending = Connections(settings, 1)
+        self._connections = Connections(settings, prepare=self._prepare)
+        self._appending = Connections(settings, 1, self._prepare)
+        self._prepared = False
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
         super().__init__(Followed(self._reading, clock, shared=True))
         self._ahead: float | None = None
 
+    @property
+    def up(self) -> bool:
+        """Whether the server answered when it was asked last."""
+        return self._connections.up and self._appending.up
+
     async def start(self) -> None:
-        """Have the tables there. Raises `LogUnavailable`."""
-        await self._reading.ask(lambda connection: make_tables(connection, self._settings.schema))
+        """Have the tables there. Raises `LogUnavailable`: then they are made once the server answers."""
+        try:
+            await self._reading.rows("SELECT 1")
+        except LogUnavailable as error:
+            raise LogUnavailable("PostgreSQL does not answer", retry_after=1) from error
+        except psycopg.Error as error:
+            raise LogUnavailable(f"the tables of streams cannot be made in PostgreSQL: {error}") from error
+
+    async def _prepare(self, connection: Connection) -> None:
+        if not self._prepared:
+            await make_tables(connection, self._settings.schema)
+            self._prepared = True
 
     async def stop(self) -> None:
         """Write what waits, and let go of the connections."""
@@ -212,6 +236,16 @@ class PostgresStreamLog(FollowedLog):
                     RETURNING key""",
                 (hold.key.principal, hold.key.id, hold.epoch),
             )
+
+    async def seen(self, keys: Sequence[StreamKey]) -> None:
+        some = sorted(keys, key=lambda key: (key.principal, key.id))
+        columns = ([key.principal for key in some], [key.id for key in some])
+        await self._reading.rows(_SEEN, (await self._now(), *columns))
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        statement = "SELECT reader_seen FROM streams WHERE principal = %s AND id = %s"
+        found = await self._reading.rows(statement, (key.principal, key.id))
+        return None if not found or found[0][0] is None else await self._now() - found[0][0]
 
     async def sweep(self, limit: int) -> int:
         now = await self._now()

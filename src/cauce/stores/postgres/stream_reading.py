@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, AttemptRow, Head, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
@@ -60,6 +60,15 @@ class StreamReading:
         for first, epoch, data in segments:
             found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
         return found[:limit]
+
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        # How ids are sorted is the server's matter, so the index of what is open is gone through.
+        found = await self.rows(
+            """SELECT id FROM streams WHERE principal = %s AND starts_with(id, %s) AND terminal_at IS NULL
+                ORDER BY key DESC LIMIT 1""",
+            (principal, group + GROUP_END),
+        )
+        return StreamKey(principal, found[0][0]) if found else None
 
     async def attempts(self, live: LiveStream) -> list[AttemptRow]:
         """Its bills."""

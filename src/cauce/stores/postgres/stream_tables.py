@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS streams (
     created DOUBLE PRECISION NOT NULL, retention DOUBLE PRECISION NOT NULL, terminal_at DOUBLE PRECISION, due DOUBLE PRECISION,
     UNIQUE (principal, id)
 ) WITH (fillfactor = 50);
+ALTER TABLE streams ADD COLUMN IF NOT EXISTS reader_seen DOUBLE PRECISION;
 CREATE INDEX IF NOT EXISTS open_streams ON streams (key) WHERE terminal_at IS NULL;
 CREATE INDEX IF NOT EXISTS due_streams ON streams (due) WHERE due IS NOT NULL;
 CREATE TABLE IF NOT EXISTS segments (

@@ -37,6 +37,8 @@ LONGEST_WAIT = 5.0
 MOST_AT_ONCE = 16
 """Commands under way. Those that wait for one to end learn from it if the server is gone."""
 
+ALONE = "this node goes on alone, with its share of each limit"
+
 T = TypeVar("T")
 
 logger = logging.getLogger("cauce.stores")
@@ -49,8 +51,10 @@ class RedisGone(Exception):
 class RedisConnection:
     """See the module. Commands give bytes. `settings.url` is never logged: it may hold a password."""
 
-    def __init__(self, settings: RedisSettings, clock: Clock) -> None:
+    def __init__(self, settings: RedisSettings, clock: Clock, meanwhile: str = ALONE) -> None:
+        """`meanwhile` says for people what follows while the server is gone."""
         self._clock = clock
+        self._meanwhile = meanwhile
         self._prefix = settings.prefix
         pool: Any = cast(Any, BlockingConnectionPool).from_url(
             settings.url,
@@ -147,7 +151,4 @@ class RedisConnection:
                 self._came()
 
     def _tell(self, error: Exception) -> None:
-        logger.warning(
-            "Redis does not answer (%s): this node goes on alone, with its share of each limit, until it does",
-            type(error).__name__,
-        )
+        logger.warning("Redis does not answer (%s): %s, until it does", type(error).__name__, self._meanwhile)

@@ -107,6 +107,16 @@ if operation == 'release' then
     return 1
 end
 
+if operation == 'seen' then
+    if OPEN[state] then redis.call('HSET', meta, 'seen', string.format('%.6f', now)) end
+    return 1
+end
+
+if operation == 'unseen' then
+    local seen = redis.call('HGET', meta, 'seen')
+    return seen and string.format('%.6f', now - tonumber(seen)) or nil
+end
+
 if operation == 'expire' then
     if not epoch or OPEN[state] or state == 'expired' then return 0 end
     redis.call('HSET', meta, 'state', 'expired')

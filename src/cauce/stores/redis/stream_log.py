@@ -35,6 +35,9 @@ from cauce.stores.redis.stream_shelf import StreamShelf
 from cauce.stores.stream_records import encode, encode_value, records
 
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
+_GROUP_SECONDS = 86_400
+"""After the last stream of a group was made it is forgotten which were: none is open for so long."""
+
 _HINTS = 1000
 """Orphans that are looked at at a time."""
 
@@ -80,6 +83,9 @@ class RedisStreamLog(FollowedLog):
         retention = self._options.retention if new.retention is None else new.retention
         # Before the stream is there: without it nobody would find it again.
         await self._hint(self._shelf.open, row, await self._now() + self._options.lease)
+        if new.key.group:
+            await self._hint(self._shelf.group(new.key), row, new.created)
+            await self._shelf.ask(lambda redis: redis.expire(self._shelf.group(new.key), _GROUP_SECONDS))
         meta = {
             "principal": new.key.principal,
             "id": new.key.id,
@@ -137,7 +143,7 @@ class RedisStreamLog(FollowedLog):
             if commit.finish is not None:
                 with contextlib.suppress(LogUnavailable):
                     # It is written all the same, and goes by itself in the end.
-                    await self._ended(str(live.row), retention)
+                    await self._ended(hold.key, str(live.row), retention)
             return Hold(hold.key, hold.epoch, hold.tail + len(deltas))
 
         # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
@@ -210,6 +216,13 @@ class RedisStreamLog(FollowedLog):
             if await self._run("release", row, lambda again, hold=hold: [hold.epoch]):
                 await self._hint(self._shelf.open, row, 0)
 
+    async def seen(self, keys: Sequence[StreamKey]) -> None:
+        await asyncio.gather(*[self._run("seen", self._shelf.row(key), lambda again: []) for key in keys])
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        ago = await self._run("unseen", self._shelf.row(key), lambda again: [])
+        return None if ago is None else float(ago)
+
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
         for row in due:
@@ -242,9 +255,11 @@ class RedisStreamLog(FollowedLog):
         found = await self._shelf.ask(lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit))
         return [hint.decode() for hint in found]
 
-    async def _ended(self, row: str, retention: float) -> None:
+    async def _ended(self, key: StreamKey, row: str, retention: float) -> None:
         await self._hint(self._shelf.ended, row, await self._now() + retention)
         await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, row))
+        if key.group:
+            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.group(key), row))
 
     async def _retention(self, live: LiveStream) -> float:
         found = await self._shelf.ask(lambda redis: cast(Any, redis.hget(f"{live.row}:meta", "retention")))

@@ -5,6 +5,7 @@
 | `…stream:{digest}:meta` | a hash: everything but the records |
 | `…stream:{digest}:log` | a Redis stream: one entry for each record, its id is the sequence number |
 | `…stream:{digest}:attempts` | a hash: the bills |
+| `…streams:group:{digest}` | a sorted set of the open streams of a group, by when they were made: a hint |
 | `…streams:open`, `…streams:ended` | sorted sets of digests, by the end of the lease and by when they expire: hints |
 """
 
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 
-from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, OPEN, AttemptRow, Head, Record, State, StreamKey
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
 from cauce.stores.live_streams import LiveStream
@@ -40,8 +41,11 @@ class StreamShelf:
 
     def row(self, key: StreamKey) -> str:
         """What the stream's keys begin with. One hash tag: in a cluster they are together."""
-        digest = blake2b(f"{key.principal}\0{key.id}".encode(errors="replace"), digest_size=16).hexdigest()
-        return self.named(digest)
+        return self.named(_digest(key.principal, key.id))
+
+    def group(self, key: StreamKey) -> str:
+        """The name of the sorted set of open streams of the key's group."""
+        return self._connection.key(f"streams:group:{_digest(key.principal, key.group)}")
 
     def named(self, digest: str) -> str:
         """The same, by the digest in it."""
@@ -67,6 +71,21 @@ class StreamShelf:
         found = await self.ask(lambda redis: redis.xrange(f"{live.row}:log", f"{after + 1}-0", "+", count))
         return [_record(entry) for entry in cast("list[tuple[bytes, dict[bytes, bytes]]]", found)]
 
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        name = self.group(StreamKey(principal, group + GROUP_END))
+
+        async def look(redis: Redis) -> list[Any]:
+            rows = await cast(Any, redis).zrevrange(name, 0, -1)
+            async with redis.pipeline(transaction=False) as pipeline:
+                for row in rows:
+                    pipeline.hmget(f"{row.decode()}:meta", ["id", "state"])
+                return await pipeline.execute()
+
+        for id, state in await self.ask(look):
+            if id is not None and state.decode() in OPEN:
+                return StreamKey(principal, id.decode())
+        return None
+
     async def attempts(self, live: LiveStream) -> list[AttemptRow]:
         """Its bills."""
         found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{live.row}:attempts")))
@@ -87,6 +106,10 @@ class StreamShelf:
             live.key: (int(tail or 0), cast(State, (state or b"expired").decode()))
             for live, (tail, state) in zip(waited, found, strict=True)
         }
+
+
+def _digest(principal: str, name: str) -> str:
+    return blake2b(f"{principal}\0{name}".encode(errors="replace"), digest_size=16).hexdigest()
 
 
 def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:

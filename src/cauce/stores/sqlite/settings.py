@@ -13,3 +13,10 @@ class LedgerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep_attempts: Days = 30
     keep_rollups: Days = 400
     max_bytes: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024
+
+
+class ResponsesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Days that responses of `/v1/responses` are kept: 30, as OpenAI keeps them. `max_bytes` bounds their file: the oldest go first."""
+
+    keep: Days = 30
+    max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 1024 * 1024 * 1024

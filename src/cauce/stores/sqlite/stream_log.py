@@ -28,15 +28,12 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, check, fresh
+from cauce.stores.followed import LEASE, Followed, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_tables import Synchronous
-from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, Release, Renew, Sweep
+from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen, Sweep
 from cauce.stores.sqlite.stream_writer import PATIENCE, StreamWriter
 from cauce.stores.stream_records import encode, encode_value, records
-
-LEASE = 10.0
-"""Seconds that a node may be silent before others take over its streams, where several share one file."""
 
 
 class StreamLogOptions(msgspec.Struct, frozen=True):
@@ -180,6 +177,17 @@ class SqliteStreamLog(FollowedLog):
     async def release(self, holds: Sequence[Hold]) -> None:
         await self.writer.submit(Release(holds, _nothing))
         self._left = True
+
+    async def free_all(self) -> None:
+        """Every open stream is an orphan at once. For whoever has the file to itself while it starts."""
+        await self.writer.submit(FreeAll(_nothing))
+
+    async def seen(self, keys: Sequence[StreamKey]) -> None:
+        await self.writer.submit(Seen(keys, self._clock.now(), _nothing))
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        seen = await self._reading.seen(key)
+        return None if seen is None else self._clock.now() - seen
 
     async def sweep(self, limit: int) -> int:
         def committed(result: tuple[int, list[StreamKey]]) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, AttemptRow, Head, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
@@ -25,6 +25,9 @@ _COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, 
 
 _POLL = 0.025
 """Seconds between looks whether another process has written."""
+
+_LAST = "\U0010ffff"
+"""Comes after every character that ids have."""
 
 T = TypeVar("T")
 
@@ -55,12 +58,27 @@ class StreamReading:
             await self._clock.sleep(_POLL)
         return {known[row]: (tail, state) for row, tail, state in found}
 
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        # The index of ids is the one to use, for those of a group are few: the plus signs keep the others out of it.
+        statement = """SELECT id FROM streams WHERE principal = ? AND id >= ? AND id < ? AND +terminal_at IS NULL
+            ORDER BY +key DESC LIMIT 1"""
+        begins = group + GROUP_END
+        facts = (principal, begins, begins + _LAST)
+        found = await self._run(lambda database: database.execute(statement, facts).fetchone())
+        return None if found is None else StreamKey(principal, found[0])
+
     async def attempts(self, row: int | str) -> list[AttemptRow]:
         """Its bills."""
         found = await self._run(
             lambda database: database.execute("SELECT row FROM attempts WHERE stream = ? ORDER BY n", (row,)).fetchall()
         )
         return [decode_attempt(data) for (data,) in found]
+
+    async def seen(self, key: StreamKey) -> float | None:
+        """When a process last told of readers of the stream."""
+        statement = "SELECT reader_seen FROM streams WHERE principal = ? AND id = ?"
+        found = await self._run(lambda database: database.execute(statement, (key.principal, key.id)).fetchone())
+        return None if found is None else found[0]
 
     async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head]:
         """Open streams of which the SQL `orphaned` says that nobody holds them."""

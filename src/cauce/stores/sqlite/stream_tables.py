@@ -40,6 +40,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             stream INTEGER, n INTEGER, row BLOB NOT NULL, exported INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (stream, n)
         ) WITHOUT ROWID""",
     ),
+    ("ALTER TABLE streams ADD COLUMN reader_seen REAL",),
 )
 
 

@@ -254,6 +254,31 @@ class Release(msgspec.Struct):
         )
 
 
+class Seen(msgspec.Struct):
+    """Gives nothing."""
+
+    keys: Sequence[StreamKey]
+    now: float
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> None:
+        database.executemany(
+            "UPDATE streams SET reader_seen = ? WHERE principal = ? AND id = ? AND terminal_at IS NULL",
+            [(self.now, key.principal, key.id) for key in self.keys],
+        )
+
+
+class FreeAll(msgspec.Struct):
+    """Gives nothing. Every open stream is an orphan: nobody else has the file open."""
+
+    committed: Committed
+    size: int = 0
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> None:
+        database.execute("UPDATE streams SET lease_until = 0 WHERE terminal_at IS NULL")
+
+
 class Sweep(msgspec.Struct):
     """Gives how much there was to do, and the keys of the streams that expired. `most` bounds what the file holds, in bytes."""
 

@@ -91,6 +91,8 @@ class Ask(msgspec.Struct, frozen=True):
     body: dict[str, Any]
     wire: str = ""
     streamed: bool = False
+    response_id: str = ""
+    """What its answer is known by, where that is kept."""
 
     @property
     def model(self) -> str:

@@ -85,7 +85,13 @@ def usage(tokens: Any) -> Any:
 
 def _response(ask: Ask, **fields: Any) -> dict[str, Any]:
     given = {name: ask.body[name] for name in _ECHOED if ask.body.get(name) is not None}
-    head = {"id": _ID, "object": "response", "created_at": 1_700_000_000, "model": ask.body["model"], "error": None}
+    head = {
+        "id": ask.response_id or _ID,
+        "object": "response",
+        "created_at": 1_700_000_000,
+        "model": ask.body["model"],
+        "error": None,
+    }
     return {**head, **_ECHOED, **given, **fields}
 
 

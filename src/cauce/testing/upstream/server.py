@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import msgspec
 
 from cauce.testing.upstream import anthropic, chat, completions, embeddings, gemini, responses
+from cauce.testing.upstream.background import Attachment, Background, left
 from cauce.testing.upstream.faults import over_limits
 from cauce.testing.upstream.record import Exchange, Limits, Record
 from cauce.testing.upstream.reply import Answer, Ask, Reply, Steps, Wire
@@ -59,6 +60,7 @@ class Upstream:
         self.paths: list[str] = []
         """Of the POST requests, as sent, with their queries."""
         self.models: list[str] = ["fake-model"]
+        self.background = Background()
         self.closed = asyncio.Event()
         self.asked = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -137,7 +139,13 @@ class Upstream:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         path, _, query = target.partition("?")
         if method == "GET":
+            attachment = self.background.attach(target)
+            if attachment is not None:
+                return b"" if await _attach(writer, attachment) else None
             await self._list(writer, path, headers)
+            return b""
+        if self.background.cancel(path):
+            await _send(writer, 200, {}, msgspec.json.encode({"object": "response", "status": "cancelled"}))
             return b""
         found = next(((wire, name) for pattern, wire, name in _WIRES if pattern.search(path)), None)
         if found is None:
@@ -155,6 +163,8 @@ class Upstream:
             await _send(writer, limited.status, {}, msgspec.json.encode(wire.failure(limited)))
             return b""
         reply = self._next(ask)
+        if name == "responses" and ask.body.get("background"):
+            ask = self.background.keep(ask, reply)
         exchange = self.record.begin(ask, reply, asyncio.get_running_loop().time())
         answering = asyncio.create_task(_answer(writer, wire, exchange))
         # A client that waits for its answer sends nothing: what is read here is its leaving, or its next request.
@@ -223,6 +233,14 @@ async def _answer(writer: asyncio.StreamWriter, wire: Wire, exchange: Exchange) 
     exchange.end(whole=True)
     await _send(writer, 200, reply.headers, body)
     return True
+
+
+async def _attach(writer: asyncio.StreamWriter, attachment: Attachment) -> bool:
+    """Show what is left of an answer that is made in the background; whether the connection can be used again."""
+    kept = attachment.kept
+    reply = msgspec.structs.replace(kept.reply, cut_after=attachment.cut_after, reset=False, stall_after=None)
+    framed = left(responses.WIRE.stream(reply, kept.ask), attachment.after)
+    return await _stream(writer, Exchange(Record(), kept.ask, reply), framed, responses.WIRE.kind(kept.ask))
 
 
 async def _stream(writer: asyncio.StreamWriter, exchange: Exchange, framed: Steps, kind: str) -> bool:

@@ -10,6 +10,7 @@ from cauce.domain.delta import (
     Attempt,
     Citation,
     Delta,
+    Failed,
     Finish,
     FinishReason,
     Opaque,
@@ -48,6 +49,7 @@ _REASONS: dict[FinishReason, str] = {
 
 
 _MARK = "<text>"
+_CANCELLED = Failed("conflict", "the answer was cancelled")
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -123,8 +125,9 @@ class GeminiProjector:
         return {"candidates": [{"content": {"role": "model", "parts": parts}, "index": choice}]}
 
     def _finish(self, finish: Finish, out: list[bytes]) -> None:
-        if finish.error is not None:
-            out.append(self._frame(_encode(render_failed(finish.error))))
+        failed = _CANCELLED if finish.outcome == "cancelled" else finish.error
+        if failed is not None:
+            out.append(self._frame(_encode(render_failed(failed))))
         else:
             reasons = finish.reasons or (finish.reason,)
             candidates: list[dict[str, Any]] = [

@@ -5,6 +5,7 @@
 has now and then beside it what is there so far (`partial`), and `complete` has the whole (`parsed`).
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, assert_never
 
@@ -53,6 +54,8 @@ class NativeProjector:
         self._after = after
         self._seq = 0
         self._text: list[str] = []
+        self._beside: list[int] = []
+        """The numbers of what is no text: all others are, in their order, those of the text's pieces."""
         self._attempts: list[Attempt] = []
         self._opening = self._resumed() if resumed else b""
         head = _encode({"id": stream_id})[:-1]
@@ -97,6 +100,8 @@ class NativeProjector:
 
     def _other(self, delta: Delta, out: list[bytes]) -> None:
         """Any frame, the general way."""
+        if type(delta) is not Refusal:
+            self._beside.append(self._seq)
         kind, data, beside = self._frame(delta)
         if self._seq > self._after:
             frame = {
@@ -139,6 +144,7 @@ class NativeProjector:
                 data = {"call_id": call_id, "name": name, "content": content}
                 return "tool_result", data, {} if error is None else {"error": error}
             case Restart(from_seq, reason):
+                self._take_back(from_seq)
                 return "status", reason, {"status": "restart", "from_seq": from_seq}
             case Opaque(wire):
                 return "status", "", {"status": "opaque", "wire": wire}
@@ -146,6 +152,12 @@ class NativeProjector:
                 return self._finish(delta)
             case _:
                 assert_never(delta)
+
+    def _take_back(self, from_seq: int) -> None:
+        """Forget the text of records `from_seq` and later."""
+        others = bisect_left(self._beside, from_seq)
+        del self._text[max(0, from_seq - 1 - others) :]
+        self._beside[others:] = range(from_seq, self._seq + 1)
 
     def _attempt(self, attempt: Attempt) -> tuple[str, Any, dict[str, Any]]:
         self._attempts.append(attempt)
@@ -187,7 +199,8 @@ class NativeProjector:
                     },
                 )
             case "cancelled":
-                return "cancelled", text, {"reason": "cancelled", "finish_reason": "cancelled", "usage": usage}
+                why = "cancelled" if finish.cause in ("", "requested") else finish.cause
+                return "cancelled", text, {"reason": why, "finish_reason": "cancelled", "usage": usage}
             case "incomplete" | "failed":
                 error = finish.error
                 beside: dict[str, Any] = {

@@ -4,7 +4,7 @@ A stream is complete once its terminal event has come, and nothing after that is
 one after the other. Unknown events about an item are passed on raw, all other unknown ones are ignored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -74,11 +74,15 @@ class ResponsesDecoder:
 
         Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
         """
-        deltas: list[Delta] = []
         try:
             events = self._sse.feed(data)
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
+        return self.take(events)
+
+    def take(self, events: Sequence[Event]) -> list[Delta]:
+        """The same for events that somebody else has read."""
+        deltas: list[Delta] = []
         try:
             for event in events:
                 self._event(event, deltas)

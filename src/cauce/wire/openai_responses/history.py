@@ -30,6 +30,14 @@ def render_items(messages: Sequence[Message], custom: frozenset[str] = frozenset
     return history.items
 
 
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+
+
+def surviving_items(output: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The output items of a response that a conversation goes on from: calls that broke off are none anybody answers."""
+    return [item for item in output if not (item.get("type") in _CALLS and item.get("status") == "incomplete")]
+
+
 class _History:
     def __init__(self, custom: frozenset[str]) -> None:
         self.items: list[dict[str, Any]] = []

@@ -71,9 +71,7 @@ class ResponsesProjector:
         """The events of `deltas`, ready to be written at once."""
         out: list[bytes] = []
         if not self._number:
-            begun = response_object(self._head, "in_progress", (), {})
-            self._emit(out, "response.created", {"response": begun})
-            self._emit(out, "response.in_progress", {"response": begun})
+            self._begin(out)
         for delta in deltas:
             if type(delta) is Text and self._texts is not None:
                 # The line most streams consist of: only the text and the number differ from one to the next.
@@ -88,6 +86,11 @@ class ResponsesProjector:
             if not delta.choice:
                 self._render(delta, out)
         return one_line(b"".join(out))
+
+    def _begin(self, out: list[bytes]) -> None:
+        begun = response_object(self._head, "in_progress", (), {})
+        self._emit(out, "response.created", {"response": begun})
+        self._emit(out, "response.in_progress", {"response": begun})
 
     def _render(self, delta: Delta, out: list[bytes]) -> None:
         match delta:
@@ -355,7 +358,7 @@ class ResponsesProjector:
             # As the provider itself tells it; SDKs raise at the first, and never take the answer for complete.
             self._emit(out, "error", {**{name: told[name] for name in ("code", "message", "param")}, "error": told})
             counted = usage if finish.usage.total_tokens else None
-            self.response = response_object(head, "failed", self._output, {"error": error, "usage": counted})
+            self.response = response_object(head, "failed", self._shown(), {"error": error, "usage": counted})
             self._emit(out, "response.failed", {"response": self.response})
             return
         reason = "cancelled" if finish.outcome == "cancelled" else finish.reason
@@ -363,10 +366,14 @@ class ResponsesProjector:
         if status == "completed":
             self._close(out)
         self._interrupt(out)
-        output = corrected(self._output, finish.extra)
+        output = corrected(self._shown(), finish.extra)
         self.response = response_object(head, status, output, {**fields, "usage": usage})
         event = "response.incomplete" if status in ("incomplete", "cancelled") else "response.completed"
         self._emit(out, event, {"response": self.response})
+
+    def _shown(self) -> list[dict[str, Any]]:
+        """The items that the whole response has."""
+        return self._output
 
     def _interrupt(self, out: list[bytes]) -> None:
         """End what is open as incomplete."""

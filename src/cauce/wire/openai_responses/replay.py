@@ -1,4 +1,4 @@
-"""Streamed responses that are kept: recorded on a tape while they pass, and the same events made of it again."""
+"""Responses that are kept: recorded on a tape while they pass, or from a log, and the same events made of it again."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,16 +7,24 @@ from typing import Any
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Status
+from cauce.domain.stream import Record
+from cauce.wire.numbering import START, Cursor, Numbered
 from cauce.wire.openai_responses.decode import ResponsesDecoder
+from cauce.wire.openai_responses.logged import LoggedProjector
 from cauce.wire.openai_responses.render import ResponsesProjector
 from cauce.wire.openai_responses.response import Head, head_of
 
 _FAST = 1
+_END = b"\n\n"
 
 
 class _Tape(msgspec.Struct, array_like=True):
+    """`logged`: these are the records of a log, from record 1 on. `queued`: as `LoggedProjector` has it."""
+
     head: Head
     deltas: list[Delta]
+    logged: bool = False
+    queued: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -48,13 +56,60 @@ class Recorder:
         return zlib.compress(_encode(_Tape(self._head, told)), _FAST)
 
 
-def replay(body: bytes, tape: bytes, after: int) -> bytes:
-    """The events of the response `body` whose sequence number is greater than `after`."""
+def tape_of(head: Head, deltas: list[Delta], *, queued: bool) -> bytes:
+    """The tape of a log's records, all of them."""
+    return zlib.compress(_encode(_Tape(head, deltas, True, queued)), _FAST)
+
+
+class After:
+    """Records in, the frames that come after the event with number `number` out. Feed it all records, from record 1 on."""
+
+    __slots__ = ("_had", "_numbered")
+
+    def __init__(self, numbered: Numbered, number: int) -> None:
+        self._numbered = numbered
+        self._had = number + 1
+
+    @property
+    def seq(self) -> int:
+        """Number of the last record that was fed."""
+        return self._numbered.seq
+
+    def feed(self, records: Sequence[Record]) -> bytes:
+        """The frames of `records` that its reader has not had, ready to be written at once."""
+        frames = self._numbered.feed(records)
+        if not self._had:
+            return frames
+        events = frames.split(_END)[:-1]
+        had = min(self._had, len(events))
+        self._had -= had
+        return b"".join([event + _END for event in events[had:]])
+
+    @property
+    def ahead(self) -> int:
+        """Events its reader says it has had that have not been fed yet."""
+        return self._had
+
+
+def numbered(head: Head, after: Cursor | int, *, queued: bool) -> Numbered | After:
+    """What shows a log to a reader that has had everything up to a cursor, or the event with that number (-1: none)."""
+    projector = LoggedProjector(head, queued=queued)
+    if isinstance(after, Cursor):
+        return Numbered(projector, after)
+    return After(Numbered(projector, START), after)
+
+
+def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:
+    """The events of the response `body` after a cursor, or after the event with that number (-1: all of them)."""
     if tape:
         played = _decode(zlib.decompress(tape))
     else:
         # It came whole and was never numbered: any numbers will do, as long as they are always the same.
         deltas = ResponsesDecoder("kept").completion(body)
         played = _Tape(head_of(msgspec.json.decode(body, type=dict[str, Any])), deltas)
-    events = ResponsesProjector(played.head).feed(played.deltas).split(b"\n\n")[:-1]
-    return b"".join([event + b"\n\n" for event in events[after + 1 :]])
+    if played.logged:
+        records = [Record(seq, 0, delta) for seq, delta in enumerate(played.deltas, 1)]
+        return numbered(played.head, after, queued=played.queued).feed(records)
+    number = after if isinstance(after, int) else -1
+    events = ResponsesProjector(played.head).feed(played.deltas).split(_END)[:-1]
+    return b"".join([event + _END for event in events[number + 1 :]])

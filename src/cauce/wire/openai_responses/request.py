@@ -127,10 +127,9 @@ def input_items(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _refuse(raw: dict[str, Any], body: ResponsesBody) -> None:
     """Raise `InvalidRequest` for what is not here: a clear refusal beats a guess."""
-    if body.background:
+    if body.background and body.store is False:
         raise InvalidRequest(
-            "background: needs streams that outlive their connection, which a later version brings: "
-            "send the request without it",
+            "background: needs the response to be kept until somebody comes back for it: leave store out, or set it to true",
             field="background",
         )
     if raw.get("conversation") is not None:

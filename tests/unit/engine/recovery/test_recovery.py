@@ -12,7 +12,7 @@ from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.recovery.recovery import recovery
 from cauce.engine.recovery.settings import RecoverySettings
-from cauce.ports.provider import Call, Open
+from cauce.ports.provider import Call, Open, Policy
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled
 
@@ -24,9 +24,10 @@ LONG = "The quick brown fox jumps over the lazy dog, and then it goes home to sl
 class Recovered(Guarded):
     """The cascade with recovery around it, as bootstrap composes it."""
 
-    def __init__(self, *providers: ScriptedProvider) -> None:
-        super().__init__(*providers, retries=ONCE)
-        self.open: Open = recovery(self.clock, RecoverySettings())(self.open)
+    def __init__(self, *providers: ScriptedProvider, limits: tuple[Policy, ...] = ()) -> None:
+        super().__init__(*providers, retries=ONCE, limits=limits)
+        self.cascade: Open = self.open
+        self.open: Open = recovery(self.clock, RecoverySettings())(self.cascade)
 
     def asked_for(self, **changes: object) -> Call:
         """A call whose request has `changes`."""

@@ -91,3 +91,9 @@ def test_what_it_holds_is_bounded() -> None:
         if verdict != "hold":
             break
     assert fed <= HELD_REPEATING + 100
+
+
+def test_what_still_repeats_the_end_is_held_though_it_is_late() -> None:
+    seam = Seam(DELIVERED)
+    assert seam.feed(DELIVERED[-40:-20], late=True) == ("hold", "")
+    assert seam.feed(DELIVERED[-20:] + REST, late=True) == ("go on", REST)

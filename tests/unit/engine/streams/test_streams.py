@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Text
+from cauce.domain.errors import Overloaded
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey, StreamLimits
+from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey, StreamLimits, Upstream
 from cauce.domain.usage import Usage
+from cauce.engine.streams.bills import Bills
+from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
+from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -30,12 +34,14 @@ class Answer:
     def __init__(self, *batches: Sequence[Delta], stall: bool = False) -> None:
         self._batches = batches
         self._stall = stall
+        self.calls: list[Call] = []
         self.closed = asyncio.Event()
 
-    def call(self, request: Request, scope: Scope, **_: Any) -> Call:
-        return Call(request, scope, ())
+    def call(self, request: Request, scope: Scope, **named: Any) -> Call:
+        return Call(request, scope, (), named["request_id"])
 
     async def open(self, call: Call) -> Deltas:
+        self.calls.append(call)
         return Deltas(self._source())
 
     async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
@@ -106,7 +112,8 @@ async def test_orphans_are_ended_as_incomplete_failed_or_cancelled() -> None:
     states = {id: (await head_of(log, hold.key)).state for id, hold in holds.items()}
     assert states == {"with text": "incomplete", "without": "failed", "cancelled": "cancelled", "ended": "completed"}
     (bill,) = await log.attempts(holds["with text"].key)
-    assert (bill.outcome, bill.usage) == ("incomplete", Usage(estimated=True))
+    assert bill.outcome == "failed" and bill.usage is not None
+    assert bill.usage.estimated and bill.usage.input_tokens > 0 and bill.usage.output_tokens > 0
     assert await log.orphans(10) == []
 
 
@@ -177,10 +184,10 @@ class Refusing(InprocStreamLog):
         return await super().append(hold, commit)
 
 
-async def test_stream_that_cannot_be_written_closes_its_upstream_and_is_ended_once_it_can() -> None:
+async def test_stream_that_cannot_be_written_closes_its_upstream_and_is_opened_anew_once_it_can() -> None:
     clock = FakeClock()
     log = Refusing(clock)
-    answer = Answer((Text("a"),), (Text("b"),), stall=True)
+    answer = Answer((Text("a"),), (Finish("stop"),))
     some = streams(log, clock, answer)
     log.full = True
     await start(some)
@@ -192,7 +199,8 @@ async def test_stream_that_cannot_be_written_closes_its_upstream_and_is_ended_on
     async with tended(some):
         ending = asyncio.create_task(until_ended(log))
         await passing(clock, ending)
-        assert ending.result().outcome == "failed"
+        assert ending.result().outcome == "completed"
+    assert [record.delta for record in await whole(log)][1:2] == [Text("a")]
 
 
 async def test_terminal_and_the_bills_of_all_attempts_are_one_commit() -> None:
@@ -229,3 +237,135 @@ async def test_record_keeps_the_epoch_it_was_written_in() -> None:
     assert [await some.epoch(KEY, seq) for seq in (1, 2, 3, 4)] == [1, 1, 2, 0]
     batches = [batch async for batch in some.follow(KEY, 0)]
     assert [[record.epoch for record in batch] for batch in batches] == [[1, 1], [2]]
+
+
+class Gone(InprocStreamLog):
+    """Answers nothing while `gone`."""
+
+    gone = False
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Any]:
+        if self.gone:
+            raise LogUnavailable("no server")
+        return await super().renew(holds)
+
+
+async def test_node_that_cannot_reach_its_log_for_a_lease_closes_its_upstreams() -> None:
+    clock = FakeClock()
+    log = Gone(clock, lease=LEASE)
+    answer = Answer((Text("a"),), stall=True)
+    turn: Any = answer
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    async with tended(some):
+        await start(some)
+        await until_text(log)
+        log.gone = True
+        for _ in range(round(LEASE)):
+            await clock.until_waiting()
+            clock.advance(1)
+            await asyncio.sleep(0)
+        assert not answer.closed.is_set()
+        await passing(clock, answer.closed)
+        while some.open_streams:
+            await asyncio.sleep(0)
+    assert not (await head_of(log)).ended, "whoever reaches it goes on"
+
+
+async def test_stream_that_is_handed_over_says_what_it_has_used_and_is_an_orphan_at_once() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    turn: Any = Answer((Attempt(1, "up", "m", "primary"), Text("a")), stall=True)
+    bills = Bills()
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), bills)
+    await start(some)
+    await until_text(log)
+    reader = asyncio.create_task(anext(some.follow(KEY, 3)))
+    await asyncio.sleep(0)
+    bills.record(
+        Entry(0.0, "req", Scope(), "up", "m", "primary", "cancelled", None, Usage(7, 9, estimated=True), 1.0, None)
+    )
+    await some.drain(0)
+    (orphan,) = await log.orphans(10)
+    assert orphan.state == "recovering" and not orphan.ended
+    (row,) = await log.attempts(KEY)
+    assert (row.outcome, row.usage) == ("cancelled", Usage(7, 9, estimated=True))
+    assert turn.closed.is_set()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    with pytest.raises(Overloaded):
+        await some.start(StreamKey("tenant/key", "other"), REQUEST, Scope(), "req")
+
+
+async def test_place_in_the_provider_s_stream_is_committed_with_what_was_read_up_to_it() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock)
+    read = 0
+
+    async def source() -> AsyncGenerator[Sequence[Delta], None]:
+        nonlocal read
+        for word in "abc":
+            read += 1
+            yield (Text(word),)
+            await until_tail(log, read + 1)
+        await asyncio.Event().wait()
+
+    class Placed(Answer):
+        async def open(self, call: Call) -> Deltas:
+            return Deltas(source(), position=lambda: Upstream("up", "resp_1", str(read)))
+
+    some = streams(log, clock, Placed())
+    await start(some)
+    for count in (1, 2, 3):
+        head = await until_tail(log, count + 1)
+        assert head.upstream == Upstream("up", "resp_1", str(head.tail - 1))
+    await some.drain(0)
+
+
+async def until_tail(log: InprocStreamLog, tail: int) -> Head:
+    while (head := await head_of(log)).tail < tail:
+        await log.wait(KEY, head.tail)
+    return head
+
+
+async def test_holder_that_learns_of_a_cancel_while_it_writes_tells_its_cause() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock)
+    gate = asyncio.Event()
+
+    class Gated(Answer):
+        async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
+            yield (Text("a"),)
+            await gate.wait()
+            yield (Text("b"),)
+            await asyncio.Event().wait()
+
+    some = streams(log, clock, Gated())
+    await start(some)
+    await until_text(log)
+    await log.request_cancel(KEY, "abandoned")
+    gate.set()
+    finish = await until_ended(log)
+    assert (finish.outcome, finish.cause) == ("cancelled", "abandoned")
+    assert [record.delta for record in await whole(log)][1:-1] == [Text("a")]
+
+
+@pytest.mark.parametrize("how", ["handed over", "lost", "cancelled"])
+async def test_provider_s_own_stream_is_left_running_for_whoever_goes_on_with_the_answer(how: str) -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    answer = Answer((Text("a"),), stall=True)
+    turn: Any = answer
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    await start(some)
+    await until_text(log)
+    if how == "handed over":
+        await some.drain(0)
+    elif how == "cancelled":
+        await some.cancel(KEY)
+    else:
+        clock.advance(LEASE + 1)
+        assert await log.claim((await log.orphans(1))[0], "b") is not None
+        async with tended(some):
+            await passing(clock, answer.closed)
+    (call,) = answer.calls
+    assert answer.closed.is_set() and call.course.handed_over == (how != "cancelled")

@@ -1,0 +1,43 @@
+"""Which ways of going on with an answer are open: decided by what was shown of it, by its request, and by the route."""
+
+import msgspec
+
+from cauce.engine.recovery.delivered import Delivered
+from cauce.ports.provider import Call
+
+
+class Rungs(msgspec.Struct, frozen=True):
+    """From the most exact one down. `anew`: nothing was shown that counts. `restart`: what was shown is taken back."""
+
+    anew: bool = False
+    exact: bool = False
+    prompted: bool = False
+    restart: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a way on at all."""
+        return self.anew or self.exact or self.prompted or self.restart
+
+
+def rungs(call: Call, delivered: Delivered) -> Rungs:
+    """The ways on for `call`, of which `delivered` was shown.
+
+    A call of a tool that is complete is never taken back, and one that is not only where readers can take that. A text is gone on
+    with where there is no more to it than text: structured answers, those with log probabilities and completions of a prompt are not.
+    """
+    if delivered.ready or (delivered.begun and not (call.abandons or call.replaces)):
+        return Rungs()
+    request, midstream = call.request, call.candidates[0].midstream
+    if not (delivered.text or delivered.otherwise) and (call.abandons or not delivered.begun):
+        return Rungs(anew=True)
+    if midstream == "fail" or request.sampling.n != 1:
+        return Rungs()
+    structured = request.response_format is not None and request.response_format.kind != "text"
+    plain = not (structured or request.prompt is not None or request.sampling.logprobs is not None)
+    goes_on = plain and not delivered.otherwise and (call.abandons or not delivered.begun)
+    return Rungs(
+        exact=goes_on and midstream in ("continue", "resume"),
+        prompted=goes_on and midstream == "continue",
+        restart=call.replaces and (midstream == "restart" or (midstream == "continue" and not goes_on)),
+    )

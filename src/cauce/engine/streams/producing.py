@@ -1,0 +1,161 @@
+"""The producers of this process: one task per stream that is written here."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from cauce.domain.errors import CauceError
+from cauce.domain.stream import Hold, StreamKey
+from cauce.engine.streams.bills import Bills, priced
+from cauce.engine.streams.commits import NEW, Begun
+from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.presence import Presence
+from cauce.engine.streams.producer import Producer
+from cauce.engine.turn import Turn
+from cauce.ports.clock import Clock
+from cauce.ports.provider import Call
+from cauce.ports.stream_log import LogUnavailable, StreamLog
+
+UNATTENDED = "unattended"
+"""The cause of a cancel of a stream that costs too much for nobody to read it."""
+
+logger = logging.getLogger("cauce.streams")
+
+
+class _Running(msgspec.Struct, frozen=True):
+    producer: Producer
+    call: Call
+    options: StreamOptions
+    task: "asyncio.Task[None]"
+
+
+class Producing:
+    """See the module."""
+
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, presence: Presence) -> None:
+        self._log = log
+        self._turn = turn
+        self._clock = clock
+        self._bills = bills
+        self._presence = presence
+        self._running: dict[StreamKey, _Running] = {}
+        self._dropped: dict[StreamKey, Hold] = {}
+        """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
+        self._reached = clock.monotonic()
+        """When the log answered last."""
+        self.listeners: list[Callable[[StreamKey], None]] = []
+        """Told of each stream that is not written here any more, mostly since it has ended."""
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def get(self, key: StreamKey) -> Producer | None:
+        """The producer of that stream, if it is written here."""
+        running = self._running.get(key)
+        return None if running is None else running.producer
+
+    def begin(self, hold: Hold, call: Call, options: StreamOptions, begun: Begun = NEW) -> Producer:
+        """Write the answer to `call` into the stream of `hold`. Its producer does nothing before the next await."""
+        key = hold.key
+        producer = Producer(self._log, self._turn, self._clock, hold, begun)
+        call = msgspec.structs.replace(call, notice=producer.notice)
+        task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
+        self._running[key] = _Running(producer, call, options, task)
+        self._bills.watch(call.request_id, producer.commits.billed)
+        self._presence.watch(key, options, had_readers=begun.read)
+        task.add_done_callback(lambda done: self._ended(key, done))
+        return producer
+
+    async def until_ended(self, key: StreamKey) -> None:
+        """Return once the stream is not written here any more."""
+        running = self._running.get(key)
+        if running is not None:
+            await asyncio.wait({running.task})
+
+    async def renew(self, lease: float | None) -> None:
+        """Tell the log that silent streams go on, and hear of those that shall not. Raises `LogUnavailable`.
+
+        One that could tell it nothing for a whole `lease` closes its upstreams: somebody else pays for the same answers by now.
+        """
+        try:
+            if self._dropped:
+                await self._log.release(list(self._dropped.values()))
+                self._dropped.clear()
+            holds = [running.producer.hold for running in self._running.values()]
+            for renewed in await self._log.renew(holds):
+                running = self._running.get(renewed.key)
+                if running is not None and renewed.verdict == "lost":
+                    running.producer.lose()
+                elif running is not None and renewed.verdict == "cancel":
+                    running.producer.cancel(await self._cause(renewed.key))
+        except LogUnavailable:
+            if lease is not None and self._clock.monotonic() - self._reached > lease:
+                for running in self._running.values():
+                    running.producer.lose()
+            raise
+        self._reached = self._clock.monotonic()
+
+    async def check_costs(self, most: float, give_up: Callable[[StreamKey, str], Awaitable[object]]) -> None:
+        """Give up what goes on though nobody reads it and has cost more than `most` (USD)."""
+        for key, running in list(self._running.items()):
+            if running.options.on_disconnect != "continue" or await self._presence.read_by_anyone(key):
+                continue
+            used, row = running.producer.used, running.producer.commits.attempt
+            if row is not None:
+                used = priced(used, row.provider, row.model, running.call.candidates)
+            if used.cost > most:
+                logger.info("stream %s: it costs more than it may while nobody reads it", key.id)
+                await give_up(key, UNATTENDED)
+
+    async def drain(self, seconds: float) -> None:
+        """Return when all streams have ended, or that much time has passed."""
+        tasks = {running.task for running in self._running.values()}
+        if tasks and seconds > 0:
+            async with self._clock.timeout(seconds):
+                await asyncio.wait(tasks)
+
+    async def end(self, error: CauceError) -> None:
+        """End all streams with `error`."""
+        for running in self._running.values():
+            running.producer.fail(error)
+        await self._all_ended()
+
+    async def hand_over(self) -> None:
+        """Close all upstreams, write what was received, and give the streams up: whoever looks next goes on with them."""
+        some = [running.producer for running in self._running.values()]
+        for producer in some:
+            producer.hand_over()
+        await self._all_ended()
+        left = [producer.hold for producer in some if producer.leaving]
+        left += self._dropped.values()
+        if left:
+            try:
+                await self._log.release(left)
+            except LogUnavailable:
+                logger.error("%d streams were left open, and their log does not answer", len(left))
+            else:
+                logger.info("handed over %d streams", len(left))
+
+    async def _all_ended(self) -> None:
+        tasks = {running.task for running in self._running.values()}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _cause(self, key: StreamKey) -> str:
+        head = await self._log.head(key)
+        return (head.cancel_reason if head is not None else None) or ""
+
+    def _ended(self, key: StreamKey, task: asyncio.Task[None]) -> None:
+        running = self._running.pop(key)
+        self._bills.unwatch(running.call.request_id)
+        self._presence.unwatch(key)
+        for listener in self.listeners:
+            listener(key)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, LogUnavailable):
+            logger.error("stream %s cannot be written: its upstream was closed", key.id)
+            self._dropped[key] = running.producer.hold
+        elif error is not None:
+            logger.error("stream %s: its producer failed", key.id, exc_info=error)

@@ -1,0 +1,27 @@
+"""What a server's streams live by."""
+
+import msgspec
+
+from cauce.engine.recovery.settings import RecoverySettings
+
+
+class Life(msgspec.Struct, frozen=True):
+    """`lasting`: the log outlives this process, so that streams are handed over at its end and not ended. `lease`: the seconds that one
+    of several processes may be silent (None: no other writes the log).
+
+    `recovery` says how far a stream is gone on with. `unattended_max_cost` is in USD (0: any).
+    """
+
+    lasting: bool = False
+    lease: float | None = None
+    recovery: RecoverySettings = RecoverySettings()
+    unattended_max_cost: float = 0.0
+
+    @property
+    def tick(self) -> float:
+        """Seconds between looks at what is held and at what nobody holds."""
+        return 3.0 if self.lease is None else min(1.5, self.lease / 4)
+
+
+ALONE = Life()
+"""Of a log in memory."""

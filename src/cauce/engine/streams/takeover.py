@@ -1,0 +1,242 @@
+"""Streams that nobody writes any more, because the process that did has ended: they are gone on with.
+
+    claim -> fold the log -> close the bill of the attempt that went down -> a producer goes on from what readers have
+
+A stream of which a cancel was requested gets its end. So does one that nothing may go on with.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
+from cauce.domain.errors import CauceError, Gone
+from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey
+from cauce.engine import ending
+from cauce.engine.streams.bills import Bills, used_by
+from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
+from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.settings import Life
+from cauce.engine.turn import Turn
+from cauce.ports.clock import Clock
+from cauce.ports.provider import NO_CACHE, Call, Course
+from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog
+
+_AT_ONCE = 100
+_READ = 1000
+
+SETTLING = 10.0
+"""Seconds after the start in which a model that is not there may still be found: servers of this machine are looked for."""
+
+UNKNOWN_OUTCOME = "outcome unknown"
+"""The error of a tool that ran when its process ended."""
+
+_LEAST_TAKEOVERS = 3
+"""Takeovers of a stream that has given nothing, before it is taken for the reason that processes end."""
+
+logger = logging.getLogger("cauce.streams")
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """A stream that is ours now, with what is in its log. `call` None: nothing may go on with it, for the reason `why`."""
+
+    head: Head
+    hold: Hold
+    options: StreamOptions
+    deltas: tuple[Delta, ...]
+    closed: tuple[AttemptRow, ...]
+    """Bills of attempts; `open` are of those that went down with their process."""
+    open: tuple[AttemptRow, ...]
+    call: Call | None
+    why: CauceError
+
+    settle: Settle
+
+    @property
+    def begun(self) -> Begun:
+        """How far it has come."""
+        shown = any([not isinstance(delta, Status | Attempt | Restart) for delta in self.deltas])
+        text = any([isinstance(delta, Text) for delta in self.deltas])
+        read = self.head.reader_mark is not None
+        return Begun(self.head.state, shown, text, used_by(self.closed), self.open, self.settle, read)
+
+
+Begin = Callable[[Orphan], None]
+
+
+class Takeover:
+    """`begin` is called with a stream that is to be gone on with."""
+
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, begin: Begin) -> None:
+        self._log = log
+        self._turn = turn
+        self._clock = clock
+        self._bills = bills
+        self._begin = begin
+        self._began = clock.monotonic()
+
+    async def adopt(self, node: str, life: Life) -> int:
+        """Take every stream over whose holder is gone, as `node`; returns how many those were. Raises `LogUnavailable`."""
+        taken = 0
+        while orphans := await self._log.orphans(_AT_ONCE):
+            outcomes = await asyncio.gather(*[self._take(head, node, life) for head in orphans], return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            if not any(outcomes):
+                # All of them are others' now, or have to wait.
+                break
+            taken += sum([outcome is True for outcome in outcomes])
+        if taken:
+            logger.warning("took over %d streams that another process had left open", taken)
+        return taken
+
+    async def _take(self, head: Head, node: str, life: Life) -> bool:
+        """Whether it was ours to take."""
+        options = _options(head)
+        call = self._call(head, options)
+        if self._is_to_wait(head, call):
+            return False
+        hold = await self._log.claim(head, node)
+        if hold is None:
+            return False
+        try:
+            # What its old holder wrote last may have come after the look that found it.
+            head = await self._log.head(head.key) or head
+            orphan = self._decided(await self._found(head, hold, call), life)
+            hold = await self._settled(orphan)
+            if hold is not None:
+                self._begin(msgspec.structs.replace(orphan, hold=hold))
+        except (Fenced, Gone):
+            return False
+        except LogUnavailable:
+            logger.error("stream %s: it cannot be taken over now", head.key.id)
+            raise
+        return True
+
+    def _call(self, head: Head, options: StreamOptions | None) -> Call | CauceError:
+        """The call that was made for the stream, made anew."""
+        if options is None or options.scope is None:
+            return ending.cut_off()
+        try:
+            call = self._turn.call(
+                head.request,
+                options.scope,
+                request_id=options.request_id,
+                streamed=True,
+                cache=NO_CACHE,
+                stream_id=head.key.id,
+            )
+        except CauceError as error:
+            return error
+        return msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
+
+    def _is_to_wait(self, head: Head, call: Call | CauceError) -> bool:
+        """Whether whom it needs may still be found."""
+        if head.cancel_requested or self._clock.monotonic() - self._began > SETTLING:
+            return False
+        if isinstance(call, CauceError):
+            return call.code == "model_not_found"
+        return bool(call.candidates) and all([candidate.level == "offline" for candidate in call.candidates])
+
+    async def _deltas(self, key: StreamKey) -> tuple[Delta, ...]:
+        deltas: list[Delta] = []
+        while records := await self._log.read(key, len(deltas), _READ):
+            deltas += [record.delta for record in records]
+        return tuple(deltas)
+
+    async def _found(self, head: Head, hold: Hold, call: Call | CauceError) -> Orphan:
+        """The stream with what is in its log."""
+        deltas = await self._deltas(head.key)
+        candidates = call.candidates if isinstance(call, Call) else ()
+        closed: list[AttemptRow] = []
+        open: list[AttemptRow] = []
+        for row in await self._log.attempts(head.key):
+            if row.outcome is None:
+                used = row.usage or self._bills.received(head, row, deltas, candidates)
+                open.append(msgspec.structs.replace(row, usage=used, outcome="failed"))
+            else:
+                closed.append(row)
+        options = _options(head) or StreamOptions()
+
+        def settle(failed: Sequence[AttemptRow]) -> None:
+            for row in failed:
+                entry = self._bills.entry(head, row, options, deltas, self._clock.now())
+                if entry is not None:
+                    self._bills.write(entry)
+
+        made, why = (call, ending.cut_off()) if isinstance(call, Call) else (None, call)
+        return Orphan(head, hold, options, deltas, tuple(closed), tuple(open), made, why, settle)
+
+    def _decided(self, orphan: Orphan, life: Life) -> Orphan:
+        """With the call that goes on with it, if one is to."""
+        head, call = orphan.head, orphan.call
+        if call is None or head.cancel_requested or not self._may_go_on(orphan, call, life):
+            return msgspec.structs.replace(orphan, call=None)
+        last = max([delta.n for delta in orphan.deltas if isinstance(delta, Attempt)], default=0)
+        shown = orphan.begun.shown
+        going_on = msgspec.structs.replace(
+            call,
+            begun=orphan.deltas if shown else (),
+            upstream=head.upstream if shown and head.upstream != NOWHERE else None,
+            course=Course(attempts=last),
+            after=ending.cut_off() if last else None,
+            strategy="again" if last else "open",
+        )
+        return msgspec.structs.replace(orphan, call=going_on)
+
+    def _may_go_on(self, orphan: Orphan, call: Call, life: Life) -> bool:
+        head, recovery = orphan.head, life.recovery
+        if head.epoch > 1 + max(recovery.attempts, _LEAST_TAKEOVERS):
+            return False
+        if not orphan.begun.shown:
+            return True
+        if not recovery.attempts or self._clock.now() - head.created > recovery.age:
+            return False
+        forbidden = any([candidate.midstream == "fail" for candidate in call.candidates[:1]])
+        return call.request.sampling.n == 1 and not forbidden
+
+    async def _settled(self, orphan: Orphan) -> Hold | None:
+        """The hold, once what is to be said of its past is said; None once the stream has ended instead."""
+        head, hold = orphan.head, orphan.hold
+        commits = Commits(orphan.begun)
+        left = tuple(_unanswered(orphan.deltas))
+        cause = (head.cancel_reason or "") if head.cancel_requested else None
+        if cause is None:
+            try:
+                if orphan.call is not None:
+                    return await self._log.append(hold, Commit(left)) if left else hold
+                finish = ending.failed(orphan.why, commits.used(None), text_delivered=orphan.begun.text)
+                commit = commits.commit((*left, finish))
+                await self._log.append(hold, commit)
+                commits.written(commit)
+                return None
+            except Cancelled:
+                now = await self._log.head(head.key)
+                cause = (now.cancel_reason if now is not None else None) or ""
+                commits = Commits(orphan.begun)
+        commit = commits.commit((ending.cancelled(commits.used(None), cause),))
+        await self._log.append(hold, commit)
+        commits.written(commit)
+        return None
+
+
+def _options(head: Head) -> StreamOptions | None:
+    """What was decided at its creation; None if that cannot be read."""
+    try:
+        return msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _unanswered(deltas: Sequence[Delta]) -> list[ToolResult]:
+    """What is told of tools that ran when their process ended."""
+    started: dict[str, str] = {}
+    for delta in deltas:
+        if isinstance(delta, Status) and delta.kind == "tool_started":
+            started[str(delta.facts.get("call_id", ""))] = str(delta.facts.get("name", ""))
+        elif isinstance(delta, ToolResult):
+            started.pop(delta.call_id, None)
+    return [ToolResult(call_id, name, "", UNKNOWN_OUTCOME) for call_id, name in started.items()]

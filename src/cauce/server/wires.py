@@ -1,0 +1,132 @@
+"""The wires a logged stream can be read on, whichever it was asked for on: one table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+
+from cauce.domain.errors import InvalidRequest
+from cauce.domain.stream import Head, Record
+from cauce.domain.tokens import estimate_input_tokens
+from cauce.server.event_stream import EVENTS, HEADERS, Form
+from cauce.server.following import Manner, Projection, options_of
+from cauce.server.logged_responses import WIRE as RESPONSES
+from cauce.server.logged_responses import project as responses_project
+from cauce.wire.anthropic_messages.logged import LoggedMessagesProjector
+from cauce.wire.anthropic_messages.thinking import shows_thinking
+from cauce.wire.native.frames import NativeProjector, priming
+from cauce.wire.native.frames import projector as native_projector
+from cauce.wire.numbering import Cursor, Numbered
+from cauce.wire.openai_chat.answer import Head as ChatHead
+from cauce.wire.openai_chat.logged import LoggedChatProjector
+from cauce.wire.openai_chat.tools import style_of
+from cauce.wire.openai_completions.logged import LoggedCompletionProjector
+from cauce.wire.ui_messages.render import HEADER as UI_HEADER
+from cauce.wire.ui_messages.render import VERSION as UI_VERSION
+from cauce.wire.ui_messages.render import projector_of as ui_projector
+
+NATIVE = "native"
+CHAT = "openai-chat"
+COMPLETIONS = "openai-completions"
+ANTHROPIC = "anthropic"
+UI = "ui"
+GEMINI = "gemini"
+"""Its SDKs know no ids of events: it is not in the table."""
+
+_UI_EVENTS = Form((*HEADERS, (UI_HEADER, UI_VERSION)))
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """One of them. `project` makes what shows a stream to a reader who has had everything up to a cursor."""
+
+    project: Callable[[Head, Cursor], Projection]
+    form: Callable[[Cursor], Form] = lambda _: EVENTS
+
+
+class NativeRecords:
+    """Frames of the native wire, which have their numbers already."""
+
+    def __init__(self, projector: NativeProjector) -> None:
+        self._projector = projector
+
+    @property
+    def seq(self) -> int:
+        return self._projector.seq
+
+    def feed(self, records: Sequence[Record]) -> bytes:
+        frames: list[bytes] = []
+        for epoch, of_epoch in groupby(records, lambda record: record.epoch):
+            self._projector.at_epoch(epoch)
+            frames.append(self._projector.feed([record.delta for record in of_epoch]))
+        return b"".join(frames)
+
+
+def native(head: Head, after: Cursor, *, resumed: bool = False) -> Projection:
+    """The native wire, where each record is one frame. `resumed` opens with an unnumbered `start` frame."""
+    wanted = head.request.response_format
+    return NativeRecords(native_projector(head.key.id, wanted, after=after.seq, resumed=resumed))
+
+
+def native_form(after: Cursor) -> Form:
+    """Events that open with a block that sets the cursor."""
+    return Form(opening=priming(after.seq))
+
+
+def chat_head(head: Head) -> ChatHead:
+    """What stands in answers of OpenAI's wires."""
+    return ChatHead(head.key.id, head.request.model, int(head.created))
+
+
+def _chat(head: Head, after: Cursor) -> Projection:
+    request = head.request
+    projector = LoggedChatProjector(chat_head(head), include_usage=request.include_usage, style=style_of(request))
+    return Numbered(projector, after)
+
+
+def _completions(head: Head, after: Cursor) -> Projection:
+    options = options_of(head)
+    # Of an echo the request says nothing any more: what is to be shown before the answer is kept with the stream.
+    echo = msgspec.json.decode(options.asked, type=str | None) if options.wire == COMPLETIONS else None
+    usage = head.request.include_usage
+    return Numbered(LoggedCompletionProjector(chat_head(head), include_usage=usage, echo=echo or ""), after)
+
+
+def _anthropic(head: Head, after: Cursor) -> Projection:
+    request = head.request
+    tokens, thinking = estimate_input_tokens(request), shows_thinking(request)
+    projector = LoggedMessagesProjector(head.key.id, request.model, input_tokens=tokens, thinking=thinking)
+    return Numbered(projector, after)
+
+
+def _ui(head: Head, after: Cursor) -> Projection:
+    return Numbered(ui_projector(head), after)
+
+
+def _ui_form(after: Cursor) -> Form:
+    return _UI_EVENTS
+
+
+WIRES: Mapping[str, Wire] = {
+    NATIVE: Wire(native, native_form),
+    CHAT: Wire(_chat),
+    COMPLETIONS: Wire(_completions),
+    RESPONSES: Wire(responses_project),
+    ANTHROPIC: Wire(_anthropic),
+    UI: Wire(_ui, _ui_form),
+}
+"""By the name that `?wire=` takes."""
+
+
+def wire_named(name: str) -> Wire:
+    """The wire of that name. Raises `InvalidRequest`."""
+    wire = WIRES.get(name)
+    if wire is None:
+        raise InvalidRequest(
+            f"wire: {name!r} is none that streams are read on: take one of {', '.join(WIRES)}", field="wire"
+        )
+    return wire
+
+
+def manner(name: str, after: Cursor, *, hold: float | None = None) -> Manner:
+    """How a stream is shown on the wire `name` from `after` on."""
+    return Manner(name, WIRES[name].form(after), hold)

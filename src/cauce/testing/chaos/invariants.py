@@ -1,0 +1,299 @@
+"""What must hold of every stream, whatever was done to it. Each function gives the violations of one invariant."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.story import Record, Story, shown, text_of
+from cauce.testing.chaos.text import read, written
+
+INVARIANTS: dict[str, str] = {
+    "I1": "frames are numbered 1, 2, 3… without holes, for each reader, across reconnects",
+    "I2": "all readers of a stream and its late replay see the same bytes, on each wire",
+    "I3": "each token stands at its own place, on every wire, and what a provider is sent to go on with is what was committed",
+    "I4": "attempts never interleave, and none comes back",
+    "I5": "a stream ends exactly once, with nothing after it, and no stream goes without",
+    "I6": "after a cancel is acknowledged nothing is written or asked any more, and the stream ends as cancelled",
+    "I7": "what a stream is billed is what the provider served; a repeated request asks nobody",
+    "I8": "each tool call begins at most once",
+    "I9": "the provider sees its connection closed soon after an attempt is over",
+    "I10": "readers that take nothing do not make a node grow",
+    "I11": "a stream whose node is gone is written on in time",
+    "I12": "an answer breaks off only where no way on was left",
+}
+
+
+_STATES = {"complete": "completed", "cancelled": "cancelled"}
+_OPEN = ("", "queued", "running", "recovering")
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """`stream` is empty where it is of a node."""
+
+    invariant: str
+    stream: str
+    message: str
+
+
+class Outage(msgspec.Struct, frozen=True):
+    """A node did not work from `begin` to `end`: it was paused, or dead. Times are the loop's."""
+
+    node: str
+    begin: float
+    end: float
+    paused: bool
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What depends on the run. `slack` (seconds) is added to every bound in time: how late the machine itself was.
+
+    `renewal`: seconds until a holder hears of a cancel elsewhere. `takeover`: until an orphan is written on, after its node is back
+    where there is `alone` one, else after it went. `memory` is in kilobytes. `budget` are the attempts an answer may have. `goes_on`:
+    a stream whose node died is gone on with, not ended.
+    """
+
+    slack: float
+    renewal: float = 3.0
+    takeover: float = 6.0
+    alone: bool = True
+    memory: int = 600_000
+    budget: int = 40
+    goes_on: bool = True
+    outages: tuple[Outage, ...] = ()
+
+
+def judge(story: Story, bounds: Bounds) -> list[Violation]:
+    """Everything that is wrong with one stream."""
+    records = story.records()
+    found = [Violation(odd.invariant, story.stream, odd.message) for odd in story.odd]
+    for reader in (*story.readers, *story.replays):
+        found += [Violation(odd.invariant, story.stream, odd.message) for odd in reader.odd]
+    for name, check in _CHECKS:
+        found += [Violation(name, story.stream, message) for message in check(story, records, bounds)]
+    return found
+
+
+def _dense(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    for expected, record in enumerate(records, 1):
+        if record.seq != expected:
+            yield f"the late replay has {record.seq} where {expected} is next"
+            return
+
+
+def _same(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    references = {replay.wire: replay for replay in reversed(story.replays)}
+    for reader in (*story.readers, *story.replays):
+        reference = references.get(reader.wire)
+        if reference is None or reference is reader:
+            continue
+        for mine, theirs in zip(reader.frames, reference.frames, strict=False):
+            if (mine.id, mine.data) != (theirs.id, theirs.data):
+                yield f"{reader.name} has {mine.data[:120]!r} as {mine.id}, the replay {theirs.data[:120]!r} as {theirs.id}"
+                break
+        else:
+            if len(reader.frames) > len(reference.frames) or (
+                reader.ended_at is not None and len(reader.frames) < len(reference.frames)
+            ):
+                yield f"{reader.name} has {len(reader.frames)} frames, the replay {len(reference.frames)}"
+
+
+def _placed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    text = text_of(records)
+    reading = read(text)
+    if reading.wrong:
+        yield f"the text is not what was said: {reading.wrong}"
+        return
+    said = {attempt.nonce: attempt for attempt in story.attempts}
+    for name, first, end in reading.runs:
+        attempt = said.get(name)
+        if attempt is None or attempt.served < end or len(attempt.prefix) > first:
+            yield f"{first}..{end} is of {name!r}, who did not say it"
+        elif not text.startswith(attempt.prefix):
+            yield f"attempt {attempt.number} was sent a beginning of {len(attempt.prefix)} characters that is not the committed one"
+    for replay in story.replays:
+        if replay.wire != "native" and replay.ended_at is not None and shown(replay.wire, replay.frames) != text:
+            yield f"the {replay.name} shows another text"
+    last = records[-1] if records else None
+    if last is not None and last.type == "complete":
+        if last.data != text:
+            yield "the full text of the end is not the text of the pieces"
+        if len(text) != len(written(story.length, "一")):
+            yield f"it is said to be complete with {len(text)} of {len(written(story.length, '一'))} characters"
+
+
+def _apart(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    order = {attempt.nonce: index for index, attempt in enumerate(story.attempts)}
+    seen: list[int] = []
+    for name, first, _ in read(text_of(records)).runs:
+        index = order.get(name, -1)
+        if seen and index <= seen[-1]:
+            yield f"at {first} an attempt speaks whose time was over"
+        seen.append(index)
+    epoch = 0
+    for record in records:
+        if record.epoch < epoch:
+            yield f"record {record.seq} is of epoch {record.epoch}, after one of {epoch}"
+        epoch = max(epoch, record.epoch)
+
+
+def _ended(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    ends = [record.seq for record in records if record.terminal]
+    if not records:
+        yield "nothing is left of it"
+    elif len(ends) != 1:
+        yield f"it has {len(ends)} ends, at {ends}"
+    elif ends[0] != records[-1].seq:
+        yield f"its end is {ends[0]}, and it goes on to {records[-1].seq}"
+    elif story.tail != ends[0]:
+        yield f"its end is {ends[0]}, and its log goes on to {story.tail}"
+    elif story.state != _STATES.get(records[-1].type, story.state) or story.state in _OPEN:
+        yield f"it ends with {records[-1].type}, and is said to be {story.state}"
+    if story.ended is None:
+        yield "nobody saw its end"
+
+
+def _cancelled(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    for cancel in story.cancels:
+        over = cancel.state in ("completed", "incomplete", "failed", "cancelled")
+        if not over and records and records[-1].type != "cancelled":
+            yield f"a cancel was acknowledged while it was {cancel.state}, and it ended as {records[-1].type}"
+        late = [
+            record.seq for record in records if record.seq > cancel.tail and record.type in ("content", "tool_call")
+        ]
+        if late:
+            yield f"a cancel was acknowledged at {cancel.tail}, and content follows at {late[0]}"
+        for attempt in story.attempts:
+            if attempt.began > cancel.at + bounds.slack:
+                yield f"attempt {attempt.number} was made {attempt.began - cancel.at:.1f} s after a cancel was acknowledged"
+
+
+def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    if not records or not records[-1].terminal:
+        return
+    told = sum([record.beside.get("status") == "attempt" or bool(record.beside.get("retrying")) for record in records])
+    # The last one may have been asked just before a cancel, after which nothing of it is written.
+    asked = len(story.attempts) - (records[-1].type == "cancelled")
+    if asked > told and not _died(story, bounds):
+        yield f"the provider was asked {asked} times, and the log tells of {told}"
+    usage: dict[str, Any] = records[-1].beside.get("usage") or {}
+    whole = [attempt for attempt in story.attempts if attempt.whole]
+    if records[-1].type != "complete" or len(story.attempts) != 1 or not whole:
+        return
+    billed = (usage.get("input_tokens"), usage.get("output_tokens"))
+    if billed != (INPUT_TOKENS, whole[0].tokens):
+        yield f"{billed} tokens are billed, and {(INPUT_TOKENS, whole[0].tokens)} were served"
+
+
+def _begun_once(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    started: set[str] = set()
+    for record in records:
+        if record.type == "status" and record.beside.get("status") == "tool_started":
+            call = str(record.beside.get("call_id"))
+            if call in started:
+                yield f"the tool call {call} was begun twice"
+            started.add(call)
+
+
+def _closed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    """An attempt is over when a later one begins to speak, when the stream has ended, or when a cancel reached its holder."""
+    spoke = {name for name, _, _ in read(text_of(records)).runs}
+    for number, attempt in enumerate(story.attempts):
+        over: list[float] = [] if story.ended is None else [story.ended]
+        over += [later.began for later in story.attempts[number + 1 :] if later.nonce in spoke][:1]
+        over += _in_vain(story.attempts, attempt, spoke, bounds)
+        over += [cancel.at + (0 if cancel.node == attempt.node else bounds.renewal) for cancel in story.cancels]
+        if not over or attempt.status != 200:
+            continue
+        due = min(over) + 1.0 + bounds.slack
+        for away in bounds.outages:
+            # A process that does not run closes nothing: it does so when it goes on.
+            if away.node == attempt.node and away.begin - 1.0 <= due and attempt.began <= away.end:
+                due = max(due, away.end + bounds.renewal + 1.0 + bounds.slack)
+        closed = attempt.closed if attempt.closed is not None else float("inf")
+        if closed > due:
+            yield f"attempt {attempt.number} at {attempt.node} was over, and its connection was open {closed - min(over):.1f} s later"
+
+
+def _in_vain(attempts: list[Attempt], attempt: Attempt, spoke: set[str], bounds: Bounds) -> list[float]:
+    """When it is over that nobody heard: a node that had lost the stream to another, and did not know it yet, asked once more."""
+    if attempt.nonce in spoke:
+        return []
+    heard = [
+        other
+        for other in attempts
+        if other.nonce in spoke and other.node != attempt.node and other.began < attempt.began
+        if other.closed is None or other.closed > attempt.began + bounds.renewal
+    ]
+    return [attempt.began + bounds.renewal] if heard else []
+
+
+def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    """For each time the holder went away: when somebody went on, as the provider or a reader saw it first."""
+    for away in bounds.outages:
+        begun = [attempt for attempt in story.attempts if attempt.began < away.begin]
+        if not begun or begun[-1].node != away.node or (story.ended or away.begin) < away.begin:
+            continue
+        closed = begun[-1].closed
+        if begun[-1].whole or (closed is not None and closed < away.begin) or (away.paused and bounds.alone):
+            continue
+        signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
+        signs += [story.ended] if story.ended is not None else []
+        due = _due(away, bounds)
+        if not signs:
+            yield f"after the end of {away.node} nobody went on"
+        elif min(signs) > due:
+            yield f"after the end of {away.node} nobody went on for {min(signs) - away.begin:.1f} s, {min(signs) - due:.1f} s too long"
+
+
+def _due(away: Outage, bounds: Bounds) -> float:
+    """When a stream of a node that is away must go on. Others that go away meanwhile may be those that had taken it."""
+    due = (away.end if bounds.alone else away.begin) + bounds.takeover
+    for other in sorted(bounds.outages, key=lambda one: one.begin):
+        if other is not away and away.begin <= other.begin <= due:
+            due = max(due, other.end + bounds.takeover)
+    return due + bounds.slack
+
+
+def _gone_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    if not records or records[-1].type != "error" or not records[-1].terminal:
+        return
+    if _died(story, bounds) and not bounds.goes_on:
+        return
+    refused = [attempt for attempt in story.attempts[-2:] if not attempt.served]
+    if len(story.attempts) > bounds.budget or (refused and not text_of(records)):
+        return
+    yield f"it broke off after {len(story.attempts)} attempts: {records[-1].data}"
+
+
+def _died(story: Story, bounds: Bounds) -> bool:
+    """Whether a node went away while the stream was open."""
+    ended = float("inf") if story.ended is None else story.ended
+    return any([story.born <= away.begin <= ended for away in bounds.outages])
+
+
+_Check = Callable[[Story, list[Record], Bounds], Iterator[str]]
+_CHECKS: tuple[tuple[str, _Check], ...] = (
+    ("I1", _dense),
+    ("I2", _same),
+    ("I3", _placed),
+    ("I4", _apart),
+    ("I5", _ended),
+    ("I6", _cancelled),
+    ("I7", _billed),
+    ("I8", _begun_once),
+    ("I9", _closed),
+    ("I11", _taken_over),
+    ("I12", _gone_on),
+)
+
+
+def attempts_of(attempts: list[Attempt]) -> str:
+    """The attempts of a stream, in a line each."""
+    return "\n".join(
+        [
+            f"attempt {one.number} {one.nonce} at {one.node}, {one.kind} from {len(one.prefix)}: {one.fault}, served to {one.served}"
+            for one in attempts
+        ]
+    )

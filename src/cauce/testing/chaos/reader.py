@@ -1,0 +1,177 @@
+"""One reader of one stream on one wire: it keeps its cursor, reconnects from it, and writes down every frame and every oddity."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from cauce.testing.chaos.http import Answer, Broken, ask
+
+Wire = Literal["native", "openai-chat", "openai-responses", "anthropic", "ui"]
+
+_TERMINAL: dict[Wire, re.Pattern[bytes]] = {
+    "native": re.compile(rb'"type":"complete"|"type":"cancelled"|"final_error":true'),
+    "openai-chat": re.compile(rb'\A\[DONE\]\Z|\A\{"error":'),
+    "openai-responses": re.compile(rb'"type":"response\.(completed|incomplete|failed)"|"type":"error"'),
+    "anthropic": re.compile(rb'"type":"message_stop"|"type":"error"'),
+    "ui": re.compile(rb"\A\[DONE\]\Z"),
+}
+WIRES: tuple[Wire, ...] = tuple(_TERMINAL)
+"""All that a reader can follow a stream on."""
+
+_EPOCH = re.compile(rb'"epoch":(\d+)')
+_PAUSE = 0.1
+_SILENCE = 15.0
+"""Seconds without a byte after which a connection is taken for dead: heartbeats come every second."""
+
+How = Literal["ended", "broken", "dropped"]
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One frame, without comments and without what tells when to reconnect. `at` is the loop's time."""
+
+    id: str
+    data: bytes
+    at: float
+
+
+class Oddity(msgspec.Struct, frozen=True):
+    """Something a reader saw that must not be. `invariant` is the one it breaks."""
+
+    invariant: str
+    message: str
+
+
+class Reader:
+    """`port` tells where to connect this time."""
+
+    def __init__(self, stream: str, name: str, port: Callable[[], int], wire: Wire = "native") -> None:
+        self.stream = stream
+        self.name = name
+        self.wire: Wire = wire
+        self.frames: list[Frame] = []
+        self.odd: list[Oddity] = []
+        self.ended_at: float | None = None
+        self.connections = 0
+        self._port = port
+        self._numbered = 0
+
+    @property
+    def cursor(self) -> str:
+        """The id of the last frame."""
+        return self.frames[-1].id if self.frames else "0"
+
+    async def follow(self, lives: Callable[[], float | None], body: object = None) -> None:
+        """Read to the end, reconnecting; each connection is left after `lives()` seconds (None: never).
+
+        With `body`, the request is sent until the first frame of the stream has come.
+        """
+        while self.ended_at is None:
+            try:
+                answer = await self._connect(None if self.frames else body)
+            except Broken:
+                await asyncio.sleep(_PAUSE)
+                continue
+            if answer is None:
+                await asyncio.sleep(_PAUSE)
+                continue
+            self.connections += 1
+            how: How = "broken"
+            try:
+                how = await self._read(answer, lives())
+            finally:
+                await answer.close(rudely=how == "dropped" and self.connections % 2 == 0)
+            if how == "broken":
+                await asyncio.sleep(_PAUSE)
+
+    async def _connect(self, body: object) -> Answer | None:
+        """The answer to be read; None where there is none now."""
+        target = f"/chat/stream/{self.stream}"
+        if body is None:
+            target += f"/resume?after={self.cursor}{self._epoch()}"
+            target += "" if self.wire == "native" else f"&wire={self.wire}"
+        try:
+            async with asyncio.timeout(_SILENCE):
+                answer = await ask(self._port(), "GET" if body is None else "POST", target, body)
+        except TimeoutError as error:
+            raise Broken from error
+        if answer.status == 200:
+            return answer
+        await answer.close()
+        match answer.status:
+            case 204:
+                self._note("I5", f"204 at {self.cursor}, though the end has not come")
+                self.ended_at = asyncio.get_running_loop().time()
+            case 409 | 410:
+                self._note("I1", f"{answer.status} at {self.cursor}: what was read is not there any more")
+                self.ended_at = asyncio.get_running_loop().time()
+            case 404 if self.frames:
+                self._note("I1", "the stream that was read is not known any more")
+                self.ended_at = asyncio.get_running_loop().time()
+            case 404 | 502 | 503:
+                pass
+            case _:
+                self._note("I1", f"status {answer.status}")
+                await asyncio.sleep(1)
+        return None
+
+    def _epoch(self) -> str:
+        found = _EPOCH.search(self.frames[-1].data) if self.frames and self.wire == "native" else None
+        return f"&epoch={found[1].decode()}" if found is not None else ""
+
+    async def _read(self, answer: Answer, lives: float | None) -> How:
+        loop = asyncio.get_running_loop()
+        until = None if lives is None else loop.time() + lives
+        unread = b""
+        pieces = answer.pieces()
+        try:
+            while True:
+                silence = loop.time() + _SILENCE
+                async with asyncio.timeout_at(silence if until is None else min(silence, until)):
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
+                *blocks, unread = (unread + piece).split(b"\n\n")
+                for block in blocks:
+                    self._block(block, loop.time())
+        except (Broken, TimeoutError):
+            await pieces.aclose()
+            return "dropped" if until is not None and loop.time() >= until else "broken"
+        if self.ended_at is None:
+            self._note("I5", f"the body ended properly after {self.cursor}, without the end of the stream")
+            return "broken"
+        return "ended"
+
+    def _block(self, block: bytes, now: float) -> None:
+        lines = [line for line in block.split(b"\n") if line and not line.startswith((b":", b"retry:"))]
+        number = next((line[3:].strip().decode() for line in lines if line.startswith(b"id:")), "")
+        data = b"\n".join([line for line in lines if not line.startswith(b"id:")])
+        if not data:
+            # The block that opens a stream dispatches nothing.
+            return
+        if self.ended_at is not None:
+            self._note("I5", f"a frame after the end: {data[:80]!r}")
+        if self.wire == "native":
+            self._numbered += 1
+            if number != str(self._numbered):
+                self._note("I1", f"frame {number} came where {self._numbered} is next")
+                self._numbered = int(number) if number.isdigit() else self._numbered
+        self.frames.append(Frame(number, data, now))
+        payload = data.partition(b"data:")[2].strip()
+        if _TERMINAL[self.wire].search(payload):
+            self.ended_at = now
+
+    def _note(self, invariant: str, message: str) -> None:
+        if len(self.odd) < 20:
+            self.odd.append(Oddity(invariant, f"{self.name}: {message}"))
+
+
+async def stall(stream: str, port: Callable[[], int]) -> Answer | None:
+    """Begin to read from the beginning, and take nothing of the body; the caller closes it."""
+    try:
+        async with asyncio.timeout(_SILENCE):
+            return await ask(port(), "GET", f"/chat/stream/{stream}/resume?after=0")
+    except (Broken, TimeoutError):
+        return None

@@ -1,0 +1,71 @@
+"""`make chaos`: the short run, and every mutant. `make chaos-long` (`--long`): hundreds of streams on each store.
+
+python -m tests.chaos [--long] [--seed N] [--store NAME] [--write]
+"""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from cauce.testing.chaos import chaos, write
+from tests.chaos.mutants import CATCHABLE
+from tests.chaos.runs import LONG_STORES, REFERENCE, caught, ground, long, reference, short, told
+
+_REPORTS = Path(".bench")
+
+
+def main() -> int:
+    """Exit code 1 when something was violated, or a mutant survived."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the long run")
+    parser.add_argument("--store", choices=LONG_STORES, help="of the long run, this store only")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="write the tables of docs/reference/chaos.md")
+    arguments = parser.parse_args()
+    if arguments.write:
+        REFERENCE.write_text(reference(REFERENCE.read_text("utf-8")), "utf-8")
+        return 0
+    if arguments.long:
+        return _long((arguments.store,) if arguments.store else LONG_STORES, arguments.seed)
+    return _short(arguments.seed)
+
+
+def _short(seed: int) -> int:
+    with ground("sqlite") as there:
+        found = asyncio.run(chaos(short(there, seed)))
+    print(told(found), flush=True)
+    survived = 0
+    for mutant in CATCHABLE:
+        broken = asyncio.run(caught(mutant)).broken
+        dead = set(mutant.caught) <= set(broken)
+        survived += not dead
+        seen = ", ".join([f"{name} ({count})" for name, count in broken.items()])
+        print(f"  {'caught  ' if dead else 'SURVIVED'}  {mutant.name:<40} {seen}", flush=True)
+    print(f"{len(CATCHABLE) - survived} of {len(CATCHABLE)} mutants were caught")
+    return 1 if survived or found.violations else 0
+
+
+def _long(stores: tuple[str, ...], seed: int) -> int:
+    events = kills = stops = violations = 0
+    for number, store in enumerate(stores):
+        with ground(store) as there:
+            found = asyncio.run(chaos(long(there, seed + number)))
+        print(f"{store}: {told(found)}", flush=True)
+        _REPORTS.mkdir(exist_ok=True)
+        write(found, _REPORTS / f"chaos-{store}.html")
+        events += found.events
+        kills += found.faults.get("SIGKILL", 0)
+        stops += found.faults.get("SIGSTOP", 0)
+        violations += len(found.violations)
+    if "redis" in stores:
+        print(
+            "redis: the server itself was not killed; without persistence a Redis that dies takes its streams with it,"
+        )
+        print("       and with appendfsync everysec about a second of them: readers are told by 409 or 410")
+    print(f"together: {events:,} events, {kills} SIGKILL, {stops} SIGSTOP, {violations} violations")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

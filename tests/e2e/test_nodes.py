@@ -1,0 +1,175 @@
+"""Several servers with one log of streams: one is killed, stands still, is asked to cancel; another goes on or hears of it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cauce.bootstrap.running import application
+from cauce.config import load
+from cauce.domain.delta import Finish
+from cauce.domain.message import Message, TextPart
+from cauce.domain.request import Request, Scope
+from cauce.domain.stream import StreamKey
+from cauce.testing.upstream import Upstream
+from tests.e2e.process import Serve
+from tests.e2e.tale import BODY, Teller, begin, check_whole, ended, rest, state, table
+from tests.http import ask, connection, within
+from tests.postgres_server import running_postgres
+from tests.redis_server import running_redis
+
+pytestmark = pytest.mark.anyio
+
+LEASE = 1
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The configuration of a log that several servers have."""
+    common = f'[streams]\nstore = "{request.param}"\nlease = {LEASE}\n'
+    if request.param == "sqlite":
+        yield common + f'folder = "{tmp_path_factory.mktemp("streams")}"\n'
+    elif request.param == "postgres":
+        with running_postgres() as url:
+            yield common + f'[postgres]\nurl = "{url}"\n'
+    else:
+        with running_redis() as server:
+            yield common + f'[redis]\nurl = "{server.url}"\n'
+
+
+@contextlib.asynccontextmanager
+async def two(shared: str, upstream: Upstream, tmp_path: Path) -> AsyncIterator[tuple[Serve, Serve]]:
+    """Two servers that share a log and nothing else."""
+    with contextlib.ExitStack() as stack:
+        nodes: list[Serve] = []
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / "cauce.toml").write_text(table(upstream.base_url) + shared)
+            nodes.append(stack.enter_context(Serve(folder)))
+        await asyncio.gather(*[asyncio.to_thread(node.start) for node in nodes])
+        yield nodes[0], nodes[1]
+
+
+async def test_another_server_goes_on_when_one_is_killed(shared: str, tmp_path: Path) -> None:
+    teller = Teller(before=6)
+    async with Upstream(teller) as upstream, two(shared, upstream, tmp_path) as (one, other):
+        async with connection(one.port) as client:
+            seen = await begin(client, 6, "killed")
+            reading = asyncio.ensure_future(ask(other.port, "GET", "/chat/stream/killed/resume?after=0"))
+            await asyncio.to_thread(one.stop, signal.SIGKILL)
+        check_whole(seen, await rest(other.port, seen, "killed"))
+        check_whole(b"", await within(reading, 30))
+        assert (await state(other.port, "killed"))["epoch"] == 2
+    assert len(teller.begun) == 2
+
+
+async def test_server_that_stood_still_longer_than_a_lease_is_fenced_off_and_closes_its_upstream(
+    shared: str, tmp_path: Path
+) -> None:
+    teller = Teller(before=6)
+    async with Upstream(teller) as upstream, two(shared, upstream, tmp_path) as (zombie, other):
+        async with connection(zombie.port) as client:
+            seen = await begin(client, 6, "still")
+            os.kill(zombie.pid, signal.SIGSTOP)
+            try:
+                found = await ended(other.port, "still")
+                assert (found["state"], found["epoch"]) == ("completed", 2) and not upstream.closed.is_set()
+            finally:
+                os.kill(zombie.pid, signal.SIGCONT)
+            await within(upstream.closed.wait(), 20)
+            # Its own reader gets what the other one wrote, over the connection it has.
+            seen += await within(client.until(b'"type":"complete"'), 20)
+        check_whole(b"", await rest(zombie.port, b"", "still"))
+        assert seen.count(b'"type":"complete"') == 1
+    assert len(teller.begun) == 2
+
+
+async def test_cancel_on_any_server_reaches_the_one_that_writes(shared: str, tmp_path: Path) -> None:
+    teller = Teller(before=3)
+    async with Upstream(teller) as upstream, two(shared, upstream, tmp_path) as (one, other):
+        async with connection(one.port) as client:
+            await begin(client, 3, "cancelled")
+            await ask(other.port, "DELETE", "/chat/stream/cancelled")
+            await within(client.until(b'"type":"cancelled"'), 10)
+            await within(upstream.closed.wait())
+        assert (await state(other.port, "cancelled"))["state"] == "cancelled"
+    assert len(teller.begun) == 1
+
+
+async def test_server_that_is_stopped_hands_over_to_the_other_at_once(shared: str, tmp_path: Path) -> None:
+    teller = Teller(before=4)
+    longer = shared.replace(f"lease = {LEASE}", "lease = 60") + "[server]\ndrain = 0.1\n"
+    async with Upstream(teller) as upstream, two(longer, upstream, tmp_path) as (one, other):
+        async with connection(one.port) as client:
+            seen = await begin(client, 4, "handed")
+            stopping = asyncio.ensure_future(asyncio.to_thread(one.stop, signal.SIGTERM))
+            # Long before its lease is over.
+            check_whole(seen, await rest(other.port, seen, "handed"))
+            assert await within(stopping, 20) == 0
+    assert len(teller.begun) == 2
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        'store = "postgres"\n[postgres]\nurl = "postgresql://127.0.0.1:1/none"\n',
+        'store = "redis"\n[redis]\nurl = "redis://127.0.0.1:1/0"\n',
+    ],
+    ids=["postgres", "redis"],
+)
+async def test_server_whose_log_is_down_refuses_streams_and_answers_everything_else(log: str, tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[streams]\n" + log)
+        with Serve(tmp_path) as serve:
+            await asyncio.to_thread(serve.start)
+            refused = await within(ask(serve.port, "POST", "/chat/stream/s", BODY), 20)
+            plain = await within(ask(serve.port, "POST", "/v1/chat/completions", BODY), 20)
+            health = (await ask(serve.port, "GET", "/health")).json()
+            assert await asyncio.to_thread(serve.stop, signal.SIGTERM) == 0
+        told = serve.errors.read_text("utf-8")
+    assert (refused.status, refused.json()["error_code"]) == (503, "overloaded") and "retry-after" in refused.headers
+    assert plain.status == 200
+    assert health["status"] == "degraded" and health["stream_log"].endswith(" (gone)")
+    assert "streams are refused until their log" in told and "Traceback" not in told
+
+
+async def test_log_that_comes_back_takes_streams_again(tmp_path: Path) -> None:
+    with running_redis() as redis:
+        redis.stop()
+        async with Upstream() as upstream:
+            toml = f'[streams]\nstore = "redis"\n[redis]\nurl = "{redis.url}"\n'
+            (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + toml)
+            with Serve(tmp_path) as serve:
+                await asyncio.to_thread(serve.start)
+                assert (await ask(serve.port, "POST", "/chat/stream/s", BODY)).status == 503
+                await asyncio.to_thread(redis.start)
+                async with asyncio.timeout(20):
+                    while (await ask(serve.port, "GET", "/health")).json()["stream_log"] != "redis":
+                        pass
+                response = await within(ask(serve.port, "POST", "/chat/stream/s", BODY), 20)
+    assert response.frames()[-1]["type"] == "complete"
+
+
+async def test_two_apps_on_one_data_folder_share_the_streams_of_a_folder_they_name(tmp_path: Path) -> None:
+    variables = {
+        "CAUCE_SERVER__DATA_DIR": str(tmp_path / "data"),
+        "CAUCE_STREAMS__FOLDER": str(tmp_path / "streams"),
+        "CAUCE_DISCOVERY__ENABLED": "false",
+    }
+    config = load(None, variables, tmp_path)
+    apps = [application(config), application(config)]
+    first, second = [app.state["services"] for app in apps]
+    for services in (first, second):
+        await services.start()
+    key = StreamKey("p", "s")
+    request = Request("offline", (Message("user", (TextPart("What is a cascade?"),)),))
+    await first.streams.start(key, request, Scope(), "req")
+    records = [record async for batch in second.streams.follow(key, 0) for record in batch]
+    for services in (first, second):
+        await services.stop()
+    assert isinstance(records[-1].delta, Finish) and records[-1].delta.outcome == "completed"

@@ -1,0 +1,86 @@
+"""A server that goes down in the middle of an answer, and the next one that goes on with it to the byte."""
+
+import asyncio
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cauce.domain.stream import AttemptRow
+from cauce.testing.upstream import Reply, Upstream
+from tests.e2e.process import Serve
+from tests.http import ask, connection, within
+from tests.integration.test_recovery import ORACLE, background, going_on, table
+
+pytestmark = pytest.mark.anyio
+
+BODY = msgspec.json.encode({"model": "one/m", "messages": [{"role": "user", "content": "Tell."}]})
+
+
+async def whole_after(folder: Path, how: signal.Signals, gate: asyncio.Semaphore) -> str:
+    """The text of an answer whose server was stopped in the midst of it, as its reader has it from both servers."""
+    with Serve(folder) as serve:
+        await asyncio.to_thread(serve.start, CAUCE_SERVER__DRAIN="0.05")
+        async with connection(serve.port) as client:
+            await client.send("POST", "/chat/stream/s", BODY)
+            await client.head()
+            seen = await within(client.until(b"palabra9"), 20)
+            await asyncio.to_thread(serve.stop, how)
+    for _ in range(200):
+        gate.release()
+    with Serve(folder) as serve:
+        await asyncio.to_thread(serve.start)
+        cursor = int(seen.rpartition(b"\nid: ")[2].partition(b"\n")[0])
+        rest = await within(ask(serve.port, "GET", f"/chat/stream/s/resume?after={cursor}&epoch=1"), 30)
+        again = await within(ask(serve.port, "GET", "/chat/stream/s/resume?after=0"), 30)
+    frames = again.frames()
+    assert frames[-1]["type"] == "complete", frames[-1]
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert rest.frames() == frames[cursor:]
+    assert "".join([frame["data"] for frame in frames if frame["type"] == "content"]) == frames[-1]["data"]
+    return frames[-1]["data"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_answer_that_is_made_in_the_background_outlives_the_server_that_read_it(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    gate = asyncio.Semaphore(12)
+    async with Upstream(Reply(ORACLE, gate=gate)) as provider:
+        (tmp_path / "cauce.toml").write_text(background("one", provider))
+        assert await whole_after(tmp_path, how, gate) == ORACLE
+        assert len(provider.requests) == 1 and len(provider.background.attached) == 1
+        assert not provider.background.cancelled
+        with Serve(tmp_path) as serve:
+            await asyncio.to_thread(serve.start)
+            told = (await ask(serve.port, "GET", "/usage")).json()
+    assert (told["total"]["output_tokens"], told["estimated"]["output_tokens"]) == (5, 0), "paid once"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_answer_is_whole_byte_for_byte_where_its_model_goes_on_exactly(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    gate = asyncio.Semaphore(12)
+    async with Upstream(Reply(ORACLE, gate=gate), going_on) as provider:
+        toml = table("one", provider) + '[facts."one/*"]\nprefill = true\n'
+        (tmp_path / "cauce.toml").write_text(toml)
+        assert await whole_after(tmp_path, how, gate) == ORACLE
+        assert len(provider.requests) == 2
+
+
+async def test_cut_attempt_has_its_own_estimated_usage_row(tmp_path: Path) -> None:
+    gate = asyncio.Semaphore(12)
+    async with Upstream(Reply(ORACLE, gate=gate), going_on) as provider:
+        (tmp_path / "cauce.toml").write_text(table("one", provider) + '[facts."one/*"]\nprefill = true\n')
+        await whole_after(tmp_path, signal.SIGKILL, gate)
+    [file] = tmp_path.rglob("streams.db")
+    with closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT row FROM attempts ORDER BY n").fetchall()
+    cut, whole = [msgspec.json.decode(row, type=AttemptRow) for (row,) in rows]
+    assert (cut.outcome, cut.strategy, whole.outcome, whole.strategy) == ("failed", "open", "completed", "prefill")
+    assert cut.usage is not None and cut.usage.estimated and cut.usage.output_tokens >= 10
+    assert whole.usage is not None and whole.usage.output_tokens == 5 and not whole.usage.estimated

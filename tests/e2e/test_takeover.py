@@ -1,0 +1,156 @@
+"""A server that is killed or stopped in the middle of answers: the next one goes on with them."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from cauce.testing.upstream import Reply, Upstream
+from tests.e2e.process import Serve
+from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
+from tests.http import ask, connection, within
+
+pytestmark = pytest.mark.anyio
+
+
+async def started(serve: Serve, **environment: str) -> None:
+    def start() -> None:
+        serve.start(**environment)
+
+    await asyncio.to_thread(start)
+
+
+async def test_answer_cut_by_a_kill_is_gone_on_with_exactly_by_the_next_start(tmp_path: Path) -> None:
+    teller = Teller(before=7)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 7)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await rest(serve.port, seen)
+            late = await ask(serve.port, "GET", "/chat/stream/s/resume?after=0")
+            told = (await ask(serve.port, "GET", "/usage?group_by=provider")).json()
+    check_whole(seen, response)
+    assert late.body.endswith(response.body.partition(b"\n\n")[2])
+    assert len(teller.begun) == 2 and teller.begun[1] == TALE[: len(teller.begun[1])] != ""
+    again = next(frame for frame in response.frames() if frame["type"] == "error")
+    assert again["retrying"] and again["strategy"] == "prefill"
+    last = response.frames()[-1]
+    assert last["finish_reason"] == "stop" and len(last["attempts"]) == 2
+    assert last["usage"]["output_tokens"] == told["total"]["output_tokens"] > 5, "the ledger has the lost attempt too"
+    assert told["total"]["requests"] == 1
+
+
+async def test_stream_that_nothing_was_read_of_is_opened_anew_by_the_next_start(tmp_path: Path) -> None:
+    async with Upstream(Reply(silent=True), Reply(text="a b")) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await client.send(
+                    "POST", "/chat/stream/s", b'{"model":"up/m","messages":[{"role":"user","content":"x"}]}'
+                )
+                await client.head()
+                await within(client.until(b'"status":"attempt"'))
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await within(ask(serve.port, "GET", "/chat/stream/s/resume?after=0"), 20)
+    frames = response.frames()
+    assert frames[-1]["type"] == "complete" and frames[-1]["data"] == "a b"
+    assert [frame["type"] for frame in frames].count("start") == 1
+
+
+async def test_cancel_survives_a_kill_and_nothing_is_regenerated(tmp_path: Path) -> None:
+    teller = Teller(before=3)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await begin(client, 3)
+                await ask(serve.port, "DELETE", "/chat/stream/s")
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            found = await ended(serve.port)
+    assert found["state"] == "cancelled" and len(teller.begun) == 1
+
+
+async def test_answer_is_ended_honestly_where_recovery_is_off(tmp_path: Path) -> None:
+    teller = Teller(before=3)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[recovery]\nattempts = 0\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 3)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await rest(serve.port, seen)
+            found = await state(serve.port)
+    (last,) = response.frames()
+    assert (last["type"], last["final_error"], last["error_code"]) == ("error", True, "overloaded")
+    assert (last["epoch"], last["partial"]) == (2, TALE[: len(last["partial"])])
+    assert (found["state"], found["epoch"]) == ("incomplete", 2) and len(teller.begun) == 1
+
+
+async def test_server_that_is_stopped_hands_over_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    teller = Teller(before=5)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[server]\ndrain = 0.2\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 5)
+                stopping = asyncio.ensure_future(asyncio.to_thread(serve.stop, signal.SIGTERM))
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    # Never a clean end of the body: the answer has not ended.
+                    while True:
+                        assert await within(client.chunk(), 20) != b""
+                assert await within(stopping, 20) == 0
+            await within(upstream.closed.wait())
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await rest(serve.port, seen)
+            told = (await ask(serve.port, "GET", "/usage?group_by=provider")).json()
+    check_whole(seen, response)
+    assert len(teller.begun) == 2 and told["total"]["output_tokens"] == response.frames()[-1]["usage"]["output_tokens"]
+
+
+async def test_stream_of_an_earlier_body_is_attached_to_by_its_id_after_a_takeover(tmp_path: Path) -> None:
+    teller = Teller(before=5)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await begin(client, 5)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await within(ask(serve.port, "POST", "/chat/stream/s", BODY), 20)
+    check_whole(b"", response)
+    assert len(teller.begun) == 2
+
+
+async def test_server_that_is_alone_in_a_folder_of_several_waits_for_no_lease(tmp_path: Path) -> None:
+    teller = Teller(before=5)
+    toml = f'[streams]\nfolder = "{tmp_path / "streams"}"\nlease = 3600\n'
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + toml)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 5)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            check_whole(seen, await rest(serve.port, seen))
+    assert len(teller.begun) == 2

@@ -1,0 +1,137 @@
+"""Readers of a stream: late ones, those that join in the middle, those that come back to cancel."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cauce.bootstrap import runtime
+from cauce.engine.streams.streams import Streams
+from cauce.engine.turn import Defaults, Turn
+from cauce.ports.provider import Call, Deltas
+from cauce.server.app import Application
+from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.testing.clock import FakeClock
+from cauce.testing.scripted import ScriptedProvider, answering
+from cauce.testing.upstream import Reply, Upstream
+from tests.http import ask, connection, within
+from tests.integration.test_silence import Client
+from tests.integration.test_streams import BODY, RAW, Kept, config, read_until
+from tests.serving import MESSAGES, configured, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["in memory", "on disk"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
+    return partial(serving, data=tmp_path / "data") if request.param == "on disk" else serving
+
+
+async def test_late_reader_gets_the_whole_answer_from_seq_one(kept: Kept, upstream: Upstream) -> None:
+    async with kept(config(upstream)) as served:
+        first = await ask(served.port, "POST", "/chat/stream/s", BODY)
+        late = await ask(served.port, "GET", "/chat/stream/s/resume?after=0")
+    assert late.body == first.body
+    assert [frame["seq"] for frame in late.frames()] == list(range(1, len(late.frames()) + 1))
+
+
+async def test_finished_stream_replays_as_often_as_it_is_read(kept: Kept, upstream: Upstream) -> None:
+    async with kept(config(upstream)) as served:
+        first = await ask(served.port, "POST", "/chat/stream/s", BODY)
+        again = [await ask(served.port, "GET", "/chat/stream/s/resume?after=0") for _ in range(3)]
+    assert {response.body for response in again} == {first.body} and len(upstream.requests) == 1
+
+
+async def test_resumed_stream_can_be_cancelled(kept: Kept, upstream: Upstream) -> None:
+    upstream.answers = [Reply(text="a b c d", stall_after=2)]
+    async with kept(config(upstream)) as served:
+        async with connection(served.port) as client:
+            await client.send("POST", "/chat/stream/s", RAW)
+            await read_until(client, b'b "')
+            client.abort()
+        async with connection(served.port) as client:
+            await client.send("GET", "/chat/stream/s/resume?after=0")
+            await read_until(client, b'b "')
+            await within(ask(served.port, "DELETE", "/chat/stream/s"))
+            assert b'"data":"a b "' in await within(client.until(b'"type":"cancelled"'))
+        await within(upstream.closed.wait())
+
+
+async def test_cancel_of_an_old_stream_leaves_the_new_one_running(kept: Kept, upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(text="old"), Reply(text="a b c d", gate=gate)]
+    async with kept(config(upstream)) as served:
+        await ask(served.port, "POST", "/chat/stream/old", BODY)
+        async with connection(served.port) as client:
+            await client.send("POST", "/chat/stream/new", RAW)
+            await client.head()
+            gate.release()
+            await within(client.until(b'a "'))
+            await within(ask(served.port, "DELETE", "/chat/stream/old"))
+            for _ in range(8):
+                gate.release()
+            assert b'"data":"a b c d"' in await within(client.until(b'"type":"complete"'))
+
+
+async def test_reader_joining_mid_commit_gets_each_event_once(kept: Kept, upstream: Upstream) -> None:
+    """Readers join at every place of a stream while it is written, and each sees the same from there on."""
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(text=" ".join(f"w{number}" for number in range(20)), gate=gate)]
+    async with kept(config(upstream)) as served, connection(served.port) as steady:
+        await steady.send("POST", "/chat/stream/s", RAW)
+        await steady.head()
+        joining: list[asyncio.Task[bytes]] = []
+
+        async def join(after: int) -> bytes:
+            return (await ask(served.port, "GET", f"/chat/stream/s/resume?after={after}")).body
+
+        seen = b""
+        for number in range(20):
+            gate.release()
+            joining.append(asyncio.create_task(join(0)))
+            seen += await within(steady.until(f"w{number}".encode()))
+        for _ in range(5):
+            gate.release()
+        seen += await within(steady.until(b'"type":"complete"'))
+        joined = [await within(one) for one in joining]
+    assert len(set(joined)) == 1
+    numbers = [int(line[4:]) for line in joined[0].split(b"\n") if line.startswith(b"id: ")]
+    assert numbers == list(range(len(numbers)))
+    assert joined[0].startswith(seen.rpartition(b"\n\n")[0])
+
+
+@pytest.mark.parametrize("wire", ["native", "openai-chat", "anthropic"])
+async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
+    clock = FakeClock()
+    provider = ScriptedProvider("quick", answering("Hello there."))
+
+    async def open(call: Call) -> Deltas:
+        return await provider.open(call)
+
+    built = runtime(configured())
+    turn = Turn(built.router, open, Defaults())
+    log = InprocStreamLog(clock, retention=3600, max_bytes=1 << 20)
+    services = msgspec.structs.replace(built.services, clock=clock, turn=turn, streams=Streams(log, turn, clock))
+    app = Application(services)
+
+    async def read(target: str, method: str = "GET") -> tuple[int, bytes]:
+        body = {"model": "offline", "messages": MESSAGES} if method == "POST" else {}
+        client = Client(app, target, body, method=method)
+        await within(client.task)
+        return client.status, b"".join(client.sent)
+
+    try:
+        assert (await read("/chat/stream/s", "POST"))[0] == 200
+        place = f"/chat/stream/s/resume?after=0&wire={wire}"
+        first = await read(place)
+        clock.advance(3599)
+        await log.sweep(10)
+        assert await read(place) == first and b"there." in first[1]
+        clock.advance(2)
+        await log.sweep(10)
+        assert (await read(place))[0] == 410
+        assert (await read("/chat/stream/s", "POST"))[0] == 410
+    finally:
+        await built.services.stop()

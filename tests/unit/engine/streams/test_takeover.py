@@ -1,0 +1,238 @@
+"""Streams that another process left open: what the call is given that goes on with them, and which of them end instead."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
+from cauce.domain.errors import CauceError, ModelNotFound
+from cauce.domain.message import Message, TextPart
+from cauce.domain.request import Request, Scope
+from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey, Upstream
+from cauce.domain.usage import Usage
+from cauce.engine.estimator import Estimator
+from cauce.engine.recovery.settings import RecoverySettings
+from cauce.engine.streams.bills import Bills
+from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.settings import Life
+from cauce.engine.streams.streams import Streams
+from cauce.ports.ledger import Entry
+from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas
+from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.testing.clock import FakeClock
+from cauce.testing.scripted import ScriptedProvider
+from cauce.testing.stream_samples import KEY, head_of, new_stream, whole
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = Request("m", (Message("user", (TextPart("Tell me a tale, please."),)),))
+FIRST = Attempt(1, "up", "m", "primary")
+POLICY = msgspec.json.encode(StreamOptions(scope=Scope("acme", "web"), request_id="req-7", replaces=True)).decode()
+
+
+class Telling:
+    """Stands for a turn: keeps the calls it gets, and answers each with `deltas`."""
+
+    def __init__(self, *deltas: Delta, error: CauceError | None = None) -> None:
+        self.deltas = deltas
+        self.error = error
+        self.calls: list[Call] = []
+        self.candidates = (Candidate(ScriptedProvider("up"), "m"),)
+
+    def call(self, request: Request, scope: Scope, **named: Any) -> Call:
+        if self.error is not None:
+            raise self.error
+        return Call(request, scope, self.candidates, named["request_id"], cache=named["cache"])
+
+    async def open(self, call: Call) -> Deltas:
+        self.calls.append(call)
+        return Deltas(None, self.deltas)
+
+
+class Kept:
+    """A ledger."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+class Left:
+    """A log with one stream that nobody holds, and a process that looks at it."""
+
+    def __init__(self, turn: Telling, life: Life = Life(lasting=True)) -> None:  # noqa: B008
+        self.clock = FakeClock()
+        self.log = InprocStreamLog(self.clock)
+        self.turn, self.ledger = turn, Kept()
+        given: Any = turn
+        self.streams = Streams(self.log, given, self.clock, "b", life, Bills(self.ledger, Estimator()))
+
+    async def leave(self, *deltas: Delta, policy: str = POLICY, request: Request = REQUEST, **facts: Any) -> Hold:
+        new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=self.clock.now())
+        hold = (await self.log.create(new)).hold
+        assert hold is not None
+        rows = tuple([AttemptRow(one.n, one.provider, one.model) for one in deltas if isinstance(one, Attempt)])
+        if deltas:
+            hold = await self.log.append(hold, Commit(deltas, "running", attempts=rows, **facts))
+        await self.log.release([hold])
+        return hold
+
+    async def adopted(self) -> Sequence[Delta]:
+        """What follows in the log, to its end."""
+        before = (await head_of(self.log)).tail
+        await self.streams.adopt()
+        async with asyncio.timeout(5):
+            while not (await head_of(self.log)).ended:
+                await asyncio.sleep(0)
+        return [record.delta for record in await whole(self.log)][before:]
+
+
+REST = (Attempt(2, "up", "m", "primary", strategy="prefill", reason="stopped"), Text("there was"), Finish("stop"))
+
+
+async def test_call_that_goes_on_is_given_all_that_readers_have() -> None:
+    left = Left(Telling(*REST))
+    upstream = Upstream("up", "resp_1", "17")
+    shown = (FIRST, Text("Once "), Text("upon "))
+    await left.leave(*shown, upstream=upstream)
+    assert await left.adopted() == [*REST[:2], (await whole(left.log))[-1].delta]
+    (call,) = left.turn.calls
+    assert call.begun[0] == Status("accepted", facts={"model": "m", "created": int(left.clock.now())})
+    assert tuple(call.begun[1:]) == shown and call.upstream == upstream
+    assert (call.replaces, call.abandons, call.course.attempts, call.cache) == (True, True, 1, NO_CACHE)
+    assert (call.scope, call.request_id) == (Scope("acme", "web"), "req-7")
+    head = await head_of(left.log)
+    assert (head.state, head.epoch) == ("completed", 2)
+
+
+async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> None:
+    left = Left(Telling(*REST[:-1], Finish("stop", Usage(3, 4))))
+    first = msgspec.structs.replace(FIRST, level="fallback")
+    await left.leave(first, Text("Once upon a time in a land far away "))
+    finish = (await left.adopted())[-1]
+    (entry,) = left.ledger.entries
+    assert (entry.outcome, entry.n, entry.request_id, entry.stream_id) == ("failed", 1, "req-7", KEY.id)
+    assert entry.level == "fallback"
+    assert entry.scope == Scope("acme", "web") and entry.usage.estimated and entry.usage.output_tokens > 5
+    first, second = await left.log.attempts(KEY)
+    assert (first.outcome, first.usage) == ("failed", entry.usage) and second.outcome == "completed"
+    assert isinstance(finish, Finish) and finish.usage.output_tokens == entry.usage.output_tokens + 4
+
+
+async def test_stream_that_gave_nothing_is_opened_anew() -> None:
+    for deltas in ((), (FIRST,)):
+        left = Left(Telling(Attempt(1 + len(deltas), "up", "m", "primary"), Text("a"), Finish("stop")))
+        await left.leave(*deltas)
+        assert isinstance((await left.adopted())[-1], Finish)
+        (call,) = left.turn.calls
+        assert (tuple(call.begun), call.upstream, call.course.attempts) == ((), None, len(deltas))
+
+
+async def test_tool_that_ran_when_its_process_ended_has_an_unknown_outcome() -> None:
+    left = Left(Telling(Finish("stop")))
+    ready = ToolCall(0, "c1", "pay", "{}", "ready")
+    started = [Status("tool_started", facts={"call_id": id, "name": "pay"}) for id in ("c0", "c1")]
+    await left.leave(FIRST, ready, started[0], ToolResult("c0", "pay", "done"), started[1])
+    assert (await left.adopted())[0] == ToolResult("c1", "pay", "", "outcome unknown")
+
+
+@pytest.mark.parametrize(
+    ("life", "request_", "policy"),
+    [
+        (Life(recovery=RecoverySettings(attempts=0)), REQUEST, POLICY),
+        (Life(), msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2)), POLICY),
+        (Life(), REQUEST, ""),
+        (Life(), REQUEST, "{"),
+    ],
+    ids=["recovery is off", "several answers", "of an earlier version", "unreadable"],
+)
+async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Request, policy: str) -> None:
+    left = Left(Telling(*REST), life)
+    await left.leave(FIRST, Text("Once"), request=request_, policy=policy)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+    assert finish.error is not None and finish.error.code == "overloaded" and finish.usage.output_tokens > 0
+
+
+async def test_route_that_forbids_it_ends_as_what_it_is() -> None:
+    turn = Telling(*REST)
+    turn.candidates = (msgspec.structs.replace(turn.candidates[0], midstream="fail"),)
+    left = Left(turn)
+    await left.leave(FIRST, Text("Once"))
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and turn.calls == []
+
+
+async def test_answer_that_is_too_old_is_not_gone_on_with() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"))
+    left.clock.advance(RecoverySettings().age + 1)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+
+
+async def test_cancel_that_was_requested_is_all_that_follows() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"))
+    await left.log.request_cancel(KEY, "abandoned")
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and (finish.outcome, finish.cause) == ("cancelled", "abandoned")
+    assert left.turn.calls == [] and finish.usage.output_tokens > 0 and len(left.ledger.entries) == 1
+
+
+async def test_stream_that_every_process_ends_with_is_given_up() -> None:
+    left = Left(Telling(*REST))
+    hold = await left.leave()
+    for _ in range(RecoverySettings().attempts):
+        claimed = await left.log.claim(await head_of(left.log), "dying")
+        assert claimed is not None
+        hold = claimed
+        await left.log.release([hold])
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "failed" and left.turn.calls == []
+
+
+async def test_model_that_is_not_there_yet_is_waited_for() -> None:
+    turn = Telling(*REST, error=ModelNotFound("there is no model ollama/x"))
+    left = Left(turn)
+    await left.leave(FIRST, Text("Once"))
+    await left.streams.adopt()
+    assert (await head_of(left.log)).epoch == 1, "it is left to the next look"
+    turn.error = None
+    assert isinstance((await left.adopted())[-1], Finish) and len(turn.calls) == 1
+
+
+async def test_model_that_does_not_come_is_told_in_the_end() -> None:
+    left = Left(Telling(*REST, error=ModelNotFound("there is no model ollama/x")))
+    await left.leave(FIRST, Text("Once"))
+    left.clock.advance(11)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.error is not None and finish.error.code == "model_not_found"
+
+
+async def test_what_was_taken_back_is_told_as_it_is() -> None:
+    left = Left(Telling(*REST))
+    deltas = (FIRST, Text("wrong"), Attempt(2, "up", "m", "primary"), Restart(3, "anew"), Text("right"))
+    await left.leave(*deltas)
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert tuple(call.begun[1:]) == deltas and call.course.attempts == 2
+
+
+async def test_each_of_many_is_taken_over() -> None:
+    left = Left(Telling(Text("a"), Finish("stop")))
+    for number in range(150):
+        new = msgspec.structs.replace(new_stream(StreamKey("p", str(number))), policy=POLICY, created=left.clock.now())
+        hold = (await left.log.create(new)).hold
+        assert hold is not None
+        await left.log.release([hold])
+    await left.streams.adopt()
+    async with asyncio.timeout(10):
+        while left.streams.open_streams:
+            await asyncio.sleep(0)
+    assert len(left.turn.calls) == 150 and await left.log.orphans(10) == []

@@ -1,0 +1,148 @@
+"""What a run is judged by: each invariant is broken by hand, and must say so."""
+
+from pathlib import Path
+
+import msgspec
+
+from cauce.testing.chaos import CALM, Rates, write
+from cauce.testing.chaos.faults import Faults
+from cauce.testing.chaos.invariants import Bounds, Outage, judge
+from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.reader import Frame, Reader
+from cauce.testing.chaos.report import Nodes, page, report
+from cauce.testing.chaos.story import Cancel, Story
+from cauce.testing.chaos.text import nonce, written
+
+TEXT = written(60, nonce(0))
+BOUNDS = Bounds(slack=0.5)
+
+
+def frame(seq: int, kind: str, data: str, **beside: object) -> Frame:
+    body = {"id": "s", "seq": seq, "type": kind, "data": data, "epoch": 1, **beside}
+    return Frame(str(seq), b"data: " + msgspec.json.encode(body), 10.0 + seq)
+
+
+def frames() -> list[Frame]:
+    usage = {"input_tokens": INPUT_TOKENS, "output_tokens": 2}
+    return [
+        frame(1, "start", ""),
+        frame(2, "status", "", status="attempt"),
+        frame(3, "content", TEXT[:30]),
+        frame(4, "content", TEXT[30:]),
+        frame(5, "complete", TEXT, usage=usage),
+    ]
+
+
+def reader(seen: list[Frame], name: str = "reader") -> Reader:
+    one = Reader("s", name, lambda: 0)
+    one.frames = seen
+    one.ended_at = seen[-1].at
+    return one
+
+
+def story(seen: list[Frame] | None = None) -> Story:
+    log = frames() if seen is None else seen
+    told = Story("s", 60, 9.0, state="completed", tail=len(log))
+    told.readers = [reader(log)]
+    told.replays = [reader(log, "late replay")]
+    told.attempts = [
+        Attempt("s", 0, "n0", "open", 10.0, served=len(TEXT), tokens=2, whole=True, closed=14.0),
+    ]
+    return told
+
+
+def broken(told: Story, bounds: Bounds = BOUNDS) -> set[str]:
+    return {violation.invariant for violation in judge(told, bounds)}
+
+
+def test_stream_that_went_well_breaks_nothing() -> None:
+    assert broken(story()) == set()
+
+
+def test_hole_in_the_numbers_is_found() -> None:
+    log = frames()
+    del log[2]
+    assert "I1" in broken(story(log))
+
+
+def test_reader_that_saw_something_else_is_found() -> None:
+    told = story()
+    told.readers[0].frames = [*told.log[:2], frame(3, "content", TEXT[:29]), *told.log[3:]]
+    assert broken(told) == {"I2"}
+
+
+def test_text_that_nobody_said_is_found() -> None:
+    told = story()
+    told.attempts[0].served = 20
+    assert broken(told) == {"I3"}
+
+
+def test_second_end_is_found_though_readers_stop_at_the_first() -> None:
+    told = story()
+    told.tail = 7
+    assert broken(told) == {"I5"}
+
+
+def test_stream_that_ends_otherwise_than_it_says_is_found() -> None:
+    told = story()
+    told.state = "running"
+    assert broken(told) == {"I5"}
+
+
+def test_content_after_an_acknowledged_cancel_is_found() -> None:
+    told = story()
+    told.cancels = [Cancel(11.0, 12.0, "n0", "running", 3)]
+    assert "I6" in broken(told)
+
+
+def test_provider_that_was_asked_more_often_than_the_log_tells_is_found() -> None:
+    told = story()
+    told.attempts.append(Attempt("s", 1, "n0", "open", 10.5, closed=10.6))
+    assert "I7" in broken(told)
+
+
+def test_wrong_bill_is_found() -> None:
+    told = story()
+    told.attempts[0].tokens = 3
+    assert broken(told) == {"I7"}
+
+
+def test_connection_that_stays_open_after_the_end_is_found() -> None:
+    told = story()
+    told.attempts[0].closed = None
+    assert broken(told) == {"I9"}
+
+
+def test_orphan_that_nobody_takes_is_found() -> None:
+    told = story()
+    told.attempts[0].whole = False
+    told.attempts[0].closed = 11.1
+    away = Outage("n0", 11.0, 11.5, paused=False)
+    bounds = Bounds(slack=0.5, takeover=1.0, outages=(away,))
+    assert broken(told, bounds) == {"I11"}
+
+
+def test_answer_that_breaks_off_is_found() -> None:
+    log = [*frames()[:3], frame(4, "error", "cut", final_error=True, partial=TEXT[:30])]
+    told = story(log)
+    told.state = "incomplete"
+    assert "I12" in broken(told)
+
+
+def test_same_seed_draws_the_same_faults_whatever_is_drawn_before() -> None:
+    one, other = Faults(7, Rates()), Faults(7, Rates())
+    drawn = [other.provider("b", n) for n in range(50)]
+    assert [other.provider("a", n) for n in range(50)] == [one.provider("a", n) for n in range(50)]
+    assert drawn != [other.provider("a", n) for n in range(50)]
+    assert {Faults(7, CALM).provider("a", n)[0] for n in range(50)} == {"none"}
+
+
+def test_page_shows_what_was_violated_and_asks_for_nothing(tmp_path: Path) -> None:
+    told = story()
+    told.tail = 7
+    found = report({"seed": 1}, {"SIGKILL": 2}, [told], judge(told, BOUNDS), Nodes({"n0": 1}), 1.0)
+    text = page(found)
+    assert "I5" in text and "SIGKILL" in text and "its log goes on to 7" in text
+    assert "http" not in text and "src=" not in text
+    write(found, tmp_path / "r.json")
+    assert msgspec.json.decode((tmp_path / "r.json").read_bytes())["violations"][0]["invariant"] == "I5"
