@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -81,8 +82,8 @@ def runtime(config: Config, port: int | None = None, chance: Chance | None = Non
     shared = sharing(config, clock, ids, metrics)
     fetcher = Fetcher(config.fetch)
 
-    async def open_candidate(call: Call) -> Deltas:
-        return await call.candidate.provider.open(call)
+    def open_candidate(call: Call) -> Awaitable[Deltas]:
+        return call.candidates[0].provider.open(call)
 
     estimator = Estimator()
     metered = meter(clock, ledger, metrics, estimator)

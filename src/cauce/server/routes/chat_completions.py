@@ -12,7 +12,7 @@ from cauce.wire.openai_chat.tools import style_of
 async def chat_completions(exchange: Exchange, services: Services) -> None:
     """Answer one chat request."""
     request = parse_request(await exchange.body(services.settings.max_body))
-    stream_id = services.ids.new("chatcmpl")
+    stream_id = exchange.named("chatcmpl")
     head = Head(stream_id, request.model or services.router.default, int(services.clock.now()))
     style = style_of(request)
     if request.stream:

@@ -14,7 +14,7 @@ from cauce.wire.native.request import parse_request
 async def message(exchange: Exchange, services: Services) -> None:
     """Answer one message."""
     request = parse_request(await exchange.body(services.settings.max_body))
-    stream_id = services.ids.new("str")
+    stream_id = exchange.named("str")
     if request.stream:
         form = Form(opening=priming(0))
         await relay(exchange, services, request, projector(stream_id, request.response_format), stream_id, form)

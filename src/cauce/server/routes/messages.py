@@ -24,7 +24,7 @@ class TokenCount(msgspec.Struct):
 async def messages(exchange: Exchange, services: Services) -> None:
     """Answer one request, plain or streamed."""
     request = parse_request(await exchange.body(services.settings.max_body), _named(exchange))
-    stream_id = services.ids.new("msg")
+    stream_id = exchange.named("msg")
     model = request.model or services.router.default
     thinking = shows_thinking(request)
     if request.stream:
