@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -91,8 +91,8 @@ def runtime(
     shared = sharing(config, clock, ids, metrics)
     fetcher = Fetcher(config.fetch)
 
-    async def open_candidate(call: Call) -> Deltas:
-        return await call.candidate.provider.open(call)
+    def open_candidate(call: Call) -> Awaitable[Deltas]:
+        return call.candidates[0].provider.open(call)
 
     estimator = Estimator()
     bills = Bills(ledger, estimator)

@@ -1,5 +1,7 @@
 """Putting policies around `open`, and putting deltas back together into a whole answer."""
 
+from collections.abc import Sequence
+
 from cauce.domain.completion import Choice, Completion
 from cauce.domain.delta import (
     Attempt,
@@ -76,6 +78,8 @@ async def collect(deltas: Deltas) -> Completion:
         while finish is None:
             batch = await deltas.read()
             assert batch, "deltas end with their Finish, or raise"
+            if not answers and (whole := _plain(batch)) is not None:
+                return whole
             for delta in batch:
                 if type(delta) is Finish:
                     finish = delta
@@ -95,6 +99,18 @@ async def collect(deltas: Deltas) -> Completion:
         [_choice(answers.get(index) or _Answer(), reason) for index, reason in zip(indices, reasons, strict=True)]
     )
     return Completion(choices, finish.usage, finish.outcome, finish.extra)
+
+
+def _plain(batch: Sequence[Delta]) -> Completion | None:
+    """The answer in `batch`, where it is one text and its end, as nearly every plain answer is."""
+    if len(batch) != 2:
+        return None
+    text, finish = batch
+    if type(text) is not Text or type(finish) is not Finish or finish.reasons or text.choice or text.logprobs:
+        return None
+    extras = () if text.extra is None else (text.extra,)
+    choice = Choice((TextPart(text.text, text.extra),), finish.reason, extras)
+    return Completion((choice,), finish.usage, finish.outcome, finish.extra)
 
 
 def _add(delta: Delta, answers: dict[int, _Answer]) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from cauce.domain.errors import DENIALS, CauceError, CircuitOpen, DeadlineExceeded, Throttled, may_ask_next
 from cauce.engine.hedging import race
+from cauce.engine.policies.patience import LONG
 from cauce.engine.policies.retry import Allowances
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
@@ -198,6 +199,15 @@ def _share(call: Call, candidate: Candidate, remaining: float | None, left: int)
 
 def _narrowed(call: Call, candidate: Candidate, remaining: float | None, left: int, *, last: bool) -> Call:
     """`call` for this candidate alone, with its share of the time; its total ends with the call's."""
+    alone = last and call.last and len(call.candidates) == 1 and call.patience is None
+    if (
+        alone
+        and not call.streamed
+        and remaining is not None
+        and remaining > max(LONG, candidate.timeouts.total - _SLACK)
+    ):
+        # It is as it should be: nobody else, and more time than anybody looks at.
+        return call
     share = _share(call, candidate, remaining, left)
     if remaining is not None and remaining + _SLACK < candidate.timeouts.total:
         timeouts = msgspec.structs.replace(candidate.timeouts, total=remaining)

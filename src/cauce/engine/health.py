@@ -52,7 +52,7 @@ class Vitals:
         """The upstream failed."""
         self._failed = self._clock.monotonic()
 
-    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+    def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """A call that was answered is over: see `ports.provider.Deltas.on_end`."""
         self.under_way -= 1
         if error is not None:

@@ -46,10 +46,12 @@ class CandidateLimits(msgspec.Struct, frozen=True):
 
 
 class CallerLimits(msgspec.Struct, frozen=True):
-    """`rates` hold once per request, `budgets` for each attempt. `tokens`: one of the rates counts tokens."""
+    """`rates` hold once per request, `budgets` for each attempt. `tokens`: one of the rates counts tokens. `settled`: one of them
+    must be told what a request has used; those that count requests alone know it."""
 
     rates: tuple[Limit, ...]
     tokens: bool
+    settled: bool
     budgets: tuple[Limit, ...]
 
 
@@ -78,6 +80,7 @@ class LimitBook:
         self._here = here
         self._candidates: dict[tuple[Provider, str, str], CandidateLimits] = {}
         self._callers: dict[tuple[str, str, str | None], CallerLimits] = {}
+        self._together: dict[tuple[int, int], tuple[CandidateLimits, CallerLimits, tuple[Limit, ...]]] = {}
         self._told: set[str] = set()
 
     def of_candidate(self, candidate: Candidate) -> CandidateLimits:
@@ -99,6 +102,16 @@ class LimitBook:
                 self._callers.clear()
             known = self._callers[key] = self._of(scope, user)
         return known
+
+    def together(self, held: CandidateLimits, caller: CallerLimits) -> tuple[Limit, ...]:
+        """Those of a candidate and the budgets of who asks it: the same tuple each time, so that a limiter knows it again."""
+        key = (id(held), id(caller))
+        known = self._together.get(key)
+        if known is None or known[0] is not held or known[1] is not caller:
+            if len(self._together) >= MOST_REMEMBERED:
+                self._together.clear()
+            known = self._together[key] = (held, caller, held.limits + caller.budgets)
+        return known[2]
 
     def upstream(self, candidate: Candidate, unit: Unit) -> Limit:
         """The limit that stands for what the upstream says of itself; from now on it holds for `candidate`."""
@@ -146,7 +159,8 @@ class LimitBook:
         ]
         if user is not None:
             budgets += _budget("user", f"{tenant}/{quote(user, safe='')}", self._budgets.users, user)
-        return CallerLimits(tuple(rates), any([limit.unit == "tokens" for limit in rates]), tuple(budgets))
+        units = {limit.unit for limit in rates}
+        return CallerLimits(tuple(rates), "tokens" in units, not units <= {"requests"}, tuple(budgets))
 
 
 def holder(key: str) -> Holder:

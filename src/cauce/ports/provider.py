@@ -258,7 +258,7 @@ class Deltas:
         return cls(source, first, so_far, position)
 
     def on_end(self, listener: "Listener") -> None:
-        """Have `listener(outcome, usage, error)` awaited once: on end, error or close, before the terminal delta is handed out."""
+        """Have `listener(outcome, usage, error)` called once: on end, error or close, before the terminal delta is handed out."""
         self._listeners.append(listener)
 
     def on_finish(self, settler: "Settler") -> None:
@@ -332,14 +332,16 @@ class Deltas:
 
 
 Settler = Callable[[Usage], Usage]
-Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None]]
+Listener = Callable[[Outcome, Usage, CauceError | None], Awaitable[None] | None]
+"""What it returns is awaited, unless it has done all it had to."""
 
 
 async def _told(listeners: Iterator[Listener], outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
     """Tell each of `listeners`. One that is given up, since its reader leaves, does not keep it from the others."""
     try:
         for listener in listeners:
-            await listener(outcome, usage, error)
+            if (more := listener(outcome, usage, error)) is not None:
+                await more
     except BaseException:
         await _told(listeners, outcome, usage, error)
         raise

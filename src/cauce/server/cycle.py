@@ -1,7 +1,7 @@
 """One request on a connection and its answer: uvicorn's cycle, with what our routes do on every request said directly.
 
-An ASGI application may use it as any other. Ours finds three extensions in the scope: `cauce.answer` sends a whole answer in one
-write, `cauce.lost` tells when the client has gone, `cauce.abort` breaks the connection.
+An ASGI application may use it as any other. Ours finds four extensions in the scope: `cauce.body` gives the body without waiting,
+`cauce.answer` sends a whole answer in one write, `cauce.lost` tells when the client has gone, `cauce.abort` breaks the connection.
 """
 
 import asyncio
@@ -58,6 +58,14 @@ class Cycle(RequestResponseCycle):
         """Something has changed for whoever waits in `receive`."""
         if self._event is not None:
             self._event.set()
+
+    def whole(self) -> bytes | None:
+        """The body, if all of it is there and nobody has asked for it; None: `receive` it."""
+        body = self.body
+        if self.more_body or self.disconnected or self.response_complete or body is None:
+            return None
+        self.body = None
+        return body if type(body) is bytes else bytes(body)
 
     async def receive(self) -> Any:
         if self.more_body or self.disconnected or self.response_complete or self.body is None:

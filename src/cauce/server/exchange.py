@@ -63,6 +63,10 @@ class Exchange:
         self.scope = Scope()
         self.started = False
 
+    def named(self, prefix: str) -> str:
+        """An id for what this request makes, as `Ids` give them: with the random part of its own id, so that one tells the other."""
+        return prefix + self.request_id[self.request_id.rfind("_") :]
+
     def header(self, name: bytes) -> str:
         """A request header, empty if absent. `name` is in lower case."""
         value = self.request_headers.get(name)
@@ -75,6 +79,11 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises `PayloadTooLarge`, and `ClientGone` when it breaks off."""
+        whole = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.body")
+        if whole is not None and (there := whole()) is not None:
+            if len(there) > limit:
+                raise self._too_large(limit)
+            return there
         declared = self.request_headers.get(b"content-length")
         size = int(declared) if declared is not None and declared.isdigit() else 0
         too_large = size > limit

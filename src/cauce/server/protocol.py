@@ -50,6 +50,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """What of a request is being waited for."""
     _head_size = 0
     _unparsed = 0
+    _counts = False
+    """The head may be too large: its headers are counted. Else nothing is, on the way of every request."""
     _idle_since = 0.0
     _refused = False
     _watchdog: asyncio.TimerHandle | None = None
@@ -78,6 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if b"pgrade" in data and self._part != "body":
             data = _UPGRADE.sub(rb"\1X-Ignored-Upgrade:", data, count=1)
+        large = len(data) + self._unparsed > MAX_HEAD
+        if large and not self._counts and self._unparsed:
+            self._head_size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers or ()])
+        self._counts = large
         super().data_received(data)
         if self._refused or self._part == "none":
             return
@@ -111,10 +117,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.expect_100_continue = True
         headers = self.headers
         headers.append((name, value))
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > MAX_HEAD:
-            self._grow(0)
-        elif len(headers) > MAX_HEADERS:
+        if self._counts:
+            self._grow(len(name) + len(value) + 4)
+        if len(headers) > MAX_HEADERS:
             self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
@@ -137,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "cauce.abort": self._abort,
             "cauce.lost": self._when_lost,
             "cauce.answer": cycle.answer,
+            "cauce.body": cycle.whole,
         }
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)

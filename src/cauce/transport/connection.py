@@ -8,7 +8,7 @@ An answer without a length ends with its connection; every other answer that end
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Protocol, cast
 
 import httptools
@@ -21,6 +21,22 @@ MAX_HEAD = 256 * 1024
 
 HIGH_WATER = 1024 * 1024
 """Bytes of a streamed body that wait to be read before the socket is left alone."""
+
+
+_NAMES = {
+    name.encode("latin-1"): name.lower()
+    for plain in (
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "date",
+        "server",
+        "connection",
+        "content-encoding",
+    )
+    for name in (plain, plain.title())
+}
+"""Names of headers that come with nearly every answer, in their usual spellings."""
 
 
 class _Inflate(Protocol):
@@ -46,35 +62,36 @@ class Broken(Exception):
 class Answer:
     """See `port.Incoming`. `explain` turns what broke into the error that callers know."""
 
+    status = 0
+    headers: Mapping[str, str] = {}
+    complete = False
+    until_close = False
+    due: float | None = None
+    """When the total time is over, on the loop's clock."""
+    _waiter: "asyncio.Future[None] | None" = None
+    _waiting = 0
+    _limit = HIGH_WATER
+    _whole = False
+    _error: Exception | None = None
+    _inflate: _Inflate | None = None
+    _heard = 0.0
+    _idle: float | None = None
+    _late: type[Exception] = TimeoutError
+    _over: Callable[[], None] | None = None
+    _left = False
+
     def __init__(self, connection: "Connection", explain: Callable[[Exception], CauceError]) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.complete = False
-        self.until_close = False
         self._connection = connection
         self._explain = explain
         self._loop = connection.loop
-        self._waiter: asyncio.Future[None] | None = None
         self._parts: list[bytes] = []
-        self._waiting = 0
-        self._limit = HIGH_WATER
-        self._whole = False
-        self._error: Exception | None = None
-        self._inflate: _Inflate | None = None
-        self._heard = 0.0
-        self._idle: float | None = None
-        self.due: float | None = None
-        """When the total time is over, on the loop's clock."""
-        self._late: Exception = TimeoutError()
         self._timers: list[asyncio.TimerHandle] = []
-        self._over: Callable[[], None] | None = None
-        self._left = False
 
     def on_over(self, over: Callable[[], None]) -> None:
         """Have `over` called once, when nothing more will be read."""
         self._over = over
 
-    def bound(self, total: float | None, idle: float | None, late: Exception) -> None:
+    def bound(self, total: float | None, idle: float | None, late: type[Exception]) -> None:
         """Break with `late` after `total` seconds; break a streamed body after `idle` seconds of silence."""
         self._idle = idle
         self._heard = self._loop.time()
@@ -85,7 +102,7 @@ class Answer:
 
     def expire(self) -> None:
         """The total time is over."""
-        self._connection.fail(self, self._late)
+        self._connection.fail(self, self._late())
 
     async def head(self) -> None:
         """Wait for status and headers. Raises `Broken` or what `bound` was given."""
@@ -371,7 +388,8 @@ class Connection(asyncio.Protocol):
         if self._in_head:
             if len(name) + len(value) > MAX_HEAD:
                 raise httptools.HttpParserError(f"a header of more than {MAX_HEAD} bytes")
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            known = _NAMES.get(name)
+            self._headers[name.decode("latin-1").lower() if known is None else known] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

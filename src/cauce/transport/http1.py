@@ -107,7 +107,7 @@ class HTTPTransport:
             fresh = self._fresh.pop(connection, None) if self._fresh else None
             began = connection.loop.time() if fresh is not None else 0.0
             answer = connection.ask(data, explain)
-            answer.bound(outgoing.total, outgoing.idle, _Late())
+            answer.bound(outgoing.total, outgoing.idle, _Late)
             try:
                 await answer.head()
                 if fresh is not None:

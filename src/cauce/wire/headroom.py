@@ -34,15 +34,12 @@ _NAMES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """What is left, and when it is whole again (empty: within a minute). Of several the smallest is told."""
 
-_TELLING = tuple([left for names in _NAMES.values() for left, _ in names])
+_TELLING = frozenset([left for names in _NAMES.values() for left, _ in names])
 
 
 def headroom(headers: Mapping[str, str]) -> Headroom | None:
     """What is left, None where nothing is said. Names in lower case."""
-    for name in _TELLING:
-        if name in headers:
-            break
-    else:
+    if _TELLING.isdisjoint(headers):
         return None
     told = Headroom(_least(headers, "requests"), _least(headers, "tokens"))
     return None if told.requests is None and told.tokens is None else told

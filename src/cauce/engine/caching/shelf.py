@@ -76,7 +76,7 @@ class Gift(msgspec.Struct, frozen=True):
     n: int = 1
     waited: float = 0.0
 
-    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+    def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """Write one row, at no cost."""
         self.record(outcome, usage, error)
 

@@ -110,7 +110,7 @@ class Breaker:
         self.circuit.left(probe, self._clock.monotonic())
         self._tell()
 
-    async def ended(self, call: Call, outcome: Outcome, _: Usage, error: CauceError | None) -> None:
+    def ended(self, call: Call, outcome: Outcome, _: Usage, error: CauceError | None) -> None:
         """The answer to `call` has ended: a cut one has failed; one that the client left, or had no more time for, says nothing."""
         if outcome in ("completed", "incomplete"):
             self.circuit.good(self._clock.monotonic())

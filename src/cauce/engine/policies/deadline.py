@@ -1,5 +1,7 @@
 """One deadline for the whole call, whatever happens inside it."""
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from cauce.ports.clock import Clock
@@ -10,11 +12,11 @@ def deadline(clock: Clock) -> Policy:
     """Give each call the deadline its request asks for, else that of its most patient candidate."""
 
     def policy(open: Open) -> Open:
-        async def opened(call: Call) -> Deltas:
+        def opened(call: Call) -> Awaitable[Deltas]:
             if call.deadline is None:
                 seconds = call.request.timeout or max([candidate.timeouts.total for candidate in call.candidates])
                 call = msgspec.structs.replace(call, deadline=clock.monotonic() + seconds)
-            return await open(call)
+            return open(call)
 
         return opened
 

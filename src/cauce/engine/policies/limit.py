@@ -1,5 +1,7 @@
 """Nobody is asked beyond the limits: what a call will use is reserved before it is opened, and settled when it has ended."""
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from cauce.domain.delta import Outcome
@@ -33,12 +35,12 @@ def limit_caller(limiting: Limiting) -> Policy:
     book, amounts = limiting.book, limiting.amounts
 
     def policy(open: Open) -> Open:
-        async def opened(call: Call) -> Deltas:
+        def opened(call: Call) -> Awaitable[Deltas]:
             caller = book.of_caller(call.scope, call.scope.user or call.request.user)
             if not caller.rates:
-                return await open(call)
+                return open(call)
             amount = Amount(amounts.tokens(call.request, call.candidates[0].name)) if caller.tokens else _ONE
-            return await _open(limiting, caller.rates, amount, call, open)
+            return _open(limiting, caller.rates, amount, call, open, settled=caller.settled)
 
         return opened
 
@@ -81,21 +83,26 @@ def limit_candidate(limiting: Limiting) -> Policy:
 
 def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount]:
     """The limits that hold for an attempt, and what it will use of them. Raises `BudgetExceeded`."""
-    candidate = call.candidates[0]
-    held = limiting.book.of_candidate(candidate)
-    budgets = limiting.book.of_caller(call.scope, call.scope.user or call.request.user).budgets
-    priced = budgets and not (held.free and candidate.facts.prices is None)
+    candidate, book = call.candidates[0], limiting.book
+    held = book.of_candidate(candidate)
+    caller = book.of_caller(call.scope, call.scope.user or call.request.user)
+    priced = caller.budgets and not (held.free and candidate.facts.prices is None)
     if not (held.tokens or priced):
         return held.limits, _ONE
     amounts = limiting.amounts
     tokens = amounts.tokens(call.request, candidate.name) if held.tokens else 0.0
     if not priced:
         return held.limits, Amount(tokens)
-    return held.limits + budgets, Amount(tokens, amounts.dollars(call.request, candidate))
+    return book.together(held, caller), Amount(tokens, amounts.dollars(call.request, candidate))
 
 
-async def _open(limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, call: Call, open: Open) -> Deltas:
-    """`open(call)` with `amount` reserved under `limits`. Nothing is awaited between reserving and answering for it."""
+async def _open(
+    limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, call: Call, open: Open, *, settled: bool = True
+) -> Deltas:
+    """`open(call)` with `amount` reserved under `limits`. Nothing is awaited between reserving and answering for it.
+
+    `settled`: the limits are told in the end what was really used.
+    """
     reservation = await limiting.limiter.reserve(limits, amount)
     if isinstance(reservation, Denial):
         raise _denied(limiting, reservation)
@@ -109,7 +116,8 @@ async def _open(limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, c
         # The caller left, or the attempt was given up: whoever was asked has read the request.
         await held.given_up()
         raise
-    deltas.on_end(held.ended)
+    if settled:
+        deltas.on_end(held.ended)
     return deltas
 
 

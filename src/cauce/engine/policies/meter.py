@@ -75,7 +75,7 @@ class _Attempt:
             usage = msgspec.structs.replace(usage, input_tokens=self._estimated_input())
         return settled(usage, self._prices)
 
-    async def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
+    def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """Write it down. `usage` is that of `settle`."""
         self.record(outcome, usage, error)
         if not usage.estimated and self._accounts.estimator.due(self._candidate.name):

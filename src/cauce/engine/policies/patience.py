@@ -1,11 +1,14 @@
 """How long a candidate may take until its first delta."""
 
+from collections.abc import Awaitable
+
 from cauce.domain.errors import ProviderFailure
 from cauce.engine.duration import in_words
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
-_LONG = 300.0
+LONG = 300.0
+"""Seconds from which on a plain answer needs no timer here."""
 """Seconds from which on a plain answer is not watched here."""
 
 
@@ -13,11 +16,14 @@ def patience(clock: Clock) -> Policy:
     """Give up a candidate that has nothing within `call.patience` seconds: its upstream is closed, and that is a failure of it."""
 
     def policy(open: Open) -> Open:
-        async def opened(call: Call) -> Deltas:
+        def opened(call: Call) -> Awaitable[Deltas]:
             seconds = call.patience
-            if seconds is None or (seconds >= _LONG and not call.streamed):
+            if seconds is None or (seconds >= LONG and not call.streamed):
                 # Providers keep the bound of the whole call by themselves, and here the two are one.
-                return await open(call)
+                return open(call)
+            return within(call, seconds)
+
+        async def within(call: Call, seconds: float) -> Deltas:
             try:
                 async with clock.timeout(seconds):
                     return await open(call)

@@ -13,7 +13,7 @@ handed on as it is: the reason says so.
 """
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -46,11 +46,11 @@ def structured(clock: Clock) -> Policy:
     """
 
     def policy(open: Open) -> Open:
-        async def opened(call: Call) -> Deltas:
+        def opened(call: Call) -> Awaitable[Deltas]:
             wanted = call.request.response_format
             if wanted is None or wanted.kind == "text":
-                return await open(call)
-            return await _Structured(clock, open, call, wanted).opened()
+                return open(call)
+            return _Structured(clock, open, call, wanted).opened()
 
         return opened
 

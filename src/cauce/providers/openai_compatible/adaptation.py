@@ -128,13 +128,16 @@ def _nearest(effort: str, dialect: Dialect) -> str:
 
 def _adapt_messages(body: dict[str, Any], dialect: Dialect) -> None:
     messages: list[Message] = body["messages"]
+    for message in messages:
+        if len(message) != 2 or type(message.get("content")) is not str or message["role"] == "developer":
+            break
+    else:
+        # Who speaks, and a text: every server takes that.
+        return
     if not dialect.tool_images and any([message["role"] == "tool" for message in messages]):
         messages = body["messages"] = _images_after_tools(messages)
     ids: dict[str, str] = {}
     for message in messages:
-        if len(message) == 2 and type(message.get("content")) is str and message["role"] != "developer":
-            # Who speaks, and a text: every server takes that.
-            continue
         for adapted in _STEPS:
             adapted(message, dialect)
         if dialect.call_ids is not None:

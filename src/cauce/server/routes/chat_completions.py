@@ -18,7 +18,7 @@ async def chat_completions(exchange: Exchange, services: Services) -> None:
     if is_logged(exchange, services, request):
         await _logged(exchange, services, request)
         return
-    stream_id = services.ids.new("chatcmpl")
+    stream_id = exchange.named("chatcmpl")
     head = Head(stream_id, request.model or services.router.default, int(services.clock.now()))
     style = style_of(request)
     if request.stream:

@@ -20,7 +20,7 @@ async def message(exchange: Exchange, services: Services) -> None:
     if is_logged(exchange, services, request):
         await _logged(exchange, services, request)
         return
-    stream_id = services.ids.new("str")
+    stream_id = exchange.named("str")
     if request.stream:
         replaces = exchange.header(RESTART).lower() == "accept"
         form = Form(opening=priming(0), replaces=replaces, abandons=True)

@@ -30,7 +30,7 @@ async def messages(exchange: Exchange, services: Services) -> None:
     if is_logged(exchange, services, request):
         await _logged(exchange, services, request)
         return
-    stream_id = services.ids.new("msg")
+    stream_id = exchange.named("msg")
     model = request.model or services.router.default
     thinking = shows_thinking(request)
     if request.stream:

@@ -1,6 +1,6 @@
 """What is counted under one limit, in memory: a bucket that refills, a sum of the calendar, calls under way.
 
-Each has the same five functions. `wait` is 0 where there is room, the seconds until there may be, `UNKNOWN` where some call must end
+Each has the same functions. `admit` takes where there is room, and is taken back by `retract` while nothing else has happened. `wait` is 0 where there is room, the seconds until there may be, `UNKNOWN` where some call must end
 first, or `UNASKED`. `settle` and `release` tell whether somebody was denied before, to whom there is room now. Times (`now`,
 `at`) are of the monotonic clock.
 """
@@ -34,7 +34,7 @@ class Requests:
     The upstream's own word on top of it: `left` until `until`.
     """
 
-    __slots__ = ("_due", "_interval", "_left", "_slack", "_until", "denied", "limit")
+    __slots__ = ("_before", "_due", "_interval", "_left", "_slack", "_until", "denied", "limit")
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
@@ -42,6 +42,7 @@ class Requests:
         self._interval = interval(limit)
         self._slack = 0.0 if self._interval == 0 else (burst(limit) - 1) * self._interval
         self._due: float = -inf
+        self._before: float = -inf
         self._left: float = 0.0
         self._until: float = -inf
 
@@ -53,6 +54,21 @@ class Requests:
             return 0.0
         self.denied = True
         return wait
+
+    def admit(self, amount: Amount, now: float) -> bool:
+        due = self._due
+        if (due - self._slack - now > _ROUNDING or now < self._until) and self.wait(amount, now):
+            return False
+        self._before = due
+        self._due = (due if due > now else now) + self._interval
+        if now < self._until:
+            self._left -= 1
+        return True
+
+    def retract(self, amount: Amount, now: float) -> None:
+        self._due = self._before
+        if now < self._until:
+            self._left += 1
 
     def take(self, amount: Amount, now: float) -> None:
         due = self._due
@@ -114,6 +130,21 @@ class Tokens(Requests):
         self.denied = True
         return wait
 
+    def admit(self, amount: Amount, now: float) -> bool:
+        if self.wait(amount, now):
+            return False
+        self._before = self._due
+        self.take(amount, now)
+        return True
+
+    def retract(self, amount: Amount, now: float) -> None:
+        tokens = amount.tokens if amount.tokens < self._most else self._most
+        self._due = self._before
+        self._slots[self._second & 63] -= tokens
+        self._total -= tokens
+        if now < self._until:
+            self._left += tokens
+
     def take(self, amount: Amount, now: float) -> None:
         tokens = amount.tokens if amount.tokens < self._most else self._most
         due = self._due
@@ -137,7 +168,7 @@ class Tokens(Requests):
             return False
         if more and self._due > now:
             self._due = max(now, self._due + more * self._interval)
-        return _told(self)
+        return self.denied and _told(self)
 
     def release(self, held: Amount, at: float, now: float) -> bool:
         return self.settle(held, _NOTHING, at, now)
@@ -184,16 +215,26 @@ class Calls:
         self.denied = True
         return UNKNOWN
 
+    def admit(self, amount: Amount, now: float) -> bool:
+        if self._count + 1 <= self._most:
+            self._count += 1
+            return True
+        self.denied = True
+        return False
+
+    def retract(self, amount: Amount, now: float) -> None:
+        self._count -= 1
+
     def take(self, amount: Amount, now: float) -> None:
         self._count += 1
 
     def settle(self, held: Amount, used: Amount, at: float, now: float) -> bool:
         self._count -= 1
-        return _told(self)
+        return self.denied and _told(self)
 
     def release(self, held: Amount, at: float, now: float) -> bool:
         self._count -= 1
-        return _told(self)
+        return self.denied and _told(self)
 
     def tighten(self, left: float, seconds: float, now: float) -> None:
         """Upstreams say nothing of calls at once."""
@@ -206,13 +247,28 @@ class Calendar:
     """Units of a day or a month: `spent` of calls that have ended, and `held` for those under way, which end in the period
     that is current then."""
 
-    __slots__ = ("_clock", "_ends", "_held", "_late", "_look", "_spent", "_used", "asking", "denied", "limit")
+    __slots__ = (
+        "_clock",
+        "_dollars",
+        "_ends",
+        "_enough",
+        "_held",
+        "_late",
+        "_look",
+        "_spent",
+        "_used",
+        "asking",
+        "denied",
+        "limit",
+    )
 
     def __init__(self, limit: Limit, clock: Clock) -> None:
         self.limit = limit
         self.denied = False
         self.asking: asyncio.Task[None] | None = None
         self._clock = clock
+        self._dollars = limit.unit == "dollars"
+        self._enough = limit.most * (1 + _ROUNDING)
         self._ends = -inf
         self._look = -inf
         self._used = -inf
@@ -234,26 +290,35 @@ class Calendar:
             if self._clock.now() >= self._ends:
                 self._look = -inf
                 return UNASKED
-        wanted = self._spent + _units(self.limit, amount)
-        most = self.limit.most * (1 + _ROUNDING)
-        if wanted + self._held <= most:
+        wanted = self._spent + (amount.dollars if self._dollars else _units(self.limit, amount))
+        if wanted + self._held <= self._enough:
             return 0.0
         self.denied = True
-        return UNKNOWN if wanted <= most else max(_ROUNDING, self._ends - self._clock.now())
+        return UNKNOWN if wanted <= self._enough else max(_ROUNDING, self._ends - self._clock.now())
+
+    def admit(self, amount: Amount, now: float) -> bool:
+        if self.wait(amount, now):
+            return False
+        self._held += amount.dollars if self._dollars else _units(self.limit, amount)
+        return True
+
+    def retract(self, amount: Amount, now: float) -> None:
+        self._held -= amount.dollars if self._dollars else _units(self.limit, amount)
 
     def take(self, amount: Amount, now: float) -> None:
-        self._held += _units(self.limit, amount)
+        self._held += amount.dollars if self._dollars else _units(self.limit, amount)
 
     def settle(self, held: Amount, used: Amount, at: float, now: float) -> bool:
-        units = _units(self.limit, used)
+        units = used.dollars if self._dollars else _units(self.limit, used)
         self._spent += units
         if self.asking is not None:
             self._late += units
         return self.release(held, at, now)
 
     def release(self, held: Amount, at: float, now: float) -> bool:
-        self._held = max(0.0, self._held - _units(self.limit, held))
-        return _told(self)
+        left = self._held - (held.dollars if self._dollars else _units(self.limit, held))
+        self._held = left if left > 0.0 else 0.0
+        return self.denied and _told(self)
 
     def tighten(self, left: float, seconds: float, now: float) -> None:
         """Upstreams say nothing of our calendar."""

@@ -29,6 +29,9 @@ _MOST_KINDS = 65_536
 _SLICE = 32
 """Attempts that are worked on at a stretch: the thread that answers requests must not wait long for its turn."""
 
+_RANDOM = 24
+"""Characters at the end of an id of ours that are random."""
+
 _MEMBERS = 29
 """Members of an attempt in the spool, at least."""
 
@@ -66,15 +69,15 @@ class Book:
         """Up to where the spool is in here."""
         return Position(*self.connection.execute("SELECT file, byte FROM position").fetchone())
 
-    def write(self, records: Sequence[bytes], position: Position) -> None:
-        """Take in `records`, which end at `position` of the spool."""
+    def write(self, attempts: Sequence[Attempt], position: Position) -> None:
+        """Take in `attempts`, which end at `position` of the spool."""
         cells: Cells = {}
         with self._transaction() as database:
-            for start in range(0, len(records), _SLICE):
-                attempts = decoded(records[start : start + _SLICE])
-                for day, some in _by_day(attempts).items():
-                    self._rows(database, day, some)
-                self._folding.fold(attempts, cells)
+            for start in range(0, len(attempts), _SLICE):
+                some = attempts[start : start + _SLICE]
+                for day, ones in _by_day(some).items():
+                    self._rows(database, day, ones)
+                self._folding.fold(some, cells)
             self._add_up(database, cells)
             database.execute("UPDATE position SET file = ?, byte = ?", position)
 
@@ -140,9 +143,13 @@ class Book:
             request_id, stream_id, kind = attempt[13], attempt[14], kind_of(attempt)
             place = known.get(kind) or self._kind(database, kind)
             rows += (number, attempt[12], place, attempt[11], *attempt[13:29])
-            ids += (crc32(request_id.encode()), number)
-            if stream_id:
-                ids += (crc32(stream_id.encode()), number)
+            if stream_id[-_RANDOM:] == request_id[-_RANDOM:]:
+                # A stream of a name of our own: both are found by what they share.
+                ids += (crc32(request_id[-_RANDOM:].encode()), number)
+            else:
+                ids += (crc32(request_id.encode()), number)
+                if stream_id:
+                    ids += (crc32(stream_id.encode()), number)
             number += 1
         _insert(database, f"INSERT INTO attempts_{name}", 20, rows)
         _insert(database, f"INSERT OR IGNORE INTO ids_{name}", 2, ids)
@@ -214,14 +221,14 @@ def find(database: sqlite3.Connection, tenant: str, id: str) -> tuple[str, int, 
 
     Of several the one that completed, and of those the last.
     """
-    hash = crc32(id.encode("utf-8", "replace"))
+    whole, shared = crc32(id.encode("utf-8", "replace")), crc32(id[-_RANDOM:].encode("utf-8", "replace"))
     for name in sorted(day_names(database), reverse=True):
         row = database.execute(
             f"""SELECT a.request_id, a.kind, a.at FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt
             JOIN kinds k ON k.id = a.kind
-            WHERE i.hash = ? AND (a.stream_id = ? OR a.request_id = ?) AND k.tenant = ?
+            WHERE i.hash IN (?, ?) AND (a.stream_id = ? OR a.request_id = ?) AND k.tenant = ?
             ORDER BY k.outcome = 'completed' DESC, a.id DESC LIMIT 1""",  # noqa: S608
-            (hash, id, id, tenant),
+            (whole, shared, id, id, tenant),
         ).fetchone()
         if row is not None:
             return row[0], row[1], int(row[2]) // HOUR
@@ -250,7 +257,7 @@ def _insert(database: sqlite3.Connection, into: str, width: int, values: list[An
     database.execute(f"{into} VALUES {', '.join([row] * (len(values) // width))}", values)
 
 
-def _by_day(attempts: list[Attempt]) -> dict[int, list[Attempt]]:
+def _by_day(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
     days: dict[int, list[Attempt]] = {}
     for attempt in attempts:
         days.setdefault(int(attempt[12]) // DAY, []).append(attempt)

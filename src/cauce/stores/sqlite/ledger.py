@@ -2,6 +2,7 @@
 
     record -> spool (one write) -> the thread: rows, sums and the spool's position in one transaction
 
+The thread is handed what was spooled; what it was not, since there was too much or a process before this one spooled it, it reads.
 So what was recorded is never lost with the process and never counted twice: a start goes on at the position.
 """
 
@@ -10,10 +11,11 @@ import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -22,13 +24,13 @@ from cauce.domain.request import Scope
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
-from cauce.stores.attempts import attempt_of
+from cauce.stores.attempts import Attempt, attempt_of
 from cauce.stores.periods import HOUR
-from cauce.stores.sqlite.book import Book
+from cauce.stores.sqlite.book import Book, decoded
 from cauce.stores.sqlite.reading import Reading
 from cauce.stores.sqlite.retention import prune
 from cauce.stores.sqlite.settings import LedgerSettings
-from cauce.stores.sqlite.spool import Spool, delete_before, read
+from cauce.stores.sqlite.spool import Position, Spool, delete_before, read
 
 FILE = "ledger.sqlite"
 SPOOL = "spool"
@@ -36,6 +38,10 @@ SPOOL = "spool"
 
 GATHER = 0.5
 """Seconds that a group of attempts has to come together."""
+
+MOST_HANDED = 8192
+MOST_AT_ONCE = 1024
+"""Attempts that are handed on in memory, and that are committed together."""
 
 _RETRY = 5.0
 """Seconds until what could not be committed is tried again."""
@@ -71,6 +77,8 @@ class SqliteLedger:
         # Calls wait for what was spent: a long report must not be in front of them.
         self._spending = Reading(self._folder, folder / FILE, clock.now, lambda: self._spool.backlog)
         self._spenders = ThreadPoolExecutor(1, "ledger-spending")
+        self._handed: deque[tuple[int, int, int, Attempt]] = deque(maxlen=MOST_HANDED)
+        """What was spooled last, and where: file, and the bytes it begins and ends at."""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = False
         self._stopping = False
@@ -87,12 +95,16 @@ class SqliteLedger:
         return self._spool.lost
 
     def record(self, entry: Entry) -> None:
+        attempt = attempt_of(entry)
         try:
-            record = self._encode(attempt_of(entry))
+            record = self._encode(attempt)
         except UnicodeEncodeError:
             # Half a surrogate pair in a name that a client chose.
-            record = self._encode(tuple([_writable(member) for member in attempt_of(entry)]))
-        self._append(record)
+            attempt = cast(Attempt, tuple([_writable(member) for member in attempt]))
+            record = self._encode(attempt)
+        place = self._append(record)
+        if place is not None:
+            self._handed.append((*place, attempt))
         if entry.level != "cache":
             # Nobody was asked: it says nothing of how the provider stands.
             self._last[entry.provider] = entry
@@ -195,11 +207,11 @@ class SqliteLedger:
         try:
             self._spool.retry()
             while True:
-                records, position = read(self._folder, self._position)
+                attempts, position = self._next()
                 if position == self._position:
                     break
-                self._book.write(records, position)
-                self._unpruned += len(records)
+                self._book.write(attempts, position)
+                self._unpruned += len(attempts)
                 if position.file != self._position.file:
                     delete_before(self._folder, position)
                 self._position = position
@@ -212,6 +224,20 @@ class SqliteLedger:
             if self._failing:
                 logger.warning("the ledger is committed again; nothing is lost")
             self._failing = False
+
+    def _next(self) -> tuple[list[Attempt], Position]:
+        """Some of what comes after the position, and the position after that."""
+        handed, (file, byte) = self._handed, self._position
+        while handed and handed[0][0] == file and handed[0][2] <= byte:
+            handed.popleft()
+        attempts: list[Attempt] = []
+        while handed and len(attempts) < MOST_AT_ONCE and handed[0][0] == file and handed[0][1] == byte:
+            _, _, byte, attempt = handed.popleft()
+            attempts.append(attempt)
+        if attempts:
+            return attempts, Position(file, byte)
+        records, position = read(self._folder, self._position)
+        return decoded(records), position
 
     def _prune(self) -> None:
         """Delete a portion of what is old or too much, once an hour and once in so many attempts until there is no more."""

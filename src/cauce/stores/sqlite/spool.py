@@ -76,21 +76,25 @@ class Spool:
         with self._lock:
             return tuple([frame[_LENGTH:] for frame in self._backlog])
 
-    def append(self, record: bytes) -> None:
-        """Take `record`: one write. Never raises: what cannot be written waits in memory, within bounds, and is tried again."""
+    def append(self, record: bytes) -> tuple[int, int, int] | None:
+        """Take `record`: one write. Returns the number of its file and the bytes there that it begins and ends at.
+
+        Never raises: what cannot be written waits in memory, within bounds, and is tried again. None then.
+        """
         frame = _HEAD.pack(len(record), crc32(record)) + record
         with self._lock:
             if not self._backlog and self._write(frame):
-                return
+                return self._file, self._byte - len(frame), self._byte
             if self._backlog_bytes + len(frame) > MOST_BACKLOG:
                 self.lost += 1
-                return
+                return None
             self._backlog.append(frame)
             self._backlog_bytes += len(frame)
             if len(self._backlog) == 1:
                 logger.error("the ledger's spool in %s cannot be written: entries are kept in memory", self.folder)
             else:
                 self._catch_up()
+            return None
 
     def retry(self) -> None:
         """Try to write what waits in memory."""

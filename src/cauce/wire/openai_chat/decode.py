@@ -6,6 +6,7 @@ servers repeat that reason.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, cast
 
 import msgspec
@@ -57,34 +58,44 @@ class ChatDecoder:
     Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
     """
 
+    _characters = 0
+    _failure: ProviderFailure | None = None
+    """An error that came in the same bytes as deltas before it."""
+    _usage: Usage | None = None
+    _plain = False
+    _pending: Extra | None = None
+    """Unknown fields of chunks that no delta has carried yet."""
+    _shared: Extra | None = None
+    """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
+    _done = False
+    _alike: type[Text] | type[Reasoning] | OpenCall = Text
+    """What a chunk like the template gives: text, reasoning, or a piece of that call."""
+    _template_extra: Extra | None = None
+
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
         self._provider = provider
         self._estimate = estimate
         self._request = request
-        self._characters = 0
         self._seen: set[int] = set()
         self._foreign: dict[str, str] = {}
-        self._sse = SSEDecoder()
-        self._failure: ProviderFailure | None = None
-        """An error that came in the same bytes as deltas before it."""
         self._reasons: dict[int, FinishReason] = {}
         self._refused: set[int] = set()
-        self._calls = Calls(CallIds(request))
-        self._usage: Usage | None = None
-        self._plain = False
         self._thoughts: dict[int, str] = {}
         """What the upstream calls the field its reasoning comes in, by choice."""
-        self._pending: Extra | None = None
-        """Unknown fields of chunks that no delta has carried yet."""
-        self._shared: Extra | None = None
-        """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
-        self._done = False
-        self._template = Template()
-        self._alike: type[Text] | type[Reasoning] | OpenCall = Text
-        """What a chunk like the template gives: text, reasoning, or a piece of that call."""
-        self._template_extra: Extra | None = None
+
+    @cached_property
+    def _sse(self) -> SSEDecoder:
+        return SSEDecoder()
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template()
+
+    @cached_property
+    def _calls(self) -> Calls:
+        return Calls(CallIds(self._request))
 
     def feed(self, data: bytes) -> list[Delta]:
         """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
@@ -132,12 +143,12 @@ class ChatDecoder:
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
         self._plain = True
-        self._calls.whole()
         deltas: list[Delta] = []
         value = self._object(body)
         choices = self._list(value.get("choices") or _NONE)
         if len(choices) == 1 and "error" not in value and (simple := self._simple(value, choices[0])) is not None:
             return simple
+        self._calls.whole()
         for choice in choices:
             if choice.get("finish_reason") is None:
                 choice["finish_reason"] = "tool_calls" if member(choice, "message").get("tool_calls") else "stop"
@@ -150,16 +161,13 @@ class ChatDecoder:
     def _simple(self, value: dict[str, Any], choice: dict[str, Any]) -> list[Delta] | None:
         """The deltas of an answer that is one text and nothing else, as nearly all are; None: it is more than that."""
         message, reason = choice.get("message"), choice.get("finish_reason")
-        if (
-            type(message) is not dict
-            or reason not in _PLAIN_REASONS
-            or rest(choice, _READ_OF_CHOICE)
-            or "x_groq" in value
-        ):
+        if type(message) is not dict or reason not in _PLAIN_REASONS or "x_groq" in value:
             return None
         said = cast(dict[str, Any], message)
         content = said.get("content")
-        if type(content) is not str or not content or choice.get("index") or rest(said, _SAID):
+        if type(content) is not str or not content or choice.get("index"):
+            return None
+        if rest(said, _SAID) or (choice.get("logprobs") is not None) or not choice.keys() <= _CHOICE_FIELDS:
             return None
         self._characters = len(content)
         unknown = rest(value, _CHUNK_FIELDS)

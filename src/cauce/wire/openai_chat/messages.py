@@ -1,5 +1,6 @@
 """Messages of the chat wire, to and from the domain. The native wire takes the same messages."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,6 +29,13 @@ class MessageBody(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[dict[str, Any]] | None = None
+
+
+class PlainMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A message that is a text and nothing else."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
 
 
 _BARE = frozenset({"role", "content"})
@@ -89,15 +97,32 @@ def _parts(body: MessageBody, path: str) -> list[Part]:
     return parts
 
 
+def render_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """`messages` as the wire has them. Raises `Unsupported`."""
+    rendered: list[dict[str, Any]] = []
+    for message in messages:
+        parts = message.parts
+        if (
+            len(parts) == 1
+            and type(part := parts[0]) is TextPart
+            and part.extra is None
+            and message.name is None
+            and message.call_id is None
+            and message.extra is None
+        ):
+            # What nearly every message is.
+            rendered.append({"role": message.role, "content": part.text})
+        else:
+            rendered.append(render_message(message))
+    return rendered
+
+
 def render_message(message: Message) -> dict[str, Any]:
     """`message` as the wire has it, with all that any server of it understands. Raises `Unsupported`.
 
     What another wire's model made that this one has no place for is left out of the assistant's messages.
     """
     parts = message.parts
-    if len(parts) == 1 and type(part := parts[0]) is TextPart and part.extra is None and _is_bare(message):
-        # What nearly every message is.
-        return {"role": message.role, "content": part.text}
     contents: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[ReasoningPart] = []
@@ -127,10 +152,6 @@ def render_message(message: Message) -> dict[str, Any]:
         body["tool_call_id"] = message.call_id
     body.update(fields(message.extra))
     return body
-
-
-def _is_bare(message: Message) -> bool:
-    return message.name is None and message.call_id is None and message.extra is None
 
 
 def _lay_thoughts(body: dict[str, Any], thoughts: list[ReasoningPart]) -> None:

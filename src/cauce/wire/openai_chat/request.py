@@ -6,13 +6,14 @@ import msgspec
 
 from cauce.domain.errors import InvalidRequest
 from cauce.domain.extra import Extra
+from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, ResponseFormat, Sampling
 from cauce.domain.tool import OpaqueTool, Tool, ToolChoice
 from cauce.wire.dropping import known_tools
 from cauce.wire.fields import check, decode_object, rest
 from cauce.wire.openai_chat import custom
 from cauce.wire.openai_chat.extras import WIRE, member, own
-from cauce.wire.openai_chat.messages import MessageBody, parse_messages, render_message
+from cauce.wire.openai_chat.messages import MessageBody, PlainMessage, parse_messages, render_messages
 from cauce.wire.openai_chat.reasoning import ReasoningBody, parse_options, render_options
 from cauce.wire.openai_chat.tools import (
     NamedFunction,
@@ -47,10 +48,9 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class ChatCompletionBody(msgspec.Struct):
-    """Body of `POST /v1/chat/completions`. Fields not listed here are passed through to upstreams of the same wire."""
+class _Scalars(msgspec.Struct, kw_only=True):
+    """What of a request is one value each."""
 
-    messages: list[MessageBody]
     model: str = ""
     temperature: Temperature | None = None
     top_p: Share | None = None
@@ -64,6 +64,14 @@ class ChatCompletionBody(msgspec.Struct):
     frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    stream: bool = False
+    user: str | None = None
+
+
+class ChatCompletionBody(_Scalars, kw_only=True):
+    """Body of `POST /v1/chat/completions`. Fields not listed here are passed through to upstreams of the same wire."""
+
+    messages: list[MessageBody]
     tools: list[dict[str, Any]] = []
     tool_choice: str | ToolChoiceBody | None = None
     functions: list[dict[str, Any]] = []
@@ -72,9 +80,13 @@ class ChatCompletionBody(msgspec.Struct):
     response_format: ResponseFormatBody | None = None
     reasoning_effort: str | None = None
     reasoning: ReasoningBody | None = None
-    stream: bool = False
     stream_options: StreamOptions | None = None
-    user: str | None = None
+
+
+class _PlainBody(_Scalars, kw_only=True, forbid_unknown_fields=True):
+    """What nearly every request is: texts, and values that everybody knows."""
+
+    messages: Annotated[list[PlainMessage], msgspec.Meta(min_length=1)]
 
 
 _FIELDS = frozenset(ChatCompletionBody.__struct_fields__)
@@ -88,11 +100,34 @@ _OBJECTS = {
 _NESTED = frozenset({*_OBJECTS, "stream_options", "reasoning", "logprobs"})
 """Members of a request that are objects, or mean several things."""
 
+_TOOLS = b'"tools"'
+
 _STREAM_OPTIONS = frozenset(StreamOptions.__struct_fields__)
+
+
+_plain = msgspec.json.Decoder(_PlainBody)
 
 
 def parse_request(body: bytes) -> Request:
     """The request in `body`. Raises `InvalidRequest` naming the field."""
+    if _TOOLS in body:
+        return _parsed(body)
+    try:
+        plain = _plain.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # There is more in it, or something is wrong with it.
+        return _parsed(body)
+    return Request(
+        plain.model,
+        tuple([Message(one.role, (TextPart(one.content),)) for one in plain.messages]),
+        _sampling(plain),
+        stream=plain.stream,
+        user=plain.user,
+    )
+
+
+def _parsed(body: bytes) -> Request:
+    """The same for any request."""
     raw = decode_object(body)
     unknown: dict[str, Any] = {}
     nested = not raw.keys().isdisjoint(_NESTED)
@@ -141,7 +176,7 @@ def _unknown_inside(raw: dict[str, Any]) -> dict[str, Any]:
     return unknown
 
 
-def _sampling(chat: ChatCompletionBody) -> Sampling:
+def _sampling(chat: _Scalars) -> Sampling:
     return Sampling(
         chat.temperature,
         chat.top_p,
@@ -207,7 +242,7 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
     """The body that asks an upstream of this wire for `model`, with all that any of them understands; a dialect leaves out what
     one does not. Streams always ask for usage. Raises `Unsupported`.
     """
-    body: dict[str, Any] = {"model": model, "messages": [render_message(message) for message in request.messages]}
+    body: dict[str, Any] = {"model": model, "messages": render_messages(request.messages)}
     lay_sampling(body, request.sampling)
     if request.sampling.logprobs is not None:
         body["logprobs"] = True
@@ -225,8 +260,9 @@ def render_request(request: Request, model: str, *, stream: bool) -> dict[str, A
         body.update(render_options(request.reasoning))
     if request.user is not None:
         body["user"] = request.user
-    for name, value in own(request.extra).items():
-        body[name] = _merged(body.get(name), value)
+    if request.extra is not None:
+        for name, value in own(request.extra).items():
+            body[name] = _merged(body.get(name), value)
     options = body.pop("stream_options", {})
     if stream:
         body["stream"] = True
@@ -255,10 +291,20 @@ def _nested(given: Any, known: frozenset[str], inner: str, known_inside: frozens
 
 def lay_sampling(body: dict[str, Any], sampling: Sampling) -> None:
     """Put what the chat and the completions wire have in common into `body`."""
-    for name in ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty"):
-        value = getattr(sampling, name)
-        if value is not None:
-            body[name] = value
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        body["top_p"] = sampling.top_p
+    if sampling.top_k is not None:
+        body["top_k"] = sampling.top_k
+    if sampling.max_tokens is not None:
+        body["max_tokens"] = sampling.max_tokens
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if sampling.presence_penalty is not None:
+        body["presence_penalty"] = sampling.presence_penalty
+    if sampling.frequency_penalty is not None:
+        body["frequency_penalty"] = sampling.frequency_penalty
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.n != 1:

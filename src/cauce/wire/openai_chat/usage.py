@@ -7,6 +7,9 @@ from cauce.domain.usage import Usage
 from cauce.wire.figures import amount, count
 from cauce.wire.openai_chat.extras import WIRE, member, own
 
+_BARE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""All that many servers tell."""
+
 
 def parse_usage(usage: dict[str, Any]) -> Usage:
     """Usage in normal form; figures that make no sense count as zero.
@@ -14,6 +17,8 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
     A `cost` is the provider's own, in USD: a number (OpenRouter) or an object with a sum (Perplexity). Thinking that stands
     beside the completion instead of inside it (xAI) is told by the total, and added.
     """
+    if usage.keys() == _BARE:
+        return Usage(count(usage["prompt_tokens"]), count(usage["completion_tokens"]), extra=Extra(WIRE, usage))
     prompt = member(usage, "prompt_tokens_details")
     completion = member(usage, "completion_tokens_details")
     cost = amount(member(usage, "cost").get("total_cost", usage["cost"])) if "cost" in usage else None
@@ -36,6 +41,16 @@ def parse_usage(usage: dict[str, Any]) -> Usage:
 def render_usage(usage: Usage) -> dict[str, Any]:
     """Usage as this wire shows it: the provider's own object where it says the same, else with our figures on top of it."""
     kept = own(usage.extra)
+    if (
+        kept.keys() == _BARE
+        and (kept["prompt_tokens"], kept["completion_tokens"])
+        == (
+            usage.input_tokens,
+            usage.output_tokens,
+        )
+        and not (usage.cached_tokens or usage.cache_write_tokens or usage.reasoning_tokens)
+    ):
+        return kept
     if kept and "total_tokens" in kept and (_tells(kept, usage) or _figures(parse_usage(kept)) == _figures(usage)):
         return kept
     return {
