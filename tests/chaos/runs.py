@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cauce.testing.chaos import INVARIANTS, SERVE, Ground, Report, Settings, chaos
+from cauce.testing.chaos import INVARIANTS, Ground, Report, Settings, chaos
 from cauce.testing.chaos.reader import WIRES
 from tests.chaos.mutants import CATCHABLE, Mutant
 from tests.postgres_server import running_postgres
@@ -69,12 +69,6 @@ async def caught(mutant: Mutant) -> Report:
     command = (sys.executable, "-m", "tests.chaos.node", mutant.name)
     with folder() as there:
         return await chaos(Settings(Ground("sqlite", there, lease=_LEASE), command=command, **mutant.run))
-
-
-async def unharmed(mutant: Mutant) -> Report:
-    """The same run of what is shipped."""
-    with folder() as there:
-        return await chaos(Settings(Ground("sqlite", there, lease=_LEASE), command=SERVE, **mutant.run))
 
 
 @contextlib.contextmanager

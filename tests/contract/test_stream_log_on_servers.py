@@ -99,11 +99,12 @@ class Forgetful(StreamAppends):
 
     lost = 0
 
-    async def _transact(self, connection: Connection, batch: Any) -> None:
-        await super()._transact(connection, batch)
+    async def _transact(self, connection: Connection, batch: Any) -> Any:
+        refused = await super()._transact(connection, batch)
         if self.lost:
             self.lost -= 1
             raise psycopg.OperationalError("the connection is lost")
+        return refused
 
 
 async def test_append_that_postgresql_did_without_an_answer_is_done_once(postgres: str) -> None:

@@ -23,6 +23,11 @@ ASKING: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "up/m", "input": "Say hello."},
     "/v1/messages": {**CHAT, "max_tokens": 9},
     "/chat/stream/one": CHAT,
+    "/api/chat": {
+        "model": "up/m",
+        "id": "one",
+        "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Say hello."}]}],
+    },
     "/v1beta/models/up/m:generateContent": GEMINI,
     "/v1beta/models/up/m:streamGenerateContent": GEMINI,
     "/v1/models/up/m:generateContent": GEMINI,

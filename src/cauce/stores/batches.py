@@ -5,6 +5,7 @@ waits for it has patience.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,8 @@ _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 0.5
 
 T = TypeVar("T")
+
+logger = logging.getLogger("cauce.streams")
 
 
 class Pending(Generic[T]):
@@ -86,6 +89,10 @@ class Batches(Generic[T]):
                 if self._waiting:
                     await self._clock.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
+            except Exception:
+                logger.exception("an unexpected error while streams were written")
+                for pending in batch:
+                    pending.answer(unavailable())
             else:
                 self._waiting = [*anew, *self._waiting]
                 wait = _FIRST_WAIT

@@ -14,7 +14,8 @@ import msgspec
 
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
 from cauce.ports.line import Handshake, Line
-from cauce.transport.connection import Answer, Broken, Connection
+from cauce.transport.answer import Answer, Broken
+from cauce.transport.connection import Connection
 from cauce.transport.dialing import Dialed, Dialer, Place
 from cauce.transport.port import Outgoing
 

@@ -113,6 +113,17 @@ def test_connection_that_stays_open_after_the_end_is_found() -> None:
     assert broken(told) == {"I9"}
 
 
+def test_attempt_that_a_node_makes_though_another_has_the_stream_must_end_soon() -> None:
+    told = story()
+    late = Attempt("s", 1, "n1", "prefill", 11.0, status=200, closed=13.9)
+    told.attempts.append(late)
+    told.attempts[0].closed = 14.0
+    away = Outage("n1", 8.0, 8.5, paused=True)
+    assert "I9" in broken(told, Bounds(slack=0.5, renewal=0.25, outages=(away,)))
+    late.closed = 11.5
+    assert "I9" not in broken(told, Bounds(slack=0.5, renewal=0.25, outages=(away,)))
+
+
 def test_orphan_that_nobody_takes_is_found() -> None:
     told = story()
     told.attempts[0].whole = False

@@ -252,7 +252,7 @@ class _Answer:
             return False
         if now - self._began > settings.age or now - self._progress > settings.no_progress:
             return False
-        if settings.max_cost is not None and self._spent is not None and self._spent.cost >= settings.max_cost:
+        if settings.max_cost and self._spent is not None and self._spent.cost >= settings.max_cost:
             return False
         return len(self._seen) < MOST_KEPT_BATCHES and (deadline is None or now < deadline)
 

@@ -20,7 +20,7 @@ class Life(msgspec.Struct, frozen=True):
     @property
     def tick(self) -> float:
         """Seconds between looks at what is held and at what nobody holds."""
-        return 3.0 if self.lease is None else min(1.5, self.lease / 4)
+        return 3.0 if self.lease is None else min(0.8, self.lease / 4)
 
 
 ALONE = Life()

@@ -54,6 +54,8 @@ class Reader:
         self.frames: list[Frame] = []
         self.odd: list[Oddity] = []
         self.ended_at: float | None = None
+        self.sent_away = False
+        """It was told that what it has read is not there any more."""
         self.connections = 0
         self._port = port
         self._numbered = 0
@@ -68,7 +70,7 @@ class Reader:
 
         With `body`, the request is sent until the first frame of the stream has come.
         """
-        while self.ended_at is None:
+        while self.ended_at is None and not self.sent_away:
             try:
                 answer = await self._connect(None if self.frames else body)
             except Broken:
@@ -103,13 +105,13 @@ class Reader:
         match answer.status:
             case 204:
                 self._note("I5", f"204 at {self.cursor}, though the end has not come")
-                self.ended_at = asyncio.get_running_loop().time()
+                self.sent_away = True
             case 409 | 410:
                 self._note("I1", f"{answer.status} at {self.cursor}: what was read is not there any more")
-                self.ended_at = asyncio.get_running_loop().time()
+                self.sent_away = True
             case 404 if self.frames:
                 self._note("I1", "the stream that was read is not known any more")
-                self.ended_at = asyncio.get_running_loop().time()
+                self.sent_away = True
             case 404 | 502 | 503:
                 pass
             case _:

@@ -41,14 +41,12 @@ _REASONS: dict[str, FinishReason] = {
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 _READ_OF_CHOICE = _CHOICE_FIELDS - {"logprobs"}
-_SAID = frozenset({"role", "content"})
-_PLAIN_REASONS = frozenset({"stop", "length"})
+_SAID, _PLAIN_REASONS = frozenset({"role", "content"}), frozenset({"stop", "length"})
 _CONTENT = Field("content")
 _ARGUMENTS = Field("arguments")
 _THOUGHT_FIELDS = {name: Field(name) for name in THOUGHTS}
 
 _NONE: list[Any] = []
-
 _decoder = msgspec.json.Decoder()
 
 
@@ -62,12 +60,11 @@ class ChatDecoder:
     _failure: ProviderFailure | None = None
     """An error that came in the same bytes as deltas before it."""
     _usage: Usage | None = None
-    _plain = False
+    _plain = _done = False
     _pending: Extra | None = None
     """Unknown fields of chunks that no delta has carried yet."""
     _shared: Extra | None = None
     """Unknown fields of the last chunk: most servers repeat theirs, and the same object tells so without looking."""
-    _done = False
     _alike: type[Text] | type[Reasoning] | OpenCall = Text
     """What a chunk like the template gives: text, reasoning, or a piece of that call."""
     _template_extra: Extra | None = None
@@ -78,10 +75,9 @@ class ChatDecoder:
         self._provider = provider
         self._estimate = estimate
         self._request = request
-        self._seen: set[int] = set()
         self._foreign: dict[str, str] = {}
         self._reasons: dict[int, FinishReason] = {}
-        self._refused: set[int] = set()
+        self._seen, self._refused = set[int](), set[int]()
         self._thoughts: dict[int, str] = {}
         """What the upstream calls the field its reasoning comes in, by choice."""
 
@@ -161,13 +157,13 @@ class ChatDecoder:
     def _simple(self, value: dict[str, Any], choice: dict[str, Any]) -> list[Delta] | None:
         """The deltas of an answer that is one text and nothing else, as nearly all are; None: it is more than that."""
         message, reason = choice.get("message"), choice.get("finish_reason")
-        if type(message) is not dict or reason not in _PLAIN_REASONS or "x_groq" in value:
+        if type(message) is not dict or reason not in _PLAIN_REASONS or "x_groq" in value or choice.get("index"):
             return None
         said = cast(dict[str, Any], message)
         content = said.get("content")
-        if type(content) is not str or not content or choice.get("index"):
+        if type(content) is not str or not content:
             return None
-        if rest(said, _SAID) or (choice.get("logprobs") is not None) or not choice.keys() <= _CHOICE_FIELDS:
+        if rest(said, _SAID) or choice.get("logprobs") is not None or not choice.keys() <= _CHOICE_FIELDS:
             return None
         self._characters = len(content)
         unknown = rest(value, _CHUNK_FIELDS)

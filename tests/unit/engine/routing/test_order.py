@@ -160,7 +160,7 @@ async def test_averages_follow_the_newest_measurements() -> None:
     latency, age = vitals.latency(streamed=False) or (0.0, 0.0)
     assert latency == pytest.approx(2.0, abs=0.01) and age == 0
     vitals.under_way = 1
-    await vitals.ended("completed", Usage(), None)
+    vitals.ended("completed", Usage(), None)
     assert vitals.under_way == 0 and not vitals.ailing
 
 

@@ -11,6 +11,7 @@ from cauce.config import load
 from cauce.providers.offline.pages import Page, packaged_pages
 from cauce.wire.native.request import parse_request
 from cauce.wire.native.usage import parse_feedback
+from cauce.wire.openai_responses.request import parse_request as parse_response_request
 
 PAGES = packaged_pages()
 
@@ -57,6 +58,8 @@ def test_json_example_is_json(block: str) -> None:
 def test_body_of_a_curl_example_is_accepted(block: str, body: str) -> None:
     if "/feedback" in block:
         assert parse_feedback(body.encode()).id
+    elif "/v1/responses" in block:
+        assert parse_response_request(body.encode()).messages
     else:
         assert parse_request(body.encode()).messages
 
