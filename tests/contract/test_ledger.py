@@ -1,17 +1,17 @@
 """Every ledger keeps the contract; the one on disk also across restarts, failed writes and torn files."""
 
 import asyncio
-import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cauce.domain.errors import Overloaded
+from cauce.ports.ledger import LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.periods import DAY
@@ -23,6 +23,7 @@ from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
 from cauce.testing.clock import FakeClock
 from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, report
+from tests.disk import files_no_larger_than
 from tests.http import within
 
 pytestmark = pytest.mark.anyio
@@ -77,17 +78,6 @@ async def running(folder: Path, clock: FakeClock, **settings: int) -> AsyncItera
         yield ledger
     finally:
         await ledger.stop()
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """What a full disk does to a write: a part is taken, then nothing."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def abandoned(folder: Path, clock: FakeClock, *numbers: int) -> SqliteLedger:
@@ -190,9 +180,10 @@ async def test_full_disk_keeps_entries_in_memory_until_there_is_room(
         for number in range(2, 12):
             ledger.record(entry(clock, number))
         assert await attempts(ledger, clock) == 11
+        assert ledger.standing == LedgerStanding(waiting=10) and not ledger.standing.well
     assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
     ledger.record(entry(clock, 12))
-    assert await attempts(ledger, clock) == 12 and ledger.lost == 0
+    assert await attempts(ledger, clock) == 12 and ledger.standing == LedgerStanding()
     ledger.start()
     assert await ledger.flush() and await attempts(ledger, clock) == 12
     await ledger.stop()
@@ -216,7 +207,7 @@ async def test_disk_that_is_full_when_a_further_file_is_due_is_got_over(
     ledger.start()
     assert await ledger.flush() and await attempts(ledger, clock) == 5
     await ledger.stop()
-    assert ledger.lost == 0
+    assert ledger.standing.lost == 0
 
 
 async def test_memory_for_what_cannot_be_written_is_bounded_and_losses_are_counted(
@@ -228,7 +219,7 @@ async def test_memory_for_what_cannot_be_written_is_bounded_and_losses_are_count
         for number in range(20):
             ledger.record(entry(clock, number))
     kept = await attempts(ledger, clock)
-    assert 0 < kept < 20 and ledger.lost == 20 - kept
+    assert 0 < kept < 20 and ledger.standing.lost == 20 - kept
     await ledger.stop()
 
 

@@ -16,8 +16,8 @@ from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.live_streams import RING
 from cauce.stores.followed import LEASE
+from cauce.stores.live_streams import RING
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
 from cauce.stores.sqlite.stream_writer import StreamWriter

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from cauce.server.protocol import BoundedProtocol
 from cauce.server.run import listen
 from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
+from tests.disk import files_no_larger_than
 from tests.http import ask, connection, within
 from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
 
@@ -38,6 +40,30 @@ async def test_health_is_degraded_while_a_provider_is_down_and_recovers_with_it(
         up = (await ask(served.port, "GET", "/health")).json()
     assert (down["status"], down["providers"]["up"]["last_error"]) == ("degraded", "provider_error")
     assert (up["status"], up["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+async def test_health_tells_when_the_disk_takes_no_entries_of_the_ledger(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(upstream_table("up", upstream.base_url), data=tmp_path) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        with files_no_larger_than(0):
+            assert (await ask(served.port, "POST", "/llm/message", body)).status == 200
+            full = (await ask(served.port, "GET", "/health")).json()
+            figures = (await ask(served.port, "GET", "/metrics")).body
+        assert (await ask(served.port, "POST", "/llm/message", body)).status == 200
+        room = (await ask(served.port, "GET", "/health")).json()
+    assert full["status"] == "degraded" and "the disk takes none: 1;" in full["ledger"]
+    assert b"cauce_ledger_waiting 1.0" in figures and b"cauce_ledger_lost_total 0.0" in figures
+    assert "in memory only" not in room.get("ledger", "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_error_tells_how_often_a_provider_was_asked(upstream: Upstream, stream: bool) -> None:
+    upstream.answers = [Reply(status=500, error={"message": "oops"}), Reply(status=500, error={"message": "oops"})]
+    twice = {"CAUCE_RETRY__ATTEMPTS": "2", "CAUCE_RETRY__BASE": "0"}
+    async with serving(upstream_table("up", upstream.base_url), twice) as served:
+        body = {"model": "up/m", "messages": MESSAGES, "stream": stream}
+        failed = await ask(served.port, "POST", "/v1/chat/completions", body)
+    assert (failed.status, failed.headers["x-cauce-attempts"]) == (502, "2")
 
 
 async def test_probe_asks_for_one_token(upstream: Upstream) -> None:

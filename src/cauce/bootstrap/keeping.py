@@ -9,7 +9,7 @@ import msgspec
 
 from cauce.config import Config, ConfigError
 from cauce.ports.clock import Clock
-from cauce.ports.ledger import Entry, Ledger
+from cauce.ports.ledger import Entry, Ledger, LedgerStanding
 from cauce.ports.responses import Responses
 from cauce.ports.usage import Feedback, Usage
 from cauce.stores.inproc.ledger import InprocLedger
@@ -33,6 +33,11 @@ class Books(Ledger, Usage, Feedback, Protocol):
 
     def last(self, provider: str) -> Entry | None:
         """The newest entry of that provider in this process."""
+        ...
+
+    @property
+    def standing(self) -> LedgerStanding:
+        """How it stands now."""
         ...
 
 

@@ -1,13 +1,37 @@
 """What operators see of circuits, queue and degradation."""
 
+from collections.abc import Callable
+
 from cauce.domain.delta import Level
 from cauce.engine.circuits import State
 from cauce.engine.policies.breaker import Breakers
 from cauce.engine.queue.queue import Queue
+from cauce.ports.ledger import LedgerStanding
 from cauce.telemetry.prometheus import PrometheusMetrics
 from cauce.telemetry.watched import Samples, Watched
 
 _FIGURES: dict[State, float] = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
+
+
+def watch_ledger(metrics: PrometheusMetrics, standing: Callable[[], LedgerStanding]) -> None:
+    """Have among the figures what the disk does not take."""
+    metrics.watch(
+        Watched(
+            "cauce_ledger_waiting",
+            "Ledger entries in memory only, since the disk takes none.",
+            (),
+            lambda: [((), float(standing().waiting))],
+        )
+    )
+    metrics.watch(
+        Watched(
+            "cauce_ledger_lost",
+            "Ledger entries that neither disk nor memory had room for.",
+            (),
+            lambda: [((), float(standing().lost))],
+            "counter",
+        )
+    )
 
 
 def watch_resilience(metrics: PrometheusMetrics, breakers: Breakers, lines: Queue, answers: dict[Level, int]) -> None:

@@ -12,7 +12,7 @@ from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.manners import manners
-from cauce.bootstrap.resilience import watch_resilience
+from cauce.bootstrap.resilience import watch_ledger, watch_resilience
 from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
 from cauce.bootstrap.streaming import Streaming, shared_streaming, streaming
@@ -144,6 +144,7 @@ def runtime(
         attempt(),
         *measure,
     )
+    watch_ledger(metrics, lambda: ledger.standing)
     watch_resilience(metrics, breakers, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
     turn = Turn(router, opened, defaults, caches=cached is not None)
@@ -189,6 +190,7 @@ def runtime(
         ids=ids,
         began=clock.monotonic(),
         last_entry=ledger.last,
+        ledger=lambda: ledger.standing,
         usage=ledger,
         feedback=ledger,
         answers=answers,

@@ -43,6 +43,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """Seconds the request had waited here before this attempt."""
 
 
+class LedgerStanding(msgspec.Struct, frozen=True):
+    """How a ledger stands. `waiting` entries are in memory only, since the disk takes none; `lost` ones had no room even there.
+    `behind`: what is on disk cannot be put in order now, so that reports may be slow; nothing is lost by that."""
+
+    waiting: int = 0
+    lost: int = 0
+    behind: bool = False
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is wrong now. What was lost earlier is past mending."""
+        return not (self.waiting or self.behind)
+
+
 class Ledger(Protocol):
     def record(self, entry: Entry) -> None:
         """Take `entry`. Must not block: it is called before the terminal frame leaves."""

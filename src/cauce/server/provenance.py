@@ -15,6 +15,11 @@ _CACHE: dict[CacheUse, Header] = {
 }
 
 
+def tried(course: Course) -> Header:
+    """For an error: how often a provider was asked in vain."""
+    return b"x-cauce-attempts", b"%d" % course.attempts
+
+
 def provenance(
     attempts: Sequence[Attempt], stream_id: str, overhead: float, course: Course = _UNASKED
 ) -> tuple[Header, ...]:

@@ -18,7 +18,7 @@ from cauce.ports.provider import Deltas, unreported
 from cauce.server.cache_control import cache_control
 from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
-from cauce.server.provenance import provenance
+from cauce.server.provenance import provenance, tried
 from cauce.server.services import Services
 from cauce.server.wishes import wished
 from cauce.wire.numbering import Projector
@@ -57,7 +57,11 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
     async def work() -> Completion:
         return await collect(await services.turn.open(call))
 
-    completion = await exchange.while_connected(work())
+    try:
+        completion = await exchange.while_connected(work())
+    except CauceError:
+        exchange.headers.append(tried(call.course))
+        raise
     answered = clock.monotonic()
     headers = provenance(attempts, stream_id, asked - exchange.began, call.course)
     return Answer(completion, attempts, headers, answered - exchange.began)
@@ -154,6 +158,7 @@ async def relay(
                         await stream.write(projector.feed(batch))
             except CauceError as error:
                 if not exchange.started:
+                    exchange.headers.append(tried(call.course))
                     raise
                 await stream.write(broken(error))
             except asyncio.CancelledError:

@@ -15,7 +15,7 @@ from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.ids import Ids
-from cauce.ports.ledger import Entry
+from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.responses import Responses
 from cauce.ports.tokenizer import Tokenizer
 from cauce.ports.usage import Feedback, Usage
@@ -59,6 +59,8 @@ class Services(msgspec.Struct, frozen=True):
     """When the process started, on the monotonic clock."""
     last_entry: Callable[[str], Entry | None]
     """The newest ledger entry of a provider."""
+    ledger: Callable[[], LedgerStanding]
+    """How the ledger stands."""
     usage: Usage
     feedback: Feedback
     answers: Mapping[Level, int]

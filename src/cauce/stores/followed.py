@@ -144,7 +144,11 @@ class Followed:
         head = stored.head
         live = self.lives.get(key)
         if live is not None and stored.tail > live.tail:
-            if live.held:
+            if live.held and stored.epoch != live.epoch:
+                # Another process has the stream, and has written on.
+                self.lost(key)
+                live.moved(stored.tail)
+            elif live.held:
                 # Committed, and not acknowledged yet: nobody can read it.
                 head = msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None)
             else:

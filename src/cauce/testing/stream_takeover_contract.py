@@ -56,6 +56,17 @@ class StreamTakeoverContract:
         assert await asyncio.wait_for(log.wait(KEY, 2), 10)
         assert [(record.seq, record.epoch) for record in await whole(log)] == [(1, 1), (2, 1), (3, 2)]
 
+    async def test_old_holder_tells_a_stream_as_it_is_now(self, logs: Logs, clock: Any) -> None:
+        log, other = await logs(), await logs()
+        await log.append(await created(log), text("a"))
+        clock.advance(LEASE + 1)
+        hold = await other.claim((await other.orphans(10))[0], "b")
+        assert hold is not None
+        await other.append(hold, text("b", "c"))
+        head = await head_of(log)
+        assert (head.epoch, head.tail, head.state) == (2, 4, "running")
+        assert [record.seq for record in await log.read(KEY, 2, 10)] == [3, 4]
+
     async def test_stream_that_waits_stays_queued_when_it_is_taken_over(self, logs: Logs) -> None:
         log = await logs()
         await log.release([await created(log)])

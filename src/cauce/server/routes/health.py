@@ -13,6 +13,7 @@ from cauce.domain.request import Request as ModelRequest
 from cauce.domain.request import Sampling, Scope
 from cauce.engine.compose import collect
 from cauce.engine.routing.source import Source
+from cauce.ports.ledger import LedgerStanding
 from cauce.server.services import Services
 
 _FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
@@ -64,6 +65,8 @@ class HealthBody(msgspec.Struct, omit_defaults=True):
     """`shared` with other processes, or `local share` while the store they share is gone."""
     stream_log: str = ""
     """Where streams are kept: `sqlite`, `postgres`, `redis` or `memory`; with ` (gone)` behind it while that does not answer."""
+    ledger: str = ""
+    """What is wrong with the ledger now; empty where nothing is."""
     probe: ProbeBody | None = None
 
 
@@ -79,7 +82,8 @@ async def health(request: Request) -> Response:
     ailing = any(one.status == "down" or one.circuits for one in providers.values())
     limits = services.limits()
     log = services.stream_log()
-    status = "degraded" if ailing or limits == "local share" or not log.up else "healthy"
+    ledger = _ledger(services.ledger())
+    status = "degraded" if ailing or ledger or limits == "local share" or not log.up else "healthy"
     if not providers or services.streams.draining:
         status = "unhealthy"
     model = request.query_params.get("probe")
@@ -93,6 +97,7 @@ async def health(request: Request) -> Response:
         {level: count for level, count in services.answers.items() if count},
         limits,
         log.store if log.up else f"{log.store} (gone)",
+        ledger,
         await _probe(services, model, request.state.scope) if model else None,
     )
     return _json(503 if status == "unhealthy" else 200, body)
@@ -124,6 +129,12 @@ def _provider(services: Services, source: Source, resting: Mapping[str, list[Cir
         return ProviderHealth("unknown", source.local, models, circuits=circuits)
     down = last.error_code in _FAULTS
     return ProviderHealth("down" if down else "up", source.local, models, last.error_code if down else None, circuits)
+
+
+def _ledger(standing: LedgerStanding) -> str:
+    if standing.waiting:
+        return f"entries in memory only, since the disk takes none: {standing.waiting}; make room in the data folder"
+    return "its file cannot be written: entries wait on disk beside it" if standing.behind else ""
 
 
 async def _probe(services: Services, model: str, scope: Scope) -> ProbeBody:

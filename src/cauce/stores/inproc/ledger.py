@@ -6,7 +6,7 @@ from math import inf
 import msgspec
 
 from cauce.domain.request import Scope
-from cauce.ports.ledger import Entry
+from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import attempt_of
 from cauce.stores.cells import Cell, Folding, Kind, Kinds
@@ -41,6 +41,10 @@ class InprocLedger:
         if entry.level != "cache":
             # Nobody was asked: it says nothing of how the provider stands.
             self._last[entry.provider] = entry
+
+    @property
+    def standing(self) -> LedgerStanding:
+        return LedgerStanding()
 
     def entries(self) -> tuple[Entry, ...]:
         """The entries kept, oldest first."""

@@ -22,7 +22,7 @@ import msgspec
 from cauce.domain.errors import Overloaded
 from cauce.domain.request import Scope
 from cauce.ports.clock import Clock
-from cauce.ports.ledger import Entry
+from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import Attempt, attempt_of
 from cauce.stores.periods import HOUR
@@ -90,9 +90,8 @@ class SqliteLedger:
         self._thread = threading.Thread(target=self._follow, name="ledger", daemon=True)
 
     @property
-    def lost(self) -> int:
-        """Entries that neither the disk nor the memory kept for it had room for."""
-        return self._spool.lost
+    def standing(self) -> LedgerStanding:
+        return LedgerStanding(self._spool.waiting, self._spool.lost, self._failing)
 
     def record(self, entry: Entry) -> None:
         attempt = attempt_of(entry)

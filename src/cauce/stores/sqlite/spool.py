@@ -71,6 +71,11 @@ class Spool:
         return Position(self._file, self._byte)
 
     @property
+    def waiting(self) -> int:
+        """How many records wait in memory because they cannot be written."""
+        return len(self._backlog)
+
+    @property
     def backlog(self) -> tuple[bytes, ...]:
         """Records that wait in memory because they cannot be written, oldest first."""
         with self._lock:
