@@ -68,7 +68,7 @@ chaos: $(VENV)/dev.done ## Break everything around streams, then find out server
 chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis (about ten minutes)
 	$(BIN)/python -m tests.chaos --long
 
-test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about three minutes)
+test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about six minutes)
 	$(BIN)/python -m pytest -q -s tests/load
 
 test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about six minutes; fetches their packages)

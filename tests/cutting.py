@@ -7,53 +7,33 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Literal
 
+from cauce.testing.listening import Listening
+
 How = Literal["reset", "close", "hang"]
 """RST; FIN; or silence for ever, as when a phone loses its network and nobody is told."""
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class CuttingProxy:
+class CuttingProxy(Listening):
     """In front of `target`. Connections made after a cut are whole, until the next is ordered."""
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self._target = target
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._left: int | None = None
         self._how: How = "reset"
-        self.port = 0
         self.carried = 0
         """Bytes of answers that came through."""
         self.connections = 0
         self.cut = asyncio.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> "CuttingProxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut_after(self, count: int, how: How = "reset") -> None:
         """Let `count` more bytes of answers through, over whichever connection, then break that one."""
         self._left, self._how = count, how
         self.cut.clear()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             async with _closing(writer):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from cauce.testing.listening import Listening
 from tests.serving import upstream_table
 
 _COMMON = """
@@ -95,36 +96,21 @@ async def _port(process: asyncio.subprocess.Process) -> int | None:
     return None
 
 
-class Proxy:
+class Proxy(Listening):
     """A TCP proxy on loopback in front of `target`: what networks between a client and its server do to connections."""
 
     def __init__(self, target: int) -> None:
+        super().__init__()
         self._target = target
-        self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._grown = asyncio.Event()
         self._carried = b""
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self.port = 0
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
+    async def __aexit__(self, *left: object) -> None:
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().__aexit__(*left)
 
     def aim(self, target: int) -> None:
         """From now on connections go to this port."""
@@ -149,11 +135,7 @@ class Proxy:
             self._grown.clear()
             await self._grown.wait()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers |= {writer, there_writer}

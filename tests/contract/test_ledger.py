@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,6 +171,28 @@ async def test_spool_goes_on_in_further_files_and_leaves_none_behind(clock: Fake
     assert await ledger.flush()
     assert await attempts(ledger, clock) == 50 and len(files(tmp_path / SPOOL)) == 1
     await ledger.stop()
+
+
+async def test_nothing_is_lost_when_newer_entries_push_older_ones_out_while_those_are_taken(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    class Crowded(deque[Any]):
+        """Full, and a call ends between the thread's look at the oldest and its taking it."""
+
+        def popleft(self) -> Any:
+            if coming:
+                ledger.record(entry(clock, coming.pop()))
+            return super().popleft()
+
+    ledger, coming = abandoned(tmp_path, clock, 1), [7, 6, 5]
+    ledger._catch_up()
+    ledger._handed = Crowded(maxlen=3)
+    for number in (2, 3, 4):
+        ledger.record(entry(clock, number))
+    ledger._catch_up()
+    await ledger.stop()
+    ids = [row[0] for row in told(tmp_path, "SELECT request_id FROM attempts_20231114 ORDER BY id")]
+    assert not coming and ids == [f"req_{number}" for number in range(1, 8)]
 
 
 async def test_full_disk_keeps_entries_in_memory_until_there_is_room(

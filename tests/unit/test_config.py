@@ -103,6 +103,10 @@ PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'
             "models.fast.candidates: 'b/x' names no provider; known are: offline, auto",
         ),
         ('[aliases]\nmini = "b/x"', "aliases.mini: 'b/x' names no provider"),
+        (
+            f'[[auth.keys]]\nname = "c"\ntenant = "a/b"\nhash = "sha256:{"ab" * 32}"\n[[auth.keys]]\nname = "b/c"\ntenant = "a"\nhash = "sha256:{"ab" * 32}"',
+            "auth.keys[1]: name and tenant read 'a/b/c' as another key's do",
+        ),
         ('[[auth.keys]]\nname = "web"\nhash = "abc"', "auth.keys[0].hash: must be sha256: and 64 hex digits"),
         ("[memory]\nenabled = true", "there is no section 'memory'"),
         ("[timeouts]\nidle = 0", "timeouts.idle: expected `float` > 0"),

@@ -188,9 +188,12 @@ def _alone(lock: IO[str]) -> bool:
 
 def _in_postgres(config: Config, clock: Clock, node: str) -> Opened:
     try:
+        from cauce.stores.postgres.connections import is_address
         from cauce.stores.postgres.stream_log import PostgresStreamLog
     except ImportError as error:
         raise ConfigError('streams.store "postgres" needs the extra postgres: pip install "cauce[postgres]"') from error
+    if not is_address(config.postgres.url):
+        raise ConfigError("postgres.url: must be an address such as postgresql://user@127.0.0.1:5432/cauce")
     log = PostgresStreamLog(config.postgres, clock, node, _shared(config))
     return Opened(log, config.streams.lease, lambda: log.up)
 

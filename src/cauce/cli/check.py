@@ -93,7 +93,13 @@ def _server(found: Diagnosis) -> Iterator[str]:
         yield say("no API keys: any key or none is accepted")
     if not server.data_dir_problem:
         yield say("the data folder {folder} can be written", folder=server.data_dir)
-    if not server.stream_log_problem:
+    if server.streams_folder:
+        if not server.streams_folder_problem:
+            yield say(
+                "streams are kept in {folder}: servers that name it take over from each other",
+                folder=server.streams_folder,
+            )
+    elif not server.stream_log_problem:
         yield _KEPT[server.stream_log]()
 
 

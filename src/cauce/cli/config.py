@@ -23,7 +23,7 @@ from cauce.config import FILE, Config
 FAILED = 1
 
 _SECTIONS = (
-    *("server", "timeouts", "retry", "breaker", "queue", "limits", "budgets", "cache"),
+    *("server", "timeouts", "retry", "recovery", "breaker", "queue", "limits", "budgets", "cache"),
     *("streams", "discovery", "fetch", "ledger", "responses", "log"),
 )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -37,8 +38,11 @@ class Ground(msgspec.Struct, frozen=True):
     data_dir: str
     data_dir_problem: str
     stream_log: str
+    streams_folder: str = ""
+    """Where the file of streams is, if not in the data folder."""
+    streams_folder_problem: str = ""
     stream_log_problem: str = ""
-    """Why the log of streams does not answer; empty if it does, or is a matter of the data folder."""
+    """Why the log of streams does not answer; empty if it does, or is a matter of a folder."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -117,6 +121,7 @@ async def diagnose(config: Config) -> Diagnosis:
 
 def _ground(config: Config) -> Ground:
     server = config.server
+    folder = Path(config.streams.folder).expanduser() if config.streams.folder else None
     return Ground(
         server.host,
         server.port,
@@ -127,6 +132,8 @@ def _ground(config: Config) -> Ground:
         str(config.data_dir),
         ground.folder_problem(config.data_dir),
         config.streams.store,
+        str(folder) if folder else "",
+        ground.folder_problem(folder) if folder else "",
     )
 
 
@@ -269,6 +276,14 @@ def _mistakes(stand: Ground) -> Sequence[str]:
                 "the data folder {folder} cannot be used: {reason}: set another [server] data_dir",
                 folder=stand.data_dir,
                 reason=stand.data_dir_problem,
+            )
+        )
+    if stand.streams_folder_problem:
+        mistakes.append(
+            say(
+                "the folder of streams {folder} cannot be used: {reason}: set another [streams] folder",
+                folder=stand.streams_folder,
+                reason=stand.streams_folder_problem,
             )
         )
     return mistakes

@@ -200,6 +200,9 @@ SPANISH: dict[str, str] = {
     "streams are kept in a file: a restart goes on with them": (
         "los streams se guardan en un archivo: un reinicio sigue con ellos"
     ),
+    "streams are kept in {folder}: servers that name it take over from each other": (
+        "los streams se guardan en {folder}: los servidores que la nombran se relevan unos a otros"
+    ),
     "streams are kept in PostgreSQL, which answers": "los streams se guardan en PostgreSQL, que responde",
     "streams are kept in Redis, which answers": "los streams se guardan en Redis, que responde",
     "streams are kept in memory: they end with the server": (
@@ -253,6 +256,9 @@ SPANISH: dict[str, str] = {
     "cannot listen on {host}:{port}: {reason}": "no se puede escuchar en {host}:{port}: {reason}",
     "the data folder {folder} cannot be used: {reason}: set another [server] data_dir": (
         "la carpeta de datos {folder} no sirve: {reason}: pon otra en [server] data_dir"
+    ),
+    "the folder of streams {folder} cannot be used: {reason}: set another [streams] folder": (
+        "la carpeta de streams {folder} no sirve: {reason}: pon otra en [streams] folder"
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (

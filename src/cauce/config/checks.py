@@ -58,6 +58,12 @@ def check(config: Config, where: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{where}: auth.keys: two keys are called {name!r}: their holders would share streams")
+    principals = [key.scope.principal for key in config.auth.keys]
+    for index, principal in enumerate(principals):
+        if principal in principals[:index]:
+            raise ConfigError(
+                f"{where}: auth.keys[{index}]: name and tenant read {principal!r} as another key's do: take one without a slash"
+            )
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from cauce.domain.delta import Delta, Finish, Outcome
+from cauce.domain.delta import Delta, Finish, Outcome, Status
 from cauce.domain.request import Request
 from cauce.domain.usage import Usage
 
@@ -160,6 +160,11 @@ class NewStream(msgspec.Struct, frozen=True):
     wire: str = "native"
     retention: float | None = None
     policy: str = ""
+
+    @property
+    def first(self) -> Status:
+        """Its record 1."""
+        return Status("accepted", facts={"model": self.request.model, "created": int(self.created)})
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -29,6 +29,26 @@ class Form(msgspec.Struct, frozen=True):
     abandons: bool = False
 
 
+class _Uptake:
+    """Whether a reader takes what is written for it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.written = 0
+        self._taken = -1
+        self._since = 0.0
+
+    def idle(self, *, blocked: bool) -> float:
+        """Seconds for which nothing was taken although there was something. `blocked`: more waits to be written."""
+        now = self._exchange.clock.monotonic()
+        unsent = self._exchange.unsent()
+        taken = self.written - unsent
+        if taken > self._taken or not (unsent or blocked):
+            self._taken = max(taken, self._taken)
+            self._since = now
+        return now - self._since
+
+
 EVENTS = Form()
 BARE_EVENTS = Form(beat=lambda _: b"\r\n")
 """Events for readers that know no comments: Google's SDKs take a comment for JSON, or drop the event it stands before."""
@@ -57,6 +77,8 @@ class EventStream:
         self._interval = heartbeat
         self._form = form
         self._beats = 0
+        self._patience = 0.0
+        self._uptake = _Uptake(exchange)
         self._writing = asyncio.Lock()
         self._finished = False
         self._quiet_since = exchange.clock.monotonic()
@@ -76,6 +98,10 @@ class EventStream:
         if self._exchange.started and not self._finished:
             await self._exchange.abort()
 
+    def give_up_after(self, seconds: float) -> None:
+        """Break the connection when its reader has taken nothing for that long although there was something (0: never)."""
+        self._patience = seconds
+
     async def write(self, data: bytes) -> None:
         """Send `data`; with it, if they have not left yet, the response's headers."""
         exchange = self._exchange
@@ -85,6 +111,7 @@ class EventStream:
                 data = self._form.opening + data
             if data:
                 await exchange.write(data)
+                self._uptake.written += len(data)
         self._quiet_since = exchange.clock.monotonic()
 
     def write_soon(self, frames: Callable[[], bytes]) -> None:
@@ -104,6 +131,16 @@ class EventStream:
         self._finished = True
         await self._exchange.finish()
 
+    async def until_taken(self) -> None:
+        """Return when the reader has all of an ended body, or has stalled and was sent away."""
+        if not self._patience:
+            return
+        clock = self._exchange.clock
+        # What was written just now leaves with the loop's next turn.
+        await clock.sleep(0)
+        while self._exchange.unsent() and not await self._gave_up():
+            await clock.sleep(min(self._interval, self._patience))
+
     async def _beat(self) -> None:
         """Heartbeats from the moment the request was accepted; also sends the headers when their time has come."""
         clock = self._exchange.clock
@@ -115,13 +152,22 @@ class EventStream:
                     await self._write_made(self._later)
         while True:
             quiet = clock.monotonic() - self._quiet_since
+            if self._patience and await self._gave_up():
+                return
             if quiet < self._interval:
                 await clock.sleep(self._interval - quiet)
-            elif self._writing.locked():
-                # A write is blocked: the reader takes nothing, and a heartbeat would split a frame.
+            elif self._writing.locked() or self._exchange.unsent():
+                # The reader takes nothing: a heartbeat would wait behind what it has not taken, or split a frame.
                 await clock.sleep(self._interval)
             else:
                 await self._comment()
+
+    async def _gave_up(self) -> bool:
+        """Whether the reader had stalled: then its connection is broken, and it may come back."""
+        if self._uptake.idle(blocked=self._writing.locked()) < self._patience:
+            return False
+        await self._exchange.abort()
+        return True
 
     async def _comment(self) -> None:
         self._beats += 1

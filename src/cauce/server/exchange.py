@@ -183,6 +183,11 @@ class Exchange:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
 
+    def unsent(self) -> int:
+        """Bytes that were written and that the client has not taken; 0 where that is not known."""
+        tell = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.unsent")
+        return 0 if tell is None else tell()
+
     def _too_large(self, limit: int) -> PayloadTooLarge:
         self.headers.append((b"connection", b"close"))
         return PayloadTooLarge(f"the request body is larger than {limit} bytes: send less, or raise [server] max_body")

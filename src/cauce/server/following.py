@@ -78,11 +78,14 @@ async def follow(
     exchange: Exchange, services: Services, head: Head, projection: Projection, manner: Manner = AS_EVENTS
 ) -> None:
     """Answer with the frames of the stream. Raises `LoggedFailure` while no header has left, and `ClientGone`."""
+    following = _Following(exchange, services, head, projection, manner)
     reader = services.streams.attach(head.key)
     try:
-        await exchange.while_connected(_Following(exchange, services, head, projection, manner).run(reader))
+        await exchange.while_connected(following.run(reader))
     finally:
         services.streams.detach(head.key, reader)
+    # From here on the connection may carry its next request.
+    await following.stream.until_taken()
 
 
 async def records_of(exchange: Exchange, services: Services, head: Head) -> Sequence[Record]:
@@ -138,6 +141,12 @@ class _Following:
         self._head = head
         self._projection = projection
         self._manner = manner
+        settings = services.stream_settings
+        self._hold = settings.hold_headers if manner.hold is None else manner.hold
+        self.stream = EventStream(
+            exchange, self._headers, hold=self._hold, heartbeat=settings.heartbeat, form=manner.form
+        )
+        self.stream.give_up_after(settings.stalled)
         self._unsent: list[bytes] = []
         """Frames that wait for the headers."""
         self._attempts: list[Attempt] = []
@@ -145,15 +154,13 @@ class _Following:
         """Something of the answer has come."""
 
     async def run(self, reader: int) -> None:
-        settings, manner = self._services.stream_settings, self._manner
-        hold = settings.hold_headers if manner.hold is None else manner.hold
-        stream = EventStream(self._exchange, self._headers, hold=hold, heartbeat=settings.heartbeat, form=manner.form)
+        stream = self.stream
         key = self._head.key
         shown_whole = options_of(self._head).buffer
         kept: list[Record] = []
         # The whole log is folded, whatever the cursor: what a frame says may depend on those before it.
         async with stream, aclosing(self._services.streams.follow(key, 0)) as batches:
-            if not hold:
+            if not self._hold:
                 await stream.write(b"")
             async for batch in batches:
                 if shown_whole:

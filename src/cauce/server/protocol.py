@@ -50,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """What of a request is being waited for."""
     _head_size = 0
     _unparsed = 0
+    """Bytes that came since something whole was parsed; -1: some of the body has just been."""
     _counts = False
     """The head may be too large: its headers are counted. Else nothing is, on the way of every request."""
     _idle_since = 0.0
@@ -84,15 +85,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if large and not self._counts and self._unparsed:
             self._head_size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers or ()])
         self._counts = large
+        part, cycle = self._part, self.cycle
         super().data_received(data)
         if self._refused or self._part == "none":
             return
-        if self._part == "head":
-            # The parser reports a header once it is whole: what it still holds is counted here.
+        # The parser reports a header, or a trailer, once it is whole: what it still holds is counted here.
+        if self._unparsed < 0:
+            self._unparsed = 0
+        elif self._part == "head" and (part == "body" or self.cycle is not cycle):
+            # Most of it may be the body of the request before this one.
+            self._unparsed += min(len(data), MAX_HEAD)
+        else:
             self._unparsed += len(data)
-            if self._unparsed > 2 * MAX_HEAD:
-                self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
-                return
+        if self._unparsed > 2 * MAX_HEAD:
+            self._refuse(HeadersTooLarge(f"a request's head may have {MAX_HEAD} bytes"))
+            return
         # A client that begins its next request while it is being answered is not waited for.
         if self._watchdog is None and not (self._part == "head" and self._answering()):
             self._watch()
@@ -112,6 +119,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._refused:
             return
+        if self._part == "body":
+            # A trailer: what a proxy before us has checked, or taken away, must not come in by this door (RFC 9110 6.5.1).
+            self._grow(len(name) + len(value) + 4)
+            return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -124,6 +135,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._part = "body"
+        self._unparsed = 0
         if self._watchdog is not None:
             self._unwatch()
         if self._refused:
@@ -143,6 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "cauce.lost": self._when_lost,
             "cauce.answer": cycle.answer,
             "cauce.body": cycle.whole,
+            "cauce.unsent": self._unsent,
         }
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
@@ -152,6 +165,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
+        self._unparsed = -1
         cycle = self.cycle
         if self._refused or cycle.response_complete:
             return
@@ -276,6 +290,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+    def _unsent(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return 0 if self._is_lost or self.transport.is_closing() else self.transport.get_write_buffer_size()
 
     def _when_lost(self, tell: Callable[[], None] | None) -> bool:
         """Have `tell` called when the client goes (None: no longer); returns whether it is still there."""

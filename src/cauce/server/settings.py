@@ -30,7 +30,8 @@ Kept = Annotated[float, msgspec.Meta(ge=600)]
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
-    """Seconds a streaming answer's headers are held back for the first delta; between heartbeats.
+    """Seconds a streaming answer's headers are held back for the first delta; between heartbeats; that a reader of a logged stream
+    may take nothing of what there is for it, until its connection is broken (0: for ever).
 
     `store` is where streams are written before anybody sees them. `folder` is that of the file, in place of the data folder: servers
     of one machine that name the same one take over from each other. `lease` is the seconds after which that happens where several
@@ -42,6 +43,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
 
     hold_headers: Seconds = 3.0
     heartbeat: Period = 10.0
+    stalled: Seconds = 60.0
     store: Literal["sqlite", "postgres", "redis", "memory"] = "sqlite"
     folder: str = ""
     lease: Annotated[float, msgspec.Meta(ge=1)] = 10.0

@@ -64,12 +64,12 @@ class NativeRecords:
 def native(head: Head, after: Cursor, *, resumed: bool = False) -> Projection:
     """The native wire, where each record is one frame. `resumed` opens with an unnumbered `start` frame."""
     wanted = head.request.response_format
-    return NativeRecords(native_projector(head.key.id, wanted, after=after.seq, resumed=resumed))
+    return NativeRecords(native_projector(head.key.id, wanted, after=after.folded, resumed=resumed))
 
 
 def native_form(after: Cursor) -> Form:
     """Events that open with a block that sets the cursor."""
-    return Form(opening=priming(after.seq))
+    return Form(opening=priming(after.folded))
 
 
 def chat_head(head: Head) -> ChatHead:

@@ -5,8 +5,8 @@ Appending members to its end is compatible with spools that are there already; a
 
 from cauce.domain.delta import Level, Outcome
 from cauce.domain.errors import ErrorCode
-from cauce.domain.request import LONGEST_USER, Scope
-from cauce.domain.usage import CostSource, Usage
+from cauce.domain.request import LONGEST_USER
+from cauce.domain.usage import CostSource
 from cauce.ports.ledger import Entry
 
 LONGEST = LONGEST_USER
@@ -83,35 +83,4 @@ def attempt_of(entry: Entry) -> Attempt:
         entry.latency,
         entry.first_delta,
         entry.waited,
-    )
-
-
-def entry_of(attempt: Attempt) -> Entry:
-    """The entry that `attempt` was made of."""
-    (tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user, *_) = attempt
-    (at, request_id, stream_id, conversation_id, n) = attempt[12:17]
-    (given, made, cached, written, long_written, thought, cost, listed, snapshot) = attempt[17:26]
-    (latency, first_delta, waited) = attempt[26:29]
-    return Entry(
-        at=at,
-        request_id=request_id,
-        scope=Scope(tenant, key, user),
-        provider=provider,
-        model=model,
-        level=level,
-        outcome=outcome,
-        error_code=error,
-        usage=Usage(
-            given, made, cached, written, thought, cost, source, estimated, long_cache_write_tokens=long_written
-        ),
-        latency=latency,
-        first_delta=first_delta,
-        listed_cost=listed,
-        price_snapshot=snapshot,
-        stream_id=stream_id,
-        conversation_id=conversation_id,
-        endpoint=endpoint,
-        deployment=deployment,
-        n=n,
-        waited=waited,
     )

@@ -11,9 +11,20 @@ from typing import Protocol
 import msgspec
 
 from cauce.domain.errors import Gone
-from cauce.domain.stream import TERMINAL, Commit, Head, Hold, NewStream, Record, State, StreamKey, StreamLimits
+from cauce.domain.stream import (
+    TERMINAL,
+    Commit,
+    Created,
+    Head,
+    Hold,
+    NewStream,
+    Record,
+    State,
+    StreamKey,
+    StreamLimits,
+)
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Full, LogUnavailable
+from cauce.ports.stream_log import Fenced, Full, LogUnavailable
 from cauce.stores.batches import PATIENCE
 from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
 
@@ -179,6 +190,11 @@ class Followed:
         if live is not None and live.epoch == hold.epoch:
             self.lost(hold.key)
 
+    def released(self, holds: Sequence[Hold]) -> None:
+        """This process has given these up: whoever reads them here hears of what others write."""
+        for hold in holds:
+            self.overtaken(hold)
+
     def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
         """`commit` is in the store: readers may have it."""
         live.epoch = hold.epoch
@@ -262,6 +278,20 @@ class FollowedLog:
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._followed.marks.mark(key, reader, seq)
+
+    async def _attached(self, key: StreamKey) -> Created:
+        """What creating a stream gives that was there before."""
+        head = await self.head(key)
+        if head is None:
+            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
+        return Created(head, None)
+
+    async def _written(self, hold: Hold) -> LiveStream:
+        """The stream that `hold` is of. Raises `Fenced` where it is gone."""
+        try:
+            return await self._followed.live(hold.key)
+        except Gone as error:
+            raise Fenced from error
 
 
 def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, size: int) -> None:

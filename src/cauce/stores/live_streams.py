@@ -16,8 +16,11 @@ RING = 256 * 1024
 ENDED = 32 * 1024 * 1024
 """Bytes of newest records that are kept of all streams that have ended, together."""
 
-_OVERHEAD = 150
+OVERHEAD = 150
 """Bytes a record takes beside what is stored of it, roughly."""
+
+AT_ONCE = 16 * 1024
+"""Bytes of records, roughly, after which a read gives what it has: it is all that a slow reader holds of a stream."""
 
 
 class LiveStream:
@@ -68,7 +71,7 @@ class LiveStream:
             # Somebody who looked at the store knew of them first.
             self.moved(records[-1].seq)
         elif records:
-            size += _OVERHEAD * len(records)
+            size += OVERHEAD * len(records)
             self._ring.extend(records)
             self._commits.append((len(records), size))
             self.bytes += size
@@ -92,10 +95,13 @@ class LiveStream:
             self.ring_doorbell()
 
     def newest(self, after: int, limit: int) -> Sequence[Record] | None:
-        """At most `limit` records after `after`; None if the ring does not reach back so far."""
+        """At most `limit` records after `after`, of `AT_ONCE` bytes; None if the ring does not reach back so far."""
         if after >= self.tail:
             return ()
         start = after + 1 - self._first
+        if self.tail - after > 1 and self.bytes > AT_ONCE:
+            # Records of one stream are much of a size.
+            limit = min(limit, max(1, AT_ONCE * len(self._ring) // self.bytes))
         return self._ring[start : start + limit] if start >= 0 else None
 
     def forget(self) -> None:

@@ -96,6 +96,24 @@ class StreamTakeoverContract:
         assert [head.key for head in await other.orphans(10)] == [KEY]
         assert await other.claim(await head_of(other), "b") == Hold(KEY, 2, 2)
 
+    async def test_reader_on_a_node_that_released_a_stream_hears_what_its_next_holder_writes(
+        self, logs: Logs, clock: Any
+    ) -> None:
+        log, other = await logs(), await logs()
+        hold = await log.append(await created(log), text("a"))
+        reading = asyncio.create_task(log.wait(KEY, hold.tail))
+        await asyncio.sleep(0)
+        await log.release([hold])
+        taken = await other.claim(await head_of(other), "b")
+        assert taken is not None
+        await other.append(await other.append(taken, text("b")), END)
+        async with asyncio.timeout(10):
+            while not reading.done():
+                clock.advance(0.1)
+                await asyncio.sleep(0)
+        assert [record.seq for record in await log.read(KEY, hold.tail, 10)][:1] == [3]
+        assert (await head_of(log)).state == "completed"
+
     async def test_stale_hold_releases_nothing(self, log: StreamLog) -> None:
         hold = await created(log)
         await log.release([hold])

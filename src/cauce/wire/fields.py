@@ -10,13 +10,20 @@ from cauce.domain.errors import InvalidRequest
 T = TypeVar("T")
 
 _decoder = msgspec.json.Decoder()
+_NEVER_DEEP = 500
+"""Lists and objects that, were each inside the one before, could still be written wherever that is needed."""
+
+_ROOM = 200
+"""Frames between where a request is read and where it is written, and more."""
+
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`, without the members that are null: null counts as absent. Raises `InvalidRequest`."""
     try:
-        value = _decoder.decode(body)
+        few = body.count(b"[") + body.count(b"{") <= _NEVER_DEEP
+        value = _decoder.decode(body) if few else _decode_below(body, _ROOM)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
@@ -25,6 +32,11 @@ def decode_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body must be a JSON object")
     whole = cast(dict[str, Any], value)
     return {key: item for key, item in whole.items() if item is not None} if None in whole.values() else whole
+
+
+def _decode_below(body: bytes, frames: int) -> Any:
+    """The JSON in `body`, read so many frames further down: what is not too deep there is so nowhere it is written again."""
+    return _decode_below(body, frames - 1) if frames else _decoder.decode(body)
 
 
 def check(value: Any, shape: type[T], *, strict: bool = True) -> T:

@@ -1,7 +1,8 @@
 """Numbers on the frames of a logged stream, so that a reader can go on where it was cut off: the same for every wire.
 
 A record of the log gives no frame, one, or several. The last frame of record N carries `id: N`, the j-th of the others `id: N.j`.
-Whoever sends one of these back has had everything up to that frame, and gets the next.
+Whoever sends one of these back has had everything up to that frame, and gets the next. A part of a record that is none on this wire
+was had on another: the whole record is sent, since nobody knows what of it was shown there.
 """
 
 import re
@@ -83,9 +84,8 @@ class Numbered:
             if seq <= seen:
                 continue
             if frames.find(_END) == len(frames) - 2:
-                # What nearly every record is: one frame. Part of one cannot have been had.
-                if seq != self._after.seq:
-                    out.append(b"id: %d\n%b%b" % (seq, retry, frames))
+                # What nearly every record is: one frame.
+                out.append(b"id: %d\n%b%b" % (seq, retry, frames))
                 continue
             self._several(frames, retry, out)
         return b"".join(out)
@@ -93,6 +93,9 @@ class Numbered:
     def _several(self, frames: bytes, retry: bytes, out: list[bytes]) -> None:
         blocks = frames.removesuffix(_END).split(_END)
         had = self._after.frame if self._seq == self._after.seq else 0
+        if had >= len(blocks):
+            # Its reader had so many frames of it on another wire.
+            had = 0
         for place, block in enumerate(blocks, 1):
             number = b"%d" % self._seq if place == len(blocks) else b"%d.%d" % (self._seq, place)
             if place > had:

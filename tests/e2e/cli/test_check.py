@@ -175,6 +175,28 @@ async def test_a_data_folder_that_is_a_file_is_a_mistake(home: Home) -> None:
     assert "is not a folder" in checked.out
 
 
+async def test_a_folder_of_streams_is_told_and_one_that_is_a_file_is_a_mistake(home: Home) -> None:
+    home.configure(PORT + f'[streams]\nfolder = "{home.folder}/shared"\n')
+    told = await home.cauce("check")
+    assert (told.code, told.err) == (0, "")
+    assert f"streams are kept in {home.folder}/shared: servers that name it take over from each other" in told.out
+    home.configure(PORT + f'[streams]\nfolder = "{home.file}"\n')
+    refused = await home.cauce("check")
+    assert refused.code == 2
+    assert f"the folder of streams {home.file} cannot be used" in refused.out
+
+
+@pytest.mark.parametrize(
+    "wrong", ["postgresql://db:port/cauce", "postgresql://db/cauce?foo=bar", "postgresql://db:70000/"]
+)
+async def test_an_address_of_postgresql_that_is_none_is_a_mistake(home: Home, wrong: str) -> None:
+    home.configure(PORT + f'[streams]\nstore = "postgres"\n[postgres]\nurl = "{wrong}"\n')
+    for command in ("check", "serve"):
+        refused = await home.cauce(command)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err == "cauce: postgres.url: must be an address such as postgresql://user@127.0.0.1:5432/cauce\n"
+
+
 async def test_a_mistake_in_the_file_is_exit_code_2(home: Home) -> None:
     home.configure("[server]\nport = 'many'\n")
     checked = await home.cauce("check")

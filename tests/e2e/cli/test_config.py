@@ -98,6 +98,16 @@ async def test_what_holds_is_shown_as_toml_without_secrets(home: Home) -> None:
     assert f"# {home.file}, variables CAUCE_DISCOVERY__ENABLED, CAUCE_LOG__LEVEL\n" in shown.out
 
 
+async def test_every_section_that_has_settings_of_its_own_is_shown(home: Home) -> None:
+    home.configure(
+        '[redis]\nurl = "redis://:sesame@127.0.0.1:1/0"\n[postgres]\nurl = "postgresql://x:sesame@127.0.0.1:1/x"\n'
+    )
+    shown = await home.cauce("config", "show")
+    named = {field.name for field in msgspec.structs.fields(Config) if isinstance(field.default, msgspec.Struct)}
+    assert named - {"auth", "environment"} - set(tomllib.loads(shown.out)) == set()
+    assert "sesame" not in shown.out
+
+
 async def test_deployments_and_weights_are_shown_without_their_keys(home: Home) -> None:
     home.configure(
         '[providers.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n'

@@ -93,11 +93,19 @@ def test_every_block_has_data_and_only_the_first_says_when_to_come_back(wire: st
     assert len(SSEDecoder().feed(b"".join(frames))) == len(frames)
 
 
-def test_cursor_inside_a_record_that_is_one_frame_here_counts_as_all_of_it() -> None:
+def test_cursor_inside_a_record_that_is_one_frame_here_loses_nothing_of_it() -> None:
     records = logged([Status("accepted"), Text("a"), Text("b"), Finish("stop")])
     resumed = Numbered(MAKERS["chat"](), Cursor(2, 1)).feed(records)
-    assert resumed == Numbered(MAKERS["chat"](), Cursor(2)).feed(records)
-    assert b'"b"' in resumed and b'"a"' not in resumed
+    assert resumed == Numbered(MAKERS["chat"](), Cursor(1)).feed(records)
+
+
+@pytest.mark.parametrize("wire", MAKERS)
+@given(place=st.integers(1, len(ANSWER)), frame=st.integers(1, 999_999))
+def test_no_cursor_that_a_log_can_know_hides_the_end(wire: str, place: int, frame: int) -> None:
+    records = logged(ANSWER)
+    frames = blocks(Numbered(MAKERS[wire]()).feed(records))
+    resumed = blocks(Numbered(MAKERS[wire](), Cursor(place, frame)).feed(records))
+    assert resumed and resumed == frames[-len(resumed) :]
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.", ".1", "1.2.3", "1.x", "9" * 40, "٣"])

@@ -21,6 +21,7 @@ from cauce.domain.delta import (
     Text,
     ToolCall,
 )
+from cauce.domain.errors import Conflict
 from cauce.domain.signature import Signature
 from cauce.domain.stream import Record
 from cauce.domain.surviving import surviving
@@ -126,6 +127,9 @@ def test_reader_cut_anywhere_gets_exactly_the_rest(deltas: list[Delta], queued: 
         assert reader.feed(log[:cut]) + reader.feed(log[cut:]) == rest
         assert replay(body, tape, after) == rest
     assert replay(body, tape, -1) == b"".join(frames)
+    for ahead in (len(frames), Cursor(len(log) + 1), Cursor(len(log) + 1, 1)):
+        with pytest.raises(Conflict):
+            replay(body, tape, ahead)
 
 
 @given(answers())

@@ -170,11 +170,10 @@ class _Answer:
         if places and places[0].midstream != "fail" and self._has_budget(error):
             self._recoveries += 1
             asked = msgspec.structs.replace(
-                call, candidates=places, cache=NO_CACHE, after=error, begun=(), upstream=upstream, strategy="attach"
+                call, candidates=places, cache=NO_CACHE, after=error, begun=(), upstream=upstream
             )
             try:
-                deltas = self._attended(await self._open(asked))
-                self._position = deltas.position
+                deltas = await self._attempt(asked, "attach")
                 return await Deltas.opened(joining.attached(deltas), places[0].provider.name, joining.used(deltas))
             except CauceError as failed:
                 logger.info("%s: the provider's own stream is gone: %s", call.request_id, failed.message)
@@ -265,7 +264,7 @@ class _Answer:
         before = called(self._seen)
         ladder = self._rungs(delivered)
         if ladder.anew:
-            return self._distinct(self._attended(await self._open(_as(call, "again"))), before)
+            return _distinct(await self._attempt(call, "again"), before)
         models = [candidate for candidate in call.candidates if candidate.level != "offline"]
         failed = error
         if ladder.exact and (exact := await self._prefills.usable(models, call)):
@@ -279,17 +278,16 @@ class _Answer:
         if ladder.prompted and models:
             return await self._prompted(call, models, delivered, before)
         if ladder.restart and models:
-            asked = _as(msgspec.structs.replace(call, candidates=tuple(models)), "restart")
-            deltas = self._attended(await self._open(asked))
-            again = joining.restarted(self._distinct(deltas, before), error.message)
+            deltas = await self._attempt(msgspec.structs.replace(call, candidates=tuple(models)), "restart")
+            again = joining.restarted(_distinct(deltas, before), error.message)
             return await Deltas.opened(again, models[0].provider.name, joining.used(deltas))
         raise failed
 
     async def _prefilled(self, call: Call, models: list[Candidate], text: str, before: Called) -> Deltas:
         asked = msgspec.structs.replace(call, request=continued(call.request, text), candidates=tuple(models))
-        deltas = self._attended(await self._open(_as(asked, "prefill")))
+        deltas = await self._attempt(asked, "prefill")
         self._position = unplaced
-        joined = joining.exact(self._distinct(deltas, before), text)
+        joined = joining.exact(_distinct(deltas, before), text)
         return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
 
     async def _prompted(self, call: Call, models: list[Candidate], delivered: Delivered, before: Called) -> Deltas:
@@ -299,9 +297,9 @@ class _Answer:
         while True:
             request = asked_to_continue(call.request, text, calling)
             asked = msgspec.structs.replace(call, request=request, candidates=tuple(models))
-            deltas = self._attended(await self._open(_as(asked, "continue")))
+            deltas = await self._attempt(asked, "continue")
             self._position = unplaced
-            joined = joining.stitched(self._distinct(deltas, before), text, self._clock)
+            joined = joining.stitched(_distinct(deltas, before), text, self._clock)
             try:
                 return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
             except joining.BegunAnew:
@@ -309,15 +307,15 @@ class _Answer:
                     raise
                 models = models[1:]
 
-    def _distinct(self, deltas: Deltas, before: Called) -> Deltas:
-        """`deltas`, with calls of tools that are taken for none of those `before`."""
-        if not before.ids:
-            return deltas
-        return Deltas(joining.renumbered(deltas, before), so_far=joining.used(deltas))
+    async def _attempt(self, call: Call, strategy: str) -> Deltas:
+        return self._attended(await self._open(msgspec.structs.replace(call, strategy=strategy)))
 
 
-def _as(call: Call, strategy: str) -> Call:
-    return msgspec.structs.replace(call, strategy=strategy)
+def _distinct(deltas: Deltas, before: Called) -> Deltas:
+    """`deltas`, with calls of tools that are taken for none of those `before`."""
+    if not before.ids:
+        return deltas
+    return Deltas(joining.renumbered(deltas, before), so_far=joining.used(deltas))
 
 
 def _given_up(delivered: Delivered) -> Sequence[Delta]:

@@ -81,8 +81,12 @@ class Producing:
         """
         try:
             if self._dropped:
-                await self._log.release(list(self._dropped.values()))
-                self._dropped.clear()
+                dropped = dict(self._dropped)
+                await self._log.release(list(dropped.values()))
+                for key, hold in dropped.items():
+                    # Others may have come while it was written.
+                    if self._dropped.get(key) is hold:
+                        del self._dropped[key]
             holds = [running.producer.hold for running in self._running.values()]
             for renewed in await self._log.renew(holds):
                 running = self._running.get(renewed.key)
@@ -92,8 +96,10 @@ class Producing:
                     running.producer.cancel(await self._cause(renewed.key))
         except LogUnavailable:
             if lease is not None and self._clock.monotonic() - self._reached > lease:
-                for running in self._running.values():
+                for key, running in self._running.items():
                     running.producer.lose()
+                    # It may be nobody's yet, and whoever reads it here is to hear of what others write.
+                    self._dropped[key] = running.producer.hold
             raise
         self._reached = self._clock.monotonic()
 
@@ -159,3 +165,4 @@ class Producing:
             self._dropped[key] = running.producer.hold
         elif error is not None:
             logger.error("stream %s: its producer failed", key.id, exc_info=error)
+            self._dropped[key] = running.producer.hold

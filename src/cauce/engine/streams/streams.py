@@ -1,13 +1,14 @@
 """The streams of this process: starting, attaching, reading and cancelling them by their id, and tending to all of them."""
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 
 from cauce.domain.delta import Finish
-from cauce.domain.errors import Conflict, Overloaded
+from cauce.domain.errors import CauceError, Conflict, Overloaded
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Head, NewStream, Record, StreamKey
 from cauce.engine.streams.bills import Bills
@@ -198,40 +199,62 @@ class Streams:
             logger.error("streams that were left open stay so for now: %s", error.message)
 
     async def sweep_forever(self) -> None:
-        """Keep what is held, go on with what nobody holds, forget what has expired."""
-        tick = self._life.tick
-        seen_every, sweep_every = max(1, round(SEEN_EVERY / tick)), max(1, round(_SWEEP_EVERY / tick))
-        turn = 0
-        reached = True
-        while True:
-            await self._clock.sleep(tick)
-            turn += 1
-            try:
-                await self._tend(seen=turn % seen_every == 0)
-                if turn % sweep_every == 0:
-                    while await self._log.sweep(_SWEEP):
-                        await self._clock.sleep(0)
-            except LogUnavailable as error:
-                if reached:
-                    logger.error("streams are not tended to until their log answers: %s", error.message)
-                reached = False
-            else:
-                reached = True
-            now = self._clock.monotonic()
-            for key in [key for key, until in self._overtaken.items() if until <= now]:
-                del self._overtaken[key]
+        """Keep what is held, go on with what nobody holds, forget what has expired: each at its own pace, so that none waits for another.
 
-    async def _tend(self, *, seen: bool) -> None:
-        """One look at everything. Raises `LogUnavailable`."""
-        life = self._life
-        await self._producing.renew(life.lease)
+        Were a takeover of many streams to hold up the renewal of others, their leases would run out and their cancels not be heard.
+        """
+        tick = self._life.tick
+        await asyncio.gather(
+            self._again_and_again(tick, self._keep, "holds are not renewed"),
+            self._again_and_again(tick, self._look, "streams that nobody writes stay so"),
+            self._again_and_again(SEEN_EVERY, self._tell_readers, "readers are not told of"),
+            self._again_and_again(_SWEEP_EVERY, self._forget, "streams do not expire"),
+        )
+
+    async def _again_and_again(self, every: float, work: Callable[[], Awaitable[None]], otherwise: str) -> None:
+        """Do `work` every so many seconds. Whatever goes wrong in it is told once, and does not end it."""
+        told = False
+        while True:
+            await self._clock.sleep(every)
+            try:
+                await work()
+            except CauceError as error:
+                if not told:
+                    logger.error("%s until their log answers: %s", otherwise, error.message)
+                told = True
+            except Exception:
+                if not told:
+                    logger.exception("%s: an unexpected error", otherwise)
+                told = True
+            else:
+                told = False
+
+    async def _keep(self) -> None:
+        """What is held stays so. Raises `LogUnavailable`."""
+        await self._producing.renew(self._life.lease)
+
+    async def _look(self) -> None:
+        """Nobody's streams become ours, and those that cost too much for nobody are given up. Raises `LogUnavailable`."""
         if self._draining:
             return
-        await self._takeover.adopt(self._node, life)
-        if life.unattended_max_cost:
-            await self._producing.check_costs(life.unattended_max_cost, self._give_up)
-        if seen and life.lease is not None and (keys := self._presence.read_elsewhere()):
+        # First, or a process that stood still would take its own streams for nobody's.
+        await self._producing.renew(self._life.lease)
+        await self._takeover.adopt(self._node, self._life)
+        if self._life.unattended_max_cost:
+            await self._producing.check_costs(self._life.unattended_max_cost, self._give_up)
+
+    async def _tell_readers(self) -> None:
+        """Whoever writes what is read here hears of it. Raises `LogUnavailable`."""
+        if self._life.lease is not None and (keys := self._presence.read_elsewhere()):
             await self._log.seen(keys)
+
+    async def _forget(self) -> None:
+        """What is over goes. Raises `LogUnavailable`."""
+        now = self._clock.monotonic()
+        for key in [key for key, until in self._overtaken.items() if until <= now]:
+            del self._overtaken[key]
+        while await self._log.sweep(_SWEEP):
+            await self._clock.sleep(0)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new streams, and let open ones end for that long. The rest is handed over to whoever comes next, and its readers are

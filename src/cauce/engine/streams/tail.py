@@ -8,8 +8,8 @@ from cauce.domain.stream import Record, StreamKey
 from cauce.ports.provider import Deltas
 from cauce.ports.stream_log import StreamLog
 
-READ_AT_ONCE = 1000
-"""Records one read may give."""
+READ_AT_ONCE = 250
+"""Records one read may give: what a reader that stands still has in its hands is one read."""
 
 
 class Waiting:

@@ -82,10 +82,12 @@ class Takeover:
         taken = 0
         while orphans := await self._log.orphans(_AT_ONCE):
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in orphans], return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
+            for head, outcome in zip(orphans, outcomes, strict=True):
+                if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):
                     raise outcome
-            if not any(outcomes):
+                if isinstance(outcome, Exception):
+                    logger.error("stream %s: it cannot be taken over", head.key.id, exc_info=outcome)
+            if not any([outcome is True for outcome in outcomes]):
                 # All of them are others' now, or have to wait.
                 break
             taken += sum([outcome is True for outcome in outcomes])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cauce.domain.delta import Delta, Status, delta_size
+from cauce.domain.delta import Delta, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     GROUP_END,
@@ -117,7 +117,7 @@ class InprocStreamLog:
             raise Gone(f"stream {new.key.id!r} has expired: use a new id")
         await self.sweep(_TOMBSTONES)
         stream = self._streams[new.key] = self._open[new.key] = _Stream(new)
-        self._add(stream, (Status("accepted", facts={"model": new.request.model, "created": int(new.created)}),))
+        self._add(stream, (new.first,))
         self._renew(stream)
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from cauce.stores.postgres.settings import PostgresSettings
 
@@ -32,6 +33,15 @@ logger = logging.getLogger("cauce.stores")
 
 class PostgresGone(Exception):
     """The server does not answer now. What it was told last may have been done."""
+
+
+def is_address(url: str) -> bool:
+    """Whether `url` can be connected to at all, whoever answers there."""
+    try:
+        ports = str(conninfo_to_dict(url).get("port") or "0").split(",")
+    except psycopg.ProgrammingError:
+        return False
+    return all([not port or (port.isascii() and port.isdigit() and int(port) < 65536) for port in ports])
 
 
 class Connections:

@@ -1,5 +1,7 @@
 """Settings of the connection to PostgreSQL, as the configuration fills them."""
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -8,7 +10,7 @@ class PostgresSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold a password. Everything is kept in the database's schema `schema`."""
 
     url: str = ""
-    schema: str = "cauce"
+    schema: Annotated[str, msgspec.Meta(min_length=1)] = "cauce"
 
     def __repr__(self) -> str:
         return f"PostgresSettings(schema={self.schema!r})"

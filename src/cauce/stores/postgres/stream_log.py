@@ -6,8 +6,6 @@ from typing import Any
 
 import psycopg
 
-from cauce.domain.delta import Status
-from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     AttemptRow,
     Commit,
@@ -118,8 +116,7 @@ class PostgresStreamLog(FollowedLog):
         await self._connections.aclose()
 
     async def create(self, new: NewStream) -> Created:
-        first = Status("accepted", facts={"model": new.request.model, "created": int(new.created)})
-        data, deltas = encode((first,))
+        data, deltas = encode((new.first,))
         facts = {
             "principal": new.key.principal,
             "id": new.key.id,
@@ -139,16 +136,10 @@ class PostgresStreamLog(FollowedLog):
         if made:
             self._followed.created(new.key, made[0][0], records(1, 1, deltas), len(data))
             return Created(fresh(new), Hold(new.key, 1, 1))
-        head = await self.head(new.key)
-        if head is None:
-            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
-        return Created(head, None)
+        return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
-        try:
-            live = await self._followed.live(hold.key)
-        except Gone as error:
-            raise Fenced from error
+        live = await self._written(hold)
         data, deltas = encode(commit.deltas)
         check(self._options.limits, live, hold, commit, len(data))
         now = await self._now()
@@ -236,6 +227,7 @@ class PostgresStreamLog(FollowedLog):
                     RETURNING key""",
                 (hold.key.principal, hold.key.id, hold.epoch),
             )
+        self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
         some = sorted(keys, key=lambda key: (key.principal, key.id))

@@ -10,16 +10,14 @@ from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
-from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
+from cauce.stores.stream_records import decode, decode_attempt, records
+from cauce.stores.stream_rows import COLUMNS, stored
 
 _POLL = 0.1
 """Seconds between looks whether another process has written. Nothing is told by `NOTIFY`: its lock puts all commits in a row."""
 
 _SEGMENTS = 200
 """Segments that one read gives at most."""
-
-_COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
-    cancel_reason, wire, policy, upstream, bytes"""
 
 T = TypeVar("T")
 
@@ -44,10 +42,10 @@ class StreamReading:
 
     async def stored(self, key: StreamKey) -> Stored | None:
         found = await self.rows(
-            f"SELECT {_COLUMNS} FROM streams WHERE principal = %s AND id = %s",  # noqa: S608
+            f"SELECT {COLUMNS} FROM streams WHERE principal = %s AND id = %s",  # noqa: S608
             (key.principal, key.id),
         )
-        return _of(found[0]) if found else None
+        return stored(found[0]) if found else None
 
     async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
         segments = await self.rows(
@@ -78,10 +76,10 @@ class StreamReading:
     async def orphans(self, now: float, limit: int) -> list[Head]:
         """Open streams whose lease is over."""
         found = await self.rows(
-            f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= %s ORDER BY key LIMIT %s",  # noqa: S608
+            f"SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= %s ORDER BY key LIMIT %s",  # noqa: S608
             (now, limit),
         )
-        return [head for row in found if (head := _of(row).head) is not None]
+        return [head for row in found if (head := stored(row).head) is not None]
 
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
         known = {live.row: live for live in waited}
@@ -94,30 +92,3 @@ class StreamReading:
         else:
             await asyncio.sleep(0)
         return news
-
-
-def _of(found: tuple[Any, ...]) -> Stored:
-    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[
-        :13
-    ]
-    wire, policy, upstream, size = found[13:]
-    head = None
-    if state != "expired":
-        head = Head(
-            StreamKey(principal, id),
-            decode_request(request),
-            digest,
-            created,
-            state,
-            epoch,
-            tail,
-            cancelled,
-            terminal_at,
-            # Somebody read along when the process that wrote this ended.
-            tail if mark == -1 else mark,
-            reason,
-            wire,
-            policy,
-            None if upstream is None else decode_upstream(upstream),
-        )
-    return Stored(row, state, epoch, tail, cancelled, size, head)

@@ -10,8 +10,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from cauce.domain.delta import Status
-from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     APPENDED,
     AttemptRow,
@@ -77,8 +75,7 @@ class RedisStreamLog(FollowedLog):
         await self._script.stop()
 
     async def create(self, new: NewStream) -> Created:
-        first = Status("accepted", facts={"model": new.request.model, "created": int(new.created)})
-        data, deltas = encode((first,))
+        data, deltas = encode((new.first,))
         row = self._shelf.row(new.key)
         retention = self._options.retention if new.retention is None else new.retention
         # Before the stream is there: without it nobody would find it again.
@@ -103,16 +100,10 @@ class RedisStreamLog(FollowedLog):
         if await self._run("create", row, lambda again: arguments):
             self._followed.created(new.key, row, records(1, 1, deltas), len(data))
             return Created(fresh(new), Hold(new.key, 1, 1))
-        head = await self.head(new.key)
-        if head is None:
-            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
-        return Created(head, None)
+        return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
-        try:
-            live = await self._followed.live(hold.key)
-        except Gone as error:
-            raise Fenced from error
+        live = await self._written(hold)
         each = [encode((delta,)) for delta in commit.deltas]
         size = sum([len(data) for data, _ in each])
         check(self._options.limits, live, hold, commit, size)
@@ -215,6 +206,7 @@ class RedisStreamLog(FollowedLog):
             row = self._shelf.row(hold.key)
             if await self._run("release", row, lambda again, hold=hold: [hold.epoch]):
                 await self._hint(self._shelf.open, row, 0)
+        self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
         await asyncio.gather(*[self._run("seen", self._shelf.row(key), lambda again: []) for key in keys])

@@ -230,8 +230,12 @@ class SqliteLedger:
         while handed and handed[0][0] == file and handed[0][2] <= byte:
             handed.popleft()
         attempts: list[Attempt] = []
-        while handed and len(attempts) < MOST_AT_ONCE and handed[0][0] == file and handed[0][1] == byte:
-            _, _, byte, attempt = handed.popleft()
+        while handed and len(attempts) < MOST_AT_ONCE and handed[0][:2] == (file, byte):
+            at, begin, end, attempt = handed.popleft()
+            if (at, begin) != (file, byte):
+                # What was looked at has just been pushed out by a newer one: it is read, and so is this one.
+                break
+            byte = end
             attempts.append(attempt)
         if attempts:
             return attempts, Position(file, byte)

@@ -4,6 +4,7 @@
 """
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ Migration = tuple[str, ...]
 
 BUSY = 5.0
 """Seconds a statement waits for another process's lock."""
+
+_LOOK = 0.02
+"""Seconds between tries of what SQLite itself does not wait for."""
 
 
 class SchemaError(Exception):
@@ -27,7 +31,7 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
+        write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         _migrate(connection, path, migrations)
     except BaseException as error:
@@ -39,27 +43,59 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
     return connection
 
 
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Have changes written to a log beside the file. Where another process does the same just now, SQLite refuses instead of waiting."""
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_LOOK)
+        else:
+            return
+
+
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    while _version(connection) != len(migrations):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked up again, now that nobody else can write: another process may have made the tables meanwhile.
+            version = _version(connection)
+            if version != len(migrations):
+                _check(connection, path, version, len(migrations))
+                _advance(connection, path, migrations, version)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
+    return version
+
+
+def _check(connection: sqlite3.Connection, path: Path, version: int, known: int) -> None:
+    if version > known:
         raise SchemaError(
             f"{path} was written by a newer version of Cauce (its tables are version {version}, this one knows "
-            f"{len(migrations)}): start that version, or put the file aside to begin a new one"
+            f"{known}): start that version, or put the file aside to begin a new one"
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise SchemaError(
             f"{path} holds tables that are not Cauce's: put the file aside, or set another [server] data_dir"
         )
-    for number in range(version, len(migrations)):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in migrations[number]:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            connection.rollback()
-            raise SchemaError(
-                f"{path} could not be brought from version {number} of its tables to {number + 1}: {error}; it is as it was: "
-                "start the version of Cauce that wrote it, or put the file aside to begin a new one"
-            ) from error
+
+
+def _advance(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration], version: int) -> None:
+    try:
+        for statement in migrations[version]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {version + 1}")
+    except sqlite3.Error as error:
+        raise SchemaError(
+            f"{path} could not be brought from version {version} of its tables to {version + 1}: {error}; it is as it was: "
+            "start the version of Cauce that wrote it, or put the file aside to begin a new one"
+        ) from error

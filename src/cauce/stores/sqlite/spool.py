@@ -45,9 +45,6 @@ class Position(NamedTuple):
     byte: int
 
 
-BEGINNING = Position(0, 0)
-
-
 class Spool:
     """The writing end. All of it may be called from any thread."""
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 
-from cauce.domain.delta import Status
-from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     TERMINAL,
     AttemptRow,
@@ -27,7 +25,7 @@ from cauce.domain.stream import (
     StreamLimits,
 )
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.ports.stream_log import Fenced
 from cauce.stores.followed import LEASE, Followed, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_tables import Synchronous
@@ -79,8 +77,7 @@ class SqliteStreamLog(FollowedLog):
         self._reading.close()
 
     async def create(self, new: NewStream) -> Created:
-        first = Status("accepted", facts={"model": new.request.model, "created": int(new.created)})
-        data, deltas = encode((first,))
+        data, deltas = encode((new.first,))
         retention = self._options.retention if new.retention is None else new.retention
 
         def committed(row: int | None) -> None:
@@ -91,16 +88,10 @@ class SqliteStreamLog(FollowedLog):
         work = Create(new, request, data, self._node, self._lease_until(), retention, committed)
         if await self.writer.submit(work) is not None:
             return Created(fresh(new), Hold(new.key, 1, 1))
-        head = await self.head(new.key)
-        if head is None:
-            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
-        return Created(head, None)
+        return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
-        try:
-            live = await self._followed.live(hold.key)
-        except Gone as error:
-            raise Fenced from error
+        live = await self._written(hold)
         data, deltas = encode(commit.deltas)
         check(self._options.limits, live, hold, commit, len(data))
 
@@ -144,8 +135,14 @@ class SqliteStreamLog(FollowedLog):
         if self._options.lease is None and not self._left:
             return ()
         orphaned, facts = self._orphaned()
-        found = await self._reading.orphans(orphaned, facts, limit)
-        self._left = bool(found)
+        # What is released while it looks is looked for the next time.
+        self._left = False
+        try:
+            found = await self._reading.orphans(orphaned, facts, limit)
+        except BaseException:
+            self._left = True
+            raise
+        self._left = self._left or bool(found)
         return found
 
     async def claim(self, head: Head, node: str) -> Hold | None:
@@ -177,6 +174,7 @@ class SqliteStreamLog(FollowedLog):
     async def release(self, holds: Sequence[Hold]) -> None:
         await self.writer.submit(Release(holds, _nothing))
         self._left = True
+        self._followed.released(holds)
 
     async def free_all(self) -> None:
         """Every open stream is an orphan at once. For whoever has the file to itself while it starts."""

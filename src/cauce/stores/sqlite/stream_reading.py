@@ -12,16 +12,12 @@ from cauce.domain.stream import GROUP_END, AttemptRow, Head, Record, State, Stre
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
-from cauce.stores.live_streams import LiveStream
+from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
 from cauce.stores.sqlite.stream_tables import open_reading
-from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
+from cauce.stores.stream_records import decode, decode_attempt, records
+from cauce.stores.stream_rows import COLUMNS, stored
 
 _THREADS = 2
-_AT_ONCE = 512 * 1024
-"""Bytes after which a read gives what it has: a slow reader of a long stream shall not fill the memory."""
-
-_COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
-    cancel_reason, wire, policy, upstream, bytes"""
 
 _POLL = 0.025
 """Seconds between looks whether another process has written."""
@@ -83,9 +79,9 @@ class StreamReading:
     async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head]:
         """Open streams of which the SQL `orphaned` says that nobody holds them."""
         # The index of what is open is small and the only one that can be used.
-        statement = f"SELECT {_COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"  # noqa: S608
+        statement = f"SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"  # noqa: S608
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
-        return [head for row in found if (head := _of(row).head) is not None]
+        return [head for row in found if (head := stored(row).head) is not None]
 
     def close(self) -> None:
         """After this nothing is read."""
@@ -124,37 +120,10 @@ class StreamReading:
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
     row = database.execute(
-        f"SELECT {_COLUMNS} FROM streams WHERE principal = ? AND id = ?",  # noqa: S608
+        f"SELECT {COLUMNS} FROM streams WHERE principal = ? AND id = ?",  # noqa: S608
         (key.principal, key.id),
     ).fetchone()
-    return None if row is None else _of(row)
-
-
-def _of(found: tuple[Any, ...]) -> Stored:
-    (row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, reason) = found[
-        :13
-    ]
-    wire, policy, upstream, size = found[13:]
-    head = None
-    if state != "expired":
-        head = Head(
-            StreamKey(principal, id),
-            decode_request(request),
-            digest,
-            created,
-            state,
-            epoch,
-            tail,
-            bool(cancelled),
-            terminal_at,
-            # Somebody read along when the process that wrote this ended.
-            tail if mark == -1 else mark,
-            reason,
-            wire,
-            policy,
-            None if upstream is None else decode_upstream(upstream),
-        )
-    return Stored(row, state, epoch, tail, bool(cancelled), size, head)
+    return None if row is None else stored(row)
 
 
 def _records(database: sqlite3.Connection, row: int | str, after: int, limit: int) -> list[Record]:
@@ -168,7 +137,7 @@ def _records(database: sqlite3.Connection, row: int | str, after: int, limit: in
     for first, epoch, data in cursor:
         found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
         size += len(data)
-        if len(found) >= limit or size >= _AT_ONCE:
+        if len(found) >= limit or size + OVERHEAD * len(found) >= AT_ONCE:
             cursor.close()
             break
     return found[:limit]

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Literal
 
-from cauce.stores.sqlite.schema import BUSY, Migration, SchemaError, open_database
+from cauce.stores.sqlite.schema import BUSY, Migration, SchemaError, open_database, write_ahead
 
 FILE = "streams.db"
 """What the file is called, in the data folder."""
@@ -71,7 +71,7 @@ def _prepare(path: Path) -> None:
         database = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
         try:
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            database.execute("PRAGMA journal_mode = WAL")
+            write_ahead(database)
         finally:
             database.close()
     except sqlite3.Error as error:

@@ -16,6 +16,7 @@ import msgspec
 from cauce.testing.chaos.faults import Faults, ProviderFault
 from cauce.testing.chaos.proxy import reset
 from cauce.testing.chaos.text import nonce, read, written
+from cauce.testing.listening import Listening
 
 ASKED = re.compile(r"chaos (?P<stream>\S+) (?P<length>\d+) (?P<pieces>\d+) (?P<milliseconds>\d+)")
 """What the user of a chaos stream says: its id, how long its answer is, in how many pieces, and the time between two."""
@@ -74,38 +75,19 @@ class Noted(msgspec.Struct, frozen=True):
     message: str
 
 
-class Oracle:
+class Oracle(Listening):
     """Listens on `port`; the first part of a path names the node that asks: `/n0/v1/chat/completions`."""
 
     def __init__(self, faults: Faults) -> None:
+        super().__init__()
         self.attempts: list[Attempt] = []
         self.noted: list[Noted] = []
-        self.port = 0
         self._faults = faults
         self._by_stream: dict[str, list[Attempt]] = {}
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def of(self, stream: str) -> list[Attempt]:
         """The attempts at one stream's answer, the first one first."""
         return self._by_stream.get(stream, [])
-
-    async def __aenter__(self) -> "Oracle":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=2048)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

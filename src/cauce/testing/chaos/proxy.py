@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 
 from cauce.testing.chaos.faults import Faults, Wire
+from cauce.testing.listening import Listening
 
 _AT_ONCE = 65_536
 _THROTTLED = 1024
@@ -20,39 +21,20 @@ _NOW = struct.pack("ii", 1, 0)
 """SO_LINGER: what is unsent is dropped, and the other side gets a reset."""
 
 
-class Proxy:
+class Proxy(Listening):
     """Between whoever connects to `port` and 127.0.0.1:`target()`. Faults hit what flows back to whoever connected."""
 
     def __init__(self, side: str, target: Callable[[], int], faults: Faults) -> None:
         """`side` names it in the schedule: `client…` or `upstream…`."""
+        super().__init__()
         self._side = side
         self._target = target
         self._faults = faults
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._count = 0
-        self.port = 0
 
-    async def __aenter__(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=2048)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = self._faults.wire(self._side, self._count)
         self._count += 1
-        task = asyncio.create_task(self._carry(reader, writer, wire))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire) -> None:
         if wire.fault != "none":
             self._faults.count(f"{self._side.partition(' ')[0]} {wire.fault}")
         try:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Status
+from cauce.domain.errors import Conflict
 from cauce.domain.stream import Record
 from cauce.wire.numbering import START, Cursor, Numbered
 from cauce.wire.openai_responses.decode import ResponsesDecoder
@@ -99,8 +100,16 @@ def numbered(head: Head, after: Cursor | int, *, queued: bool) -> Numbered | Aft
     return After(Numbered(projector, START), after)
 
 
+def ahead(tail: int) -> Conflict:
+    """The error of a reader who says that it has had what there is not."""
+    return Conflict("this response has no such event: drop your copy and read from the start", tail=tail)
+
+
 def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:
-    """The events of the response `body` after a cursor, or after the event with that number (-1: all of them)."""
+    """The events of the response `body` after a cursor, or after the event with that number (-1: all of them).
+
+    Raises `Conflict` if there is no such event.
+    """
     if tape:
         played = _decode(zlib.decompress(tape))
     else:
@@ -109,7 +118,13 @@ def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:
         played = _Tape(head_of(msgspec.json.decode(body, type=dict[str, Any])), deltas)
     if played.logged:
         records = [Record(seq, 0, delta) for seq, delta in enumerate(played.deltas, 1)]
-        return numbered(played.head, after, queued=played.queued).feed(records)
+        shown = numbered(played.head, after, queued=played.queued)
+        events_after = shown.feed(records)
+        if shown.ahead if isinstance(shown, After) else isinstance(after, Cursor) and after.seq > len(records):
+            raise ahead(len(records))
+        return events_after
     number = after if isinstance(after, int) else -1
     events = ResponsesProjector(played.head).feed(played.deltas).split(_END)[:-1]
+    if number >= len(events):
+        raise ahead(len(events))
     return b"".join([event + _END for event in events[number + 1 :]])

@@ -148,7 +148,7 @@ async def test_silent_stream_keeps_its_lease_while_its_holder_works() -> None:
         await start(holder)
         await until_text(log)
         for _ in range(10):
-            await clock.until_waiting()
+            await clock.until_waiting(4)
             clock.advance(3)
             assert await log.orphans(10) == []
         assert not answer.closed.is_set()
@@ -369,3 +369,81 @@ async def test_provider_s_own_stream_is_left_running_for_whoever_goes_on_with_th
             await passing(clock, answer.closed)
     (call,) = answer.calls
     assert answer.closed.is_set() and call.course.handed_over == (how != "cancelled")
+
+
+class Slow(InprocStreamLog):
+    """Looks for orphans, and gives holds up, only when it is let."""
+
+    def __init__(self, clock: FakeClock, **options: Any) -> None:
+        super().__init__(clock, **options)
+        self.let = asyncio.Event()
+        self.let.set()
+        self.releasing = asyncio.Event()
+        self.full = self.broken = False
+
+    async def orphans(self, limit: int) -> Sequence[Head]:
+        await self.let.wait()
+        return await super().orphans(limit)
+
+    async def release(self, holds: Sequence[Hold]) -> None:
+        self.releasing.set()
+        await self.let.wait()
+        await super().release(holds)
+
+    async def append(self, hold: Hold, commit: Commit) -> Hold:
+        if self.full:
+            raise LogUnavailable("the disk is full")
+        return await super().append(hold, commit)
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        if self.broken and head.key == KEY:
+            raise RuntimeError("nobody understands it")
+        return await super().claim(head, node)
+
+
+async def test_takeover_that_takes_long_does_not_keep_a_cancel_from_being_heard() -> None:
+    clock = FakeClock()
+    log = Slow(clock, lease=LEASE)
+    answer = Answer((Text("a"),), stall=True)
+    holder = streams(log, clock, answer)
+    async with tended(holder):
+        await start(holder)
+        await until_text(log)
+        log.let.clear()
+        await clock.until_waiting(4)
+        clock.advance(3)
+        await log.request_cancel(KEY)
+        async with asyncio.timeout(5):
+            await passing(clock, answer.closed)
+
+
+async def test_stream_that_fails_while_others_are_given_up_is_given_up_too() -> None:
+    clock = FakeClock()
+    log = Slow(clock)
+    some = streams(log, clock, Answer((Text("a"),), (Finish("stop"),)))
+    late = StreamKey(KEY.principal, "late")
+    log.full = True
+    await start(some)
+    while some.open_streams:
+        await asyncio.sleep(0)
+    log.let.clear()
+    async with tended(some), asyncio.timeout(5):
+        await passing(clock, log.releasing)
+        await some.start(late, REQUEST, Scope(), "req")
+        while some.open_streams:
+            await asyncio.sleep(0)
+        log.full = False
+        log.let.set()
+        while not (await head_of(log, late)).ended:
+            clock.advance(3)
+            await asyncio.sleep(0)
+
+
+async def test_stream_that_cannot_be_taken_over_keeps_nobody_from_the_others() -> None:
+    clock = FakeClock()
+    log = Slow(clock)
+    log.broken = True
+    other = StreamKey(KEY.principal, "other")
+    await log.release([await created(log), await created(log, other)])
+    await streams(log, clock).adopt()
+    assert (await head_of(log, other)).ended and not (await head_of(log)).ended

@@ -1,0 +1,38 @@
+"""A stream as one row of a database: which columns are read of it, and what they say."""
+
+from typing import Any
+
+from cauce.domain.stream import Head, StreamKey
+from cauce.stores.followed import Stored
+from cauce.stores.stream_records import decode_request, decode_upstream
+
+COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
+    cancel_reason, wire, policy, upstream, bytes"""
+
+_READ_ALONG = -1
+"""The mark of a stream that somebody read along with when the process that wrote it ended."""
+
+
+def stored(found: tuple[Any, ...]) -> Stored:
+    """The stream of which `found` are the `COLUMNS`."""
+    row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, *rest = found
+    reason, wire, policy, upstream, size = rest
+    head = None
+    if state != "expired":
+        head = Head(
+            StreamKey(principal, id),
+            decode_request(request),
+            digest,
+            created,
+            state,
+            epoch,
+            tail,
+            bool(cancelled),
+            terminal_at,
+            tail if mark == _READ_ALONG else mark,
+            reason,
+            wire,
+            policy,
+            None if upstream is None else decode_upstream(upstream),
+        )
+    return Stored(row, state, epoch, tail, bool(cancelled), size, head)
