@@ -378,10 +378,11 @@ class Slow(InprocStreamLog):
         super().__init__(clock, **options)
         self.let = asyncio.Event()
         self.let.set()
-        self.releasing = asyncio.Event()
+        self.releasing, self.looking = asyncio.Event(), asyncio.Event()
         self.full = self.broken = False
 
     async def orphans(self, limit: int) -> Sequence[Head]:
+        self.looking.set()
         await self.let.wait()
         return await super().orphans(limit)
 
@@ -410,10 +411,9 @@ async def test_takeover_that_takes_long_does_not_keep_a_cancel_from_being_heard(
         await start(holder)
         await until_text(log)
         log.let.clear()
-        await clock.until_waiting(4)
-        clock.advance(3)
-        await log.request_cancel(KEY)
         async with asyncio.timeout(5):
+            await passing(clock, log.looking)
+            await log.request_cancel(KEY)
             await passing(clock, answer.closed)
 
 
