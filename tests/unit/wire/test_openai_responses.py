@@ -25,7 +25,7 @@ from cauce.domain.delta import (
     TokenLogprob,
     ToolCall,
 )
-from cauce.domain.errors import InvalidRequest, ProviderFailure, Unsupported
+from cauce.domain.errors import Conflict, InvalidRequest, ProviderFailure, Unsupported
 from cauce.domain.extra import Extra
 from cauce.domain.message import (
     DocumentPart,
@@ -1274,7 +1274,10 @@ class TestKeptResponses:
         body = encode(recorder.response)
         assert replay(body, recorder.tape(), -1) == frames
         assert events(replay(body, recorder.tape(), 6))[0]["sequence_number"] == 7
-        assert replay(body, recorder.tape(), 10_000) == b""
+        last = events(frames)[-1]["sequence_number"]
+        assert replay(body, recorder.tape(), last) == b""
+        with pytest.raises(Conflict):
+            replay(body, recorder.tape(), last + 1)
 
     def test_answer_that_came_whole_is_played_too(self) -> None:
         body = render_response(plain(response(*OUTPUT, usage=USAGE)), HEAD)
