@@ -16,9 +16,10 @@ from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import LEASE
+from cauce.stores.followed import LEASE, Followed, Stored
 from cauce.stores.live_streams import RING
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
+from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_tables import FILE
 from cauce.stores.sqlite.stream_writer import StreamWriter
 from cauce.system.clock import SystemClock
@@ -129,6 +130,47 @@ async def test_reader_in_another_process_hears_of_every_commit(tmp_path: Path) -
                 after += len(records)
                 if not records:
                     assert await log.wait(key_of(0), after, 30)
+
+
+class Late(StreamReading):
+    """Tells of a stream what it was `before`."""
+
+    before: Stored | None = None
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        return self.before or await super().stored(key)
+
+
+async def test_reader_that_looked_before_the_last_commit_and_waits_after_it_was_heard_of_hears_of_it_too(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path / FILE, lease=LEASE) as log:
+        hold = await created(log)
+        reading = Late(tmp_path / FILE, SystemClock())
+        followed = Followed(reading, SystemClock(), shared=True)
+        before = await reading.stored(KEY)
+        first = asyncio.create_task(followed.wait(KEY, 1, 30))
+        await log.append(hold, text("a"))
+        assert await first
+        reading.before = before
+        assert await followed.wait(KEY, 1, 5)
+        await followed.stop()
+        reading.close()
+
+
+async def test_stream_that_cannot_be_read_is_passed_over_and_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path / FILE) as log:
+        await log.release([await created(log), await created(log, key_of(1))])
+        log.writer.database.execute("UPDATE streams SET request = '{\"no\"' WHERE id = ?", (KEY.id,))
+        for _ in range(2):
+            assert [head.key for head in await log.orphans(1)] == [key_of(1)]
+        with pytest.raises(Gone, match="cannot be read"):
+            await log.head(KEY)
+        with pytest.raises(Gone):
+            await log.create(new_stream())
+        assert len([record for record in caplog.records if KEY.id in record.getMessage()]) == 1
 
 
 class Forgetful(StreamWriter):

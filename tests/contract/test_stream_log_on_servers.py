@@ -6,8 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from cauce.domain.delta import Text
+from cauce.domain.errors import Gone
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.followed import SharedLogOptions
@@ -19,7 +21,7 @@ from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.system.clock import SystemClock
-from cauce.testing.stream_samples import END, KEY, created, head_of, text, whole
+from cauce.testing.stream_samples import END, KEY, created, head_of, new_stream, text, whole
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 
@@ -85,6 +87,50 @@ async def test_redis_that_is_gone_is_given_up_after_a_while(redis: RedisServer, 
         await log.append(hold, text("a"))
     with pytest.raises(LogUnavailable):
         await log.head(KEY)
+    await log.stop()
+
+
+async def passed_over_and_told_of_once(log: Any, readable: StreamKey, caplog: pytest.LogCaptureFixture) -> None:
+    """What is true of a log in which the stream `KEY` cannot be read."""
+    for _ in range(2):
+        assert [head.key for head in await log.orphans(1)] == [readable]
+    with pytest.raises(Gone, match="cannot be read"):
+        await log.head(KEY)
+    with pytest.raises(Gone):
+        await log.create(new_stream())
+    assert len([record for record in caplog.records if KEY.id in record.getMessage()]) == 1
+
+
+async def test_stream_in_redis_that_cannot_be_read_is_passed_over_and_told_of_once(
+    connection: RedisConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    other = StreamKey("tenant/key", "other")
+    await log.release([await created(log), await created(log, other)])
+    row = log._shelf.row(KEY)
+    await connection.run(lambda redis: redis.hset(f"{row}:meta", "request", b'{"no"'))
+    await passed_over_and_told_of_once(log, other, caplog)
+    await log.stop()
+
+
+async def test_orphans_in_redis_are_found_in_as_many_round_trips_however_many_there_are(
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    trips: list[int] = []
+    run = connection.run
+
+    async def counted(command: Any) -> Any:
+        trips[-1] += 1
+        return await run(command)
+
+    for count in (1, 30):
+        await log.release([await created(log, StreamKey(f"tenant/{count}", f"chat-{n}")) for n in range(count)])
+        trips.append(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(connection, "run", counted)
+            found = await log.orphans(100)
+    assert len(found) == 31 and trips[0] == trips[1]
     await log.stop()
 
 
@@ -164,4 +210,75 @@ async def test_one_append_that_cannot_be_written_does_not_fail_its_neighbours(po
     )
     assert isinstance(outcomes[0], Exception) and outcomes[1] == Hold(other, 1, 2)
     assert (await head_of(log)).tail == 1
+    await log.stop()
+
+
+async def test_stream_in_postgresql_that_cannot_be_read_is_passed_over_and_told_of_once(
+    postgres: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = PostgresStreamLog(PostgresSettings(postgres, "unreadable"), SystemClock(), "a")
+    await log.start()
+    other = StreamKey("tenant/key", "other")
+    await log.release([await created(log), await created(log, other)])
+    async with await psycopg.AsyncConnection.connect(postgres, autocommit=True) as admin:
+        await admin.execute("UPDATE unreadable.streams SET request = '{\"no\"' WHERE id = %s", (KEY.id,))
+    await passed_over_and_told_of_once(log, other, caplog)
+    await log.stop()
+
+
+async def test_leases_in_postgresql_are_by_its_own_clock_whatever_ours_does(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PostgresSettings(postgres, "clock")
+    log, other = [PostgresStreamLog(settings, SystemClock(), node) for node in "ab"]
+    await log.start()
+    hold = await log.append(await created(log), text("a"))
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    with monkeypatch.context() as suspended:
+        # The machine slept meanwhile: its clock did not go on.
+        suspended.setattr(loop, "time", lambda: time() - 1000)
+        hold = await log.append(hold, text("b"))
+    assert await other.orphans(10) == []
+    assert await other.claim(await head_of(other), "b") is None
+    assert [one.verdict for one in await log.renew([hold])] == ["kept"]
+    await other.seen([KEY])
+    ago = await log.unseen(KEY)
+    assert ago is not None and 0 <= ago < 60
+    await log.append(hold, END)
+    assert await log.sweep(10) == 0 and (await head_of(log)).terminal_at is not None
+    for one in (log, other):
+        await one.stop()
+
+
+async def test_postgresql_that_only_reads_after_a_failover_is_waited_for_and_then_given_up(postgres: str) -> None:
+    async with await psycopg.AsyncConnection.connect(postgres, autocommit=True) as admin:
+        await admin.execute("CREATE DATABASE failover")
+        settings = PostgresSettings(make_conninfo(postgres, dbname="failover"))
+        log = PostgresStreamLog(settings, SystemClock(), "a", SharedLogOptions(patience=0.2))
+        await log.start()
+        hold = await log.append(await created(log), text("a"))
+        cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = 'failover'"
+        await admin.execute("ALTER DATABASE failover SET default_transaction_read_only = on")
+        await admin.execute(cut)
+        for asked in (log.append(hold, text("b")), log.create(new_stream(StreamKey("tenant/key", "other")))):
+            with pytest.raises(LogUnavailable):
+                await asked
+        assert not log.up and (await head_of(log)).tail == 2
+        await admin.execute("ALTER DATABASE failover RESET default_transaction_read_only")
+        await admin.execute(cut)
+        await log.append(hold, text("b"))
+        assert await texts(log) == ["a", "b"]
+        await log.stop()
+
+
+async def test_statement_that_postgresql_refuses_is_a_log_that_is_not_available(postgres: str) -> None:
+    log = PostgresStreamLog(PostgresSettings(postgres, "dropped"), SystemClock(), "a", SharedLogOptions(patience=0.2))
+    await log.start()
+    hold = await created(log)
+    async with await psycopg.AsyncConnection.connect(postgres, autocommit=True) as admin:
+        await admin.execute("DROP TABLE dropped.streams")
+    for asked in (log.head(KEY), log.append(hold, text("a")), log.sweep(10), log.orphans(10)):
+        with pytest.raises(LogUnavailable):
+            await asked
     await log.stop()

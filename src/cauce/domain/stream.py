@@ -180,7 +180,7 @@ class Head(msgspec.Struct, frozen=True):
     cancel_requested: bool = False
     terminal_at: float | None = None
     reader_mark: int | None = None
-    """Last sequence number flushed to the reader that attached most recently (None: nobody has read). Best effort."""
+    """Last sequence number flushed to the reader that attached most recently (None: none has attached). Best effort."""
     cancel_reason: str | None = None
     wire: str = "native"
     policy: str = ""

@@ -119,6 +119,10 @@ def unnoticed(_: Status | Attempt) -> None:
     """The notice of a caller who does not care."""
 
 
+async def always_ours() -> None:
+    """The `renewed` of a call whose answer no other process could go on with."""
+
+
 def unnoticed_admission() -> None:
     """The `admitted` of a call that nobody queues behind."""
 
@@ -186,6 +190,8 @@ class Call(msgspec.Struct, frozen=True):
     abandons: bool = False
     """Its readers are shown calls of tools only when those are complete, or can take one back: an attempt that broke inside a call is
     gone on with."""
+    renewed: Callable[[], Awaitable[None]] = always_ours
+    """Awaited before another attempt goes on with the answer. It is cancelled there if another process has the answer by now."""
     embedding: EmbeddingRequest | None = None
     """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
 

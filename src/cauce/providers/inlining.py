@@ -3,6 +3,8 @@
 import msgspec
 
 from cauce.domain.request import Request
+from cauce.domain.stream import Upstream
+from cauce.ports.attachable import Attachable
 from cauce.ports.line import Line, Reached
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider
 from cauce.providers.fetch import Fetcher
@@ -38,6 +40,10 @@ class Inlining:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         return await self._provider.models()
+
+    def give_up(self, upstream: Upstream) -> None:
+        if isinstance(self._provider, Attachable):
+            self._provider.give_up(upstream)
 
     async def aclose(self) -> None:
         await self._provider.aclose()

@@ -10,7 +10,9 @@ import msgspec
 from cauce.domain.delta import Delta, ToolCall
 from cauce.domain.message import Message, ToolCallPart
 from cauce.domain.request import Request
+from cauce.domain.stream import Upstream
 from cauce.domain.tool import Tool
+from cauce.ports.attachable import Attachable
 from cauce.ports.line import Line, Reached
 from cauce.ports.provider import Call, Deltas, ModelInfo, Provider
 
@@ -49,6 +51,10 @@ class Renaming:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         return await self._provider.models()
+
+    def give_up(self, upstream: Upstream) -> None:
+        if isinstance(self._provider, Attachable):
+            self._provider.give_up(upstream)
 
     async def aclose(self) -> None:
         await self._provider.aclose()

@@ -5,7 +5,8 @@ the store. What other processes write is heard of as long as somebody waits for 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,6 +37,14 @@ LEASE = 10.0
 """Seconds that a process may be silent before others take over its streams."""
 
 
+UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
+"""What reading something stored raises that another version has written, or that is damaged."""
+
+_WHY_UNREADABLE = "another version of Cauce has written it, or it is damaged"
+
+logger = logging.getLogger("cauce.streams")
+
+
 class SharedLogOptions(msgspec.Struct, frozen=True):
     """Of a log that several processes write. `retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
 
@@ -46,7 +55,8 @@ class SharedLogOptions(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired."""
+    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired, or
+    `unreadable`."""
 
     row: int | str
     state: State
@@ -55,6 +65,9 @@ class Stored(msgspec.Struct, frozen=True):
     cancelled: bool
     bytes: int
     head: Head | None
+    unreadable: bool = False
+    name: str = ""
+    """Its id."""
 
 
 class Shelf(Protocol):
@@ -88,6 +101,7 @@ class Followed:
         self._clock = clock
         self._shared = shared
         self._listening: asyncio.Task[None] | None = None
+        self._unreadable: set[int | str] = set()
 
     async def stop(self) -> None:
         """Listen no more."""
@@ -101,8 +115,9 @@ class Followed:
         if live is not None:
             return live
         stored = await self._shelf.stored(key)
-        if stored is None or stored.head is None:
+        if stored is None:
             raise expired(key)
+        _head(key, stored)
         live = self.lives.get(key)
         if live is None:
             live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
@@ -150,9 +165,7 @@ class Followed:
         stored = await self._shelf.stored(key)
         if stored is None:
             return None
-        if stored.head is None:
-            raise expired(key)
-        head = stored.head
+        head = _head(key, stored)
         live = self.lives.get(key)
         if live is not None and stored.tail > live.tail:
             if live.held and stored.epoch != live.epoch:
@@ -170,6 +183,20 @@ class Followed:
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
         return await self._shelf.newest_open(principal, group)
+
+    async def readable(self, look: Callable[[int], Awaitable[Sequence[Stored]]], limit: int) -> list[Head]:
+        """At most `limit` of the streams that `look` finds, which is told how many are wanted. Those that cannot be read are passed
+        over, and told of once."""
+        while True:
+            wanted = limit + len(self._unreadable)
+            found = await look(wanted)
+            new = [one.row for one in found if one.unreadable and one.row not in self._unreadable]
+            for one in found:
+                if one.row in new:
+                    logger.error("stream %s cannot be read and is left as it is: %s", one.name, _WHY_UNREADABLE)
+            self._unreadable.update(new)
+            if not new or len(found) < wanted:
+                return [one.head for one in found if one.head is not None][:limit]
 
     def created(self, key: StreamKey, row: int | str, records: Sequence[Record], size: int) -> None:
         """This process has made the stream."""
@@ -303,6 +330,15 @@ def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, si
 def fresh(new: NewStream) -> Head:
     """The head of a stream that was made just now."""
     return Head(new.key, new.request, new.request_hash, new.created, "queued", 1, 1, wire=new.wire, policy=new.policy)
+
+
+def _head(key: StreamKey, stored: Stored) -> Head:
+    """Raises `Gone` where there is none."""
+    if stored.unreadable:
+        raise Gone(f"stream {key.id!r} cannot be read: {_WHY_UNREADABLE}")
+    if stored.head is None:
+        raise expired(key)
+    return stored.head
 
 
 def expired(key: StreamKey) -> Gone:

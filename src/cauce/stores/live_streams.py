@@ -202,6 +202,11 @@ class Marks:
         known = self._marks.get(key)
         return None if known is None else known[1]
 
+    def kept(self, key: StreamKey) -> int | None:
+        """What the log keeps of them: -1 of readers along with its writer, 0 of those that were sent nothing yet, None of none."""
+        known = self._marks.get(key)
+        return None if known is None else 0 if known[1] is None else -1
+
     def forget(self, key: StreamKey) -> None:
         """The stream is gone."""
         self._marks.pop(key, None)

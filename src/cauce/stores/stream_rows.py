@@ -3,7 +3,7 @@
 from typing import Any
 
 from cauce.domain.stream import Head, StreamKey
-from cauce.stores.followed import Stored
+from cauce.stores.followed import UNREADABLE, Stored
 from cauce.stores.stream_records import decode_request, decode_upstream
 
 COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
@@ -18,21 +18,25 @@ def stored(found: tuple[Any, ...]) -> Stored:
     row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, *rest = found
     reason, wire, policy, upstream, size = rest
     head = None
+    unreadable = False
     if state != "expired":
-        head = Head(
-            StreamKey(principal, id),
-            decode_request(request),
-            digest,
-            created,
-            state,
-            epoch,
-            tail,
-            bool(cancelled),
-            terminal_at,
-            tail if mark == _READ_ALONG else mark,
-            reason,
-            wire,
-            policy,
-            None if upstream is None else decode_upstream(upstream),
-        )
-    return Stored(row, state, epoch, tail, bool(cancelled), size, head)
+        try:
+            head = Head(
+                StreamKey(principal, id),
+                decode_request(request),
+                digest,
+                created,
+                state,
+                epoch,
+                tail,
+                bool(cancelled),
+                terminal_at,
+                tail if mark == _READ_ALONG else mark,
+                reason,
+                wire,
+                policy,
+                None if upstream is None else decode_upstream(upstream),
+            )
+        except UNREADABLE:
+            unreadable = True
+    return Stored(row, state, epoch, tail, bool(cancelled), size, head, unreadable, id)

@@ -296,6 +296,16 @@ class StreamLogContract(StreamTakeoverContract):
             assert [record.seq for record in records] == list(range(2, 22))
             assert [record.delta for record in records] == [Text(f"{number}:{word}") for word in range(20)]
 
+    async def test_reader_who_has_been_sent_nothing_yet_has_come_all_the_same(self, log: StreamLog) -> None:
+        hold = await log.append(await created(log), text("a"))
+        assert (await head_of(log)).reader_mark is None
+        log.attach(KEY)
+        hold = await log.append(hold, text("b"))
+        assert (await head_of(log)).reader_mark == 0
+        log.mark(KEY, log.attach(KEY), 3)
+        await log.append(hold, text("c"))
+        assert (await head_of(log)).reader_mark == 3
+
     async def test_mark_counts_for_the_newest_reader_only(self, log: StreamLog) -> None:
         await created(log)
         first, second = log.attach(KEY), log.attach(KEY)

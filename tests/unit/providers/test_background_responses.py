@@ -178,3 +178,11 @@ async def test_plain_answer_is_not_made_in_the_background() -> None:
     async with Upstream(Reply(TEXT)) as upstream, Reading(upstream) as reading:
         await within(reading.read(reading.call(streamed=False)))
         assert "background" not in upstream.requests[0]
+
+
+async def test_answer_that_nobody_will_read_on_is_cancelled_there() -> None:
+    async with Upstream(Reply(TEXT)) as upstream, Reading(upstream) as reading:
+        reading.provider.give_up(Position("another", "resp_2", "3"))
+        reading.provider.give_up(Position("p", "resp_fake_1", "3"))
+        await within(reading.provider.aclose())
+        assert upstream.background.cancelled == ["resp_fake_1"]

@@ -31,6 +31,7 @@ from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
 from cauce.engine.recovery.rungs import Rungs, rungs
 from cauce.engine.recovery.settings import RecoverySettings
+from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
 
@@ -159,6 +160,8 @@ class _Answer:
             self._began -= max(0.0, self._clock.now() - before.created)
         self._spent, self._newest = before.before, before.newest
         self._upstream = attachable(call.begun, call.upstream)
+        if self._upstream is None:
+            give_up(call.candidates, call.upstream)
 
     async def _attached_again(self, error: CauceError) -> Deltas | None:
         """What the provider's own stream gives after what a process before this one has read of it; None where it cannot be had."""
@@ -167,7 +170,10 @@ class _Answer:
         places = tuple(
             [one for one in call.candidates if upstream is not None and one.provider.name == upstream.provider]
         )
-        if places and places[0].midstream != "fail" and self._has_budget(error):
+        attempts = call.course.attempts
+        if not places or places[0].midstream == "fail" or not self._has_budget(error):
+            give_up(places, upstream)
+        else:
             self._recoveries += 1
             asked = msgspec.structs.replace(
                 call, candidates=places, cache=NO_CACHE, after=error, begun=(), upstream=upstream
@@ -177,6 +183,10 @@ class _Answer:
                 return await Deltas.opened(joining.attached(deltas), places[0].provider.name, joining.used(deltas))
             except CauceError as failed:
                 logger.info("%s: the provider's own stream is gone: %s", call.request_id, failed.message)
+            finally:
+                if call.course.attempts == attempts and not call.course.handed_over:
+                    # Denied before the provider was asked, which would have given it up itself.
+                    give_up(places, upstream)
         if self._newest is not None:
             self._spent, self._newest = self._total(self._newest), None
         return None
@@ -308,6 +318,7 @@ class _Answer:
                 models = models[1:]
 
     async def _attempt(self, call: Call, strategy: str) -> Deltas:
+        await self._call.renewed()
         return self._attended(await self._open(msgspec.structs.replace(call, strategy=strategy)))
 
 

@@ -14,11 +14,12 @@ from cauce.engine.streams.options import StreamOptions
 from cauce.ports.ledger import Entry, Ledger
 from cauce.ports.provider import Candidate
 
-Told = Callable[[Entry], None]
+Told = Callable[[Entry], bool]
+"""Whether the ledger is to have it."""
 
 
 class Bills:
-    """A ledger. Entries of requests that are watched are told on, once `ledger` has them."""
+    """A ledger. Entries of requests that are watched are told on, and whoever is told may keep one from `ledger`."""
 
     def __init__(self, ledger: Ledger | None = None, estimator: Estimator | None = None) -> None:
         """Without `ledger` nothing is written down."""
@@ -28,10 +29,9 @@ class Bills:
 
     def record(self, entry: Entry) -> None:
         """See `ports.ledger.Ledger`."""
-        self.write(entry)
         told = self._watched.get(entry.request_id)
-        if told is not None:
-            told(entry)
+        if told is None or told(entry):
+            self.write(entry)
 
     def write(self, entry: Entry) -> None:
         """Have the ledger take it, and nobody told: it is of an attempt of another process."""
@@ -39,7 +39,7 @@ class Bills:
             self._ledger.record(entry)
 
     def watch(self, request_id: str, told: Told) -> None:
-        """Have `told` called with every entry of that request."""
+        """Have `told` asked about every entry of that request."""
         self._watched[request_id] = told
 
     def unwatch(self, request_id: str) -> None:

@@ -29,11 +29,11 @@ def _unsettled(_: Sequence[AttemptRow]) -> None:
 
 class Begun(msgspec.Struct, frozen=True):
     """How far a stream has come that is written on. `shown`: there is something of the answer in it; `text`: there is text; `read`:
-    somebody has read of it.
+    somebody has come to read it.
 
     `spent` is what its attempts have used whose bills are closed (None: there were none). `open` are the bills of those that went down
     with their process, with what they have used. They are closed as failed, and `settle` called with them; but where the provider's
-    own stream is attached to again, its successor takes the bill over.
+    own stream is attached to again, its successor takes the bill over. `upstream` is how far that stream was read.
     """
 
     state: State = "queued"
@@ -43,6 +43,7 @@ class Begun(msgspec.Struct, frozen=True):
     open: tuple[AttemptRow, ...] = ()
     settle: Settle = _unsettled
     read: bool = False
+    upstream: Upstream | None = None
 
 
 NEW = Begun()
@@ -65,15 +66,20 @@ class Commits:
         self._unbilled: dict[int, AttemptRow] = {}
         """Rows that no append has taken yet."""
         self._entries: dict[int, Entry] = {}
-        self._upstream: Upstream | None = None
+        self._upstream = begun.upstream
 
     @property
     def attempt(self) -> AttemptRow | None:
         """The newest attempt."""
         return self._rows.get(self._newest)
 
+    def left_open(self, n: int) -> bool:
+        """Whether the log has attempt `n` as one that goes on."""
+        row = self._rows.get(n)
+        return row is not None and row.outcome is None and n not in self._unbilled
+
     def billed(self, entry: Entry) -> None:
-        """The ledger has `entry`, which is of an attempt for this stream."""
+        """The ledger gets `entry`, which is of an attempt for this stream."""
         self._entries[entry.n] = entry
         row = self._rows.get(entry.n)
         if row is not None:

@@ -20,6 +20,7 @@ from cauce.engine import ending
 from cauce.engine.streams.commits import NEW, Begun, Commits
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
+from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 
@@ -47,7 +48,7 @@ class Producer:
         self._text = begun.text
         self.commits = Commits(begun)
         self._inbox: asyncio.Queue[tuple[Sequence[Delta], Upstream | None]] = asyncio.Queue(INBOX)
-        self._upstream: Upstream | None = None
+        self._upstream = begun.upstream
         """How far the provider's own stream has been read with what was taken out of the inbox last."""
         self._noticed: deque[tuple[int, Delta]] = deque()
         """What was noticed, and how many batches had been put into the inbox by then: an attempt comes after what broke before it."""
@@ -71,7 +72,25 @@ class Producer:
     @property
     def used(self) -> Usage:
         """What the whole stream has used by now, as far as can be told."""
-        return self.commits.used(self._opened.used if self._opened is not None else None)
+        told = self._opened.used if self._opened is not None else None
+        newest = self.commits.attempt
+        if (
+            told is not None
+            and self._call is not None
+            and self._call.begun
+            and (newest is None or newest.outcome is None)
+        ):
+            # What goes on with an answer has added its past up, and the bill of the newest attempt is to come.
+            return told
+        return self.commits.used(told)
+
+    def billed(self, entry: Entry) -> bool:
+        """Whether the ledger is to have `entry`, of an attempt for this stream. Once the stream is another's, whoever has it now
+        writes down what the attempts came to that its log has as open."""
+        if self._lost and self.commits.left_open(entry.n):
+            return False
+        self.commits.billed(entry)
+        return True
 
     def notice(self, delta: Status | Attempt) -> None:
         """Have `delta` appended: what is going on before content comes."""
@@ -115,10 +134,10 @@ class Producer:
                 deltas = await self._waiting()
                 ended = self._lost or await self._append(deltas)
         except Fenced:
-            self._leave_running()
+            self.lose()
             logger.info("stream %s is another's now, or has ended", self._hold.key.id)
         except CauceError:
-            self._leave_running()
+            self.lose()
             raise
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -45,6 +45,8 @@ class Producing:
         """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
         self._reached = clock.monotonic()
         """When the log answered last."""
+        self.lease: float | None = None
+        """Seconds that this process may be silent (None: for ever)."""
         self.listeners: list[Callable[[StreamKey], None]] = []
         """Told of each stream that is not written here any more, mostly since it has ended."""
 
@@ -60,10 +62,10 @@ class Producing:
         """Write the answer to `call` into the stream of `hold`. Its producer does nothing before the next await."""
         key = hold.key
         producer = Producer(self._log, self._turn, self._clock, hold, begun)
-        call = msgspec.structs.replace(call, notice=producer.notice)
+        call = msgspec.structs.replace(call, notice=producer.notice, renewed=self._renewed)
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
         self._running[key] = _Running(producer, call, options, task)
-        self._bills.watch(call.request_id, producer.commits.billed)
+        self._bills.watch(call.request_id, producer.billed)
         self._presence.watch(key, options, had_readers=begun.read)
         task.add_done_callback(lambda done: self._ended(key, done))
         return producer
@@ -74,10 +76,10 @@ class Producing:
         if running is not None:
             await asyncio.wait({running.task})
 
-    async def renew(self, lease: float | None) -> None:
+    async def renew(self) -> None:
         """Tell the log that silent streams go on, and hear of those that shall not. Raises `LogUnavailable`.
 
-        One that could tell it nothing for a whole `lease` closes its upstreams: somebody else pays for the same answers by now.
+        One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now.
         """
         try:
             if self._dropped:
@@ -95,13 +97,25 @@ class Producing:
                 elif running is not None and renewed.verdict == "cancel":
                     running.producer.cancel(await self._cause(renewed.key))
         except LogUnavailable:
-            if lease is not None and self._clock.monotonic() - self._reached > lease:
+            if self._silent:
                 for key, running in self._running.items():
                     running.producer.lose()
                     # It may be nobody's yet, and whoever reads it here is to hear of what others write.
                     self._dropped[key] = running.producer.hold
             raise
         self._reached = self._clock.monotonic()
+
+    @property
+    def _silent(self) -> bool:
+        """Whether others may have taken our streams over, since the log has not heard of us for a whole lease."""
+        return self.lease is not None and self._clock.monotonic() - self._reached > self.lease
+
+    async def _renewed(self) -> None:
+        """See `Call.renewed`: a process that stood still must not pay for an answer that another pays for by now."""
+        if self._silent:
+            await self.renew()
+            # Where a stream that is not ours any more is stopped.
+            await asyncio.sleep(0)
 
     async def check_costs(self, most: float, give_up: Callable[[StreamKey, str], Awaitable[object]]) -> None:
         """Give up what goes on though nobody reads it and has cost more than `most` (USD)."""
@@ -130,12 +144,23 @@ class Producing:
 
     async def hand_over(self) -> None:
         """Close all upstreams, write what was received, and give the streams up: whoever looks next goes on with them."""
-        some = [running.producer for running in self._running.values()]
-        for producer in some:
-            producer.hand_over()
-        await self._all_ended()
-        left = [producer.hold for producer in some if producer.leaving]
-        left += self._dropped.values()
+        some: dict[StreamKey, Producer] = {}
+        while self._running:
+            # Some may have been begun while others were waited for.
+            some |= {key: running.producer for key, running in self._running.items()}
+            for producer in some.values():
+                producer.hand_over()
+            await self._all_ended()
+        left = [producer.hold for producer in some.values() if producer.leaving]
+        await self._given_up([*left, *self._dropped.values()])
+
+    async def leave(self, producer: Producer) -> None:
+        """Hand over one stream that was begun after the others had been."""
+        producer.hand_over()
+        await self.until_ended(producer.hold.key)
+        await self._given_up([producer.hold])
+
+    async def _given_up(self, left: Sequence[Hold]) -> None:
         if left:
             try:
                 await self._log.release(left)

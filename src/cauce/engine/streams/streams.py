@@ -64,6 +64,7 @@ class Streams:
         bills = bills or Bills()
         self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
         self._producing = Producing(log, turn, clock, bills, self._presence)
+        self._producing.lease = life.lease
         self._takeover = Takeover(log, turn, clock, bills, self._go_on)
         self._waiting = Waiting()
         self._overtaken: dict[StreamKey, float] = {}
@@ -116,7 +117,7 @@ class Streams:
                     await self._log.request_cancel(key)
                 elif self._draining:
                     # It was made while everybody else was sent away.
-                    self._leave(producer)
+                    await self._leave(producer)
         if known.request_hash != digest:
             raise Conflict(f"stream id {key.id!r} belongs to another request: use a new id")
         return known
@@ -231,14 +232,14 @@ class Streams:
 
     async def _keep(self) -> None:
         """What is held stays so. Raises `LogUnavailable`."""
-        await self._producing.renew(self._life.lease)
+        await self._producing.renew()
 
     async def _look(self) -> None:
         """Nobody's streams become ours, and those that cost too much for nobody are given up. Raises `LogUnavailable`."""
         if self._draining:
             return
         # First, or a process that stood still would take its own streams for nobody's.
-        await self._producing.renew(self._life.lease)
+        await self._producing.renew()
         await self._takeover.adopt(self._node, self._life)
         if self._life.unattended_max_cost:
             await self._producing.check_costs(self._life.unattended_max_cost, self._give_up)
@@ -261,6 +262,12 @@ class Streams:
         sent away; where the log ends with this process, it is ended honestly."""
         self._draining = True
         try:
+            # What is being taken over is given up, or ends with the rest.
+            async with self._clock.timeout(_CANCEL_WAIT):
+                await self._takeover.stop()
+        except TimeoutError:
+            logger.warning("streams that are being taken over wait until their leases are over")
+        try:
             await self._producing.drain(seconds)
         except TimeoutError:
             logger.info("%d streams have not ended by themselves", self.open_streams)
@@ -281,9 +288,7 @@ class Streams:
     def _go_on(self, orphan: Orphan) -> None:
         """Write a stream on that another process began."""
         assert orphan.call is not None
-        producer = self._producing.begin(orphan.hold, orphan.call, orphan.options, orphan.begun)
-        if self._draining:
-            self._leave(producer)
+        self._producing.begin(orphan.hold, orphan.call, orphan.options, orphan.begun)
 
     async def _give_up(self, key: StreamKey, cause: str) -> None:
         """Cancel a stream on our own account."""
@@ -292,9 +297,9 @@ class Streams:
         if producer is not None:
             producer.cancel(cause)
 
-    def _leave(self, producer: Producer) -> None:
+    async def _leave(self, producer: Producer) -> None:
         if self._life.lasting:
-            producer.hand_over()
+            await self._producing.leave(producer)
         else:
             producer.fail(shut_down())
 

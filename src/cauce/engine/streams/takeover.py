@@ -20,6 +20,7 @@ from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
+from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Course
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog
@@ -60,7 +61,8 @@ class Orphan(msgspec.Struct, frozen=True):
         shown = any([not isinstance(delta, Status | Attempt | Restart) for delta in self.deltas])
         text = any([isinstance(delta, Text) for delta in self.deltas])
         read = self.head.reader_mark is not None
-        return Begun(self.head.state, shown, text, used_by(self.closed), self.open, self.settle, read)
+        spent = used_by(self.closed)
+        return Begun(self.head.state, shown, text, spent, self.open, self.settle, read, self.head.upstream)
 
 
 Begin = Callable[[Orphan], None]
@@ -76,11 +78,23 @@ class Takeover:
         self._bills = bills
         self._begin = begin
         self._began = clock.monotonic()
+        self._at_work = asyncio.Lock()
+        self._stopped = False
 
     async def adopt(self, node: str, life: Life) -> int:
         """Take every stream over whose holder is gone, as `node`; returns how many those were. Raises `LogUnavailable`."""
+        async with self._at_work:
+            return await self._adopted(node, life)
+
+    async def stop(self) -> None:
+        """Take no more streams over; returns once those that are being taken have been begun."""
+        self._stopped = True
+        async with self._at_work:
+            pass
+
+    async def _adopted(self, node: str, life: Life) -> int:
         taken = 0
-        while orphans := await self._log.orphans(_AT_ONCE):
+        while not self._stopped and (orphans := await self._log.orphans(_AT_ONCE)):
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in orphans], return_exceptions=True)
             for head, outcome in zip(orphans, outcomes, strict=True):
                 if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):
@@ -99,7 +113,7 @@ class Takeover:
         """Whether it was ours to take."""
         options = _options(head)
         call = self._call(head, options)
-        if self._is_to_wait(head, call):
+        if self._stopped or self._is_to_wait(head, call):
             return False
         hold = await self._log.claim(head, node)
         if hold is None:
@@ -109,6 +123,12 @@ class Takeover:
             head = await self._log.head(head.key) or head
             orphan = self._decided(await self._found(head, hold, call), life)
             hold = await self._settled(orphan)
+            if hold is not None and self._stopped and life.lasting:
+                # The process ends: whoever comes next need not wait for our lease.
+                await self._log.release([hold])
+                return False
+            if hold is None or orphan.call is None or orphan.call.upstream is None:
+                give_up(call.candidates if isinstance(call, Call) else (), head.upstream)
             if hold is not None:
                 self._begin(msgspec.structs.replace(orphan, hold=hold))
         except (Fenced, Gone):

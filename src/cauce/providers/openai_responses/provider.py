@@ -7,6 +7,7 @@ import msgspec
 
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.request import Request
+from cauce.domain.stream import Upstream
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo
@@ -95,6 +96,11 @@ class OpenAIResponses:
 
     async def models(self) -> tuple[ModelInfo, ...]:
         return await self._lists.models()
+
+    def give_up(self, upstream: Upstream) -> None:
+        """See `ports.attachable.Attachable`."""
+        if self._background is not None and upstream.provider == self.name:
+            self._background.cancel(upstream.response_id)
 
     async def aclose(self) -> None:
         if self._background is not None:

@@ -219,6 +219,7 @@ class InprocStreamLog:
     def attach(self, key: StreamKey) -> int:
         stream = self._there(key)
         stream.reader += 1
+        stream.reader_mark = stream.reader_mark or 0
         return stream.reader
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:

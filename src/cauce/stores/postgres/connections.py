@@ -28,6 +28,9 @@ _CONNECT = 5
 Connection = AsyncConnection[tuple[Any, ...]]
 T = TypeVar("T")
 
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, OSError)
+"""What says that another server, or this one later, is to be asked. Of the internal errors most are those of one that only reads."""
+
 logger = logging.getLogger("cauce.stores")
 
 
@@ -85,7 +88,7 @@ class Connections:
                 connection = await self._kept() or await self._made()
                 yield connection
                 healthy = not connection.closed
-            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+            except _GONE as error:
                 self._tell(up=False, why=error)
                 raise PostgresGone from error
             except psycopg.Error:
@@ -132,6 +135,15 @@ class Connections:
                 logger.info("PostgreSQL answers again")
             else:
                 logger.warning("PostgreSQL does not answer (%s): it is asked again", type(why).__name__)
+
+
+def refuses(error: psycopg.Error) -> bool:
+    """Whether the server refuses every statement of this kind, such as one without its tables or rights: nothing is wrong with the
+    data. It is told."""
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return False
+    logger.error("PostgreSQL refuses a statement: %s", error.diag.message_primary or type(error).__name__)
+    return True
 
 
 async def fetched(connection: Connection, statement: str, facts: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:

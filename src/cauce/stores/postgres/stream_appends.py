@@ -15,7 +15,8 @@ from cauce.domain.stream import APPENDED, Hold, State, advance
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced
 from cauce.stores.batches import PATIENCE, Batches, Pending, unavailable
-from cauce.stores.postgres.connections import Connection, Connections, PostgresGone
+from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, refuses
+from cauce.stores.postgres.stream_tables import NOW
 from cauce.stores.stream_records import FORMAT
 
 _AT_ONCE = 1000
@@ -23,16 +24,18 @@ _AT_ONCE = 1000
 _LOCK = """
 SELECT key, epoch, tail, cancel_requested, terminal_at IS NOT NULL, state FROM streams WHERE key = ANY(%s) ORDER BY key FOR UPDATE
 """
-_UPDATE = """
-UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + a.size, lease_until = a.lease_until, state = coalesce(a.state, s.state),
-       terminal_at = a.terminal_at, due = a.terminal_at + s.retention, upstream = coalesce(a.upstream, s.upstream),
-       reader_mark = coalesce(a.mark, s.reader_mark)
-  FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::float8[],
-              %s::bytea[], %s::int[]) AS a (key, epoch, tail, n, size, state, before, lease_until, terminal_at, upstream, mark)
+_UPDATE = f"""
+UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + a.size, lease_until = a.now + a.lease, state = coalesce(a.state, s.state),
+       terminal_at = CASE WHEN a.ends THEN a.now END, due = CASE WHEN a.ends THEN a.now + s.retention END,
+       upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
+  FROM (SELECT u.*, coalesce(u.time, {NOW}) AS now
+          FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::float8[],
+                      %s::bool[], %s::bytea[], %s::int[])
+               AS u (key, epoch, tail, n, size, state, before, time, lease, ends, upstream, mark)) a
  WHERE s.key = a.key AND s.epoch = a.epoch AND s.tail = a.tail AND s.terminal_at IS NULL
    AND (NOT s.cancel_requested OR a.state = 'cancelled') AND (a.before IS NULL OR strpos(a.before, s.state) > 0)
 RETURNING s.key
-"""
+"""  # noqa: S608
 _COPY = "COPY segments (stream, first_seq, n, epoch, format, data) FROM STDIN (FORMAT BINARY)"
 _ATTEMPT = """
 INSERT INTO attempts (stream, n, row) VALUES (%s, %s, %s)
@@ -42,7 +45,7 @@ _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before i
 
 
 class Append(msgspec.Struct, frozen=True):
-    """`n` records, as `data`."""
+    """`n` records, as `data`. `time` None: the server's own; `lease` in seconds."""
 
     row: int
     hold: Hold
@@ -51,8 +54,9 @@ class Append(msgspec.Struct, frozen=True):
     steps: tuple[State, ...]
     attempts: Sequence[tuple[int, bytes]]
     upstream: bytes | None
-    terminal_at: float | None
-    lease_until: float
+    ends: bool
+    time: float | None
+    lease: float
     reader_mark: int | None
 
 
@@ -84,7 +88,7 @@ class StreamAppends:
 
     async def _each(self, batch: list[Pending[Append]], error: Exception) -> list[Exception | None]:
         if len(batch) == 1:
-            return [error]
+            return [_own(error)]
         refused: list[Exception | None] = []
         for pending in batch:
             try:
@@ -94,7 +98,7 @@ class StreamAppends:
             except PostgresGone:
                 refused.append(unavailable())
             except (psycopg.Error, ValueError, OverflowError) as own:
-                refused.append(own)
+                refused.append(_own(own))
         return refused
 
     async def _transact(self, connection: Connection, batch: list[Pending[Append]]) -> list[Exception | None]:
@@ -139,14 +143,20 @@ def _columns(appends: Sequence[Append]) -> list[list[Any]]:
             len(one.data) if one.n else 0,
             one.steps[-1] if one.steps else None,
             _BEFORE[one.steps[0]] if one.steps else None,
-            one.lease_until,
-            one.terminal_at,
+            one.time,
+            one.lease,
+            one.ends,
             one.upstream,
             one.reader_mark,
         )
         for one in appends
     ]
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _own(error: Exception) -> Exception:
+    """What whoever wanted to write gets to see."""
+    return unavailable() if isinstance(error, psycopg.Error) and refuses(error) else error
 
 
 def _why(pending: Pending[Append], stood: Sequence[Any] | None) -> Exception | None:

@@ -19,11 +19,11 @@ from cauce.domain.stream import (
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
-from cauce.stores.postgres.connections import Connection, Connections, fetched
+from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends
 from cauce.stores.postgres.stream_reading import StreamReading
-from cauce.stores.postgres.stream_tables import make_tables
+from cauce.stores.postgres.stream_tables import NOW, make_tables
 from cauce.stores.stream_records import FORMAT, encode, encode_value, records
 
 PURGE_AFTER = 60.0
@@ -33,34 +33,38 @@ TOMBSTONE = 7 * 86_400.0
 
 _DEFAULT = SharedLogOptions()
 
-_CREATE = """
+_NOW = f"coalesce(%(now)s::float8, {NOW})"
+"""The server's own time, unless `now` is given."""
+
+_CREATE = f"""
 WITH made AS (
     INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention)
-    VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, %(lease)s, 1, %(bytes)s, %(created)s,
+    VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
             %(retention)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
 ), first AS (
     INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
 )
 SELECT key FROM made
-"""
-_CLAIM = """
-UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = %(lease)s,
+"""  # noqa: S608
+_CLAIM = f"""
+UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {_NOW} + %(lease)s,
        state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
        reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
- WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL AND lease_until <= %(now)s
+ WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL AND lease_until <= {_NOW}
 RETURNING key, tail, state, bytes, cancel_requested
-"""
-_RENEW = """
-UPDATE streams s SET lease_until = %s FROM unnest(%s::text[], %s::text[], %s::int[]) AS h (principal, id, epoch)
+"""  # noqa: S608
+_RENEW = f"""
+UPDATE streams s SET lease_until = {_NOW} + %(lease)s
+  FROM unnest(%(principals)s::text[], %(ids)s::text[], %(epochs)s::int[]) AS h (principal, id, epoch)
  WHERE s.principal = h.principal AND s.id = h.id AND s.epoch = h.epoch AND s.terminal_at IS NULL
 RETURNING s.principal, s.id, s.epoch, s.cancel_requested
-"""
+"""  # noqa: S608
 
 
-_SEEN = """
-UPDATE streams s SET reader_seen = %s FROM unnest(%s::text[], %s::text[]) AS h (principal, id)
+_SEEN = f"""
+UPDATE streams s SET reader_seen = {_NOW} FROM unnest(%(principals)s::text[], %(ids)s::text[]) AS h (principal, id)
  WHERE s.principal = h.principal AND s.id = h.id AND s.terminal_at IS NULL RETURNING s.key
-"""
+"""  # noqa: S608
 
 
 class PostgresStreamLog(FollowedLog):
@@ -87,7 +91,6 @@ class PostgresStreamLog(FollowedLog):
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
         super().__init__(Followed(self._reading, clock, shared=True))
-        self._ahead: float | None = None
 
     @property
     def up(self) -> bool:
@@ -97,8 +100,8 @@ class PostgresStreamLog(FollowedLog):
     async def start(self) -> None:
         """Have the tables there. Raises `LogUnavailable`: then they are made once the server answers."""
         try:
-            await self._reading.rows("SELECT 1")
-        except LogUnavailable as error:
+            await self._connections.run(lambda connection: fetched(connection, "SELECT 1"))
+        except PostgresGone as error:
             raise LogUnavailable("PostgreSQL does not answer", retry_after=1) from error
         except psycopg.Error as error:
             raise LogUnavailable(f"the tables of streams cannot be made in PostgreSQL: {error}") from error
@@ -125,7 +128,8 @@ class PostgresStreamLog(FollowedLog):
             "hash": new.request_hash,
             "policy": new.policy,
             "node": self._node,
-            "lease": await self._now() + self._options.lease,
+            "now": self._now(),
+            "lease": self._options.lease,
             "bytes": len(data),
             "created": new.created,
             "retention": self._options.retention if new.retention is None else new.retention,
@@ -142,7 +146,6 @@ class PostgresStreamLog(FollowedLog):
         live = await self._written(hold)
         data, deltas = encode(commit.deltas)
         check(self._options.limits, live, hold, commit, len(data))
-        now = await self._now()
         append = Append(
             int(live.row),
             hold,
@@ -151,9 +154,10 @@ class PostgresStreamLog(FollowedLog):
             commit.steps,
             [(row.n, encode_value(row)) for row in commit.attempts],
             None if commit.upstream is None else encode_value(commit.upstream),
-            None if commit.finish is None else now,
-            now + self._options.lease,
-            None if self._followed.marks.get(hold.key) is None else -1,
+            commit.finish is not None,
+            self._now(),
+            self._options.lease,
+            self._followed.marks.kept(hold.key),
         )
 
         async def appended() -> Hold:
@@ -179,17 +183,16 @@ class PostgresStreamLog(FollowedLog):
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:
-        return await self._reading.orphans(await self._now(), limit)
+        return await self._followed.readable(lambda most: self._reading.orphans(self._now(), most), limit)
 
     async def claim(self, head: Head, node: str) -> Hold | None:
-        now = await self._now()
         facts = {
             "principal": head.key.principal,
             "id": head.key.id,
             "epoch": head.epoch,
             "node": node,
-            "now": now,
-            "lease": now + self._options.lease,
+            "now": self._now(),
+            "lease": self._options.lease,
         }
         found = await self._reading.rows(_CLAIM, facts)
         if not found:
@@ -202,13 +205,18 @@ class PostgresStreamLog(FollowedLog):
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
         if not holds:
             return ()
-        until = await self._now() + self._options.lease
         # In one order, so that two processes never wait for each other.
         some = sorted(holds, key=lambda hold: (hold.key.principal, hold.key.id))
-        columns = ([hold.key.principal for hold in some], [hold.key.id for hold in some], [hold.epoch for hold in some])
+        facts = {
+            "now": self._now(),
+            "lease": self._options.lease,
+            "principals": [hold.key.principal for hold in some],
+            "ids": [hold.key.id for hold in some],
+            "epochs": [hold.epoch for hold in some],
+        }
         kept = {
             (principal, id, epoch): cancelled
-            for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, (until, *columns))
+            for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, facts)
         }
         renewed: list[Renewed] = []
         for hold in holds:
@@ -231,50 +239,49 @@ class PostgresStreamLog(FollowedLog):
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
         some = sorted(keys, key=lambda key: (key.principal, key.id))
-        columns = ([key.principal for key in some], [key.id for key in some])
-        await self._reading.rows(_SEEN, (await self._now(), *columns))
+        facts = {
+            "now": self._now(),
+            "principals": [key.principal for key in some],
+            "ids": [key.id for key in some],
+        }
+        await self._reading.rows(_SEEN, facts)
 
     async def unseen(self, key: StreamKey) -> float | None:
-        statement = "SELECT reader_seen FROM streams WHERE principal = %s AND id = %s"
-        found = await self._reading.rows(statement, (key.principal, key.id))
-        return None if not found or found[0][0] is None else await self._now() - found[0][0]
+        statement = f"SELECT {_NOW} - reader_seen FROM streams WHERE principal = %(principal)s AND id = %(id)s"  # noqa: S608
+        facts = {"now": self._now(), "principal": key.principal, "id": key.id}
+        found = await self._reading.rows(statement, facts)
+        return found[0][0] if found else None
 
     async def sweep(self, limit: int) -> int:
-        now = await self._now()
+        now = self._now()
         done, ended = await self._reading.ask(lambda connection: _sweep(connection, now, limit))
         self._followed.forget(ended)
         return done
 
-    async def _now(self) -> float:
-        """The server's time: asked once, its distance from ours is taken to stay as it is. Clocks touch liveness only."""
-        if self._time is not None:
-            return self._time()
-        here = asyncio.get_running_loop().time()
-        ahead = self._ahead
-        if ahead is None:
-            [(there,)] = await self._reading.rows("SELECT extract(epoch FROM clock_timestamp())::float8")
-            ahead = self._ahead = float(there) - here
-        return here + ahead
+    def _now(self) -> float | None:
+        """None: the server's own time."""
+        return None if self._time is None else self._time()
 
 
-async def _sweep(connection: Connection, now: float, limit: int) -> tuple[int, list[StreamKey]]:
+async def _sweep(connection: Connection, now: float | None, limit: int) -> tuple[int, list[StreamKey]]:
     """How much there was to do, and which streams expired."""
-    facts: dict[str, Any] = {"now": now, "limit": limit, "purge": now + PURGE_AFTER, "forget": now + TOMBSTONE}
+    facts: dict[str, Any] = {"now": now, "limit": limit, "purge": PURGE_AFTER, "forget": TOMBSTONE}
     async with connection.transaction():
         due = await fetched(
             connection,
-            """SELECT key, principal, id, state = 'expired', bytes > 0 FROM streams WHERE due <= %(now)s ORDER BY due
-                LIMIT %(limit)s FOR UPDATE SKIP LOCKED""",
+            f"""SELECT key, principal, id, state = 'expired', bytes > 0 FROM streams WHERE due <= {_NOW} ORDER BY due
+                LIMIT %(limit)s FOR UPDATE SKIP LOCKED""",  # noqa: S608
             facts,
         )
         facts["ended"] = [row for row, _, _, expired, _ in due if not expired]
         facts["purged"] = [row for row, _, _, expired, full in due if expired and full]
         facts["gone"] = [row for row, _, _, expired, full in due if expired and not full]
         for statement in (
-            "UPDATE streams SET state = 'expired', request = '', upstream = NULL, due = %(purge)s WHERE key = ANY(%(ended)s)",
+            f"""UPDATE streams SET state = 'expired', request = '', upstream = NULL, due = {_NOW} + %(purge)s
+                WHERE key = ANY(%(ended)s)""",  # noqa: S608
             "DELETE FROM segments WHERE stream = ANY(%(purged)s)",
             "DELETE FROM attempts WHERE stream = ANY(%(purged)s)",
-            "UPDATE streams SET bytes = 0, due = %(forget)s WHERE key = ANY(%(purged)s)",
+            f"UPDATE streams SET bytes = 0, due = {_NOW} + %(forget)s WHERE key = ANY(%(purged)s)",  # noqa: S608
             "DELETE FROM streams WHERE key = ANY(%(gone)s)",
         ):
             await connection.execute(statement, facts)

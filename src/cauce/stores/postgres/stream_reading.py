@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cauce.domain.stream import GROUP_END, AttemptRow, Head, Record, State, StreamKey
+import psycopg
+
+from cauce.domain.stream import GROUP_END, AttemptRow, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
 from cauce.stores.live_streams import LiveStream
-from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
+from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
+from cauce.stores.postgres.stream_tables import NOW
 from cauce.stores.stream_records import decode, decode_attempt, records
 from cauce.stores.stream_rows import COLUMNS, stored
 
@@ -35,6 +38,10 @@ class StreamReading:
             return await self._connections.run(work)
         except PostgresGone as error:
             raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
+        except psycopg.Error as error:
+            if not refuses(error):
+                raise
+            raise LogUnavailable("streams cannot be read now: try again", retry_after=5) from error
 
     async def rows(self, statement: str, facts: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
         """All rows that `statement` gives. Raises `LogUnavailable`."""
@@ -73,13 +80,14 @@ class StreamReading:
         found = await self.rows("SELECT row FROM attempts WHERE stream = %s ORDER BY n", (live.row,))
         return [decode_attempt(data) for (data,) in found]
 
-    async def orphans(self, now: float, limit: int) -> list[Head]:
-        """Open streams whose lease is over."""
+    async def orphans(self, time: float | None, limit: int) -> list[Stored]:
+        """Open streams whose lease is over. `time` None: by the server's own."""
         found = await self.rows(
-            f"SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= %s ORDER BY key LIMIT %s",  # noqa: S608
-            (now, limit),
+            f"""SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= coalesce(%s::float8, {NOW})
+                ORDER BY key LIMIT %s""",  # noqa: S608
+            (time, limit),
         )
-        return [head for row in found if (head := stored(row).head) is not None]
+        return [stored(row) for row in found]
 
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
         known = {live.row: live for live in waited}

@@ -8,6 +8,9 @@ from psycopg import sql
 
 from cauce.stores.postgres.connections import Connection
 
+NOW = "extract(epoch FROM statement_timestamp())::float8"
+"""The server's own time in UNIX seconds, in SQL: whoever reads another one's clock must not remember how far it is from his."""
+
 _LOCK = 0x63617563
 """Of several processes that start at once one makes the tables."""
 

@@ -63,7 +63,11 @@ if operation == 'append' then
         'bytes', string.format('%.0f', tonumber(known[6]) + tonumber(ARGV[9])))
     if to ~= '' then redis.call('HSET', meta, 'state', to) end
     if ARGV[10] ~= '' then redis.call('HSET', meta, 'upstream', ARGV[10]) end
-    if ARGV[11] ~= '' then redis.call('HSET', meta, 'mark', ARGV[11]) end
+    if ARGV[11] == '0' then
+        redis.call('HSETNX', meta, 'mark', '0')
+    elseif ARGV[11] ~= '' then
+        redis.call('HSET', meta, 'mark', ARGV[11])
+    end
     if to ~= '' and not OPEN[to] then
         redis.call('HSET', meta, 'ended', string.format('%.6f', now))
         keep(KEEP + math.floor(tonumber(ARGV[12]) * 1000))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from cauce.domain.stream import (
     APPENDED,
+    TERMINAL,
     AttemptRow,
     Commit,
     Created,
@@ -25,7 +26,7 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
+from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, Stored, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_script import Arguments, StreamScript
@@ -33,6 +34,7 @@ from cauce.stores.redis.stream_shelf import StreamShelf
 from cauce.stores.stream_records import encode, encode_value, records
 
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
+_ENDED = TERMINAL | {"expired"}
 _GROUP_SECONDS = 86_400
 """After the last stream of a group was made it is forgotten which were: none is open for so long."""
 
@@ -116,7 +118,7 @@ class RedisStreamLog(FollowedLog):
             _BEFORE[steps[0]] if steps else "",
             size,
             b"" if commit.upstream is None else encode_value(commit.upstream),
-            "" if self._followed.marks.get(hold.key) is None else -1,
+            "" if (mark := self._followed.marks.kept(hold.key)) is None else mark,
             repr(retention),
             len(each),
             *[data for data, _ in each],
@@ -165,19 +167,7 @@ class RedisStreamLog(FollowedLog):
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:
-        now = await self._now()
-        found: list[Head] = []
-        for row in await self._due(self._shelf.open, now, _HINTS):
-            lease = await self._shelf.ask(lambda redis, row=row: cast(Any, redis.hget(f"{row}:meta", "lease")))
-            stored = await self._shelf.at(row)
-            if stored is None or stored.head is None or stored.head.ended:
-                await self._shelf.ask(lambda redis, row=row: redis.zrem(self._shelf.open, row))
-            elif float(lease or 0) <= now:
-                found.append(stored.head)
-            else:
-                # Its holder has written since.
-                await self._hint(self._shelf.open, row, float(lease))
-        return sorted(found, key=lambda head: head.created)[:limit]
+        return await self._followed.readable(self._orphaned, limit)
 
     async def claim(self, head: Head, node: str) -> Hold | None:
         row = self._shelf.row(head.key)
@@ -226,6 +216,27 @@ class RedisStreamLog(FollowedLog):
             if None not in names:
                 self._followed.forget([StreamKey(names[0].decode(), names[1].decode())])
         return len(due)
+
+    async def _orphaned(self, most: int) -> list[Stored]:
+        now = await self._now()
+        rows = await self._due(self._shelf.open, now, max(_HINTS, most))
+        over: list[str] = []
+        later: dict[Any, float] = {}
+        found: list[tuple[float, str]] = []
+        for row, (state, lease, created) in zip(rows, await self._shelf.leases(rows), strict=True):
+            if state is None or state.decode() in _ENDED:
+                over.append(row)
+            elif lease > now:
+                # Its holder has written since.
+                later[row] = lease
+            else:
+                found.append((created, row))
+        if over:
+            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, *over))
+        if later:
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, later))
+        stored = await self._shelf.several([row for _, row in sorted(found)[:most]])
+        return [one for one in stored if one.state not in _ENDED]
 
     async def _renew(self, hold: Hold) -> Renewed:
         lease = repr(self._options.lease)

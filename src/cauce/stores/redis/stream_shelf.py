@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from cauce.domain.stream import GROUP_END, OPEN, AttemptRow, Head, Record, State, StreamKey
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.followed import Stored
+from cauce.stores.followed import UNREADABLE, Stored
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection, RedisGone
 from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
@@ -59,12 +59,33 @@ class StreamShelf:
             raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
 
     async def stored(self, key: StreamKey) -> Stored | None:
-        return await self.at(self.row(key))
-
-    async def at(self, row: str) -> Stored | None:
-        """The stream whose keys begin with `row`."""
+        row = self.row(key)
         found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{row}:meta")))
         return _stored(row, found) if found else None
+
+    async def several(self, rows: Sequence[str]) -> list[Stored]:
+        """Those of the streams whose keys begin with `rows` that are there."""
+
+        async def look(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipeline:
+                for row in rows:
+                    pipeline.hgetall(f"{row}:meta")
+                return await pipeline.execute()
+
+        found = await self.ask(look) if rows else []
+        return [_stored(row, meta) for row, meta in zip(rows, found, strict=True) if meta]
+
+    async def leases(self, rows: Sequence[str]) -> list[tuple[bytes | None, float, float]]:
+        """State, end of the lease and time of creation of each stream whose keys begin with one of `rows`."""
+
+        async def look(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipeline:
+                for row in rows:
+                    pipeline.hmget(f"{row}:meta", ["state", "lease", "created"])
+                return await pipeline.execute()
+
+        found = await self.ask(look) if rows else []
+        return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
 
     async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
         count = min(limit, _AT_ONCE)
@@ -130,23 +151,29 @@ def _stored(row: str, found: dict[bytes, bytes]) -> Stored:
     state = cast(State, text("state"))
     tail, epoch = int(number("tail") or 0), int(number("epoch") or 0)
     cancel, upstream, mark = text("cancel"), text("upstream"), number("mark")
+    id = text("id") or ""
     head = None
+    unreadable = False
     if state != "expired":
-        head = Head(
-            StreamKey(text("principal") or "", text("id") or ""),
-            decode_request(found[b"request"]),
-            found[b"hash"],
-            number("created") or 0.0,
-            state,
-            epoch,
-            tail,
-            cancel is not None,
-            number("ended"),
-            # Somebody read along when the process that wrote this ended.
-            None if mark is None else tail if mark == -1 else int(mark),
-            cancel,
-            text("wire") or "",
-            text("policy") or "",
-            None if upstream is None else decode_upstream(upstream),
-        )
-    return Stored(row, state, epoch, tail, cancel is not None, int(number("bytes") or 0), head)
+        try:
+            head = Head(
+                StreamKey(text("principal") or "", id),
+                decode_request(found[b"request"]),
+                found[b"hash"],
+                number("created") or 0.0,
+                state,
+                epoch,
+                tail,
+                cancel is not None,
+                number("ended"),
+                # Somebody read along when the process that wrote this ended.
+                None if mark is None else tail if mark == -1 else int(mark),
+                cancel,
+                text("wire") or "",
+                text("policy") or "",
+                None if upstream is None else decode_upstream(upstream),
+            )
+        except UNREADABLE:
+            unreadable = True
+    size = int(number("bytes") or 0)
+    return Stored(row, state, epoch, tail, cancel is not None, size, head, unreadable, id)

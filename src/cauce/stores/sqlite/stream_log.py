@@ -109,7 +109,7 @@ class SqliteStreamLog(FollowedLog):
             None if commit.finish is None else self._clock.now(),
             self._lease_until(),
             # Whoever finds the stream after this process died knows that it was being read.
-            None if self._followed.marks.get(hold.key) is None else -1,
+            self._followed.marks.kept(hold.key),
             committed,
         )
         try:
@@ -138,7 +138,7 @@ class SqliteStreamLog(FollowedLog):
         # What is released while it looks is looked for the next time.
         self._left = False
         try:
-            found = await self._reading.orphans(orphaned, facts, limit)
+            found = await self._followed.readable(lambda most: self._reading.orphans(orphaned, facts, most), limit)
         except BaseException:
             self._left = True
             raise

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cauce.domain.stream import GROUP_END, AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, AttemptRow, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
@@ -39,7 +39,8 @@ class StreamReading:
         self._connections: list[sqlite3.Connection] = []
         self._watching: sqlite3.Connection | None = None
         self._version = -1
-        self._watched: Sequence[int | str] = ()
+        self._found: dict[int | str, int] = {}
+        """The tail that each had when it was looked for last, at `_version`."""
 
     async def stored(self, key: StreamKey) -> Stored | None:
         return await self._run(lambda database: _stored(database, key))
@@ -48,11 +49,12 @@ class StreamReading:
         return await self._run(lambda database: _records(database, live.row, after, limit))
 
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
-        known = {live.row: live.key for live in waited}
-        found = await self._run(lambda database: self._moved(database, tuple(known)))
-        if not found:
+        known = {live.row: live for live in waited}
+        tails = {row: live.tail for row, live in known.items()}
+        found = await self._run(lambda database: self._moved(database, tails))
+        if all([tail <= tails[row] and state != "expired" for row, tail, state in found]):
             await self._clock.sleep(_POLL)
-        return {known[row]: (tail, state) for row, tail, state in found}
+        return {known[row].key: (tail, state) for row, tail, state in found}
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         # The index of ids is the one to use, for those of a group are few: the plus signs keep the others out of it.
@@ -76,12 +78,12 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, (key.principal, key.id)).fetchone())
         return None if found is None else found[0]
 
-    async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head]:
+    async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Stored]:
         """Open streams of which the SQL `orphaned` says that nobody holds them."""
         # The index of what is open is small and the only one that can be used.
         statement = f"SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"  # noqa: S608
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
-        return [head for row in found if (head := stored(row).head) is not None]
+        return [stored(row) for row in found]
 
     def close(self) -> None:
         """After this nothing is read."""
@@ -104,18 +106,22 @@ class StreamReading:
             self._connections.append(connection)
         return read(connection)
 
-    def _moved(self, database: sqlite3.Connection, rows: Sequence[int | str]) -> list[tuple[int, int, State]]:
-        """Number, tail and state of each of `rows`, if anything was written since the last time or other ones are asked for."""
+    def _moved(self, database: sqlite3.Connection, tails: dict[int | str, int]) -> list[tuple[int | str, int, State]]:
+        """Number, tail and state of each stream of `tails`, if anything was written since the last time or one is not known there to
+        be as long as it was found to be: whoever waits for it may have looked before."""
         if self._watching is None:
             self._watching = open_reading(self._path)
         # Told apart by one connection only: it counts what others have written.
         (version,) = self._watching.execute("PRAGMA data_version").fetchone()
-        if (version, rows) == (self._version, self._watched):
+        if version == self._version and all([self._found.get(row) == tail for row, tail in tails.items()]):
             return []
-        marks = ",".join("?" * len(rows))
-        found = database.execute(f"SELECT key, tail, state FROM streams WHERE key IN ({marks})", rows)  # noqa: S608
-        self._version, self._watched = version, rows
-        return found.fetchall()
+        marks = ",".join("?" * len(tails))
+        statement = f"SELECT key, tail, state FROM streams WHERE key IN ({marks})"  # noqa: S608
+        found = database.execute(statement, tuple(tails)).fetchall()
+        self._version = version
+        self._found = {row: tail for row, tail, state in found if state != "expired"}
+        there = {row for row, _, _ in found}
+        return [*found, *[(row, 0, "expired") for row in tails if row not in there]]
 
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:

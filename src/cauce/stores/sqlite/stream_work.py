@@ -25,7 +25,7 @@ _VACUUM = 512
 
 _APPEND = """
 UPDATE streams SET tail = tail + ?1, bytes = bytes + ?2, lease_until = ?3, state = coalesce(?4, state), terminal_at = ?5,
-    due = ?5 + retention, upstream = coalesce(?6, upstream), reader_mark = coalesce(?7, reader_mark)
+    due = ?5 + retention, upstream = coalesce(?6, upstream), reader_mark = coalesce(nullif(?7, 0), reader_mark, ?7)
  WHERE key = ?8 AND epoch = ?9 AND tail = ?10 AND terminal_at IS NULL
    AND (cancel_requested = 0 OR ?4 = 'cancelled') AND (?11 IS NULL OR instr(?11, state))
 """

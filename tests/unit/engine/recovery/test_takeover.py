@@ -1,5 +1,9 @@
 """Going on with an answer that a process before this one began."""
 
+import asyncio
+import contextlib
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -162,3 +166,60 @@ async def test_position_of_a_stream_that_was_attached_to_is_told() -> None:
     await deltas.read()
     assert deltas.position() == at
     await deltas.aclose()
+
+
+class Attachable(ScriptedProvider):
+    """A provider whose answers go on by themselves."""
+
+    def __init__(self, *scripts: Any) -> None:
+        super().__init__("p", *scripts)
+        self.given_up: list[Upstream] = []
+
+    def give_up(self, upstream: Upstream) -> None:
+        self.given_up.append(upstream)
+
+
+@pytest.mark.parametrize("why", ["no budget", "another has gone on", "attached", "it is refused there"])
+async def test_provider_s_own_stream_that_nobody_attaches_to_is_given_up(why: str) -> None:
+    upstream = Upstream("p", "resp_1", "17")
+    refused = (InvalidRequest("no such response"),) if why == "it is refused there" else ()
+    provider = Attachable(refused or answering("and the rest."), answering("and the rest."))
+    guarded = Recovered(provider)
+    begun: list[Delta] = [FIRST, Text(LONG)]
+    if why == "no budget":
+        guarded.open = recovery(guarded.clock, RecoverySettings(attempts=0))(guarded.cascade)
+    elif why == "another has gone on":
+        begun.append(Restart(2, "anew"))
+    with contextlib.suppress(Overloaded):
+        await guarded.deltas(taken_over(guarded, *begun, upstream=upstream))
+    assert provider.given_up == ([upstream] if why in ("no budget", "another has gone on") else [])
+
+
+async def test_provider_s_own_stream_is_given_up_where_the_attempt_at_it_is_denied() -> None:
+    upstream, provider = Upstream("p", "resp_1", "17"), Attachable()
+    guarded = Recovered(provider)
+
+    async def denied(call: Call) -> Deltas:
+        raise Overloaded("its breaker is open")
+
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=1))(denied)
+    with pytest.raises(Overloaded):
+        await guarded.deltas(taken_over(guarded, FIRST, Text(LONG), upstream=upstream))
+    assert provider.given_up == [upstream]
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["of another process", "of its own"])
+async def test_nobody_else_is_asked_before_it_is_known_that_the_stream_is_still_ours(*, begun: bool) -> None:
+    provider = ScriptedProvider("p", (Text(LONG), failing()))
+    guarded = Recovered(provider)
+    before = len(provider.calls)
+
+    async def renewed() -> None:
+        nonlocal before
+        before = len(provider.calls)
+        raise asyncio.CancelledError
+
+    call = msgspec.structs.replace(taken_over(guarded, FIRST, Text(LONG)), renewed=renewed)
+    with pytest.raises(asyncio.CancelledError):
+        await guarded.deltas(call if begun else msgspec.structs.replace(call, begun=()))
+    assert len(provider.calls) == before == (0 if begun else 1)

@@ -112,3 +112,9 @@ def test_stream_that_is_left_to_another_process_is_recovering() -> None:
     commits.written(commits.commit([FIRST, Text("a")]))
     assert commits.leaving([], None).steps == ("recovering",)
     assert commits.leaving([END], None).steps == ("completed",)
+
+
+def test_place_in_the_stream_of_another_process_is_taken_back_once_another_goes_on() -> None:
+    commits = Commits(Begun("recovering", shown=True, upstream=Upstream("up", "resp_1", "3")))
+    assert commits.commit([AGAIN], Upstream("up", "resp_1", "3")).upstream is None
+    assert commits.commit([Text("b")], None).upstream == NOWHERE

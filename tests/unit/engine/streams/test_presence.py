@@ -12,6 +12,7 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.usage import Usage
 from cauce.engine.streams.options import Disconnect, StreamOptions
+from cauce.engine.streams.presence import REJOIN
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.ports.provider import Call, Deltas
@@ -198,6 +199,21 @@ async def test_stream_whose_server_went_away_waits_for_its_readers_to_come_back(
     assert (await head_of(log)).state == "recovering" and await after.goes_on()
     await clock.until_waiting()
     clock.advance(30)
+    assert (await after.ended()).cause == "abandoned"
+
+
+async def test_stream_whose_reader_had_been_sent_nothing_yet_is_abandoned_after_a_takeover_too(
+    clock: FakeClock,
+) -> None:
+    log = InprocStreamLog(clock)
+    before, after = Node(log, clock, Life(lasting=True)), Node(log, clock, Life(lasting=True))
+    await before.begin("cancel")
+    before.streams.attach(KEY)
+    await before.streams.drain(0)
+    await after.streams.adopt()
+    async with asyncio.timeout(5):
+        await clock.until_waiting()
+    clock.advance(REJOIN)
     assert (await after.ended()).cause == "abandoned"
 
 

@@ -1,7 +1,7 @@
 """Streams that another process left open: what the call is given that goes on with them, and which of them end instead."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.engine.recovery.settings import RecoverySettings
 from cauce.engine.streams.bills import Bills
+from cauce.engine.streams.commits import NOWHERE
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
@@ -50,6 +51,17 @@ class Telling:
     async def open(self, call: Call) -> Deltas:
         self.calls.append(call)
         return Deltas(None, self.deltas)
+
+
+class Attachable(ScriptedProvider):
+    """A provider whose answers go on by themselves."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.given_up: list[Upstream] = []
+
+    def give_up(self, upstream: Upstream) -> None:
+        self.given_up.append(upstream)
 
 
 class Kept:
@@ -236,3 +248,52 @@ async def test_each_of_many_is_taken_over() -> None:
         while left.streams.open_streams:
             await asyncio.sleep(0)
     assert len(left.turn.calls) == 150 and await left.log.orphans(10) == []
+
+
+@pytest.mark.parametrize("why", ["cancelled", "too old", "forbidden", "it goes on"])
+async def test_provider_s_own_stream_is_given_up_where_nobody_goes_on_with_it(why: str) -> None:
+    turn, provider = Telling(*REST), Attachable("up")
+    turn.candidates = (Candidate(provider, "m", midstream="fail" if why == "forbidden" else "continue"),)
+    left = Left(turn)
+    await left.leave(FIRST, Text("Once"), upstream=Upstream("up", "resp_1", "17"))
+    if why == "cancelled":
+        await left.log.request_cancel(KEY)
+    elif why == "too old":
+        left.clock.advance(RecoverySettings().age + 1)
+    await left.adopted()
+    assert provider.given_up == ([] if why == "it goes on" else [Upstream("up", "resp_1", "17")])
+
+
+async def test_place_in_the_provider_s_stream_is_forgotten_once_another_answer_goes_on() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"), upstream=Upstream("up", "resp_1", "17"))
+    await left.adopted()
+    assert (await head_of(left.log)).upstream == NOWHERE
+
+
+async def test_past_of_a_stream_is_counted_once_while_it_is_gone_on_with() -> None:
+    left = Left(Going(REST[0], Text("there was")))
+    await left.leave(FIRST, Text("Once upon a time"))
+    before = (await head_of(left.log)).tail
+    await left.streams.adopt()
+    async with asyncio.timeout(5):
+        while (await head_of(left.log)).tail < before + 2:
+            await asyncio.sleep(0)
+        await left.streams.cancel(KEY)
+    finish = (await whole(left.log))[-1].delta
+    assert isinstance(finish, Finish) and finish.usage == ALL
+
+
+ALL = Usage(70, 80)
+
+
+class Going(Telling):
+    """Its answers stall, and say what all attempts have used, those of the past too."""
+
+    async def open(self, call: Call) -> Deltas:
+        async def source() -> AsyncGenerator[Sequence[Delta], None]:
+            yield self.deltas
+            await asyncio.Event().wait()
+
+        self.calls.append(call)
+        return Deltas(source(), so_far=lambda: ALL)

@@ -1,0 +1,165 @@
+"""Processes that stood still, or are about to end: what they still ask, write down and give up."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from cauce.domain.delta import Attempt, Delta, Finish, Text
+from cauce.domain.request import Scope
+from cauce.domain.stream import Created, Head, Hold, NewStream
+from cauce.domain.usage import Usage
+from cauce.engine.streams.bills import Bills
+from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.settings import Life
+from cauce.engine.streams.streams import Streams
+from cauce.ports.ledger import Entry
+from cauce.ports.provider import Call, Deltas
+from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.testing.clock import FakeClock
+from cauce.testing.stream_samples import KEY, LEASE, new_stream
+from tests.unit.engine.streams.test_streams import REQUEST, Answer, start, tended, until_text
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["another has it", "nobody has it"])
+async def test_process_that_stood_still_asks_whether_a_stream_is_its_own_before_it_goes_on_with_it(
+    *, taken: bool
+) -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    breaks, asked = asyncio.Event(), asyncio.Event()
+
+    class Breaking(Answer):
+        async def open(self, call: Call) -> Deltas:
+            self.calls.append(call)
+            return Deltas(self._going_on(call))
+
+        async def _going_on(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+            yield (Text("a"),)
+            await breaks.wait()
+            await call.renewed()
+            asked.set()
+            yield (Text("c"), Finish("stop"))
+
+    turn: Any = Breaking()
+    zombie = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    await start(zombie)
+    await until_text(log)
+    clock.advance(LEASE + 1)
+    if taken:
+        assert await log.claim((await log.orphans(1))[0], "b") is not None
+    breaks.set()
+    async with asyncio.timeout(5):
+        while zombie.open_streams:
+            await asyncio.sleep(0)
+    assert asked.is_set() != taken
+
+
+@pytest.mark.parametrize("how", ["told", "fenced", "not in the log"])
+async def test_attempt_that_whoever_has_the_stream_now_pays_for_is_in_the_ledger_once(how: str) -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    ledger, go = Kept(), asyncio.Event()
+    bills = Bills(ledger)
+
+    class Metered(Answer):
+        async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
+            n = 1
+            try:
+                yield (Attempt(1, "up", "m", "primary"), Text("a"))
+                await go.wait()
+                if how == "not in the log":
+                    n = 2
+                    yield (Attempt(2, "up", "m", "primary"),)
+                yield (Text("b"),)
+                await asyncio.Event().wait()
+            finally:
+                used = Usage(7, 9)
+                bills.record(Entry(0.0, "req", Scope(), "up", "m", "primary", "cancelled", None, used, 1.0, None, n=n))
+
+    turn: Any = Metered()
+    zombie = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), bills)
+    await start(zombie)
+    await until_text(log)
+    clock.advance(LEASE + 1)
+    assert await log.claim((await log.orphans(1))[0], "b") is not None
+    async with asyncio.timeout(5):
+        if how == "told":
+            async with tended(zombie):
+                while zombie.open_streams:
+                    clock.advance(1)
+                    await asyncio.sleep(0)
+        go.set()
+        while zombie.open_streams:
+            await asyncio.sleep(0)
+    assert [entry.n for entry in ledger.entries] == ([2] if how == "not in the log" else [])
+
+
+class Kept:
+    """A ledger."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+async def test_stream_that_is_taken_over_while_the_server_ends_is_given_up_at_once() -> None:
+    clock = FakeClock()
+    log = Claiming(clock, lease=LEASE)
+    turn: Any = Answer((Text("b"),), stall=True)
+    some = Streams(log, turn, clock, "b", Life(lasting=True, lease=LEASE))
+    policy = msgspec.json.encode(StreamOptions(scope=Scope())).decode()
+    hold = (await log.create(msgspec.structs.replace(new_stream(), policy=policy))).hold
+    assert hold is not None
+    await log.release([hold])
+    adopting = asyncio.create_task(some.adopt())
+    async with asyncio.timeout(5):
+        await log.claiming.wait()
+        draining = asyncio.create_task(some.drain(0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        log.let.set()
+        await asyncio.gather(adopting, draining)
+    assert some.open_streams == 0
+    (orphan,) = await log.orphans(10)
+    assert orphan.epoch == 2, "it is claimed once, and waits for no lease"
+
+
+async def test_stream_that_is_begun_while_the_server_ends_is_given_up_at_once() -> None:
+    clock = FakeClock()
+    log = Claiming(clock, lease=LEASE)
+    turn: Any = Answer((Text("b"),), stall=True)
+    some = Streams(log, turn, clock, "b", Life(lasting=True, lease=LEASE))
+    starting = asyncio.create_task(start(some))
+    async with asyncio.timeout(5):
+        await log.creating.wait()
+        await some.drain(0)
+        log.let.set()
+        await starting
+    assert [orphan.key for orphan in await log.orphans(10)] == [KEY]
+
+
+class Claiming(InprocStreamLog):
+    """Gives streams only when it is let."""
+
+    def __init__(self, clock: FakeClock, **options: Any) -> None:
+        super().__init__(clock, **options)
+        self.let, self.claiming, self.creating = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def claim(self, head: Head, node: str) -> Hold | None:
+        self.claiming.set()
+        await self.let.wait()
+        return await super().claim(head, node)
+
+    async def create(self, new: NewStream) -> Created:
+        made = await super().create(new)
+        self.creating.set()
+        if new.request == REQUEST:
+            await self.let.wait()
+        return made
