@@ -76,27 +76,23 @@ class Gift(msgspec.Struct, frozen=True):
     n: int = 1
     waited: float = 0.0
 
-    def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
-        """Write one row, at no cost."""
-        self.record(outcome, usage, error)
-
     def record(self, outcome: Outcome, usage: Usage, error: CauceError | None = None) -> None:
-        """The same, for those who do not wait."""
+        """Write one row, at no cost. See `Deltas.on_end`."""
         clock = self.books.clock
         latency = clock.monotonic() - self.began
         self.books.ledger.record(
             Entry(
-                at=clock.now(),
-                request_id=self.request_id,
-                scope=self.scope,
-                provider=self.provider,
-                model=self.model,
-                level="cache",
-                outcome=outcome,
-                error_code=None if error is None else error.code,
-                usage=usage,
-                latency=latency,
-                first_delta=latency,
+                clock.now(),
+                self.request_id,
+                self.scope,
+                self.provider,
+                self.model,
+                "cache",
+                outcome,
+                None if error is None else error.code,
+                usage,
+                latency,
+                latency,
                 stream_id=self.stream_id,
                 endpoint=self.endpoint,
                 n=self.n,

@@ -106,7 +106,7 @@ class Caching:
         strategy = attempt.strategy if attempt.level == "cache" else "shared"
         call.notice(Attempt(course.attempts + 1, attempt.provider, attempt.model, level, strategy=strategy))
         deltas.on_finish(gratis)
-        deltas.on_end(_gift(self._books, call, attempt.provider, attempt.model, began).ended)
+        deltas.on_end(_gift(self._books, call, attempt.provider, attempt.model, began).record)
         return deltas
 
     def _given(self, call: Call, answer: CachedAnswer, use: CacheUse) -> Deltas | None:
@@ -134,7 +134,7 @@ class Caching:
             )
         )
         given = Deltas(None, deltas)
-        given.on_end(_gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).ended)
+        given.on_end(_gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).record)
         return given
 
     async def _keep(self, flight: Flight) -> None:
