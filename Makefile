@@ -37,7 +37,7 @@ $(VENV)/dev.done: $(VENV)/run.done requirements/dev.txt
 run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 	@exec $(BIN)/cauce serve
 
-test: $(VENV)/dev.done check ## Check and test everything (about four minutes)
+test: $(VENV)/dev.done check ## Check and test everything (about six minutes)
 	$(BIN)/python -m pytest -q -n 3
 
 check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes
