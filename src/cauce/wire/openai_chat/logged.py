@@ -5,7 +5,7 @@ comes whole. An answer that broke for good ends with `length` and says beside it
 the same request under the same key brings the same end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +39,17 @@ def broken(finish: Finish) -> bytes:
     """The last frame of an answer that failed or was cancelled."""
     failed = CANCELLED if finish.outcome == "cancelled" else ENDED_EARLY
     return data(render_failed(finish.error or failed))
+
+
+def ended_early(fields: dict[str, Any], ends: Iterable[dict[str, Any]], usage: Usage | None) -> bytes:
+    """The last frames of an answer of which there is a part: the end of each choice, what it used (None: nobody asked), `[DONE]`.
+
+    `fields` stand in each of them.
+    """
+    out = [data({**fields, "choices": [end], **INCOMPLETE}) for end in ends]
+    if usage is not None:
+        out.append(data({**fields, "choices": [], "usage": render_usage(usage), **INCOMPLETE}))
+    return b"".join([*out, DONE])
 
 
 class LoggedChatProjector(ChatProjector):
@@ -75,13 +86,8 @@ class LoggedChatProjector(ChatProjector):
     def _cut(self, usage: Usage | None) -> bytes:
         """The end of an answer of which there is a part."""
         self._over = True
-        out: list[bytes] = []
-        for choice in sorted(self._roles):
-            if annotations := self._citations.get(choice):
-                out.append(self._chunk(choice, {"annotations": annotations}))
-            end: dict[str, Any] = {"index": choice, "delta": {}, "finish_reason": "length"}
-            out.append(data({**self._head, "choices": [end], **INCOMPLETE}))
-        if self._include_usage and usage is not None:
-            out.append(data({**self._head, "choices": [], "usage": render_usage(usage), **INCOMPLETE}))
-        out.append(DONE)
-        return b"".join(out)
+        choices = sorted(self._roles)
+        cited = [(choice, self._citations[choice]) for choice in choices if self._citations.get(choice)]
+        ends: list[dict[str, Any]] = [{"index": choice, "delta": {}, "finish_reason": "length"} for choice in choices]
+        sources = b"".join([self._chunk(choice, {"annotations": annotations}) for choice, annotations in cited])
+        return sources + ended_early(self._head, ends, usage if self._include_usage else None)

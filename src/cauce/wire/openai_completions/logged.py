@@ -1,11 +1,11 @@
 """Chunks of a logged stream of the completions wire: an answer that broke for good ends as it does on the chat wire."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from cauce.domain.delta import Delta, Finish, Restart
 from cauce.domain.usage import Usage
-from cauce.wire.openai_chat.logged import DONE, INCOMPLETE, broken, data
-from cauce.wire.openai_chat.usage import render_usage
+from cauce.wire.openai_chat.logged import broken, ended_early
 from cauce.wire.openai_completions.render import CompletionProjector
 
 
@@ -32,11 +32,8 @@ class LoggedCompletionProjector(CompletionProjector):
     def _cut(self, usage: Usage | None) -> bytes:
         """The end of an answer of which there is a part."""
         self._over = True
-        out: list[bytes] = []
-        for choice in sorted(self._opened):
-            end = {"index": choice, "text": "", "logprobs": None, "finish_reason": "length"}
-            out.append(data({**self._head, "choices": [end], **INCOMPLETE}))
-        if self._include_usage and usage is not None:
-            out.append(data({**self._head, "choices": [], "usage": render_usage(usage), **INCOMPLETE}))
-        out.append(DONE)
-        return b"".join(out)
+        ends: list[dict[str, Any]] = [
+            {"index": choice, "text": "", "logprobs": None, "finish_reason": "length"}
+            for choice in sorted(self._opened)
+        ]
+        return ended_early(self._head, ends, usage if self._include_usage else None)
