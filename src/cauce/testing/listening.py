@@ -34,8 +34,14 @@ class Listening:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            # Here, and not in the task: it may be cancelled before its first step, or while it ends.
+            writer.close()
+
+        task.add_done_callback(ended)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, from its beginning to its end."""
+        """One connection, from its beginning to its end; it is closed after that."""
         raise NotImplementedError

@@ -90,7 +90,7 @@ class Oracle(Listening):
         return self._by_stream.get(stream, [])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, path, _ = head.split(" ", 2)
             if method == "GET":
@@ -99,12 +99,6 @@ class Oracle(Listening):
                 length = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
                 body = msgspec.json.decode(await reader.readexactly(int(length[1]) if length else 0))
                 await self._asked(path.split("/")[1], body, reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
     async def _asked(
         self, node: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter

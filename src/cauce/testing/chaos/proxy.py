@@ -57,13 +57,12 @@ class Proxy(Listening):
             if how == "reset":
                 reset(writer)
         finally:
+            # All of it before the first wait, which is where the run's end may find us.
             for task in (there, back):
                 task.cancel()
-            await asyncio.gather(there, back, return_exceptions=True)
             for one in (up_writer, writer):
                 one.close()
-                with contextlib.suppress(OSError):
-                    await one.wait_closed()
+            await asyncio.gather(there, back, up_writer.wait_closed(), writer.wait_closed(), return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
