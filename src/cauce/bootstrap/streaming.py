@@ -91,8 +91,6 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
                 await opened.start()
         except LogUnavailable as error:
             logger.error("%s: streams are refused until their log (%s) answers", error.message, settings.store)
-        else:
-            await streams.adopt()
 
     async def stop() -> None:
         await opened.log.stop()
@@ -156,7 +154,7 @@ def _on_disk(config: Config, clock: Clock, node: str) -> Opened:
             f"the folder {folder} cannot be used: {error.strerror or error}: set another {named}"
         ) from error
     if held is None:
-        return Opened(log, None, _always)
+        return Opened(log, None, lambda: log.up)
     lock = held
 
     async def start() -> None:
@@ -168,7 +166,7 @@ def _on_disk(config: Config, clock: Clock, node: str) -> Opened:
     async def stop() -> None:
         lock.close()
 
-    return Opened(log, lease, _always, start, stop)
+    return Opened(log, lease, lambda: log.up, start, stop)
 
 
 def _lock_of(folder: Path) -> IO[str]:
@@ -218,10 +216,6 @@ def _in_redis(config: Config, clock: Clock, node: str) -> Opened:
 def _shared(config: Config) -> SharedLogOptions:
     settings = config.streams
     return SharedLogOptions(settings.retention, settings.lease, min(PATIENCE, settings.lease))
-
-
-def _always() -> bool:
-    return True
 
 
 async def _nothing() -> None:

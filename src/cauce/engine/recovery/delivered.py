@@ -1,10 +1,16 @@
 """What of an answer its reader has, folded from the batches that were delivered."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from cauce.domain.delta import Delta, Opaque, Refusal, Restart, Text, ToolCall, ToolResult
+
+MOST_KEPT = 4 * 1024 * 1024
+"""Characters of an answer beyond which no more are held, and it is not gone on with."""
+
+_TOGETHER = 256
+"""Batches that are folded in one go."""
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -24,38 +30,6 @@ class Delivered(msgspec.Struct, frozen=True):
         return bool(self.text or self.ready or self.begun or self.otherwise)
 
 
-def fold(batches: Iterable[Sequence[Delta]]) -> Delivered:
-    """What `batches` have shown, and not taken back."""
-    texts: list[str] = []
-    calls: dict[tuple[int, int], ToolCall] = {}
-    ready: list[ToolCall] = []
-    otherwise = False
-    for batch in batches:
-        for delta in batch:
-            if delta.choice:
-                otherwise = True
-            match delta:
-                case Text(text):
-                    texts.append(text)
-                case ToolCall(index, mark="piece"):
-                    calls.setdefault((delta.choice, index), delta)
-                case ToolCall(index, mark="ready"):
-                    calls.pop((delta.choice, index), None)
-                    ready.append(delta)
-                case ToolCall(index):
-                    calls.pop((delta.choice, index), None)
-                case Restart():
-                    texts.clear()
-                    calls.clear()
-                    ready.clear()
-                    otherwise = False
-                case Refusal() | Opaque() | ToolResult():
-                    otherwise = True
-                case _:
-                    pass
-    return Delivered("".join(texts), tuple(ready), tuple(calls.values()), otherwise)
-
-
 class Called(msgspec.Struct, frozen=True):
     """The calls of tools that readers have been shown, abandoned ones too: no later one may be taken for one of them."""
 
@@ -63,7 +37,82 @@ class Called(msgspec.Struct, frozen=True):
     next_index: int = 0
 
 
-def called(batches: Iterable[Sequence[Delta]]) -> Called:
-    """The calls in `batches`."""
-    calls = [delta for batch in batches for delta in batch if isinstance(delta, ToolCall)]
-    return Called(frozenset([call.call_id for call in calls]), 1 + max([call.index for call in calls], default=-1))
+class Seen:
+    """What readers have been shown, batch by batch. Of it is held what an answer can be gone on with from: its text, in few pieces,
+    and its calls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Of all batches."""
+        self._new: list[Sequence[Delta]] = []
+        self._texts: list[str] = []
+        self._characters = 0
+        self._calls: dict[tuple[int, int], ToolCall] = {}
+        self._ready: list[ToolCall] = []
+        self._otherwise = False
+        self._ids: set[str] = set()
+        self._next_index = 0
+
+    def add(self, batch: Sequence[Delta]) -> None:
+        """Readers are shown `batch`."""
+        self.count += 1
+        self._new.append(batch)
+        if len(self._new) >= _TOGETHER:
+            self._fold()
+
+    def delivered(self) -> Delivered:
+        """What they have been shown that was not taken back."""
+        self._fold()
+        return Delivered("".join(self._texts), tuple(self._ready), tuple(self._calls.values()), self._otherwise)
+
+    def called(self) -> Called:
+        """The calls of tools they have been shown."""
+        self._fold()
+        return Called(frozenset(self._ids), self._next_index)
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self._new.clear()
+        self._take_back()
+
+    def _fold(self) -> None:
+        texts: list[str] = []
+        for batch in self._new:
+            for delta in batch:
+                if type(delta) is Text and not delta.choice:
+                    texts.append(delta.text)
+                elif isinstance(delta, Restart):
+                    texts.clear()
+                    self._take_back()
+                else:
+                    self._fold_other(delta)
+        self._new.clear()
+        if texts and self._characters <= MOST_KEPT:
+            text = "".join(texts)
+            self._texts.append(text)
+            self._characters += len(text)
+
+    def _fold_other(self, delta: Delta) -> None:
+        if delta.choice:
+            self._otherwise = True
+        match delta:
+            case ToolCall(index, call_id, mark=mark):
+                self._ids.add(call_id)
+                self._next_index = max(self._next_index, index + 1)
+                if mark == "piece":
+                    self._calls.setdefault((delta.choice, index), delta)
+                    return
+                self._calls.pop((delta.choice, index), None)
+                if mark == "ready":
+                    self._ready.append(delta)
+            case Text() | Refusal() | Opaque() | ToolResult():
+                self._otherwise = True
+            case _:
+                pass
+
+    def _take_back(self) -> None:
+        self._texts.clear()
+        self._characters = 0
+        self._calls.clear()
+        self._ready.clear()
+        self._otherwise = False

@@ -25,7 +25,7 @@ from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage, summed
 from cauce.engine import ending
 from cauce.engine.recovery import joining
-from cauce.engine.recovery.delivered import Called, Delivered, called, fold
+from cauce.engine.recovery.delivered import MOST_KEPT, Called, Delivered, Seen
 from cauce.engine.recovery.past import attachable, past, was_begun
 from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
@@ -34,12 +34,6 @@ from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
-
-MOST_KEPT_BATCHES = 50_000
-"""Batches of an answer that are kept for it. A longer one is not gone on with."""
-
-MOST_KEPT = 4 * 1024 * 1024
-"""Characters of an answer beyond which it is not gone on with: they are held in memory for it."""
 
 _PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
@@ -82,7 +76,7 @@ class _Answer:
         self._open = open
         self._call = call
         self._prefills = prefills
-        self._seen: list[Sequence[Delta]] = []
+        self._seen = Seen()
         self._began = self._progress = clock.monotonic()
         self._seen_before = 0
         self._recoveries = 0
@@ -114,7 +108,7 @@ class _Answer:
         """
         if deltas is not None:
             self._attended(deltas)
-        seen = self._seen
+        add = self._seen.add
         try:
             while True:
                 try:
@@ -128,24 +122,25 @@ class _Answer:
                             total = self._total(last.usage) if self._current is not None else self._spent or last.usage
                             yield batch if total is last.usage else (*batch[:-1], last.using(total))
                             return
-                        if len(seen) < MOST_KEPT_BATCHES:
-                            seen.append(batch)
+                        add(batch)
                         yield batch
                 except CauceError as error:
                     self._position = unplaced
                     deltas = await self._attached_again(error)
                     if deltas is not None:
                         continue
-                    delivered = fold(seen)
+                    delivered = self._seen.delivered()
                     if (last_batch := self._cut_after_call(delivered)) is not None:
                         yield last_batch
                         return
                     abandoned = self._abandoned(error, delivered)
                     if abandoned:
-                        seen.append(abandoned)
+                        add(abandoned)
                         yield abandoned
                     deltas = self._current = await self._bridged(error, delivered)
         finally:
+            # Whoever holds the answer may do so until the collector comes round.
+            self._seen.clear()
             if self._current is not None:
                 await self._current.aclose()
 
@@ -153,8 +148,8 @@ class _Answer:
         """Go on from what another process has written: its past counts."""
         call, before = self._call, past(self._call)
         call.course.attempts = max(call.course.attempts, before.attempts)
-        self._seen.append(call.begun)
-        self._seen_before = 1
+        self._seen.add(call.begun)
+        self._seen_before = self._seen.count
         self._recoveries = before.recoveries
         if before.created is not None:
             self._began -= max(0.0, self._clock.now() - before.created)
@@ -226,8 +221,8 @@ class _Answer:
 
     async def _bridged(self, error: CauceError, delivered: Delivered) -> Deltas:
         """What goes on with the answer, its first delta in hand. Raises `error` where nothing does."""
-        if len(self._seen) > self._seen_before:
-            self._seen_before, self._progress = len(self._seen), self._clock.monotonic()
+        if self._seen.count > self._seen_before:
+            self._seen_before, self._progress = self._seen.count, self._clock.monotonic()
         latest = error
         while self._may_go_on(latest, delivered):
             if latest is not error and not await self._paused(latest):
@@ -263,7 +258,7 @@ class _Answer:
             return False
         if settings.max_cost and self._spent is not None and self._spent.cost >= settings.max_cost:
             return False
-        return len(self._seen) < MOST_KEPT_BATCHES and (deadline is None or now < deadline)
+        return deadline is None or now < deadline
 
     def _rungs(self, delivered: Delivered) -> Rungs:
         return Rungs() if len(delivered.text) > MOST_KEPT else rungs(self._call, delivered)
@@ -271,7 +266,7 @@ class _Answer:
     async def _next(self, error: CauceError, delivered: Delivered) -> Deltas:
         """The next attempt, with its first delta in hand."""
         call = msgspec.structs.replace(self._call, cache=NO_CACHE, after=error, begun=(), upstream=None)
-        before = called(self._seen)
+        before = self._seen.called()
         ladder = self._rungs(delivered)
         if ladder.anew:
             return _distinct(await self._attempt(call, "again"), before)

@@ -22,7 +22,7 @@ from cauce.engine.streams.takeover import Orphan, Takeover
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
-from cauce.ports.stream_log import LogUnavailable, StreamLog
+from cauce.ports.stream_log import StreamLog
 
 OVERTAKEN = 60.0
 """Seconds a cancel of an unknown id is remembered, so that it may overtake its start."""
@@ -193,11 +193,8 @@ class Streams:
         return await self._log.head(key)
 
     async def adopt(self) -> None:
-        """Go on with what nobody writes any more: at the start, what a process before this one left open."""
-        try:
-            await self._takeover.adopt(self._node, self._life)
-        except LogUnavailable as error:
-            logger.error("streams that were left open stay so for now: %s", error.message)
+        """Go on with what nobody writes any more. Raises `LogUnavailable`."""
+        await self._takeover.adopt(self._node, self._life)
 
     async def sweep_forever(self) -> None:
         """Keep what is held, go on with what nobody holds, forget what has expired: each at its own pace, so that none waits for another.
@@ -207,16 +204,21 @@ class Streams:
         tick = self._life.tick
         await asyncio.gather(
             self._again_and_again(tick, self._keep, "holds are not renewed"),
-            self._again_and_again(tick, self._look, "streams that nobody writes stay so"),
+            # At the start, what a process before this one left open: it may be much, and whoever asks for other things does not wait for it.
+            self._again_and_again(tick, self._look, "streams that nobody writes stay so", at_once=True),
             self._again_and_again(SEEN_EVERY, self._tell_readers, "readers are not told of"),
             self._again_and_again(_SWEEP_EVERY, self._forget, "streams do not expire"),
         )
 
-    async def _again_and_again(self, every: float, work: Callable[[], Awaitable[None]], otherwise: str) -> None:
+    async def _again_and_again(
+        self, every: float, work: Callable[[], Awaitable[None]], otherwise: str, *, at_once: bool = False
+    ) -> None:
         """Do `work` every so many seconds. Whatever goes wrong in it is told once, and does not end it."""
         told = False
         while True:
-            await self._clock.sleep(every)
+            if not at_once:
+                await self._clock.sleep(every)
+            at_once = False
             try:
                 await work()
             except CauceError as error:
@@ -240,7 +242,7 @@ class Streams:
             return
         # First, or a process that stood still would take its own streams for nobody's.
         await self._producing.renew()
-        await self._takeover.adopt(self._node, self._life)
+        await self.adopt()
         if self._life.unattended_max_cost:
             await self._producing.check_costs(self._life.unattended_max_cost, self._give_up)
 
