@@ -124,6 +124,47 @@ async def test_server_that_is_stopped_hands_over_and_the_next_one_goes_on(tmp_pa
     assert len(teller.begun) == 2 and told["total"]["output_tokens"] == response.frames()[-1]["usage"]["output_tokens"]
 
 
+async def test_stream_that_nobody_reads_may_end_by_itself_when_the_server_is_stopped(tmp_path: Path) -> None:
+    async with Upstream(Reply(TALE, pace=0.03)) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await begin(client, 3)
+            assert await asyncio.to_thread(serve.stop, signal.SIGTERM) == 0
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            found = await state(serve.port)
+    assert (found["state"], found["epoch"], len(upstream.requests)) == ("completed", 1, 1)
+
+
+async def test_server_that_is_being_stopped_is_still_there_for_its_streams_and_refuses_what_is_new(
+    tmp_path: Path,
+) -> None:
+    teller = Teller(before=5)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await begin(client, 5)
+            stopping = asyncio.ensure_future(asyncio.to_thread(serve.stop, signal.SIGTERM))
+            while (await ask(serve.port, "GET", "/health/ready")).status == 200:
+                pass
+            refused = [
+                await ask(serve.port, "POST", path, BODY) for path in ("/chat/stream/new", "/v1/chat/completions")
+            ]
+            attached = asyncio.ensure_future(ask(serve.port, "POST", "/chat/stream/s", BODY))
+            cancelled = await ask(serve.port, "DELETE", "/chat/stream/s")
+            assert (await within(attached)).frames()[-1]["type"] == "cancelled"
+            assert await within(stopping, 20) == 0
+            await within(upstream.closed.wait())
+    assert [(one.status, one.headers["retry-after"], one.headers["connection"]) for one in refused] == [
+        (503, "1", "close")
+    ] * 2
+    assert cancelled.json()["state"] == "cancelled" and len(teller.begun) == 1
+
+
 async def test_stream_of_an_earlier_body_is_attached_to_by_its_id_after_a_takeover(tmp_path: Path) -> None:
     teller = Teller(before=5)
     async with Upstream(teller) as upstream:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from cauce.domain.errors import CauceError, InvalidRequest, NotFound
-from cauce.engine.streams.streams import shut_down
+from cauce.engine.streams.streams import leaving, shut_down
 from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
@@ -48,6 +48,11 @@ BELOW: tuple[tuple[str, str, Handler], ...] = (
     ("", gemini.LISTING, gemini.listing),
 )
 """Handlers of everything below a path, by method (empty: any) and prefix. The first that fits is called."""
+
+BEGINS: frozenset[Handler] = frozenset(
+    {message, chat_completions, completions, embeddings, responses.responses, messages, ui_chat.chat, gemini.act}
+)
+"""What is refused while the server shuts down: all else is about what is there. `/chat/stream` knows by itself what is new."""
 
 PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
 """Paths that need no key."""
@@ -91,11 +96,13 @@ class Application:
                 return
             if exchange.path not in PUBLIC or b"probe=" in scope["query_string"]:
                 exchange.scope = self._gate.authorize(exchange)
-            handler = HOT.get((exchange.method, exchange.path))
+            handler = HOT.get((exchange.method, exchange.path)) or _below(exchange)
+            if services.streams.draining:
+                exchange.headers.append((b"connection", b"close"))
+                if handler in BEGINS:
+                    raise leaving()
             if handler is not None:
                 await handler(exchange, services)
-            elif (routed := _below(exchange)) is not None:
-                await routed(exchange, services)
             elif exchange.path in self._hot_paths:
                 raise not_allowed(exchange, "POST")
             else:

@@ -15,6 +15,10 @@ KEEP_ALIVE = 75
 
 BACKLOG = 2048
 
+_LOOK = 0.1
+_AT_LEAST = 2
+"""Seconds that open connections get, whatever streams have taken of the time."""
+
 
 async def _nothing() -> None:
     return None
@@ -36,8 +40,6 @@ class HTTPServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE,
                 backlog=BACKLOG,
-                # A little more than streams get to end by themselves.
-                timeout_graceful_shutdown=int(services.settings.drain) + 2,
             )
         )
         self._services = services
@@ -48,10 +50,18 @@ class HTTPServer(uvicorn.Server):
         await self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn waits for connections; readers of streams leave when their streams have ended.
-        drain = asyncio.create_task(self._services.streams.drain(self._services.settings.drain))
+        loop, seconds = asyncio.get_running_loop(), self._services.settings.drain
+        began = loop.time()
+        drain = asyncio.create_task(self._services.streams.drain(seconds))
+        # Until streams have ended, or are handed over, they can be read and cancelled here; what is new is refused.
+        while not drain.done() and not self.force_exit:
+            await asyncio.wait({drain}, timeout=_LOOK)
+        # Answers that are no streams of ours get what is left of the time.
+        self.config.timeout_graceful_shutdown = int(max(0.0, seconds - loop.time() + began)) + _AT_LEAST
         await super().shutdown(sockets)
-        await drain
+        # Told twice to stop, we wait for nothing: what is open then is taken over at the next start.
+        drain.cancel()
+        await asyncio.wait({drain})
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -5,6 +5,7 @@ them from time to time. A stream that nobody has read yet is not abandoned.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -49,6 +50,7 @@ class Presence:
         self._shared = shared
         self._readers: dict[StreamKey, int] = {}
         self._watched: dict[StreamKey, _Watched] = {}
+        self._telling: set[asyncio.Task[None]] = set()
 
     def attach(self, key: StreamKey) -> None:
         """A reader is here."""
@@ -56,6 +58,11 @@ class Presence:
         watched = self._watched.get(key)
         if watched is not None:
             _stop(watched)
+        elif self._shared and self._readers[key] == 1:
+            # Whoever writes it may be about to give it up.
+            telling = asyncio.create_task(self._tell(key), name=f"somebody reads {key.id}")
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
     def detach(self, key: StreamKey) -> None:
         """A reader has left."""
@@ -79,6 +86,10 @@ class Presence:
         watched = self._watched.pop(key, None)
         if watched is not None:
             _stop(watched)
+
+    async def _tell(self, key: StreamKey) -> None:
+        with contextlib.suppress(LogUnavailable):
+            await self._log.seen([key])
 
     async def read_by_anyone(self, key: StreamKey) -> bool:
         """Whether somebody reads it, here or elsewhere. Raises `LogUnavailable`."""

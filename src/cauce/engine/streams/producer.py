@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
 from cauce.domain.stream import Hold, Upstream
 from cauce.domain.usage import Usage
@@ -143,8 +143,7 @@ class Producer:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
             await self._append([ending.failed(_unexpected(), self.used, text_delivered=True)])
         finally:
-            self._source.cancel()
-            await asyncio.gather(self._source, return_exceptions=True)
+            await self._closed()
 
     @property
     def _stopping(self) -> bool:
@@ -246,7 +245,7 @@ def _unexpected() -> InternalError:
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
-    """`deltas` with adjacent text of one choice made one; text that carries fields of its own stays apart."""
+    """`deltas` with adjacent text of one choice made one, and reasoning too; what carries fields of its own stays apart."""
     joined: list[Delta] = []
     for delta in deltas:
         last = joined[-1] if joined else None
@@ -259,6 +258,15 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
             and delta.choice == last.choice
         ):
             joined[-1] = Text(last.text + delta.text, delta.choice, begins=last.begins)
+        elif (
+            isinstance(delta, Reasoning)
+            and isinstance(last, Reasoning)
+            and delta.extra is None
+            and last.extra is None
+            and not (delta.begins or last.signature)
+            and delta.choice == last.choice
+        ):
+            joined[-1] = Reasoning(last.text + delta.text, delta.signature, delta.choice, begins=last.begins)
         else:
             joined.append(delta)
     return joined

@@ -76,8 +76,12 @@ class Producing:
         if running is not None:
             await asyncio.wait({running.task})
 
-    async def renew(self) -> None:
-        """Tell the log that silent streams go on, and hear of those that shall not. Raises `LogUnavailable`.
+    def drop(self, hold: Hold) -> None:
+        """Nobody here writes what is held: it is given up as soon as the log takes that."""
+        self._dropped[hold.key] = hold
+
+    async def renew(self, others: Sequence[Hold] = ()) -> None:
+        """Tell the log that silent streams go on, `others` too, and hear of those that shall not. Raises `LogUnavailable`.
 
         One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now.
         """
@@ -90,7 +94,7 @@ class Producing:
                     if self._dropped.get(key) is hold:
                         del self._dropped[key]
             holds = [running.producer.hold for running in self._running.values()]
-            for renewed in await self._log.renew(holds):
+            for renewed in await self._log.renew([*holds, *others]):
                 running = self._running.get(renewed.key)
                 if running is not None and renewed.verdict == "lost":
                     running.producer.lose()

@@ -22,7 +22,7 @@ from cauce.engine.streams.takeover import Orphan, Takeover
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
-from cauce.ports.stream_log import StreamLog
+from cauce.ports.stream_log import LogUnavailable, StreamLog
 
 OVERTAKEN = 60.0
 """Seconds a cancel of an unknown id is remembered, so that it may overtake its start."""
@@ -36,6 +36,11 @@ _SWEEP = 300
 """Streams, or pieces of one, that a sweep deals with at a time."""
 
 logger = logging.getLogger("cauce.streams")
+
+
+def leaving() -> Overloaded:
+    """The error of whoever wants something new of a server that ends."""
+    return Overloaded("the server is shutting down: try again", retry_after=1)
 
 
 def shut_down() -> Overloaded:
@@ -65,7 +70,7 @@ class Streams:
         self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
         self._producing = Producing(log, turn, clock, bills, self._presence)
         self._producing.lease = life.lease
-        self._takeover = Takeover(log, turn, clock, bills, self._go_on)
+        self._takeover = Takeover(log, turn, clock, bills, self._go_on, self._producing.drop)
         self._waiting = Waiting()
         self._overtaken: dict[StreamKey, float] = {}
         self._draining = False
@@ -102,7 +107,7 @@ class Streams:
         known = await self._log.head(key)
         if known is None:
             if self._draining:
-                raise Overloaded("the server is shutting down: try again", retry_after=1)
+                raise leaving()
             call = self._turn.call(request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id)
             options = msgspec.structs.replace(options, scope=scope, request_id=request_id)
             policy = msgspec.json.encode(options).decode()
@@ -174,12 +179,21 @@ class Streams:
 
         Raises `Gone` once the stream has expired.
         """
-        head = await self._log.request_cancel(key, reason) if await self._log.head(key) is not None else None
+        # Before the look: it may be made while that is under way.
+        self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
+        while len(self._overtaken) > _MOST_OVERTAKEN:
+            del self._overtaken[next(iter(self._overtaken))]
+        try:
+            head = await self._log.request_cancel(key, reason) if await self._log.head(key) is not None else None
+        except LogUnavailable:
+            # Whoever asked has to ask again; what we pay for ends all the same.
+            self._overtaken.pop(key, None)
+            if (producer := self._producing.get(key)) is not None:
+                producer.cancel(reason)
+            raise
         if head is None:
-            self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
-            while len(self._overtaken) > _MOST_OVERTAKEN:
-                del self._overtaken[next(iter(self._overtaken))]
             return None
+        self._overtaken.pop(key, None)
         producer = self._producing.get(key)
         if producer is not None and not head.ended:
             producer.cancel(reason)
@@ -234,7 +248,7 @@ class Streams:
 
     async def _keep(self) -> None:
         """What is held stays so. Raises `LogUnavailable`."""
-        await self._producing.renew()
+        await self._producing.renew(self._takeover.claimed)
 
     async def _look(self) -> None:
         """Nobody's streams become ours, and those that cost too much for nobody are given up. Raises `LogUnavailable`."""

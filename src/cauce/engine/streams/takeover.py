@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
-from cauce.domain.errors import CauceError, Gone
+from cauce.domain.errors import CauceError, Gone, InternalError
 from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey
 from cauce.engine import ending
 from cauce.engine.streams.bills import Bills, used_by
@@ -25,7 +25,12 @@ from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Course
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog
 
-_AT_ONCE = 100
+_LOOK = 100
+"""Orphans that are looked for at a time."""
+
+AT_ONCE = 8
+"""Orphans that are claimed, read and begun at a time: whoever claims one is to go on with it soon, or another had better."""
+
 _READ = 1000
 
 SETTLING = 10.0
@@ -69,14 +74,21 @@ Begin = Callable[[Orphan], None]
 
 
 class Takeover:
-    """`begin` is called with a stream that is to be gone on with."""
+    """`begin` is called with a stream that is to be gone on with, `drop` with the hold of one that came to nothing."""
 
-    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, begin: Begin) -> None:
+    def __init__(
+        self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, begin: Begin, drop: Callable[[Hold], None]
+    ) -> None:
         self._log = log
         self._turn = turn
         self._clock = clock
         self._bills = bills
         self._begin = begin
+        self._drop = drop
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._claimed: dict[StreamKey, Hold] = {}
+        self._left_alone: set[StreamKey] = set()
+        """Those that this version cannot read: another may."""
         self._began = clock.monotonic()
         self._at_work = asyncio.Lock()
         self._stopped = False
@@ -86,6 +98,11 @@ class Takeover:
         async with self._at_work:
             return await self._adopted(node, life)
 
+    @property
+    def claimed(self) -> Sequence[Hold]:
+        """What is ours and is not begun yet."""
+        return list(self._claimed.values())
+
     async def stop(self) -> None:
         """Take no more streams over; returns once those that are being taken have been begun."""
         self._stopped = True
@@ -94,49 +111,89 @@ class Takeover:
 
     async def _adopted(self, node: str, life: Life) -> int:
         taken = 0
-        while not self._stopped and (orphans := await self._log.orphans(_AT_ONCE)):
-            outcomes = await asyncio.gather(*[self._take(head, node, life) for head in orphans], return_exceptions=True)
-            for head, outcome in zip(orphans, outcomes, strict=True):
+        while not self._stopped:
+            found = await self._log.orphans(_LOOK + len(self._left_alone))
+            found = [head for head in found if head.key not in self._left_alone]
+            outcomes = await asyncio.gather(*[self._take(head, node, life) for head in found], return_exceptions=True)
+            for head, outcome in zip(found, outcomes, strict=True):
                 if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):
                     raise outcome
                 if isinstance(outcome, Exception):
                     logger.error("stream %s: it cannot be taken over", head.key.id, exc_info=outcome)
-            if not any([outcome is True for outcome in outcomes]):
+            if True not in outcomes:
                 # All of them are others' now, or have to wait.
                 break
-            taken += sum([outcome is True for outcome in outcomes])
+            taken += outcomes.count(True)
         if taken:
             logger.warning("took over %d streams that another process had left open", taken)
         return taken
 
     async def _take(self, head: Head, node: str, life: Life) -> bool:
-        """Whether it was ours to take."""
-        options = _options(head)
-        call = self._call(head, options)
-        if self._stopped or self._is_to_wait(head, call):
-            return False
-        hold = await self._log.claim(head, node)
-        if hold is None:
-            return False
-        try:
-            # What its old holder wrote last may have come after the look that found it.
-            head = await self._log.head(head.key) or head
-            orphan = self._decided(await self._found(head, hold, call), life)
-            hold = await self._settled(orphan)
-            if hold is not None and self._stopped and life.lasting:
-                # The process ends: whoever comes next need not wait for our lease.
-                await self._log.release([hold])
+        """Whether it was ours to take. Raises `LogUnavailable`."""
+        async with self._room:
+            call = self._call(head, _options(head))
+            if self._stopped or self._is_to_wait(head, call):
                 return False
-            if hold is None or orphan.call is None or orphan.call.upstream is None:
-                give_up(call.candidates if isinstance(call, Call) else (), head.upstream)
-            if hold is not None:
-                self._begin(msgspec.structs.replace(orphan, hold=hold))
-        except (Fenced, Gone):
-            return False
-        except LogUnavailable:
-            logger.error("stream %s: it cannot be taken over now", head.key.id)
+            hold = await self._log.claim(head, node)
+            if hold is None:
+                return False
+            self._claimed[head.key] = hold
+            try:
+                return await self._taken(head, hold, call, life)
+            except Fenced:
+                return False
+            except BaseException as error:
+                # Nobody would ever go on with what we hold and do not write.
+                self._drop(hold)
+                if isinstance(error, LogUnavailable):
+                    logger.error("stream %s: it cannot be taken over now", head.key.id)
+                raise
+            finally:
+                del self._claimed[head.key]
+
+    async def _taken(self, head: Head, hold: Hold, call: Call | CauceError, life: Life) -> bool:
+        """Whether what we hold now is gone on with, or has ended. Raises `Fenced`, `LogUnavailable`."""
+        # What its old holder wrote last may have come after the look that found it.
+        head = await self._log.head(head.key) or head
+        try:
+            orphan = self._decided(await self._found(head, hold, call), life)
+            now = await self._settled(orphan)
+        except (LogUnavailable, Fenced):
             raise
+        except Gone as error:
+            return await self._is_unreadable(head, hold, error, life)
+        except Exception:
+            logger.exception("stream %s: an unexpected error ended it as it was taken over", head.key.id)
+            await self._end(head, hold, InternalError("an unexpected error ended the stream"))
+            return True
+        if now is not None and self._stopped and life.lasting:
+            # The process ends: whoever comes next need not wait for our lease.
+            await self._log.release([now])
+            return False
+        if now is None or orphan.call is None or orphan.call.upstream is None:
+            give_up(call.candidates if isinstance(call, Call) else (), head.upstream)
+        if now is not None:
+            self._begin(msgspec.structs.replace(orphan, hold=now))
         return True
+
+    async def _is_unreadable(self, head: Head, hold: Hold, error: Gone, life: Life) -> bool:
+        """Whether the stream, of which `error` says that its log cannot be read, has ended for that. A process of another version may
+        go on with it as long as it is young, and nobody has cancelled it."""
+        if not head.cancel_requested and not self._is_old(head, life):
+            logger.error("%s: it is left to a process that can", error.message)
+            self._left_alone.add(head.key)
+            self._drop(hold)
+            return False
+        await self._end(head, hold, error)
+        return True
+
+    async def _end(self, head: Head, hold: Hold, error: CauceError) -> None:
+        """End a stream of which nothing else can be done."""
+        delivered = head.state != "queued"
+        await self._finished(hold, Begun(head.state, text=delivered), head, (), error)
+
+    def _is_old(self, head: Head, life: Life) -> bool:
+        return self._clock.now() - head.created > life.recovery.age
 
     def _call(self, head: Head, options: StreamOptions | None) -> Call | CauceError:
         """The call that was made for the stream, made anew."""
@@ -213,36 +270,43 @@ class Takeover:
         head, recovery = orphan.head, life.recovery
         if head.epoch > 1 + max(recovery.attempts, _LEAST_TAKEOVERS):
             return False
+        if self._is_old(head, life):
+            return False
         if not orphan.begun.shown:
             return True
-        if not recovery.attempts or self._clock.now() - head.created > recovery.age:
+        if not recovery.attempts:
             return False
         forbidden = any([candidate.midstream == "fail" for candidate in call.candidates[:1]])
         return call.request.sampling.n == 1 and not forbidden
 
     async def _settled(self, orphan: Orphan) -> Hold | None:
         """The hold, once what is to be said of its past is said; None once the stream has ended instead."""
-        head, hold = orphan.head, orphan.hold
-        commits = Commits(orphan.begun)
-        left = tuple(_unanswered(orphan.deltas))
-        cause = (head.cancel_reason or "") if head.cancel_requested else None
-        if cause is None:
+        hold, left = orphan.hold, tuple(_unanswered(orphan.deltas))
+        if orphan.call is not None and not orphan.head.cancel_requested:
             try:
-                if orphan.call is not None:
-                    return await self._log.append(hold, Commit(left)) if left else hold
-                finish = ending.failed(orphan.why, commits.used(None), text_delivered=orphan.begun.text)
-                commit = commits.commit((*left, finish))
-                await self._log.append(hold, commit)
-                commits.written(commit)
-                return None
+                return await self._log.append(hold, Commit(left)) if left else hold
             except Cancelled:
-                now = await self._log.head(head.key)
-                cause = (now.cancel_reason if now is not None else None) or ""
-                commits = Commits(orphan.begun)
-        commit = commits.commit((ending.cancelled(commits.used(None), cause),))
+                pass
+        await self._finished(hold, orphan.begun, orphan.head, left, orphan.why)
+        return None
+
+    async def _finished(self, hold: Hold, begun: Begun, head: Head, left: Sequence[Delta], error: CauceError) -> None:
+        """End the stream: as cancelled where that was asked for, else with `left` and `error`."""
+        if not head.cancel_requested:
+            commits = Commits(begun)
+            finish = ending.failed(error, commits.used(None), text_delivered=begun.text)
+            try:
+                await self._write(hold, commits, (*left, finish))
+                return
+            except Cancelled:
+                head = await self._log.head(head.key) or head
+        commits = Commits(begun)
+        await self._write(hold, commits, (ending.cancelled(commits.used(None), head.cancel_reason or ""),))
+
+    async def _write(self, hold: Hold, commits: Commits, deltas: Sequence[Delta]) -> None:
+        commit = commits.commit(deltas)
         await self._log.append(hold, commit)
         commits.written(commit)
-        return None
 
 
 def _options(head: Head) -> StreamOptions | None:

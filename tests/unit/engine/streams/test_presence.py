@@ -170,6 +170,18 @@ async def test_reader_on_another_node_counts_until_it_leaves(clock: FakeClock) -
         assert (await holder.ended()).cause == "abandoned"
 
 
+async def test_reader_that_has_just_come_to_another_node_counts(clock: FakeClock) -> None:
+    log = InprocStreamLog(clock, lease=10)
+    holder, other = Node(log, clock, Life(lease=10)), Node(log, clock, Life(lease=10))
+    await holder.begin("cancel")
+    first = holder.streams.attach(KEY)
+    other.streams.attach(KEY)
+    await asyncio.sleep(0)
+    holder.streams.detach(KEY, first)
+    assert await holder.goes_on()
+    await holder.streams.cancel(KEY)
+
+
 async def test_stream_that_costs_too_much_for_nobody_is_ended(clock: FakeClock) -> None:
     for most, ends in ((0.4, True), (0.6, False)):
         node = Node(InprocStreamLog(clock), clock, Life(unattended_max_cost=most))

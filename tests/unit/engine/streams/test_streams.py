@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from cauce.domain.delta import Attempt, Delta, Finish, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Text
 from cauce.domain.errors import Overloaded
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
+from cauce.domain.signature import Signature
 from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey, StreamLimits, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.streams.bills import Bills
@@ -447,3 +448,65 @@ async def test_stream_that_cannot_be_taken_over_keeps_nobody_from_the_others() -
     await log.release([await created(log), await created(log, other)])
     await streams(log, clock).adopt()
     assert (await head_of(log, other)).ended and not (await head_of(log)).ended
+
+
+class Looked(InprocStreamLog):
+    """The first look at a stream takes long; nothing is taken while it is `down`."""
+
+    def __init__(self, clock: FakeClock, *, slow: bool = False) -> None:
+        super().__init__(clock)
+        self.looking, self.let = asyncio.Event(), asyncio.Event()
+        self.slow = slow
+        self.down = False
+
+    async def head(self, key: StreamKey) -> Head | None:
+        found = await super().head(key)
+        if self.slow:
+            self.slow = False
+            self.looking.set()
+            await self.let.wait()
+        return found
+
+    async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
+        if self.down:
+            raise LogUnavailable("the disk is full")
+        return await super().request_cancel(key, reason)
+
+
+async def test_cancel_that_does_not_see_the_stream_being_made_cancels_it_all_the_same() -> None:
+    clock = FakeClock()
+    log = Looked(clock, slow=True)
+    some = streams(log, clock, Answer((Text("a"),), stall=True))
+    cancelling = asyncio.create_task(some.cancel(KEY))
+    await log.looking.wait()
+    await start(some)
+    log.let.set()
+    assert await cancelling is None
+    async with asyncio.timeout(5):
+        assert (await until_ended(log)).outcome == "cancelled"
+
+
+async def test_cancel_that_the_log_does_not_take_closes_the_upstream_all_the_same() -> None:
+    clock = FakeClock()
+    log = Looked(clock)
+    answer = Answer((Text("a"),), stall=True)
+    some = streams(log, clock, answer)
+    await start(some)
+    await until_text(log)
+    log.down = True
+    with pytest.raises(LogUnavailable):
+        await some.cancel(KEY)
+    async with asyncio.timeout(5):
+        await answer.closed.wait()
+
+
+async def test_reasoning_that_waits_together_is_one_record() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock)
+    signature = Signature("openai-chat", "sig")
+    batch = (Reasoning("a"), Reasoning("b"), Reasoning("c", signature), Reasoning("d", begins=True), Finish("stop"))
+    some = streams(log, clock, Answer(batch))
+    await start(some)
+    await until_ended(log)
+    thought = [record.delta for record in await whole(log) if isinstance(record.delta, Reasoning)]
+    assert thought == [Reasoning("abc", signature), Reasoning("d", begins=True)]

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
-from cauce.domain.errors import CauceError, ModelNotFound
+from cauce.domain.errors import CauceError, Gone, ModelNotFound
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey, Upstream
+from cauce.domain.stream import AttemptRow, Commit, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.engine.recovery.settings import RecoverySettings
@@ -20,8 +20,10 @@ from cauce.engine.streams.commits import NOWHERE
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
+from cauce.engine.streams.takeover import AT_ONCE
 from cauce.ports.ledger import Entry
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas
+from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider
@@ -186,6 +188,137 @@ async def test_answer_that_is_too_old_is_not_gone_on_with() -> None:
     left.clock.advance(RecoverySettings().age + 1)
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+
+
+async def test_request_that_is_too_old_is_not_made_again_though_nothing_was_shown() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST)
+    left.clock.advance(RecoverySettings().age + 1)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "failed" and left.turn.calls == []
+
+
+class Failing(InprocStreamLog):
+    """Fails `failures` times, one after the other, when the bills of a stream are read."""
+
+    def __init__(self, clock: FakeClock, *failures: Exception) -> None:
+        super().__init__(clock)
+        self.failures = list(failures)
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().attempts(key)
+
+
+def failing(*failures: Exception) -> Left:
+    left = Left(Telling(*REST))
+    left.log = Failing(left.clock, *failures)
+    given: Any = left.turn
+    left.streams = Streams(left.log, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    return left
+
+
+async def tended(left: Left) -> None:
+    """Have the process look again and again, until the stream has ended."""
+    tending = asyncio.create_task(left.streams.sweep_forever())
+    try:
+        async with asyncio.timeout(5):
+            while not (await head_of(left.log)).ended:
+                left.clock.advance(1)
+                await asyncio.sleep(0)
+    finally:
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
+
+
+async def test_stream_that_was_claimed_and_could_not_be_read_then_is_claimed_again() -> None:
+    left = failing(LogUnavailable("the disk does not answer"))
+    await left.leave(FIRST, Text("Once"))
+    await tended(left)
+    head = await head_of(left.log)
+    assert (head.state, head.epoch, len(left.turn.calls)) == ("completed", 3, 1)
+
+
+async def test_stream_that_fails_as_it_is_taken_over_ends_with_that() -> None:
+    left = failing(RuntimeError("nobody understands it"))
+    await left.leave(FIRST, Text("Once"))
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+    assert finish.error is not None and finish.error.code == "internal"
+
+
+UNREADABLE = Gone("stream 's' cannot be read: another version of Cauce has written it, or it is damaged")
+
+
+async def test_stream_of_another_version_is_left_to_it_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    left = failing(UNREADABLE, UNREADABLE)
+    await left.leave(FIRST, Text("Once"))
+    for _ in range(3):
+        await left.streams.adopt()
+    head = await head_of(left.log)
+    assert (head.ended, head.epoch, left.turn.calls) == (False, 2, [])
+    assert len([record for record in caplog.records if "cannot be read" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(("why", "outcome"), [("cancelled", "cancelled"), ("too old", "incomplete")])
+async def test_stream_of_another_version_ends_once_nobody_may_go_on_with_it(why: str, outcome: str) -> None:
+    left = failing(UNREADABLE)
+    await left.leave(FIRST, Text("Once"))
+    if why == "cancelled":
+        await left.log.request_cancel(KEY)
+    else:
+        left.clock.advance(RecoverySettings().age + 1)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == outcome
+
+
+class Renewing(InprocStreamLog):
+    """Its bills are slow to be read. Counts how many do so at a time, and keeps what is renewed."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock, lease=2.0)
+        self.reading = self.most = 0
+        self.renewed: set[StreamKey] = set()
+        self.let = asyncio.Event()
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        await self.let.wait()
+        self.reading -= 1
+        return await super().attempts(key)
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        self.renewed |= {hold.key for hold in holds}
+        return await super().renew(holds)
+
+
+async def test_few_of_many_are_claimed_at_a_time_and_kept_while_they_are_read() -> None:
+    left = Left(Telling(Text("a"), Finish("stop")))
+    log = left.log = Renewing(left.clock)
+    given: Any = left.turn
+    life = Life(lasting=True, lease=2.0)
+    left.streams = Streams(log, given, left.clock, "b", life, Bills(left.ledger, Estimator()))
+    keys = [StreamKey("p", str(number)) for number in range(3 * AT_ONCE)]
+    for key in keys:
+        new = msgspec.structs.replace(new_stream(key), policy=POLICY, created=left.clock.now())
+        hold = (await log.create(new)).hold
+        assert hold is not None
+        await log.release([hold])
+    tending = asyncio.create_task(left.streams.sweep_forever())
+    async with asyncio.timeout(5):
+        while log.reading < AT_ONCE or len(log.renewed) < AT_ONCE:
+            left.clock.advance(0.1)
+            await asyncio.sleep(0)
+        log.let.set()
+        while len(left.turn.calls) < len(keys) or left.streams.open_streams:
+            left.clock.advance(0.1)
+            await asyncio.sleep(0)
+    tending.cancel()
+    await asyncio.gather(tending, return_exceptions=True)
+    assert log.most == AT_ONCE
+    assert [head.epoch for key in keys if (head := await log.head(key))] == [2] * len(keys)
 
 
 async def test_cancel_that_was_requested_is_all_that_follows() -> None:
