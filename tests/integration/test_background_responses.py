@@ -97,7 +97,7 @@ async def test_background_response_answers_at_once_and_is_polled_to_its_end(
 
 
 @pytest.mark.parametrize("model", ["chat/m", "responses/m"])
-async def test_background_stream_is_resumed_after_every_event(
+async def test_starting_after_is_honoured_by_the_server_for_every_event(
     served: Served, client: AsyncOpenAI, upstream: Upstream, model: str
 ) -> None:
     upstream.answers = [Reply(reasoning="hm hm", text=TEXT, tool_calls=(("look", '{"x": 1}'),))]

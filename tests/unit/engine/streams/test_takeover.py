@@ -321,6 +321,25 @@ async def test_few_of_many_are_claimed_at_a_time_and_kept_while_they_are_read() 
     assert [head.epoch for key in keys if (head := await log.head(key))] == [2] * len(keys)
 
 
+async def test_orphan_is_adopted_within_lease_and_scan() -> None:
+    left = Left(Telling(Text("a"), Finish("stop")))
+    life = Life(lasting=True, lease=10.0)
+    log = left.log = InprocStreamLog(left.clock, lease=10.0)
+    given: Any = left.turn
+    left.streams = Streams(log, given, left.clock, "b", life, Bills(left.ledger, Estimator()))
+    await log.create(msgspec.structs.replace(new_stream(), policy=POLICY, created=left.clock.now()))
+    began = left.clock.monotonic()
+    tending = asyncio.create_task(left.streams.sweep_forever())
+    async with asyncio.timeout(5):
+        while (await head_of(log)).epoch == 1:
+            left.clock.advance(0.1)
+            for _ in range(10):
+                await asyncio.sleep(0)
+    tending.cancel()
+    await asyncio.gather(tending, return_exceptions=True)
+    assert 10.0 <= left.clock.monotonic() - began <= 10.0 + life.tick + 0.2
+
+
 async def test_cancel_that_was_requested_is_all_that_follows() -> None:
     left = Left(Telling(*REST))
     await left.leave(FIRST, Text("Once"))
