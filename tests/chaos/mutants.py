@@ -6,7 +6,8 @@ A run without violations says nothing until these are caught. Each names the inv
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,28 +20,19 @@ from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.tail import READ_AT_ONCE, Waiting
 from cauce.engine.streams.takeover import Takeover
-from cauce.ports.stream_log import StreamLog
+from cauce.ports.stream_log import Fenced, StreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog
+from cauce.stores.sqlite.stream_retention import Sweep
+from cauce.stores.sqlite.stream_tables import open_streams
 from cauce.stores.sqlite.stream_work import Append
-from cauce.stores.sqlite.stream_writer import StreamWriter, Work
+from cauce.stores.sqlite.stream_writer import Refused, StreamWriter, Work
 from cauce.testing.chaos import CALM, Rates
 from cauce.wire.native.frames import projector
+from tests.chaos.mutant import Mutant
+from tests.chaos.tool_mutants import BROKEN_CALLS, STALLED, TOOL_MUTANTS
 
 _LATE = 0.3
 """Seconds that a mutant is late with what it should have done at once."""
-
-
-class Mutant(msgspec.Struct, frozen=True):
-    """`rule` is what it does not keep, `parts` what it has in place of ours, by `module:name`, `caught` the invariants that it breaks.
-
-    `run` are the settings of the run that is aimed at it; two nodes share one file.
-    """
-
-    name: str
-    rule: str
-    caught: tuple[str, ...]
-    parts: Mapping[str, object]
-    run: Mapping[str, Any] = {}
 
 
 class UnfencedAppend(Append):
@@ -52,6 +44,9 @@ class UnfencedAppend(Append):
         if found is not None:
             self.hold = Hold(self.hold.key, *found)
         written = super().apply(database, again)
+        # It says whose they are.
+        of = (mine, self.row, written.tail - self.n + 1)
+        database.execute("UPDATE segments SET epoch = ? WHERE stream = ? AND first_seq = ?", of)
         return Hold(written.key, mine, written.tail)
 
 
@@ -235,6 +230,29 @@ def nothing_passes(_: Exception) -> bool:
     return False
 
 
+def synced_lazily(path: Path, _: Any) -> sqlite3.Connection:
+    """Says that what it acknowledges is synced, and leaves that for later."""
+    return open_streams(path, "normal")
+
+
+class SweepsOpen(Sweep):
+    """Takes what was made a second ago for old, ended or not."""
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> Any:
+        database.execute("UPDATE streams SET due = 1 WHERE created < ? AND terminal_at IS NULL", (self.now - 1,))
+        return super().apply(database, again)
+
+
+class TimedAppend(UnfencedAppend):
+    """Goes by the lease: whoever has one by his own clock may write."""
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> Hold:
+        found = database.execute("SELECT lease_until FROM streams WHERE key = ?", (self.row,)).fetchone()
+        if found is not None and found[0] < time.time():
+            raise Refused(Fenced())
+        return super().apply(database, again)
+
+
 _ONE_NODE = {
     "streams": 16,
     "pieces": 90,
@@ -251,7 +269,7 @@ _ALL = (
     Mutant(
         "no fence",
         "an append is conditional on epoch and tail",
-        ("I3",),
+        ("I3", "I4"),
         {f"{_LOG}:Append": UnfencedAppend, "cauce.bootstrap.streaming:SqliteStreamLog": UnfencedLog},
         {**_TWO_NODES, "pause": 80, "seconds": 11.0, "harm": {"stop": 1}, "window": (0.1, 0.3)},
     ),
@@ -346,11 +364,44 @@ _ALL = (
         {"cauce.engine.recovery.recovery:_passes": nothing_passes},
         {**_ONE_NODE, "rates": Rates(0.7, 0, 0, 0, 0, 0)},
     ),
+    Mutant(
+        "say that it is synced",
+        "what is acknowledged survives a power cut",
+        ("I1",),
+        {"cauce.stores.sqlite.stream_writer:open_streams": synced_lazily},
+        {**_ONE_NODE, "harm": {"power loss": 1}},
+    ),
+    Mutant(
+        "fence by the clock",
+        "clocks decide who goes on, never who may write",
+        ("I3",),
+        {f"{_LOG}:Append": TimedAppend, "cauce.bootstrap.streaming:SqliteStreamLog": UnfencedLog},
+        {**_TWO_NODES, "pause": 40, "seconds": 11.0, "harm": {"move the clock": 2}, "window": (0.1, 0.5)},
+    ),
+    Mutant(
+        "sweep what is open",
+        "only what has ended is swept",
+        ("I1",),
+        {f"{_LOG}:Sweep": SweepsOpen},
+        {**_ONE_NODE, "streams": 6, "seconds": 3.0},
+    ),
 )
 
 LOSING = Mutant("answers of the store are lost", "", (), {f"{_LOG}:StreamWriter": LosingWriter}, _ONE_NODE)
 """No mutant: what the retried append is to be told apart from. It breaks nothing."""
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*_ALL, LOSING)}
-CATCHABLE = _ALL
+_POWER = {**_ONE_NODE, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
+POWER = Mutant("power loss", "", (), {}, _POWER)
+POWER_NORMAL = Mutant(
+    "power loss with what is not synced", "", (), {}, {**_POWER, "wires": (), "loses": True}, {"synchronous": "normal"}
+)
+"""No mutants either: the shipped server, which loses nothing, and, told not to wait for the disk, says what it has lost."""
+
+NONE = Mutant("none", "", (), {})
+"""The shipped server."""
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant for mutant in (*_ALL, *TOOL_MUTANTS, BROKEN_CALLS, STALLED, LOSING, POWER, POWER_NORMAL, NONE)
+}
+CATCHABLE = (*_ALL, *TOOL_MUTANTS)
 """Those that a run has to find."""

@@ -3,12 +3,18 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cauce.testing.chaos import INVARIANTS, Ground, Report, Settings, chaos
+import msgspec
+
+from cauce.testing.chaos import CALM, INVARIANTS, Ground, NodeFault, Rates, Report, Settings, chaos
+from cauce.testing.chaos.beneath import Backing
 from cauce.testing.chaos.reader import WIRES
-from tests.chaos.mutants import CATCHABLE, Mutant
+from cauce.testing.chaos.run import CALLS, RESTARTS
+from tests.chaos.forgetting import Forgetting
+from tests.chaos.mutants import CATCHABLE, NONE, Mutant
+from tests.chaos.power import Disk
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
 
@@ -19,6 +25,14 @@ _LEASE = 1.0
 """Seconds, of the runs that are aimed at mutants: the shortest that can be configured."""
 
 LONG_STORES = ("sqlite", "postgres", "redis")
+
+
+def _node(mutant: Mutant) -> Sequence[str]:
+    return (sys.executable, "-m", "tests.chaos.node", mutant.name)
+
+
+SHIPPED = _node(NONE)
+"""Nodes as they are shipped, but that their clocks can be moved, that they sweep often, and that it is known what they have synced."""
 
 
 @contextlib.contextmanager
@@ -39,13 +53,24 @@ def short(ground: Ground, seed: int = 1) -> Settings:
         length=3000,
         pause=25,
         spread=2.0,
-        harm={"kill": 3, "stop": 1, "terminate": 1, "lock the file": 1},
+        harm={"kill": 3, "stop": 1, "terminate": 1, "lock the file": 1, "fill the disk": 1, "move the clock": 1},
+        rates=Rates(sweep=0.1),
+        command=SHIPPED,
         wires=WIRES[1:],
         stalled=5,
+        calls=CALLS,
+        restarts=RESTARTS,
     )
 
 
-def long(ground: Ground, seed: int) -> Settings:
+_OF_STORES: dict[str, dict[NodeFault, int]] = {
+    "sqlite": {"lock the file": 2, "fill the disk": 2, "power loss": 2, "move the clock": 2},
+    "postgres": {"move the clock": 3},
+    "redis": {"store away": 3, "move the clock": 3},
+}
+
+
+def long(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
     """The long run: two hundred streams at two nodes that take over from each other."""
     return Settings(
         ground,
@@ -57,33 +82,72 @@ def long(ground: Ground, seed: int) -> Settings:
         length=9000,
         pause=130,
         spread=20.0,
-        harm={"kill": 8, "stop": 10, "terminate": 1, "kill at takeover": 2},
+        harm={"kill": 8, "stop": 10, "terminate": 1, "kill at takeover": 2, **_OF_STORES[ground.store]},
+        rates=Rates(sweep=0.05),
+        command=SHIPPED,
+        backing=backing,
         window=(0.05, 0.95),
         wires=WIRES[1:],
         stalled=20,
+        calls=CALLS,
+        restarts=RESTARTS,
     )
+
+
+def away(ground: Ground, backing: Backing) -> Settings:
+    """A server of streams that dies, and comes back with everything."""
+    return Settings(
+        ground,
+        streams=12,
+        nodes=2,
+        seconds=25.0,
+        length=1000,
+        pieces=60,
+        pause=40,
+        spread=0.7,
+        rates=msgspec.structs.replace(CALM, drop=1.0),
+        harm={"store away": 2},
+        wires=WIRES[1:],
+        backing=backing,
+    )
+
+
+def losing(ground: Ground, backing: Backing) -> Settings:
+    """A server of streams that dies, and has forgotten the newest of them. Only our own wire says which epoch a reader has read."""
+    run = msgspec.structs.replace(away(ground, backing), harm={"lose the tail": 1}, wires=(), loses=True)
+    return msgspec.structs.replace(run, window=(0.3, 0.6))
 
 
 async def caught(mutant: Mutant) -> Report:
     """The run that is aimed at `mutant`."""
-    command = (sys.executable, "-m", "tests.chaos.node", mutant.name)
-    with folder() as there:
-        return await chaos(Settings(Ground("sqlite", there, lease=_LEASE), command=command, **mutant.run))
+    command = _node(mutant)
+    with folder() as name:
+        there = Ground("sqlite", name, lease=_LEASE, **mutant.ground)
+        disk = Disk(there.file(alone=mutant.run.get("nodes", 1) == 1))
+        return await chaos(Settings(there, command=command, backing=disk, **mutant.run))
 
 
 @contextlib.contextmanager
-def ground(store: str) -> Iterator[Ground]:
-    """A store of its own, with a lease of two seconds."""
+def standing(store: str, lease: float = 2.0) -> Iterator[tuple[Ground, Backing | None]]:
+    """A store of its own, for several nodes, and what can be done to it."""
     with folder() as there:
         match store:
             case "postgres":
                 with running_postgres() as url:
-                    yield Ground("postgres", there, url)
+                    yield Ground("postgres", there, url, lease), None
             case "redis":
-                with running_redis() as server:
-                    yield Ground("redis", there, server.url)
+                with running_redis(there) as server:
+                    yield Ground("redis", there, server.url, lease), Forgetting(server, there)
             case _:
-                yield Ground("sqlite", there)
+                ground = Ground("sqlite", there, lease=lease)
+                yield ground, Disk(ground.file(alone=False))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[Ground]:
+    """For one node, a file of its own."""
+    with folder() as there:
+        yield Ground("sqlite", there)
 
 
 def told(found: Report) -> str:
@@ -94,6 +158,7 @@ def told(found: Report) -> str:
         f"provider, {found.seconds:.0f} s: {len(found.violations)} violations",
         f"  ended: {found.outcomes}",
         f"  faults: {faults}",
+        f"  went on: {found.seams}",
     ]
     lines += [f"  {one.invariant} {one.stream}: {one.message}" for one in found.violations[:20]]
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def frames() -> list[Frame]:
         frame(2, "status", "", status="attempt"),
         frame(3, "content", TEXT[:30]),
         frame(4, "content", TEXT[30:]),
-        frame(5, "complete", TEXT, usage=usage),
+        frame(5, "complete", TEXT, usage=usage, finish_reason="stop"),
     ]
 
 
@@ -46,7 +46,7 @@ def story(seen: list[Frame] | None = None) -> Story:
     told.readers = [reader(log)]
     told.replays = [reader(log, "late replay")]
     told.attempts = [
-        Attempt("s", 0, "n0", "open", 10.0, served=len(TEXT), tokens=2, whole=True, closed=14.0),
+        Attempt("s", 0, "n0", "open", 10.0, served=len(TEXT), tokens=2, told=True, whole=True, closed=14.0),
     ]
     return told
 
@@ -128,6 +128,9 @@ def test_orphan_that_nobody_takes_is_found() -> None:
     told = story()
     told.attempts[0].whole = False
     told.attempts[0].closed = 11.1
+    told.attempts.append(
+        Attempt("s", 1, "n1", "prefill", 13.9, TEXT, served=len(TEXT), told=True, whole=True, closed=14.0)
+    )
     away = Outage("n0", 11.0, 11.5, paused=False)
     bounds = Bounds(slack=0.5, takeover=1.0, outages=(away,))
     assert broken(told, bounds) == {"I11"}

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from cauce.domain.delta import Delta, Finish
 from cauce.domain.stream import Record, StreamKey
 from cauce.ports.provider import Deltas
-from cauce.ports.stream_log import StreamLog
+from cauce.ports.stream_log import LogUnavailable, StreamLog
 
 READ_AT_ONCE = 250
 """Records one read may give: what a reader that stands still has in its hands is one read."""
@@ -47,8 +47,10 @@ def tail(log: StreamLog, key: StreamKey, after: int, waiting: Waiting | None = N
 async def follow(
     log: StreamLog, key: StreamKey, after: int, waiting: Waiting | None = None
 ) -> AsyncGenerator[Sequence[Record], None]:
-    """The records after `after`, to the `Finish`; those of one batch are of one epoch. Raises `Gone` once expired."""
+    """The records after `after`, to the `Finish`; those of one batch are of one epoch. Raises `Gone` once expired, `LogUnavailable` where
+    what was read is not in the log any more."""
     waiting = waiting or Waiting()
+    epoch = 0
     while True:
         records = await log.read(key, after, READ_AT_ONCE)
         if not records:
@@ -57,10 +59,19 @@ async def follow(
         if records[0].epoch != records[-1].epoch:
             # Somebody took the stream over in between: the rest comes with the next read.
             records = [record for record in records if record.epoch == records[0].epoch]
-        after = records[-1].seq
+        if epoch and records[0].epoch != epoch:
+            await _check(log, key, after, epoch)
+        after, epoch = records[-1].seq, records[-1].epoch
         yield records
         if isinstance(records[-1].delta, Finish):
             return
+
+
+async def _check(log: StreamLog, key: StreamKey, seq: int, epoch: int) -> None:
+    """Whoever goes on in another epoch goes on from record `seq` of `epoch`: a log that lost it has another one there, or none."""
+    there = await log.read(key, seq - 1, 1)
+    if not there or there[0].epoch != epoch:
+        raise LogUnavailable(f"what was written last of stream {key.id!r} is lost: read it again", retry_after=1)
 
 
 async def _deltas(batches: AsyncGenerator[Sequence[Record], None]) -> AsyncGenerator[Sequence[Delta], None]:

@@ -40,7 +40,20 @@ _PROVIDER: tuple[ProviderFault, ...] = (
 WireFault = Literal["none", "latency", "reset", "cut", "throttle", "half-open"]
 _WIRE: tuple[WireFault, ...] = ("latency", "reset", "cut", "throttle", "half-open")
 
-NodeFault = Literal["kill", "stop", "terminate", "kill at takeover", "lock the file"]
+NodeFault = Literal[
+    "kill",
+    "stop",
+    "terminate",
+    "kill at takeover",
+    "lock the file",
+    "fill the disk",
+    "move the clock",
+    "power loss",
+    "store away",
+    "lose the tail",
+]
+"""What is done to a node, or to what all of them stand on. Clocks are moved only where nodes look at `Node.clock`, and the last three
+need a `Backing`."""
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -53,6 +66,8 @@ class Rates(msgspec.Struct, frozen=True):
     duplicate: float = 0.25
     drop: float = 1.0
     """Drops of the reader that drops, per second."""
+    sweep: float = 0.0
+    """Streams that are made old once they have ended, while they are read. It takes nodes that sweep often."""
 
 
 CALM = Rates(0, 0, 0, 0, 0, 0)
@@ -86,9 +101,9 @@ class Faults:
         """A source of its own for what `names` name."""
         return random.Random(repr((self.seed, *names)))  # noqa: S311  (it shall come again)
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, amount: int = 1) -> None:
         """It was done."""
-        self.injected[what] = self.injected.get(what, 0) + 1
+        self.injected[what] = self.injected.get(what, 0) + amount
 
     def provider(self, stream: str, n: int) -> tuple[ProviderFault, float]:
         """What happens to the nth answer of `stream`, and after which part of what is left of it."""

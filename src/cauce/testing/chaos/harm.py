@@ -1,31 +1,48 @@
-"""Hurting nodes: they are killed, paused for longer than a lease, told to end, and killed again as they take over; somebody else holds
-the lock of their file."""
+"""Hurting nodes: they are killed, paused for longer than a lease, told to end, and killed again as they take over; their clocks jump.
+What they stand on is hurt by `beneath`."""
 
 import asyncio
+import contextlib
 import random
 import signal
-import sqlite3
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import AsyncGenerator, Sequence
 
+from cauce.testing.chaos.beneath import Backing, Beneath
 from cauce.testing.chaos.faults import Faults, Planned
-from cauce.testing.chaos.invariants import Outage
+from cauce.testing.chaos.invariants import Outage, Violation
 from cauce.testing.chaos.node import Ground, Node
 
 _PAUSE_ALONE = 1.0
+_JUMP = 60.0
+"""Seconds that a clock jumps."""
+
+_KILLED = 0.5
+"""How often a node is killed while its disk is full: what it gave to readers must be there all the same."""
 
 
 class Harm:
-    """`outages` is what was done."""
+    """Does to nodes what is planned. `broken` is set when that went wrong, as when a node does not start: `settle` raises it."""
 
-    def __init__(self, faults: Faults, ground: Ground, *, alone: bool) -> None:
-        self.outages: list[Outage] = []
+    def __init__(self, faults: Faults, ground: Ground, backing: Backing | None, *, alone: bool) -> None:
+        self.broken = asyncio.Event()
+        self._outages: list[Outage] = []
+        self._found: list[Violation] = []
         self._faults = faults
         self._lease = ground.lease
-        self._file = ground.file(alone=alone)
+        self._tick = ground.tick
+        self._beneath = Beneath(faults, ground.file(alone=alone), backing)
         self._busy: dict[str, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """When nodes did not work."""
+        return (*self._outages, *self._beneath.outages)
+
+    @property
+    def found(self) -> Sequence[Violation]:
+        """What must not have come of it."""
+        return (*self._found, *self._beneath.found)
 
     async def follow(self, planned: Sequence[Planned], nodes: Sequence[Node], began: float) -> None:
         """Do what is planned, from `began` on."""
@@ -33,7 +50,13 @@ class Harm:
         for number, plan in enumerate(planned):
             await asyncio.sleep(max(0.0, began + plan.at - loop.time()))
             chance = self._faults.chance("harm", number)
-            self._tasks.append(asyncio.create_task(self._do(plan, nodes, chance)))
+            task = asyncio.create_task(self._do(plan, nodes, chance))
+            task.add_done_callback(self._done)
+            self._tasks.append(task)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.broken.set()
 
     async def settle(self, hurting: "asyncio.Task[None]", nodes: Sequence[Node]) -> None:
         """Plan nothing more, and have all nodes run again. Raises what went wrong."""
@@ -42,14 +65,28 @@ class Harm:
         await asyncio.gather(*self._tasks)
         for node in nodes:
             if not node.runs:
+                self._died(node)
                 await node.start()
 
     async def _do(self, plan: Planned, nodes: Sequence[Node], chance: random.Random) -> None:
         node = nodes[plan.node]
+        match plan.fault:
+            case "lock the file":
+                await self._beneath.lock(nodes, chance.uniform(0.3, 2 * self._lease))
+            case "fill the disk":
+                async with self._all(nodes):
+                    killed = [node] if chance.random() < _KILLED else []
+                    await self._beneath.fill(nodes, chance.uniform(0.5, 2 * self._lease), killed)
+            case "power loss":
+                async with self._all(nodes):
+                    await self._beneath.cut_power(nodes)
+            case "store away" | "lose the tail":
+                await self._beneath.take_away(nodes, chance.uniform(0.3, 1.5), whole=plan.fault == "store away")
+            case _:
+                await self._hurt(plan, node, nodes, chance)
+
+    async def _hurt(self, plan: Planned, node: Node, nodes: Sequence[Node], chance: random.Random) -> None:
         alone = len(nodes) == 1
-        if plan.fault == "lock the file":
-            await self._hold(nodes, chance.uniform(0.3, 2 * self._lease))
-            return
         async with self._lock(node):
             match plan.fault:
                 case "kill":
@@ -60,6 +97,8 @@ class Harm:
                     await self._pause(node, _PAUSE_ALONE if alone else 2 * self._lease + chance.uniform(0.5, 1.5))
                 case "kill at takeover":
                     await self._down(node, signal.SIGKILL, 0.0 if alone else self._lease * (1 + chance.random()))
+                case _:
+                    await self._jump(node, chance.choice((-_JUMP, _JUMP)), chance.uniform(0.5, 2 * self._lease))
         if plan.fault == "kill at takeover":
             # Whoever has taken over has begun to go on just now.
             await asyncio.sleep(chance.uniform(0, 0.3))
@@ -67,13 +106,24 @@ class Harm:
             async with self._lock(heir):
                 await self._down(heir, signal.SIGKILL, 0.0)
 
-    async def _hold(self, nodes: Sequence[Node], seconds: float) -> None:
-        """Have nobody write for a while."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        if await asyncio.to_thread(_held, self._file, seconds):
-            self._faults.count("locked file")
-            self.outages += [Outage(node.name, begin, loop.time(), paused=True) for node in nodes]
+    @contextlib.asynccontextmanager
+    async def _all(self, nodes: Sequence[Node]) -> AsyncGenerator[None, None]:
+        """Nothing else is done to any of them."""
+        async with contextlib.AsyncExitStack() as stack:
+            for node in nodes:
+                await stack.enter_async_context(self._lock(node))
+            yield
+
+    async def _jump(self, node: Node, seconds: float, stays: float) -> None:
+        """Move its clock, and back. A node that ended meanwhile would leave leases that are as far off as its clock was."""
+        self._faults.count("clock jump")
+        begin = asyncio.get_running_loop().time()
+        node.move_clock(seconds)
+        await asyncio.sleep(stays)
+        node.move_clock(0.0)
+        await asyncio.sleep(2 * self._tick)
+        end = asyncio.get_running_loop().time()
+        self._outages.append(Outage(node.name, begin, end, paused=True, beneath=True))
 
     def _lock(self, node: Node) -> asyncio.Lock:
         """One thing at a time is done to a node."""
@@ -81,20 +131,26 @@ class Harm:
 
     async def _down(self, node: Node, number: signal.Signals, away: float) -> None:
         """End `node`, and start it again `away` seconds later."""
-        if not node.runs:
-            return
         loop = asyncio.get_running_loop()
+        if not node.runs:
+            self._died(node)
+            await node.start()
+            return
         self._faults.count("SIGTERM" if number == signal.SIGTERM else "SIGKILL")
         begin = loop.time()
-        index = len(self.outages)
-        self.outages.append(Outage(node.name, begin, float("inf"), paused=False))
+        index = len(self._outages)
+        self._outages.append(Outage(node.name, begin, float("inf"), paused=False))
         node.send(number)
         await node.gone()
         # What it held is nobody's from now on.
         begin = begin if number == signal.SIGKILL else loop.time()
         await asyncio.sleep(away)
         await node.start()
-        self.outages[index] = Outage(node.name, begin, node.ready_at, paused=False)
+        self._outages[index] = Outage(node.name, begin, node.ready_at, paused=False)
+
+    def _died(self, node: Node) -> None:
+        """Whoever ends a node here starts it again before anything else is done to it."""
+        self._found.append(Violation("I11", "", f"{node.name} has ended by itself"))
 
     async def _pause(self, node: Node, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -103,23 +159,7 @@ class Harm:
         node.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         node.send(signal.SIGCONT)
-        self.outages.append(Outage(node.name, begin, loop.time(), paused=True))
-
-
-def _held(file: Path, seconds: float) -> bool:
-    """Hold the lock of a SQLite file; whether it was to be had."""
-    if not file.is_file():
-        return False
-    database = sqlite3.connect(file, timeout=10, isolation_level=None)
-    try:
-        database.execute("BEGIN IMMEDIATE")
-        time.sleep(seconds)
-        database.execute("ROLLBACK")
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        database.close()
-    return True
+        self._outages.append(Outage(node.name, begin, loop.time(), paused=True))
 
 
 def _other(node: Node, nodes: Sequence[Node], chance: random.Random) -> Node:

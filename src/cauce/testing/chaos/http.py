@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -11,6 +12,7 @@ from cauce.testing.chaos.proxy import reset
 
 _CONNECT = 3.0
 _LONGEST_LINE = 1 << 20
+_SEGMENT = 536
 
 
 class Broken(Exception):
@@ -68,15 +70,24 @@ async def ask(port: int, method: str, target: str, body: object = None, **header
     lines = [f"{method} {target} HTTP/1.1", "host: 127.0.0.1", "connection: close", f"content-length: {len(data)}"]
     lines += ["content-type: application/json"] if data else []
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return await _asked(port, "\r\n".join([*lines, "", ""]).encode() + data)
+
+
+async def ask_narrowly(port: int, target: str, room: int) -> Answer:
+    """The same for a GET by somebody who has room for about so many bytes of the answer's body, before he reads any. Raises `Broken`."""
+    return await _asked(port, f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode(), room)
+
+
+async def _asked(port: int, request: bytes, room: int | None = None) -> Answer:
     try:
         # Not `wait_for`: it may lose a cancel that comes as the connection does (cpython#86296).
         async with asyncio.timeout(_CONNECT):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_LINE)
+            reader, writer = await _connected(port, room)
     except (OSError, TimeoutError) as error:
         raise Broken from error
     answer = Answer(reader, writer)
     try:
-        writer.write("\r\n".join([*lines, "", ""]).encode() + data)
+        writer.write(request)
         await writer.drain()
         await answer.begin()
     except OSError as error:
@@ -86,6 +97,24 @@ async def ask(port: int, method: str, target: str, body: object = None, **header
         await answer.close()
         raise
     return answer
+
+
+async def _connected(port: int, room: int | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if room is None:
+        return await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_LINE)
+    narrow = socket.socket()
+    try:
+        # Before it connects: this decides how large a window is offered.
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        # What the other side's system keeps for us grows with the size of segments, which is 64 KB on loopback.
+        with contextlib.suppress(OSError):
+            narrow.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
+        narrow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", port))
+        return await asyncio.open_connection(sock=narrow, limit=room)
+    except BaseException:
+        narrow.close()
+        raise
 
 
 async def told(port: int, method: str, target: str, patience: float = 10.0) -> tuple[int, Any]:

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
-from cauce.testing.chaos.story import Record, Story, shown, text_of
+from cauce.testing.chaos.seams import called_wrongly, taken_back_wrongly
+from cauce.testing.chaos.shown import KEEPING, Shown, shown
+from cauce.testing.chaos.story import Record, Story, text_of, voices
 from cauce.testing.chaos.text import read, written
 
 INVARIANTS: dict[str, str] = {
@@ -17,11 +19,13 @@ INVARIANTS: dict[str, str] = {
     "I5": "a stream ends exactly once, with nothing after it, and no stream goes without",
     "I6": "after a cancel is acknowledged nothing is written or asked any more, and the stream ends as cancelled",
     "I7": "what a stream is billed is what the provider served; a repeated request asks nobody",
-    "I8": "each tool call begins at most once",
+    "I8": "each tool call begins at most once, is whole and of one attempt where it is said to be, and nobody is asked again after it",
     "I9": "the provider sees its connection closed soon after an attempt is over",
     "I10": "readers that take nothing do not make a node grow",
     "I11": "a stream whose node is gone is written on in time",
     "I12": "an answer breaks off only where no way on was left",
+    "I13": "a stream whose time is over is gone for everybody, and is read as it was until then",
+    "I14": "what is taken back is told from where, and what stands then is one attempt's, on each wire that can take it back",
 }
 
 
@@ -44,6 +48,8 @@ class Outage(msgspec.Struct, frozen=True):
     begin: float
     end: float
     paused: bool
+    beneath: bool = False
+    """It worked, and what it stands on did not: it goes on with what it has."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -112,25 +118,36 @@ def _placed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str
             yield f"{first}..{end} is of {name!r}, who did not say it"
         elif not text.startswith(attempt.prefix):
             yield f"attempt {attempt.number} was sent a beginning of {len(attempt.prefix)} characters that is not the committed one"
-    for replay in story.replays:
-        if replay.wire != "native" and replay.ended_at is not None and shown(replay.wire, replay.frames) != text:
-            yield f"the {replay.name} shows another text"
+    for name, found, mine in _seen(story, records):
+        if found.text != text_of(mine):
+            yield f"the {name} shows another text"
+        yield from [f"the {name} contradicts itself: {wrong}" for wrong in found.wrong]
     last = records[-1] if records else None
-    if last is not None and last.type == "complete":
-        if last.data != text:
+    if last is not None and last.terminal:
+        whole = last.beside.get("partial") if last.type == "error" else last.data
+        if whole != text:
             yield "the full text of the end is not the text of the pieces"
-        if len(text) != len(written(story.length, "一")):
+        if last.type == "complete" and len(text) != len(written(story.length, "一")):
             yield f"it is said to be complete with {len(text)} of {len(written(story.length, '一'))} characters"
+
+
+def _seen(story: Story, records: list[Record]) -> Iterator[tuple[str, Shown, list[Record]]]:
+    """Of each replay on another wire: its name, what it shows, and the records that it has to show."""
+    begun_anew = next((place for place, record in enumerate(records) if record.restarts), len(records))
+    for replay in story.replays:
+        if replay.wire != "native" and replay.ended_at is not None:
+            mine = records[:begun_anew] if replay.wire in KEEPING else records
+            yield replay.name, shown(replay.wire, replay.frames), mine
 
 
 def _apart(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     order = {attempt.nonce: index for index, attempt in enumerate(story.attempts)}
-    seen: list[int] = []
-    for name, first, _ in read(text_of(records)).runs:
+    newest = -1
+    for name in voices(records):
         index = order.get(name, -1)
-        if seen and index <= seen[-1]:
-            yield f"at {first} an attempt speaks whose time was over"
-        seen.append(index)
+        if index <= newest:
+            yield f"the attempt {name!r} speaks though its time was over"
+        newest = max(index, newest)
     epoch = 0
     for record in records:
         if record.epoch < epoch:
@@ -172,33 +189,43 @@ def _cancelled(story: Story, records: list[Record], bounds: Bounds) -> Iterator[
 def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     if not records or not records[-1].terminal:
         return
-    told = sum([record.beside.get("status") == "attempt" or bool(record.beside.get("retrying")) for record in records])
+    told = sum([record.asks for record in records])
     # The last one may have been asked just before a cancel, after which nothing of it is written.
     asked = len(story.attempts) - (records[-1].type == "cancelled")
     if asked > told and not _died(story, bounds):
         yield f"the provider was asked {asked} times, and the log tells of {told}"
     usage: dict[str, Any] = records[-1].beside.get("usage") or {}
     whole = [attempt for attempt in story.attempts if attempt.whole]
-    if records[-1].type != "complete" or len(story.attempts) != 1 or not whole:
+    # One whose node died before it was asked is told too, and billed by an estimate.
+    if records[-1].type != "complete" or len(story.attempts) != 1 or told != 1 or not whole:
         return
     billed = (usage.get("input_tokens"), usage.get("output_tokens"))
     if billed != (INPUT_TOKENS, whole[0].tokens):
         yield f"{billed} tokens are billed, and {(INPUT_TOKENS, whole[0].tokens)} were served"
 
 
-def _begun_once(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
-    started: set[str] = set()
-    for record in records:
-        if record.type == "status" and record.beside.get("status") == "tool_started":
-            call = str(record.beside.get("call_id"))
-            if call in started:
-                yield f"the tool call {call} was begun twice"
-            started.add(call)
+def _called(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    yield from called_wrongly(story, records)
+    for name, found, mine in _seen(story, records):
+        calls = [record.data for record in mine if record.type == "tool_call" and record.beside["mark"] == "ready"]
+        if [(call["call_id"], call["name"], call["arguments"]) for call in calls] != [
+            (call.call_id, call.name, call.arguments) for call in found.calls
+        ]:
+            yield f"the {name} shows other calls"
+        if calls and mine[-1].type == "complete" and found.reason != "tool_calls":
+            yield f"the {name} does not say that it ends with calls"
+
+
+def _taken_back(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    yield from taken_back_wrongly(story, records)
+    for name, found, mine in _seen(story, records):
+        if len(mine) < len(records) and not found.incomplete:
+            yield f"the {name} cannot take back what it has shown, and does not say that it is not all"
 
 
 def _closed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     """An attempt is over when a later one begins to speak, when the stream has ended, or when a cancel reached its holder."""
-    spoke = {name for name, _, _ in read(text_of(records)).runs}
+    spoke = set(voices(records))
     for number, attempt in enumerate(story.attempts):
         over: list[float] = [] if story.ended is None else [story.ended]
         over += [later.began for later in story.attempts[number + 1 :] if later.nonce in spoke][:1]
@@ -236,7 +263,12 @@ def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator
         if not begun or begun[-1].node != away.node or (story.ended or away.begin) < away.begin:
             continue
         closed = begun[-1].closed
-        if begun[-1].whole or (closed is not None and closed < away.begin) or (away.paused and bounds.alone):
+        if (
+            begun[-1].whole
+            or (closed is not None and closed < away.begin)
+            or away.beneath
+            or (away.paused and bounds.alone)
+        ):
             continue
         signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
         signs += [story.ended] if story.ended is not None else []
@@ -282,10 +314,11 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("I5", _ended),
     ("I6", _cancelled),
     ("I7", _billed),
-    ("I8", _begun_once),
+    ("I8", _called),
     ("I9", _closed),
     ("I11", _taken_over),
     ("I12", _gone_on),
+    ("I14", _taken_back),
 )
 
 

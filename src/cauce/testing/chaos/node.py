@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ import msgspec
 from cauce.testing.chaos.http import Broken, told
 
 Store = Literal["sqlite", "postgres", "redis"]
+
+FILLABLE = hasattr(resource, "prlimit")
+"""Whether a process can be kept from here from making its files larger: on Linux."""
 
 SERVE: tuple[str, ...] = (sys.executable, "-m", "cauce", "serve")
 """What starts a node; `--config` and `--port` follow."""
@@ -47,6 +52,10 @@ dialect = "compatible"
 
 [models.chaos]
 candidates = ["exact/chaos", "other/chaos"]
+
+[models.chaos-restart]
+candidates = ["exact/chaos", "other/chaos"]
+midstream = "restart"
 
 [facts."exact/chaos"]
 prefill = true
@@ -85,6 +94,8 @@ class Ground(msgspec.Struct, frozen=True):
     room: str = "cauce_chaos"
     attempts: int = 40
     """Recoveries that one answer may have."""
+    synchronous: Literal["full", "normal"] = "full"
+    """What SQLite does before it acknowledges."""
 
     @property
     def tick(self) -> float:
@@ -109,6 +120,8 @@ class Ground(msgspec.Struct, frozen=True):
             name=name,
             attempts=self.attempts,
         )
+        if self.synchronous != "full":
+            text = text.replace("[streams]\n", f'[streams]\nsynchronous = "{self.synchronous}"\n')
         if self.store == "postgres":
             text += f'\n[postgres]\nurl = "{self.url}"\nschema = "{self.room}"\n'
         elif self.store == "redis":
@@ -129,6 +142,8 @@ class Node:
         self.most_memory = 0
         """Kilobytes, as far as was looked."""
         self.log = folder / f"{name}.log"
+        self.clock = folder / f"{name}.clock"
+        """How many seconds its clock is ahead, for nodes that look there."""
         self._command = command
         self._file = folder / f"{name}.toml"
         self._file.write_text(config, "utf-8")
@@ -190,6 +205,20 @@ class Node:
         self.send(signal.SIGCONT)
         self.send(signal.SIGKILL)
         await self.gone()
+
+    def limit_files(self, size: int | None) -> bool:
+        """Have none of its files grow beyond `size` bytes (None: as before), as on a full disk; whether that can be done here."""
+        if self._process is None or not self.runs or not FILLABLE:
+            return False
+        _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+        return True
+
+    def move_clock(self, seconds: float) -> None:
+        """Its clock is so many seconds ahead from now on, if it looks at `clock`."""
+        # In place: the node has it mapped.
+        with self.clock.open("r+b" if self.clock.exists() else "wb") as file:
+            file.write(struct.pack("d", seconds))
 
     def look(self) -> None:
         """See how much memory it has, where the system tells."""

@@ -1,25 +1,32 @@
 """A provider that knows what it said: each answer is text that proves its place and its author (`text`), with a fault of the schedule.
 
 It speaks OpenAI's chat wire, streamed. It goes on with the beginning of its own answer (`continue_final_message`), and with an answer
-that is quoted to it, exactly where it was cut. What it is sent to go on with it checks at once: a piece that it never said, or that
-is not where it belongs, is noted as a violation. `attempts` is the book of what was asked and served, which the run is judged by.
+that is quoted to it, exactly where it was cut. Behind the text it calls tools, if it is asked to (`calls`). What it is sent to go on
+with it checks at once: a piece that it never said, or that is not where it belongs, is noted as a violation. `attempts` is the book of
+what was asked and served, which the run is judged by.
 """
 
 import asyncio
 import contextlib
+import itertools
 import random
 import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
+from cauce.testing.chaos.calls import TOOL, arguments, call_id
 from cauce.testing.chaos.faults import Faults, ProviderFault
 from cauce.testing.chaos.proxy import reset
 from cauce.testing.chaos.text import nonce, read, written
 from cauce.testing.listening import Listening
 
-ASKED = re.compile(r"chaos (?P<stream>\S+) (?P<length>\d+) (?P<pieces>\d+) (?P<milliseconds>\d+)")
-"""What the user of a chaos stream says: its id, how long its answer is, in how many pieces, and the time between two."""
+ASKED = re.compile(
+    r"chaos (?P<stream>\S+) (?P<length>\d+) (?P<pieces>\d+) (?P<milliseconds>\d+)(?: (?P<calls>\d+) calls)?"
+)
+"""What the user of a chaos stream says: its id, how long its answer is, in how many pieces, the time between two, and how many calls
+of tools there are at its end."""
 
 INPUT_TOKENS = 10
 """What every request is said to have taken."""
@@ -28,6 +35,9 @@ _LEAST_REPEATED = 12
 _LEAST_BEGUN = 200
 """Characters from which on an answer that begins anew can be told from one that goes on."""
 
+_TRIES = 4
+"""Answers to a stream after which nothing more is done to one that begins at the start: such a stream might never end."""
+
 _STALLED = 30.0
 _FIRST_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -35,10 +45,17 @@ _FIRST_HEAD = (
 
 Kind = Literal["open", "prefill", "prompt"]
 
+Place = Literal["the text", "arguments", "calls", "ready calls"]
+"""Where an answer breaks: in its text, inside the arguments of a call, behind a whole call, and when all of them are known to be whole."""
 
-def question(stream: str, length: int, pieces: int, milliseconds: int) -> str:
-    """What to say to have an answer of `length` characters in about so many pieces."""
-    return f"chaos {stream} {length} {pieces} {milliseconds}"
+_BREAKS: tuple[ProviderFault, ...] = ("reset", "end of file", "error event", "stall", "garbage")
+_PLACES: tuple[Place, ...] = ("the text", "arguments", "calls", "ready calls")
+
+
+def question(stream: str, length: int, pieces: int, milliseconds: int, calls: int = 0) -> str:
+    """What to say to have an answer of `length` characters in about so many pieces, with `calls` of tools at its end."""
+    asked = f"chaos {stream} {length} {pieces} {milliseconds}"
+    return f"{asked} {calls} calls" if calls else asked
 
 
 class Attempt(msgspec.Struct):
@@ -57,10 +74,16 @@ class Attempt(msgspec.Struct):
     """Up to which character."""
     tokens: int = 0
     """Pieces that were sent, as its usage says them."""
+    called: int = 0
+    """How many calls of tools were written to their end."""
+    told: bool = False
+    """The reason why it ends was sent: all there is of it has come."""
     whole: bool = False
     """Its terminal was sent."""
     closed: float | None = None
     """When its connection was seen to end."""
+    lot: tuple[str, int] = ("", 0)
+    """Its name in the schedule of faults: the number of its stream in the run, and which of the stream's it is, from 0 on."""
 
     @property
     def nonce(self) -> str:
@@ -114,8 +137,14 @@ class Oracle(Listening):
         stream = asked["stream"]
         earlier = self._by_stream.setdefault(stream, [])
         attempt = Attempt(stream, len(self.attempts), node, kind, asyncio.get_running_loop().time(), prefix)
+        # Not by its whole name, which is another one in each run.
+        attempt.lot = (stream.rpartition("-")[2], len(earlier))
         self._check(attempt, earlier)
-        fault, part = self._faults.provider(stream, len(earlier))
+        fault, part = self._faults.provider(*attempt.lot)
+        if fault == "none" and asked["calls"]:
+            fault = self._of_calls(attempt)
+        if kind == "open" and len(earlier) >= _TRIES:
+            fault = "none"
         attempt.fault = _possible(fault, attempt)
         earlier.append(attempt)
         self.attempts.append(attempt)
@@ -128,6 +157,11 @@ class Oracle(Listening):
             leaving.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)
             attempt.closed = asyncio.get_running_loop().time()
+
+    def _of_calls(self, attempt: Attempt) -> ProviderFault:
+        """What else happens to an answer with calls: they are short, and would mostly come through."""
+        chance = self._faults.chance("calls", *attempt.lot)
+        return chance.choice(_BREAKS) if chance.random() < self._faults.rates.provider else "none"
 
     def _check(self, attempt: Attempt, earlier: list[Attempt]) -> None:
         """Whether what it is to go on with is what was said before."""
@@ -147,7 +181,7 @@ class Oracle(Listening):
 
     async def _answer(self, attempt: Attempt, asked: re.Match[str], part: float, writer: asyncio.StreamWriter) -> None:
         fault = attempt.fault
-        chance = self._faults.chance("pieces", attempt.stream, attempt.number)
+        chance = self._faults.chance("pieces", *attempt.lot)
         if fault != "none":
             self._faults.count(f"provider {fault}")
         refusal = {"refuse 429": 429, "refuse 500": 500, "refuse prefill": 400}.get(fault)
@@ -156,30 +190,43 @@ class Oracle(Listening):
             await _send(writer, refusal, {"error": {"message": f"scripted {fault}", "type": "scripted"}})
             return
         text = written(int(asked["length"]), attempt.nonce)
-        start = len(attempt.prefix)
+        start = attempt.served = len(attempt.prefix)
         lead = _lead(attempt, text, chance)
-        size = max(1, len(text) // max(1, int(asked["pieces"])))
-        attempt.served = start
-        stop = len(text)
-        if fault in ("reset", "end of file", "error event", "stall", "garbage"):
-            stop = min(stop, start + int(part * (len(text) - start)))
         writer.write(_FIRST_HEAD)
         _frame(writer, {"delta": {"role": "assistant"}}, chance)
         if lead:
             _frame(writer, {"delta": {"content": lead}}, chance)
-        if fault == "begin anew":
-            stop = start
+        calls = int(asked["calls"] or 0)
+        place = self._place(attempt, calls)
+        stop = len(text)
+        if place == "the text":
+            stop = min(stop, start + int(part * (len(text) - start)))
+        elif fault == "begin anew":
+            stop, calls = start, 0
         pause = int(asked["milliseconds"]) / 1000
-        while attempt.served < stop:
-            end = min(stop, attempt.served + chance.randint(1, 2 * size))
-            _frame(writer, {"delta": {"content": text[attempt.served : end]}}, chance)
-            attempt.served = end
-            attempt.tokens += 1
+        size = max(1, len(text) // max(1, int(asked["pieces"])))
+        said = _said(attempt, text[:stop], size, chance)
+        if place != "the text":
+            said = itertools.chain(said, _called(attempt, calls, place, chance))
+        for choice in said:
+            _frame(writer, choice, chance)
+            attempt.tokens += "finish_reason" not in choice
             await writer.drain()
-            await asyncio.sleep(pause * 2 * chance.random())
-        await self._end(attempt, writer, chance)
+            # Once all calls are known to be whole there is time for a node to die.
+            await asyncio.sleep(pause * (8 if calls and "finish_reason" in choice else 2 * chance.random()))
+        await self._end(attempt, writer)
 
-    async def _end(self, attempt: Attempt, writer: asyncio.StreamWriter, chance: random.Random) -> None:
+    def _place(self, attempt: Attempt, calls: int) -> Place | None:
+        """Where the answer breaks; None: it does not."""
+        if attempt.fault not in _BREAKS:
+            return None
+        if not calls:
+            return "the text"
+        place = self._faults.chance("place", *attempt.lot).choice(_PLACES)
+        self._faults.count(f"broken in {place}")
+        return place
+
+    async def _end(self, attempt: Attempt, writer: asyncio.StreamWriter) -> None:
         match attempt.fault:
             case "reset":
                 reset(writer)
@@ -195,7 +242,6 @@ class Oracle(Listening):
             case "garbage":
                 _chunk(writer, b'data: {"choices":[{"index":0,"delta":{"content":\n\n')
             case _:
-                _frame(writer, {"delta": {}, "finish_reason": "stop"}, chance)
                 usage = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": attempt.tokens}
                 _chunk(writer, b"data: %s\n\n" % msgspec.json.encode({"choices": [], "usage": usage}))
                 _chunk(writer, b"data: [DONE]\n\n")
@@ -248,6 +294,37 @@ def _ambiguous(prefix: str, rest: str) -> bool:
     """Whether the rest of a word looks like the word written once more."""
     fragment = re.search(r"\w+\Z", prefix)
     return fragment is not None and len(fragment[0]) >= 2 and rest.startswith(fragment[0])
+
+
+def _said(attempt: Attempt, text: str, size: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+    """What is left of `text`, in pieces of about `size` characters."""
+    while attempt.served < len(text):
+        end = min(len(text), attempt.served + chance.randint(1, 2 * size))
+        piece, attempt.served = text[attempt.served : end], end
+        yield {"delta": {"content": piece}}
+
+
+def _called(attempt: Attempt, calls: int, place: Place | None, chance: random.Random) -> Iterator[dict[str, Any]]:
+    """So many calls in pieces, up to where they break, and the reason why the answer ends."""
+    last = chance.randrange(max(1, calls))
+    for number in range(calls):
+        whole = arguments(number, attempt.nonce)
+        broken = place == "arguments" and number == last
+        end, at = chance.randrange(len(whole)) if broken else len(whole), 0
+        yield _call(number, {"name": TOOL, "arguments": ""}, id=call_id(number), type="function")
+        while at < end:
+            piece = whole[at : min(end, at + chance.randint(1, 40))]
+            at += len(piece)
+            attempt.called += at == len(whole)
+            yield _call(number, {"arguments": piece})
+        if broken or (place == "calls" and number == last):
+            return
+    attempt.told = True
+    yield {"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
+
+
+def _call(number: int, function: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"delta": {"tool_calls": [{"index": number, **more, "function": function}]}}
 
 
 def _frame(writer: asyncio.StreamWriter, choice: dict[str, Any], chance: random.Random) -> None:

@@ -1,13 +1,14 @@
 """One reader of one stream on one wire: it keeps its cursor, reconnects from it, and writes down every frame and every oddity."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
-from cauce.testing.chaos.http import Answer, Broken, ask
+from cauce.testing.chaos.http import Answer, Broken, ask, ask_narrowly
 
 Wire = Literal["native", "openai-chat", "openai-responses", "anthropic", "ui"]
 
@@ -25,6 +26,9 @@ _EPOCH = re.compile(rb'"epoch":(\d+)')
 _PAUSE = 0.1
 _SILENCE = 15.0
 """Seconds without a byte after which a connection is taken for dead: heartbeats come every second."""
+
+_ROOM = 8192
+"""Bytes that a reader who takes nothing has room for, so that the rest of an answer is the server's to keep, or not."""
 
 How = Literal["ended", "broken", "dropped"]
 
@@ -45,9 +49,11 @@ class Oddity(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    """`port` tells where to connect this time."""
+    """`port` tells where to connect this time. `replaces`: it says that it takes another answer in place of what it has."""
 
-    def __init__(self, stream: str, name: str, port: Callable[[], int], wire: Wire = "native") -> None:
+    def __init__(
+        self, stream: str, name: str, port: Callable[[], int], wire: Wire = "native", *, replaces: bool = False
+    ) -> None:
         self.stream = stream
         self.name = name
         self.wire: Wire = wire
@@ -56,8 +62,17 @@ class Reader:
         self.ended_at: float | None = None
         self.sent_away = False
         """It was told that what it has read is not there any more."""
+        self.expects_end = False
+        """It may be told that the stream is gone."""
+        self.reads_anew = False
+        """It may be told that what it has does not fit any more: then it drops that, and reads from the beginning."""
+        self.losses = 0
+        """How often it was told so."""
+        self.looks_again = False
+        """It has all of the stream, and asks whether that still fits."""
         self.connections = 0
         self._port = port
+        self._replaces = replaces
         self._numbered = 0
 
     @property
@@ -88,6 +103,12 @@ class Reader:
             if how == "broken":
                 await asyncio.sleep(_PAUSE)
 
+    async def look_again(self) -> None:
+        """Ask whether what it has read still fits, and read what follows; if it does not, read anew."""
+        if self.frames and not self.sent_away:
+            self.looks_again, self.ended_at = True, None
+            await self.follow(lambda: None)
+
     async def _connect(self, body: object) -> Answer | None:
         """The answer to be read; None where there is none now."""
         target = f"/chat/stream/{self.stream}"
@@ -96,15 +117,23 @@ class Reader:
             target += "" if self.wire == "native" else f"&wire={self.wire}"
         try:
             async with asyncio.timeout(_SILENCE):
-                answer = await ask(self._port(), "GET" if body is None else "POST", target, body)
+                answer = await ask(self._port(), "GET" if body is None else "POST", target, body, **self._headers())
         except TimeoutError as error:
             raise Broken from error
         if answer.status == 200:
             return answer
         await answer.close()
         match answer.status:
+            case 204 if self.looks_again:
+                self.ended_at = self.frames[-1].at
             case 204:
                 self._note("I5", f"204 at {self.cursor}, though the end has not come")
+                self.sent_away = True
+            case 404 | 409 if self.frames and self.reads_anew:
+                self.losses += 1
+                self.frames.clear()
+                self._numbered = 0
+            case 410 if self.expects_end:
                 self.sent_away = True
             case 409 | 410:
                 self._note("I1", f"{answer.status} at {self.cursor}: what was read is not there any more")
@@ -118,6 +147,9 @@ class Reader:
                 self._note("I1", f"status {answer.status}")
                 await asyncio.sleep(1)
         return None
+
+    def _headers(self) -> dict[str, str]:
+        return {"x_cauce_restart": "accept"} if self._replaces else {}
 
     def _epoch(self) -> str:
         found = _EPOCH.search(self.frames[-1].data) if self.frames and self.wire == "native" else None
@@ -171,9 +203,14 @@ class Reader:
 
 
 async def stall(stream: str, port: Callable[[], int]) -> Answer | None:
-    """Begin to read from the beginning, and take nothing of the body; the caller closes it."""
-    try:
+    """Begin to read from the beginning, once the stream is there, and take nothing of the body; the caller closes it."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SILENCE):
-            return await ask(port(), "GET", f"/chat/stream/{stream}/resume?after=0")
-    except (Broken, TimeoutError):
-        return None
+            while True:
+                with contextlib.suppress(Broken):
+                    answer = await ask_narrowly(port(), f"/chat/stream/{stream}/resume?after=0", _ROOM)
+                    if answer.status == 200:
+                        return answer
+                    await answer.close()
+                await asyncio.sleep(_PAUSE)
+    return None

@@ -31,7 +31,8 @@ class Log(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`events` are frames that were checked. `outcomes` counts streams by how they ended, `faults` what was done, `seconds` the whole run."""
+    """`events` are frames that were checked. `outcomes` counts streams by how they ended, `faults` what was done, `seams` how answers went
+    on where they broke, and their calls of tools. `seconds` are of the whole run."""
 
     parameters: dict[str, Any]
     seconds: float
@@ -41,6 +42,7 @@ class Report(msgspec.Struct, frozen=True):
     attempts: int
     outcomes: dict[str, int]
     faults: dict[str, int]
+    seams: dict[str, int]
     memory: dict[str, int]
     outages: list[str]
     violations: list[Violation]
@@ -79,6 +81,7 @@ def report(
         sum([len(story.attempts) for story in stories]),
         dict(Counter([_outcome(story) for story in stories])),
         dict(sorted(faults.items())),
+        _seams(stories),
         nodes.memory,
         [_told(outage) for outage in nodes.outages],
         violations[:_MOST_VIOLATIONS],
@@ -109,6 +112,8 @@ def page(found: Report) -> str:
         _facts(found.outcomes),
         "<h2>Faults</h2>",
         _facts(found.faults),
+        "<h2>How answers went on, and their calls</h2>",
+        _facts(found.seams),
         "<h2>Parameters</h2>",
         _facts(found.parameters),
         "<h2>Memory of nodes at most (kB)</h2>",
@@ -152,6 +157,17 @@ def _outcome(story: Story) -> str:
     if last.type == "error":
         return "incomplete" if last.beside.get("partial") else "failed"
     return {"complete": "completed"}.get(last.type, last.type)
+
+
+def _seams(stories: Sequence[Story]) -> dict[str, int]:
+    records = [record for story in stories for record in story.records()]
+    seen = Counter([record.beside["quality"] for record in records if record.beside.get("status") == "seam"])
+    seen["restarted"] = sum([record.restarts for record in records])
+    for mark in ("ready", "abandoned"):
+        seen[f"calls {mark}"] = sum(
+            [record.type == "tool_call" and record.beside["mark"] == mark for record in records]
+        )
+    return dict(sorted(seen.items()))
 
 
 def _log(story: Story) -> Log:

@@ -6,16 +6,19 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from cauce.testing.chaos.aging import Aging, gone
+from cauce.testing.chaos.beneath import Backing
+from cauce.testing.chaos.calls import TOOLS
 from cauce.testing.chaos.faults import Faults, NodeFault, Rates
 from cauce.testing.chaos.harm import Harm
 from cauce.testing.chaos.http import Answer, Broken, told
 from cauce.testing.chaos.invariants import Bounds, Violation, judge
-from cauce.testing.chaos.node import SERVE, Ground, Node
+from cauce.testing.chaos.node import FILLABLE, SERVE, Ground, Node
 from cauce.testing.chaos.oracle import Oracle, question
 from cauce.testing.chaos.proxy import Proxy
 from cauce.testing.chaos.reader import WIRES, Reader, Wire, stall
@@ -27,16 +30,29 @@ _LOOK = 0.05
 _PAUSE = 25
 """Milliseconds between two pieces of an answer."""
 
+CALLS = 0.3
+RESTARTS = 0.25
+"""Parts of the streams of a run that hurts everything."""
+
+_MOST_CALLS = 3
+_WITHOUT_TEXT = 0.25
+"""Part of the answers with calls that say nothing before them."""
+
 _REPLAYS = 6
 _REPLAY = 15.0
 _REPLAYING = 60.0
 """Seconds that one late replay may take, and all of them together."""
 
+_ASKS = 100
+"""How often it is asked how a stream stands, until somebody says it."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """`seconds` bounds the run from the first stream on. Each answer has `pieces` pieces, `pause` milliseconds apart, `length` characters.
 
-    `harm` says how often nodes are hurt, and how. `wires` are those of further readers, in turns. `stalled` readers take nothing.
+    `harm` says how often nodes are hurt, and how. `wires` are those of further readers, in turns. `stalled` readers take nothing: they
+    are of the streams in turns. `calls` is the part of the streams that call tools, `restarts` that of those that begin anew where they
+    break.
     """
 
     ground: Ground
@@ -56,7 +72,13 @@ class Settings(msgspec.Struct, frozen=True):
     steady: tuple[Wire, ...] = ("native",)
     """Of readers of each stream that never leave by themselves."""
     stalled: int = 0
+    calls: float = 0.0
+    restarts: float = 0.0
     command: Sequence[str] = SERVE
+    backing: Backing | None = None
+    """What can be done to the store itself."""
+    loses: bool = False
+    """The store may lose what it acknowledged, and then says so: readers that are told read anew."""
     goes_on: bool = True
     memory: int = 600_000
 
@@ -70,6 +92,8 @@ def lasting(ground: Ground, seconds: float, streams: int, nodes: int, seed: int)
         harm["kill at takeover"] = max(1, often // 3)
     if ground.store == "sqlite":
         harm["lock the file"] = often
+        if FILLABLE:
+            harm["fill the disk"] = max(1, often // 2)
     pieces = int(life * 1000 / _PAUSE)
     return Settings(
         ground,
@@ -84,6 +108,8 @@ def lasting(ground: Ground, seconds: float, streams: int, nodes: int, seed: int)
         harm=harm,
         wires=WIRES[1:],
         stalled=min(10, streams),
+        calls=CALLS,
+        restarts=RESTARTS,
     )
 
 
@@ -103,6 +129,7 @@ async def chaos(settings: Settings) -> Report:
     for node in run.nodes:
         if node.most_memory > bounds.memory:
             found.append(Violation("I10", "", f"node {node.name} had {node.most_memory} kB"))
+    found += run.found
     nodes = Nodes({node.name: node.most_memory for node in run.nodes}, bounds.outages)
     return report(_told(settings), faults.injected, stories, found, nodes, time.monotonic() - began)
 
@@ -112,7 +139,7 @@ def _told(settings: Settings) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
     told["rates"] = msgspec.to_builtins(settings.rates)
     told["store"] = told.pop("ground").store
-    del told["command"]
+    del told["command"], told["backing"]
     return told
 
 
@@ -126,8 +153,10 @@ class _Run:
         # Streams of an earlier run may still be in the store.
         self._name = f"chaos-{settings.seed}-{secrets.token_hex(4)}"
         self._clients: list[Proxy] = []
-        self._harm = Harm(faults, settings.ground, alone=settings.nodes == 1)
+        self._harm = Harm(faults, settings.ground, settings.backing, alone=settings.nodes == 1)
+        self._aging = Aging(faults, settings.ground, alone=settings.nodes == 1)
         self._lag = 0.0
+        self._turns = itertools.cycle(self.nodes)
         self._stalled: list[Answer] = []
 
     @contextlib.asynccontextmanager
@@ -164,17 +193,26 @@ class _Run:
         begin, end = settings.window
         planned = self._faults.nodes(settings.harm, settings.nodes, begin * last, end * last)
         hurting = asyncio.create_task(self._harm.follow(planned, self.nodes, began))
-        _, late = await asyncio.wait(lives, timeout=settings.seconds)
-        for task in late:
+        over = asyncio.gather(*lives, return_exceptions=True)
+        broken = asyncio.create_task(self._harm.broken.wait())
+        await asyncio.wait({over, broken}, timeout=settings.seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*lives, broken):
             task.cancel()
-        await asyncio.gather(*lives, return_exceptions=True)
+        await asyncio.gather(over, broken, return_exceptions=True)
         await self._harm.settle(hurting, self.nodes)
         for answer in self._stalled:
             await answer.close(rudely=True)
+        if settings.loses:
+            await self._look_again()
         await self._replay()
         for task in lives:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    @property
+    def found(self) -> Sequence[Violation]:
+        """What is wrong with nodes."""
+        return self._harm.found
 
     def bounds(self) -> Bounds:
         """What this run has to keep, on this machine."""
@@ -190,7 +228,7 @@ class _Run:
             memory=settings.memory,
             budget=settings.ground.attempts,
             goes_on=settings.goes_on,
-            outages=tuple(self._harm.outages),
+            outages=self._harm.outages,
         )
 
     async def _live(self, number: int, began: float) -> None:
@@ -200,17 +238,24 @@ class _Run:
         stream = f"{self._name}-{number}"
         chance = self._faults.chance("life", number)
         await asyncio.sleep(max(0.0, began + settings.spread * chance.random() - loop.time()))
-        said = question(stream, settings.length, settings.pieces, settings.pause)
-        body = {"model": "chaos", "messages": [{"role": "user", "content": said}]}
-        story = Story(stream, settings.length, loop.time())
+        length, calls, restarts = self._kind(number)
+        said = question(stream, length, settings.pieces, settings.pause, calls)
+        body: dict[str, Any] = {"model": "chaos", "messages": [{"role": "user", "content": said}]}
+        if calls:
+            body["tools"] = TOOLS
+        if restarts:
+            body["model"] = "chaos-restart"
+        story = Story(stream, length, loop.time(), calls, restarts)
         self.stories.append(story)
-        dropping = Reader(stream, "dropping reader", self._somewhere(chance, hurt=True))
+        dropping = Reader(stream, "dropping reader", self._somewhere(chance, hurt=True), replaces=restarts)
+        dropping.reads_anew = settings.loses
         story.readers.append(dropping)
         following = [asyncio.create_task(dropping.follow(_lives(self._faults, number, settings.rates.drop), body))]
         further = settings.wires[number % max(1, len(settings.wires)) :][:1]
         wires: tuple[Wire, ...] = (*settings.steady, *further)
         for index, wire in enumerate(wires):
             reader = Reader(stream, f"steady {wire} reader {index}", self._somewhere(chance, hurt=False), wire)
+            reader.reads_anew = settings.loses
             story.readers.append(reader)
             following.append(asyncio.create_task(reader.follow(lambda: None)))
         life = settings.pieces * settings.pause / 1000
@@ -219,14 +264,25 @@ class _Run:
             aside.append(asyncio.create_task(self._cancel(story, life * 1.1 * chance.random(), chance)))
         if chance.random() < settings.rates.duplicate:
             aside.append(asyncio.create_task(self._repeat(story, body, life * chance.random(), chance)))
-        if number < settings.stalled and (held := await stall(stream, self._somewhere(chance, hurt=False))) is not None:
-            self._stalled.append(held)
+        for _ in range(number, settings.stalled, settings.streams):
+            if (held := await stall(stream, self._somewhere(chance, hurt=False))) is not None:
+                self._stalled.append(held)
         try:
             await asyncio.gather(*following)
         finally:
             for task in (*following, *aside):
                 task.cancel()
             await asyncio.gather(*following, *aside, return_exceptions=True)
+        if self._faults.chance("sweep", number).random() < settings.rates.sweep and story.ended is not None:
+            await self._late(story)
+            await self._aging.outlive(story, self._somewhere(self._faults.chance("late", number), hurt=False))
+
+    def _kind(self, number: int) -> tuple[int, int, bool]:
+        """How much text the answer of a stream has, how many calls of tools, and whether it begins anew where it breaks."""
+        chance, settings = self._faults.chance("kind", number), self.settings
+        calls = chance.randint(1, _MOST_CALLS) if chance.random() < settings.calls else 0
+        length = 0 if calls and chance.random() < _WITHOUT_TEXT else settings.length
+        return length, calls, chance.random() < settings.restarts
 
     async def _cancel(self, story: Story, after: float, chance: random.Random) -> None:
         await asyncio.sleep(after)
@@ -248,7 +304,8 @@ class _Run:
     async def _repeat(self, story: Story, body: object, after: float, chance: random.Random) -> None:
         """Send the request that made the stream once more, and read a while."""
         await asyncio.sleep(after)
-        again = Reader(story.stream, "repeated request", self._somewhere(chance, hurt=False))
+        again = Reader(story.stream, "repeated request", self._somewhere(chance, hurt=False), replaces=story.restarts)
+        again.reads_anew = self.settings.loses
         story.readers.append(again)
         self._faults.count("repeated request")
         with contextlib.suppress(TimeoutError):
@@ -263,28 +320,49 @@ class _Run:
 
     async def _replay(self) -> None:
         """Read every stream once more from the beginning, at all nodes in turns, on each wire that somebody read."""
-        turns = itertools.cycle(self.nodes)
         slots = asyncio.Semaphore(_REPLAYS)
 
-        async def one(story: Story, wire: Wire) -> None:
-            reader = Reader(story.stream, f"late {wire} replay", _port_of(next(turns)), wire)
+        async def one(story: Story) -> None:
             async with slots:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_REPLAY if story.ended is not None else 2):
-                        await reader.follow(lambda: None)
-            story.replays.append(reader)
-            with contextlib.suppress(Broken):
-                status, body = await told(next(turns).port, "GET", f"/chat/stream/{story.stream}")
-                if status == 200:
-                    story.state, story.tail = body["state"], body["tail"]
+                await (gone(story, self.nodes) if story.swept else self._late(story))
 
-        replays: list[Coroutine[None, None, None]] = []
-        for story in self.stories:
-            read = [reader.wire for reader in story.readers]
-            replays += [one(story, wire) for wire in WIRES if wire in read]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPLAYING):
-                await asyncio.gather(*replays)
+                await asyncio.gather(*[one(story) for story in self.stories])
+
+    async def _late(self, story: Story) -> None:
+        """Read it from the beginning on each wire, and hear how it stands."""
+        read = {reader.wire for reader in story.readers}
+        wires: list[Wire] = [wire for wire in WIRES if wire in read]
+        for wire in wires:
+            reader = Reader(story.stream, f"late {wire} replay", _port_of(next(self._turns)), wire)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPLAY if story.ended is not None else 2):
+                    await reader.follow(lambda: None)
+            story.replays.append(reader)
+        for _ in range(_ASKS):
+            # A node may be away just now: streams that are swept are replayed while the run goes on.
+            with contextlib.suppress(Broken):
+                status, body = await told(next(self._turns).port, "GET", f"/chat/stream/{story.stream}", 2.0)
+                if status == 200:
+                    story.state, story.tail = body["state"], body["tail"]
+                    return
+                if status == 404:
+                    return
+            await asyncio.sleep(_LOOK)
+
+    async def _look_again(self) -> None:
+        """Have every reader ask whether what it has still fits. Streams that nobody has anything of any more are forgotten."""
+        readers = [reader for story in self.stories for reader in story.readers]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REPLAY):
+                await asyncio.gather(*[reader.look_again() for reader in readers])
+        if losses := sum([reader.losses for reader in readers]):
+            self._faults.count("readers told of a loss", losses)
+        forgotten = [story for story in self.stories if not any([reader.frames for reader in story.readers])]
+        if forgotten:
+            self._faults.count("forgotten streams", len(forgotten))
+            self.stories = [story for story in self.stories if story not in forgotten]
 
     async def _watch(self) -> None:
         """How late this process itself is, and how large the nodes are."""

@@ -1,11 +1,15 @@
 """What is known of one stream after a run: what its readers saw, what its log says, what was asked of the provider, who cancelled it."""
 
+import itertools
 from typing import Any
 
 import msgspec
 
+from cauce.testing.chaos.calls import maker
 from cauce.testing.chaos.oracle import Attempt
-from cauce.testing.chaos.reader import Frame, Oddity, Reader, Wire
+from cauce.testing.chaos.reader import Frame, Oddity, Reader
+from cauce.testing.chaos.shown import KEEPING
+from cauce.testing.chaos.text import NAMES, read
 
 _ENDS = ("complete", "cancelled")
 
@@ -34,13 +38,26 @@ class Record(msgspec.Struct, frozen=True):
         """Whether it ends the stream."""
         return self.type in _ENDS or (self.type == "error" and bool(self.beside.get("final_error")))
 
+    @property
+    def asks(self) -> bool:
+        """Whether it tells of an attempt."""
+        return self.beside.get("status") == "attempt" or bool(self.beside.get("retrying"))
+
+    @property
+    def restarts(self) -> bool:
+        """Whether it takes back what was shown."""
+        return self.beside.get("status") == "restart"
+
 
 class Story(msgspec.Struct):
-    """`length` is that of the whole answer. `born` and `ended` are the loop's times; `ended` None: nobody saw its end."""
+    """`length` is that of the text of the whole answer, `calls` the number of calls behind it. `restarts`: where the answer breaks it
+    begins anew, and its readers take that. `born` and `ended` are the loop's times; `ended` None: nobody saw its end."""
 
     stream: str
     length: int
     born: float
+    calls: int = 0
+    restarts: bool = False
     readers: list[Reader] = []
     replays: list[Reader] = []
     """From the beginning, after its end."""
@@ -48,13 +65,16 @@ class Story(msgspec.Struct):
     tail: int = 0
     """What the node that was asked last says of it."""
     cancels: list[Cancel] = []
+    swept: bool = False
+    """It was made old after its late replay, and must be gone."""
     odd: list[Oddity] = []
     attempts: list[Attempt] = []
 
     @property
     def ended(self) -> float | None:
-        """When the first of its readers saw the end."""
-        seen = [reader.ended_at for reader in self.readers if reader.ended_at is not None]
+        """When the first of its readers saw the end. Where it may begin anew, some wires end before that."""
+        readers = [reader for reader in self.readers if not (self.restarts and reader.wire in KEEPING)]
+        seen = [reader.ended_at for reader in readers if reader.ended_at is not None]
         return min(seen) if seen else None
 
     @property
@@ -76,34 +96,38 @@ class Story(msgspec.Struct):
 
 def text_of(records: list[Record]) -> str:
     """The text that stands, after what was taken back."""
-    pieces: list[tuple[int, str]] = []
+    return "".join([record.data for record in standing(records) if record.type == "content"])
+
+
+def standing(records: list[Record]) -> list[Record]:
+    """The records that stand, after what was taken back."""
+    kept: list[Record] = []
     for record in records:
-        if record.type == "content":
-            pieces.append((record.seq, record.data))
-        elif record.beside.get("status") == "restart":
-            pieces = [piece for piece in pieces if piece[0] < record.beside["from_seq"]]
-    return "".join([text for _, text in pieces])
+        if record.restarts:
+            kept = [one for one in kept if one.seq < record.beside.get("from_seq", 0)]
+        else:
+            kept.append(record)
+    return kept
 
 
-def shown(wire: Wire, frames: list[Frame]) -> str:
-    """The text that `frames` of a wire other than ours show, each wire read by its own names."""
-    pieces: list[str] = []
-    for frame in frames:
-        payload = frame.data.partition(b"data:")[2].strip()
-        if payload.startswith(b"{"):
-            pieces.append(_piece(wire, msgspec.json.decode(payload)))
-    return "".join(pieces)
+def spans(records: list[Record]) -> list[list[Record]]:
+    """What stood before each time something was taken back, and at the end."""
+    ends = [place for place, record in enumerate(records) if record.restarts]
+    return [standing(records[:end]) for end in (*ends, len(records))]
 
 
-def _piece(wire: Wire, body: dict[str, Any]) -> str:
-    match wire:
-        case "openai-chat":
-            return "".join([choice.get("delta", {}).get("content") or "" for choice in body.get("choices", [])])
-        case "openai-responses":
-            return body["delta"] if body.get("type") == "response.output_text.delta" else ""
-        case "anthropic":
-            return body.get("delta", {}).get("text", "") if body.get("type") == "content_block_delta" else ""
-        case "ui":
-            return body["delta"] if body.get("type") == "text-delta" else ""
-        case "native":
-            return ""
+def speakers(records: list[Record]) -> list[str]:
+    """The names of the attempts that speak in `records`, whose text stands, in their order: in the text, then in calls that are whole."""
+    names = [name for name, _, _ in read(text_of(records)).runs]
+    calls = [record.data for record in records if record.type == "tool_call" and record.beside["mark"] == "ready"]
+    return names + [made[1] for call in calls if (made := maker(call["arguments"]))]
+
+
+def voices(records: list[Record]) -> list[str]:
+    """The names of the attempts that speak, one after the other, also in what was taken back."""
+    names: list[str] = []
+    for record in records:
+        if record.type in ("content", "tool_call"):
+            said: str = record.data if record.type == "content" else record.data["arguments"]
+            names += NAMES.findall(said)
+    return [name for name, _ in itertools.groupby(names)]

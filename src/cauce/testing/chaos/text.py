@@ -5,11 +5,16 @@ space: `0一ñ 4一é 8一가 …`. All attempts of a text have their tokens at 
 inside of a token. Nothing but the text is needed to see that a piece is missing, came twice, or was written by somebody else.
 """
 
+import re
+
 import msgspec
 
 _LETTERS = "ñé€한ж🌊ß"
 _FIRST_NONCE = 0x4E00
 _NONCES = 20_000
+
+NAMES = re.compile(f"[{chr(_FIRST_NONCE)}-{chr(_FIRST_NONCE + _NONCES - 1)}]")
+"""Finds the names in a text."""
 
 
 def nonce(number: int) -> str:

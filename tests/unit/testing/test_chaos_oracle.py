@@ -1,0 +1,65 @@
+"""The provider of a run: what it says, and that one seed makes it do the same in each run."""
+
+import contextlib
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import pytest
+
+from cauce.testing.chaos import CALM, Rates
+from cauce.testing.chaos.calls import arguments, call_id
+from cauce.testing.chaos.faults import Faults
+from cauce.testing.chaos.http import Broken, ask
+from cauce.testing.chaos.oracle import Oracle, question
+from tests.http import within
+
+pytestmark = pytest.mark.anyio
+
+
+async def answered(oracle: Oracle, stream: str, calls: int = 0) -> list[dict[str, Any]]:
+    """The choices of what it answers, as far as they come."""
+    body = {"messages": [{"role": "user", "content": question(stream, 200, 10, 0, calls)}]}
+    data = b""
+    with contextlib.suppress(Broken):
+        answer = await ask(oracle.port, "POST", "/n0/v1/chat/completions", body)
+        with contextlib.suppress(Broken):
+            async for piece in answer.pieces():
+                data += piece
+        await answer.close()
+    frames = [frame.removeprefix(b"data: ") for frame in data.split(b"\n\n")]
+    return [
+        choice for frame in frames if frame.startswith(b'{"id"') for choice in msgspec.json.decode(frame)["choices"]
+    ]
+
+
+async def test_calls_come_in_pieces_and_their_arguments_name_the_attempt() -> None:
+    async with Oracle(Faults(1, CALM)) as oracle:
+        choices = await answered(oracle, "run-0", calls=2)
+    [attempt] = oracle.attempts
+    pieces: dict[int, list[str]] = defaultdict(list)
+    ids: list[str] = []
+    for choice in choices:
+        for call in choice["delta"].get("tool_calls", []):
+            pieces[call["index"]].append(call["function"]["arguments"])
+            ids += [call["id"]] if "id" in call else []
+    assert ids == [call_id(0), call_id(1)]
+    assert ["".join(found) for found in pieces.values()] == [arguments(0, attempt.nonce), arguments(1, attempt.nonce)]
+    assert min(map(len, pieces.values())) > 3
+    assert choices[-1]["finish_reason"] == "tool_calls"
+    assert attempt.called == 2 and attempt.whole
+
+
+async def test_one_seed_does_the_same_to_the_same_stream_of_each_run() -> None:
+    done: dict[str, list[tuple[str, int, int]]] = {}
+    for run, order in (("one", range(6)), ("other", range(5, -1, -1))):
+        faults = Faults(3, Rates(provider=0.8))
+        async with Oracle(faults) as oracle:
+            for stream in order:
+                # What stalls would last.
+                while (n := len(oracle.of(f"{run}-{stream}"))) < 3 and faults.provider(str(stream), n)[0] != "stall":
+                    await within(answered(oracle, f"{run}-{stream}"), 10)
+            attempts = [attempt for stream in range(6) for attempt in oracle.of(f"{run}-{stream}")]
+        done[run] = [(attempt.fault, attempt.served, attempt.tokens) for attempt in attempts]
+    assert done["one"] == done["other"]
+    assert len({fault for fault, *_ in done["one"]}) > 2
