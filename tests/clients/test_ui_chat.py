@@ -440,3 +440,19 @@ async def test_guide_reads_an_answer_without_react(
     told, wrong = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
     assert process.returncode == 0, wrong.decode()
     assert "A cascade falls." in told.decode()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("guide", GUIDES, ids=["en", "es"])
+async def test_failure_ends_what_the_guide_reads_without_react(
+    node: Node, guide: Path, version: str, server: Cauce, upstream: Upstream, tmp_path: Path
+) -> None:
+    # The offline answerer steps in for what is down, not for what is refused.
+    upstream.answers = [Reply(status=400, error={"message": "no such thing"})]
+    file = shown(guide, "readUIMessageStream", server.url, tmp_path)
+    file.write_text(file.read_text().replace('from "ai"', f'from "{version}"'))
+    process = await asyncio.create_subprocess_exec(
+        *(node.node, str(file)), env=node.environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, wrong = await asyncio.wait_for(process.communicate(), RUN_SECONDS)
+    assert process.returncode != 0 and "no such thing" in wrong.decode()

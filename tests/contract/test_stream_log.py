@@ -4,10 +4,12 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cauce.domain.delta import Finish, Text
-from cauce.domain.stream import Commit, StreamLimits
+from cauce.domain.errors import Gone
+from cauce.domain.stream import Commit, StreamKey, StreamLimits
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -19,7 +21,7 @@ from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_log_contract import StreamLogContract
-from cauce.testing.stream_samples import LEASE, RETENTION, Logs, created
+from cauce.testing.stream_samples import END, LEASE, RETENTION, Logs, created, new_stream, text
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 
@@ -49,6 +51,27 @@ class TestInprocStreamLog(StreamLogContract):
             Commit((Finish("stop"),), "completed"),
         )
         assert await log.sweep(10) == 1
+
+    async def test_what_was_asked_counts_when_memory_is_short(self, clock: FakeClock) -> None:
+        log = InprocStreamLog(clock, max_bytes=20_000)
+        for number in range(4):
+            new = msgspec.structs.replace(new_stream(StreamKey("tenant/key", f"chat-{number}")), policy="x" * 8_000)
+            hold = (await log.create(new)).hold
+            assert hold is not None
+            await log.append(await log.append(hold, text("a")), END)
+        while await log.sweep(10):
+            pass
+        there = [
+            key for key in [StreamKey("tenant/key", f"chat-{number}") for number in range(4)] if await known(log, key)
+        ]
+        assert [key.id for key in there] == ["chat-3"]
+
+
+async def known(log: StreamLog, key: StreamKey) -> bool:
+    try:
+        return await log.head(key) is not None
+    except Gone:
+        return False
 
 
 class TestSqliteStreamLog(StreamLogContract):

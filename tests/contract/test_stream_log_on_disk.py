@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cauce.domain.delta import Finish, Status, Text
@@ -221,13 +222,13 @@ async def test_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(
         appending = asyncio.create_task(log.append(hold, text("x" * 100_000)))
         while not caplog.records:
             await asyncio.sleep(0)
-        assert len(await whole(log)) == 2 and not appending.done()
+        assert len(await whole(log)) == 2 and not appending.done() and not log.up
         # Somebody makes room while it waits.
         while not appending.done():
             with contextlib.suppress(sqlite3.Error):
                 log.writer.database.execute("PRAGMA max_page_count = 1000000")
             await asyncio.sleep(0)
-        assert (await appending).tail == 3 and len(await whole(log)) == 3
+        assert (await appending).tail == 3 and len(await whole(log)) == 3 and log.up
 
 
 async def test_disk_that_stays_full_gives_up_and_the_stream_can_be_ended_later(tmp_path: Path) -> None:
@@ -310,6 +311,63 @@ async def test_file_is_bounded_and_what_ended_first_goes_first(tmp_path: Path) -
         assert 5 <= gone <= 8
         (pages,) = log.writer.database.execute("PRAGMA page_count").fetchone()
         assert pages * 4096 < 1_300_000
+
+
+async def test_as_many_streams_go_as_take_what_is_too_much_and_what_was_asked_counts(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock, max_bytes=1_000_000) as log:
+        for number in range(12):
+            new = msgspec.structs.replace(new_stream(key_of(number)), policy="x" * 100_000)
+            hold = (await log.create(new)).hold
+            assert hold is not None
+            await log.append(await log.append(hold, text("a")), END)
+            clock.advance(1)
+        while await log.sweep(300):
+            pass
+        assert [await is_there(log, number) for number in range(12)] == [False] * 3 + [True] * 9
+
+
+async def test_what_expires_anyway_makes_room_first(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock, max_bytes=1_000_000) as log:
+        for number in range(12):
+            retention = 7200.0 if number % 2 else 600.0
+            new = msgspec.structs.replace(new_stream(key_of(number), retention), policy="x" * 100_000)
+            hold = (await log.create(new)).hold
+            assert hold is not None
+            await log.append(await log.append(hold, text("a")), END)
+        clock.advance(601)
+        while await log.sweep(300):
+            pass
+        assert [await is_there(log, number) for number in range(12)] == [False, True] * 6
+
+
+async def test_tombstones_take_a_part_of_the_file_and_not_the_place_of_what_can_be_read(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock, max_bytes=2_000_000) as log:
+        database = log.writer.database
+        database.execute(
+            """WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+                INSERT INTO streams (principal, id, wire, request, request_hash, policy, state, node, lease_until, tail, bytes,
+                    created, retention, terminal_at, due)
+                SELECT 'default/0123456789ab', printf('%032x', i), 'native', x'', x'', '', 'expired', 'node_0123456789abcdef', 1.5, 30,
+                    0, 1700000000.5, 600.0, 1700000000.5, 1700600000.25 + i FROM n"""
+        )
+        for number in range(20):
+            await log.append(await log.append(await created(log, key_of(number)), text("a")), END)
+        clock.advance(1)
+        while await log.sweep(300):
+            pass
+        assert all([await is_there(log, number) for number in range(20)])
+        left = database.execute("SELECT id FROM streams WHERE state = 'expired' ORDER BY due").fetchall()
+        assert 1_000 < len(left) < 10_000 and int(left[-1][0], 16) == 10_000
+
+
+async def is_there(log: SqliteStreamLog, number: int) -> bool:
+    try:
+        return await log.head(key_of(number)) is not None
+    except Gone:
+        return False
 
 
 async def test_expired_streams_leave_a_tombstone_for_a_week_and_then_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The logs in Redis and in PostgreSQL when their servers do not answer."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,8 +12,9 @@ from psycopg.conninfo import make_conninfo
 from cauce.domain.delta import Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
+from cauce.engine.streams.tail import follow
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed import LEASE, SharedLogOptions
 from cauce.stores.postgres.connections import Connection, Connections
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import StreamAppends
@@ -64,6 +66,24 @@ async def test_append_that_redis_did_without_an_answer_is_done_once(
     await log.stop()
 
 
+async def test_end_waits_for_a_redis_that_is_silent_as_every_append_does(
+    redis: RedisServer, connection: RedisConnection
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    hold = await log.append(await created(log), text("a"))
+    gone, back = asyncio.Event(), asyncio.Event()
+    connection.on_change(lambda up: back.set() if up else gone.set())
+    redis.stall()
+    ending = asyncio.create_task(log.append(hold, END))
+    await gone.wait()
+    redis.go_on()
+    assert (await asyncio.wait_for(ending, 20)).tail == 3
+    await back.wait()
+    kept = await connection.run(lambda redis: redis.pttl(log._shelf.row(KEY) + ":log"))
+    assert kept > SharedLogOptions().retention * 1000
+    await log.stop()
+
+
 async def test_redis_that_lost_its_memory_fences_what_it_does_not_know(
     redis: RedisServer, connection: RedisConnection
 ) -> None:
@@ -77,6 +97,126 @@ async def test_redis_that_lost_its_memory_fences_what_it_does_not_know(
     assert await other.head(KEY) is None
     for one in (log, other):
         await one.stop()
+
+
+class Shorter:
+    """A Redis that lost its newest: what it had at `remember` is there again after `lose`."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._kept: dict[bytes, bytes] = {}
+
+    async def remember(self) -> None:
+        for key in await self._connection.run(lambda redis: redis.keys("*")):
+            self._kept[key] = await self._connection.run(lambda redis, key=key: redis.dump(key))
+
+    async def lose(self) -> None:
+        await self._connection.run(lambda redis: redis.flushall())
+        for key, value in self._kept.items():
+            await self._connection.run(lambda redis, key=key, value=value: redis.restore(key, 0, value))
+
+
+@pytest.fixture
+async def pair(connection: RedisConnection) -> AsyncIterator[tuple[RedisStreamLog, RedisStreamLog]]:
+    """Two nodes on one server, whose clock stands at what was set last."""
+    logs = [RedisStreamLog(connection, SystemClock(), name, time=lambda: _NOW[0]) for name in ("a", "b")]
+    _NOW[0] = 1000.0
+    yield logs[0], logs[1]
+    for log in logs:
+        await log.stop()
+
+
+_NOW = [1000.0]
+
+
+async def taken_over(log: RedisStreamLog) -> Hold:
+    """The stream, once its lease is over."""
+    _NOW[0] += LEASE + 1
+    (orphan,) = await log.orphans(1)
+    hold = await log.claim(orphan, "heir")
+    assert hold is not None
+    return hold
+
+
+async def test_log_that_became_shorter_is_gone_on_with_from_what_is_left_of_it(
+    connection: RedisConnection, pair: tuple[RedisStreamLog, RedisStreamLog]
+) -> None:
+    ours, _ = pair
+    hold = await ours.append(await created(ours), text("a"))
+    server = Shorter(connection)
+    await server.remember()
+    hold = await ours.append(hold, text("lost", "lost too"))
+    async with following(ours) as reader:
+        while reader.tail < 4:
+            await asyncio.sleep(0)
+        await server.lose()
+        with pytest.raises(Fenced):
+            await ours.append(hold, text("more"))
+        claimed = await taken_over(ours)
+        assert claimed == Hold(KEY, 2, 2) and await texts(ours) == ["a"]
+        # Whoever has read what is lost is not given what follows instead.
+        with pytest.raises(LogUnavailable, match="lost"):
+            await asyncio.wait_for(reader.task, 10)
+    await ours.append(claimed, text("b", "c", "d"))
+    assert await texts(ours) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_reader_elsewhere_of_a_log_that_became_shorter_is_sent_away(
+    connection: RedisConnection, pair: tuple[RedisStreamLog, RedisStreamLog], at_once: bool
+) -> None:
+    ours, theirs = pair
+    hold = await ours.append(await created(ours), text("a"))
+    server = Shorter(connection)
+    await server.remember()
+    await ours.append(hold, text("lost", "lost too"))
+    async with following(theirs) as reader:
+        while reader.tail < 4:
+            await asyncio.sleep(0)
+        await server.lose()
+        if at_once:
+            # It has grown again before anybody else looked.
+            claimed = await taken_over(ours)
+            await ours.append(claimed, text("b", "c", "d", "e"))
+        with pytest.raises(LogUnavailable, match="lost"):
+            await asyncio.wait_for(reader.task, 10)
+    assert reader.tail == 4
+
+
+async def test_what_is_asked_of_a_log_that_became_shorter_is_answered_from_what_is_left(
+    connection: RedisConnection, pair: tuple[RedisStreamLog, RedisStreamLog]
+) -> None:
+    ours, _ = pair
+    hold = await ours.append(await created(ours), text("a"))
+    server = Shorter(connection)
+    await server.remember()
+    await ours.append(await ours.append(hold, text("lost")), END)
+    await server.lose()
+    head = await head_of(ours)
+    assert (head.state, head.tail) == ("running", 2)
+    assert await texts(ours) == ["a"]
+
+
+class Following:
+    """A reader from the beginning; `tail` is how far it has come."""
+
+    def __init__(self, log: RedisStreamLog) -> None:
+        self.tail = 0
+        self.task = asyncio.create_task(self._follow(log))
+
+    async def _follow(self, log: RedisStreamLog) -> None:
+        async for records in follow(log, KEY, 0):
+            self.tail = records[-1].seq
+
+
+@contextlib.asynccontextmanager
+async def following(log: RedisStreamLog) -> AsyncIterator[Following]:
+    reader = Following(log)
+    try:
+        yield reader
+    finally:
+        reader.task.cancel()
+        await asyncio.gather(reader.task, return_exceptions=True)
 
 
 async def test_redis_that_is_gone_is_given_up_after_a_while(redis: RedisServer, connection: RedisConnection) -> None:
@@ -110,6 +250,29 @@ async def test_stream_in_redis_that_cannot_be_read_is_passed_over_and_told_of_on
     row = log._shelf.row(KEY)
     await connection.run(lambda redis: redis.hset(f"{row}:meta", "request", b'{"no"'))
     await passed_over_and_told_of_once(log, other, caplog)
+    await log.stop()
+
+
+async def test_many_holds_in_redis_are_renewed_and_released_in_as_many_round_trips_as_one(
+    connection: RedisConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    trips: list[int] = []
+    run = connection.run
+
+    async def counted(command: Any) -> Any:
+        trips[-1] += 1
+        return await run(command)
+
+    for count in (1, 30):
+        holds = [await created(log, StreamKey(f"tenant/{count}", f"chat-{n}")) for n in range(count)]
+        trips.append(0)
+        with monkeypatch.context() as patched:
+            patched.setattr(connection, "run", counted)
+            await log.renew(holds)
+            await log.seen([hold.key for hold in holds])
+            await log.release(holds)
+    assert trips[0] == trips[1] and len(await log.orphans(100)) == 31
     await log.stop()
 
 

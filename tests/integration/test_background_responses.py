@@ -305,6 +305,38 @@ async def test_deleted_background_response_does_not_come_back(
     assert await served.runtime.services.responses.promised(9) == []
 
 
+@pytest.mark.parametrize("when", ["running", "ended", "kept"])
+async def test_deleted_response_is_not_found_in_its_log_either(
+    served: Served, client: AsyncOpenAI, upstream: Upstream, when: str
+) -> None:
+    upstream.answers = [Reply(text="a b", stall_after=1) if when == "running" else Reply(text="a b")]
+    asked: dict[str, Any] = {
+        "model": "chat/m",
+        "input": "hi",
+        "background": True,
+        "extra_headers": {"Idempotency-Key": "k"},
+    }
+    started = await client.responses.create(**asked)
+    if when == "running":
+        await within(upstream.asked.wait())
+    else:
+        await ended(client, started.id)
+        if when == "kept":
+            await kept(served, started.id)
+    await client.responses.delete(started.id)
+    for method, path in (
+        ("GET", ""),
+        ("GET", "/resume?after=0"),
+        ("GET", "/resume?wire=openai-responses"),
+        ("DELETE", ""),
+    ):
+        gone = await ask(served.port, method, f"/chat/stream/{started.id}{path}", headers={"x-api-key": "web"})
+        assert gone.status == 410, path
+    with pytest.raises(openai.APIStatusError) as again:
+        await client.responses.create(**asked)
+    assert again.value.status_code == 410 and len(upstream.requests) == 1
+
+
 async def test_call_with_a_key_is_answered_once_plain_and_streamed(
     served: Served, client: AsyncOpenAI, upstream: Upstream
 ) -> None:

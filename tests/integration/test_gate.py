@@ -113,6 +113,45 @@ async def test_no_key_or_a_wrong_one_is_401(headers: dict[str, str], path: str) 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+COOKIE = {"Cookie": "theme=dark; cauce_key=secret"}
+
+
+async def test_page_reads_a_stream_with_its_key_in_a_cookie_and_does_nothing_else_with_it() -> None:
+    async with serving(KEYED) as served:
+        await ask(served.port, "POST", "/chat/stream/x", QUESTION, {"Authorization": "Bearer secret"})
+        place = "/chat/stream/x/resume?after=0"
+        assert (await ask(served.port, "GET", place, headers=COOKIE)).status == 200
+        assert (await ask(served.port, "GET", place, headers={"Cookie": "cauce_key=wrong"})).status == 401
+        for method, path in [
+            ("POST", "/chat/stream/x/resume"),
+            ("POST", "/chat/stream/x"),
+            ("DELETE", "/chat/stream/x"),
+            ("GET", "/chat/stream/x"),
+            ("POST", "/llm/message"),
+            ("GET", "/v1/models"),
+        ]:
+            body = QUESTION if method == "POST" else None
+            assert (await ask(served.port, method, path, body, COOKIE)).status == 401, (method, path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 401),
+        ({"Sec-Fetch-Site": "same-site"}, 401),
+        ({"Origin": "http://localhost:3000"}, 401),
+        ({"Origin": "https://app.example"}, 401),
+    ],
+)
+async def test_cookie_counts_for_our_own_pages_only(headers: dict[str, str], status: int) -> None:
+    async with serving(KEYED + '[server]\ncors_origins = ["https://app.example"]') as served:
+        await ask(served.port, "POST", "/chat/stream/x", QUESTION, {"Authorization": "Bearer secret"})
+        read = await ask(served.port, "GET", "/chat/stream/x/resume?after=0", headers={**COOKIE, **headers})
+    assert read.status == status and "access-control-allow-credentials" not in read.headers
+
+
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/docs", "/openapi.json"])
 async def test_health_and_documentation_need_no_key(path: str) -> None:
     async with serving(KEYED) as served:

@@ -102,6 +102,54 @@ async def test_reader_joining_mid_commit_gets_each_event_once(kept: Kept, upstre
     assert joined[0].startswith(seen.rpartition(b"\n\n")[0])
 
 
+@pytest.mark.parametrize(
+    ("address", "header", "later"),
+    [("0", "3", 3), ("3", "0", 3), ("2", "4", 4), ("4", "2", 4), ("5.1", "5", 5), ("3", "3.1", 3), ("2", "3.1", 2)],
+)
+async def test_later_of_two_cursors_counts(upstream: Upstream, address: str, header: str, later: int) -> None:
+    upstream.answers = [Reply(text="a b c d e")]
+    async with serving(config(upstream)) as served:
+        await ask(served.port, "POST", "/chat/stream/s", BODY)
+        place = f"/chat/stream/s/resume?after={address}"
+        read = await ask(served.port, "GET", place, headers={"Last-Event-ID": header})
+    assert read.frames()[0]["seq"] == later + 1
+
+
+@pytest.mark.parametrize("wire", ["openai-chat", "anthropic", "ui"])
+async def test_event_source_that_comes_back_gets_the_rest_on_every_wire(upstream: Upstream, wire: str) -> None:
+    upstream.answers = [Reply(text="a b c", reasoning="hm")]
+    async with serving(config(upstream)) as served:
+        await ask(served.port, "POST", "/chat/stream/s", BODY)
+        place = f"/chat/stream/s/resume?wire={wire}&after=0"
+        frames = [block + b"\n\n" for block in (await ask(served.port, "GET", place)).body.split(b"\n\n")[:-1]]
+        for number, frame in enumerate(frames[:-1], 1):
+            (last,) = [line[4:] for line in frame.decode().split("\n") if line.startswith("id: ")]
+            rest = await ask(served.port, "GET", place, headers={"Last-Event-ID": last})
+            assert rest.body == b"".join(frames[number:]), number
+
+
+async def test_epoch_is_that_of_the_cursor_beside_it(upstream: Upstream) -> None:
+    async with serving(config(upstream)) as served:
+        await ask(served.port, "POST", "/chat/stream/s", BODY)
+        place = "/chat/stream/s/resume?after=1&epoch=7"
+        alone = await ask(served.port, "GET", place)
+        earlier = await ask(served.port, "GET", place, headers={"Last-Event-ID": "0"})
+        later = await ask(served.port, "GET", place, headers={"Last-Event-ID": "2"})
+    assert (alone.status, earlier.status, later.status) == (409, 409, 200)
+    assert later.frames()[0]["seq"] == 3
+
+
+async def test_event_source_of_a_response_that_comes_back_gets_the_rest(upstream: Upstream) -> None:
+    async with serving(config(upstream)) as served:
+        asked = {"model": "up/m", "input": "hi", "background": True, "stream": True}
+        whole = await ask(served.port, "POST", "/v1/responses", asked)
+        place = f"/v1/responses/{whole.headers['x-cauce-stream-id']}?stream=true&starting_after=0"
+        frames = [block + b"\n\n" for block in whole.body.split(b"\n\n")[:-1]]
+        (last,) = [line[4:] for line in frames[3].decode().split("\n") if line.startswith("id: ")]
+        rest = await ask(served.port, "GET", place, headers={"Last-Event-ID": last})
+    assert rest.body == b"".join(frames[4:])
+
+
 @pytest.mark.parametrize("wire", ["native", "openai-chat", "anthropic"])
 async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
     clock = FakeClock()

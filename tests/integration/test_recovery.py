@@ -443,3 +443,56 @@ async def test_broken_tool_call_is_not_seen_where_calls_are_shown_whole(path: st
             response = await within(ask(served.port, "POST", path, body, {"X-Cauce-Durable": "true"}))
     assert response.complete and b"r\xc3\xado" not in response.body and b"mar" in response.body
     assert response.body.count(b'"name":"find"') == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "rest"),
+    [
+        (
+            "El agua del arroyo bajaba muy limpia y el cielo estaba muy ",
+            "claro, y el sol brillaba sobre los campos de olivos de Jaén.",
+        ),
+        ("You can use either form; if you are not ", "sure, use the first form, since it is always safe to use."),
+        (
+            "Para llegar al mercado cruza el puente y ",
+            "sigo recto hasta la plaza, donde la fuente marca el centro.",
+        ),
+    ],
+)
+async def test_continuation_whose_words_could_be_talk_is_taken_for_what_it_is(told: str, rest: str) -> None:
+    cut = Reply(told + "x y", cut_after=len(told.split(" ")) - 1)
+    async with Upstream(cut) as cutting, Upstream(Reply(rest)) as other:
+        async with serving(table("one", cutting) + table("two", other) + ROUTE) as served:
+            assert await asked(SURFACES[0], served.port) == told + rest
+    assert (len(cutting.requests), len(other.requests)) == (1, 1)
+
+
+async def test_model_that_is_well_is_reached_past_one_that_is_always_cut() -> None:
+    def continuing(request: Ask) -> Reply:
+        said = request.body["messages"][-2]["content"]
+        return Reply(ORACLE[len(said) :].lstrip())
+
+    def cut_again(request: Ask) -> Reply:
+        return msgspec.structs.replace(continuing(request), cut_after=3)
+
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=20), Reply("never")))
+        two = await stack.enter_async_context(Upstream(cut_again))
+        three = await stack.enter_async_context(Upstream(continuing))
+        toml = table("one", one) + table("two", two) + table("three", three)
+        toml += ROUTE.replace('"two/m"]', '"two/m", "three/m"]')
+        served = await stack.enter_async_context(serving(toml))
+        assert await asked(SURFACES[0], served.port) == ORACLE
+    assert (len(one.requests), len(two.requests), len(three.requests)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("more", ["", "buffer = true\n"], ids=["logged", "buffered"])
+async def test_several_answers_of_which_nothing_was_shown_are_begun_anew(more: str) -> None:
+    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting, Upstream(Reply("Otra respuesta.")) as other:
+        toml = table("one", cutting) + table("two", other) + ROUTE.replace("[retry]", f"{more}[retry]")
+        async with serving(toml) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}], "n": 2, "stream": bool(more)}
+            key = {} if more else {"Idempotency-Key": "two"}
+            response = await within(ask(served.port, "POST", "/v1/chat/completions", body, key))
+    assert response.status == 200 and response.complete and not other.requests[1:]
+    assert b"Otra" in response.body and b"palabra" not in response.body

@@ -79,6 +79,20 @@ async def test_stream_that_began_anew_ends_as_incomplete_on_a_wire_that_cannot_s
     assert chat.complete and chat.body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("wire", ["openai-chat", "openai-completions", "anthropic", "openai-responses", "ui"])
+async def test_nothing_is_left_behind_the_last_frame_of_a_stream_that_began_anew(
+    upstream: Upstream, other: Upstream, wire: str
+) -> None:
+    async with serving(toml(upstream, other), ONE_TRY) as served:
+        await native(served, X_Cauce_Restart="accept")
+        place = f"/chat/stream/s/resume?wire={wire}"
+        whole = await within(ask(served.port, "GET", f"{place}&after=0"))
+        ids = [line[4:] for line in whole.body.decode().split("\n") if line.startswith("id: ")]
+        *others, over = [await within(ask(served.port, "GET", f"{place}&after={last}")) for last in ids]
+    assert (over.status, over.body) == (204, b"")
+    assert {one.status for one in others} == {200} and all(one.body for one in others)
+
+
 async def test_plain_answer_that_began_anew_is_the_same_to_those_who_stream_it(
     upstream: Upstream, other: Upstream
 ) -> None:

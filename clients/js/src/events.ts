@@ -89,6 +89,8 @@ export interface CancelledEvent extends Numbered {
   /** The text so far. */
   text: string;
   usage: Usage | null;
+  /** `cancelled` was asked for, `abandoned` had no reader left, `unattended` became too dear unread. */
+  reason: string;
 }
 
 /** The answer broke off for good. After it the iteration throws a `CallFailed` that says the same. */
@@ -142,7 +144,7 @@ export function eventOf(frame: Frame & Numbered): StreamEvent {
     case "complete":
       return { type, seq, text: data, ...beside } as CompleteEvent;
     case "cancelled":
-      return { type, seq, text: data, usage: beside.usage };
+      return { type, seq, text: data, usage: beside.usage, reason: beside.reason };
     case "error":
       if (beside.retrying) return attempt(seq, data, beside, data);
       return {

@@ -176,7 +176,7 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     while (this.#transcript.end === undefined) {
       if (this.#stillborn) {
         // Nothing was seen, and the server was told: it is not asked again.
-        yield this.#hand({ type: "cancelled", seq: 0, text: "", usage: null });
+        yield this.#hand({ type: "cancelled", seq: 0, text: "", usage: null, reason: "cancelled" });
         return;
       }
       try {

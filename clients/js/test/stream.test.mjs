@@ -204,6 +204,14 @@ test("204 ends a resumed stream; its last frame is read again for the result", a
   assert.deepEqual(asked, ["GET /s/resume?after=7&epoch=1", "GET /s/resume?after=6&epoch=1"]);
 });
 
+test("a cancelled stream says why", async () => {
+  for (const reason of ["cancelled", "abandoned", "unattended"]) {
+    const { client } = scripted([ok(start, frame(2, "cancelled", "a", { reason, finish_reason: "cancelled", usage: USAGE }))]);
+    const events = await all(client.stream("Hi", { id: "s" }));
+    assert.deepEqual(events.at(-1), { type: "cancelled", seq: 2, text: "a", usage: USAGE, reason });
+  }
+});
+
 test("a cancel is repeated until it is heard, and nothing is begun after it", async () => {
   const busy = () => refusal(503, { error: "busy", error_code: "overloaded" });
   const gone = () => refusal(404, { error: "unknown", error_code: "not_found" });

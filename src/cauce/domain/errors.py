@@ -105,10 +105,12 @@ class CauceError(Exception):
 
     `code` is what the client sees, `failure` the class that decides retries, `retry_after` seconds (None: unknown),
     `field` the path of the offending field in the request, where there is one, `facts` what else a program may want to know.
+    `lasting`: asking again brings the same.
     """
 
     code: ErrorCode = "internal"
     failure: Failure | None = None
+    lasting: bool = False
 
     def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -232,6 +232,11 @@ class Commit(msgspec.Struct, frozen=True):
         return last if isinstance(last, Finish) else None
 
     @property
+    def cancels(self) -> bool:
+        """Whether it is the end of a cancelled stream and nothing else: bills aside, all that is appended once a cancel was requested."""
+        return self.state == "cancelled" and len(self.deltas) == 1 and self.finish is not None
+
+    @property
     def steps(self) -> tuple[State, ...]:
         """The states it goes through, the last one included."""
         return self.through if self.state is None else (*self.through, self.state)

@@ -66,6 +66,7 @@ class _Runner:
     def won(self) -> None:
         """It answers: what it had to tell is told."""
         self.call.course.level = self.candidate.level
+        self.call.course.asked = self.candidate
         for delta in self._kept:
             self._told(delta)
 

@@ -138,6 +138,8 @@ class Course(msgspec.Struct):
     attempts: int = 0
     waited: float = 0.0
     level: Level = "primary"
+    asked: "Candidate | None" = None
+    """Whom that attempt was put to."""
     headroom: "tuple[Candidate, Headroom] | None" = None
     """What the last upstream said of its own limits, and which candidate that was."""
     cache: CacheUse = "none"

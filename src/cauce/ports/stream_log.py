@@ -17,7 +17,7 @@ class Fenced(Exception):
 
 
 class Cancelled(Exception):
-    """A cancel was requested: only the `Finish` of a cancelled stream may still be appended."""
+    """A cancel was requested: only the `Finish` of a cancelled stream may still be appended, alone but for bills."""
 
 
 class Full(Exception):
@@ -105,6 +105,10 @@ class StreamLog(Protocol):
 
     async def unseen(self, key: StreamKey) -> float | None:
         """Seconds since `seen` was last told of the stream; None if it never was. By the log's own clock."""
+        ...
+
+    async def forget(self, key: StreamKey) -> None:
+        """Have the stream expire at once (T10). Nothing changes on one that is open, unknown or has expired. Raises `LogUnavailable`."""
         ...
 
     async def sweep(self, limit: int) -> int:

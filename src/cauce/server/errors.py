@@ -28,7 +28,9 @@ async def respond_error(exchange: Exchange, error: CauceError) -> None:
     wait = error.retry_after
     if wait is None and error.code in ("rate_limited", "overloaded"):
         wait = RETRY_AFTER
-    if wait is not None and wait <= LONGEST_RETRY_AFTER:
+    if error.lasting:
+        headers.append((b"x-should-retry", b"false"))
+    elif wait is not None and wait <= LONGEST_RETRY_AFTER:
         headers.append((b"retry-after", b"%d" % math.ceil(wait)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(wait * 1000)))
     if error.status == 401:

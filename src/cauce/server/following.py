@@ -54,11 +54,12 @@ AS_EVENTS = Manner()
 
 
 class LoggedFailure(CauceError):
-    """How a stream failed, as its log says it."""
+    """How a stream failed, as its log says it. `repeated`: it had failed before it was asked for, and no waiting changes that."""
 
-    def __init__(self, failed: Failed) -> None:
-        super().__init__(failed.message, retry_after=failed.retry_after)
+    def __init__(self, failed: Failed, *, repeated: bool = False) -> None:
+        super().__init__(failed.message, retry_after=None if repeated else failed.retry_after)
         self.code = failed.code
+        self.lasting = repeated
 
 
 def addresses(head: Head, wire: str = "native") -> tuple[Header, ...]:
@@ -105,26 +106,25 @@ async def records_of(exchange: Exchange, services: Services, head: Head) -> Sequ
         services.streams.detach(head.key, reader)
 
 
-async def collected(exchange: Exchange, services: Services, head: Head) -> Completion:
-    """The plain answer, once the stream has ended: `outcome` may be `incomplete`. Raises as `completion_of` does, and `ClientGone`."""
-    return await completion_of(await records_of(exchange, services, head))
-
-
-async def completion_of(records: Sequence[Record], *, parts: bool = True) -> Completion:
+async def completion_of(records: Sequence[Record], *, parts: bool = True, repeated: bool = False) -> Completion:
     """The answer in `records`. Raises `LoggedFailure` if it failed, `Conflict` if it was cancelled.
 
-    `parts`: one that is incomplete is an answer too; else that is its failure.
+    `parts`: one that is incomplete is an answer too; else that is its failure. `repeated` as in `LoggedFailure`.
     """
     deltas: Sequence[Delta] = [record.delta for record in records]
     finish = deltas[-1]
     assert isinstance(finish, Finish), "all records of an ended stream"
     if finish.outcome == "failed":
-        raise LoggedFailure(_failed(finish))
+        raise LoggedFailure(_failed(finish), repeated=repeated)
     if finish.outcome == "cancelled":
-        raise Conflict("the answer was cancelled before it was complete: ask again under a new key")
+        cancelled = Conflict(
+            "the answer was cancelled before it was complete: ask again under a new key", reason="cancelled"
+        )
+        cancelled.lasting = True
+        raise cancelled
     completion = await collect(Deltas(None, deltas))
     if finish.outcome == "incomplete" and not parts:
-        failure = LoggedFailure(_failed(finish))
+        failure = LoggedFailure(_failed(finish), repeated=repeated)
         failure.facts = {"partial": completion.choices[0].text}
         raise failure
     return completion
@@ -147,6 +147,7 @@ class _Following:
             exchange, self._headers, hold=self._hold, heartbeat=settings.heartbeat, form=manner.form
         )
         self.stream.give_up_after(settings.stalled)
+        self._overhead = overhead(exchange)
         self._unsent: list[bytes] = []
         """Frames that wait for the headers."""
         self._attempts: list[Attempt] = []
@@ -183,7 +184,7 @@ class _Following:
         if not (started or self._begun):
             if isinstance(last, Finish) and last.outcome == "failed":
                 self._exchange.headers.extend(addresses(self._head, self._manner.wire))
-                raise LoggedFailure(_failed(last))
+                raise LoggedFailure(_failed(last), repeated=self._head.ended)
             if not isinstance(last, Finish):
                 self._unsent.append(frames)
                 stream.write_soon(self._waiting)
@@ -198,7 +199,7 @@ class _Following:
         return waiting
 
     def _headers(self) -> tuple[Header, ...]:
-        return (*addresses(self._head, self._manner.wire), *origin(self._attempts))
+        return (*addresses(self._head, self._manner.wire), *origin(self._attempts), self._overhead)
 
 
 def origin(attempts: Sequence[Attempt]) -> tuple[Header, ...]:
@@ -213,6 +214,11 @@ def origin(attempts: Sequence[Attempt]) -> tuple[Header, ...]:
         (b"x-cauce-cache", b"hit" if last.level == "cache" else b"none"),
         (b"x-cauce-level", last.level.encode()),
     )
+
+
+def overhead(exchange: Exchange) -> Header:
+    """The header that says how long it took until the stream was there."""
+    return b"x-cauce-overhead-ms", b"%.3f" % ((exchange.clock.monotonic() - exchange.began) * 1000)
 
 
 def _failed(finish: Finish) -> Failed:

@@ -24,10 +24,13 @@ _MOST_ADMITTED = 1000
 _EXPOSED = (
     b"x-cauce-request-id, x-cauce-stream-id, x-cauce-model, x-cauce-attempts, x-cauce-cache, x-cauce-level, "
     b"x-cauce-overhead-ms, x-cauce-truncated, x-cauce-estimated, x-request-id, request-id, retry-after, retry-after-ms, "
-    b"location, age"
+    b"x-should-retry, location, age"
 )
 _KEY_IN_ADDRESS = ("/v1beta/", "/v1/models/")
 """Where Google's clients may have put the key into the address. It is read, never logged."""
+_COOKIE = "cauce_key"
+_READING = re.compile(r"/chat/stream/[^/]+/resume")
+"""Where a key may come in a cookie: an EventSource sends no headers of its own. It only reads."""
 _ALLOWED = "content-type, authorization, x-api-key, last-event-id, idempotency-key, x-cauce-durable, x-cauce-on-disconnect, x-cauce-restart"
 _METHODS = b"GET, POST, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_AGE = b"600"
@@ -94,6 +97,7 @@ class Gate:
             exchange.header(b"x-api-key"),
             exchange.header(b"x-goog-api-key"),
             (exchange.query("key") or "") if exchange.path.startswith(_KEY_IN_ADDRESS) else "",
+            _in_cookie(exchange),
         )
         if not any(tokens):
             raise Unauthorized("an API key is required: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")
@@ -130,6 +134,25 @@ class Gate:
             if exchange.header(b"access-control-request-private-network") == "true":
                 headers.append((b"access-control-allow-private-network", b"true"))
         return headers
+
+
+def _in_cookie(exchange: Exchange) -> str:
+    """The key in the cookie of a page of ours that reads a stream, else empty.
+
+    A browser sends cookies on behalf of any page, so no other page's request counts, whoever may call us from elsewhere with a key.
+    """
+    if b"cookie" not in exchange.request_headers or exchange.method != "GET":
+        return ""
+    if _READING.fullmatch(exchange.path) is None:
+        return ""
+    origin, site = exchange.header(b"origin"), exchange.header(b"sec-fetch-site")
+    if site not in ("", "same-origin", "none") or (origin and origin.partition("://")[2] != exchange.header(b"host")):
+        return ""
+    for part in exchange.header(b"cookie").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == _COOKIE:
+            return value.strip('"')
+    return ""
 
 
 def _digest(token: str) -> str:

@@ -2,7 +2,8 @@
 
 A call asks for it with `Idempotency-Key`, with `X-Cauce-Durable: true`, or by saying what is to become of it when its client leaves
 (`X-Cauce-On-Disconnect`); a model can ask for it with `buffer`. The key plays the id of a stream. Keys and the ids of `/chat/stream`
-are of one principal and one log, so a key has the wire before it: `openai-chat:KEY`. The same key on two wires is two answers.
+are of one principal and one log, so a key has the wire before it: `openai-chat:KEY`, and `openai-chat.2:KEY` where it began anew. The
+same key on two wires is two answers.
 """
 
 import re
@@ -14,11 +15,11 @@ from cauce.domain.completion import Completion
 from cauce.domain.delta import Attempt
 from cauce.domain.errors import CauceError, InvalidRequest
 from cauce.domain.request import Request
-from cauce.domain.stream import Head, StreamKey
+from cauce.domain.stream import Head
 from cauce.engine.streams.options import StreamOptions
-from cauce.server.cache_control import cache_control
 from cauce.server.exchange import Exchange
-from cauce.server.following import addresses, completion_of, origin, records_of
+from cauce.server.following import addresses, completion_of, origin, overhead, records_of
+from cauce.server.keyed import KEY, Naming, given_key, start, start_keyed
 from cauce.server.leaving import FORMS, Leaving, ModelManner, parse_leaving
 from cauce.server.reading import asked_cursor, cursor_of, read_from
 from cauce.server.relay import Answer
@@ -27,16 +28,15 @@ from cauce.server.wires import ANTHROPIC, CHAT, COMPLETIONS, GEMINI, NATIVE, UI,
 from cauce.server.wishes import wished
 from cauce.wire.numbering import START
 
-_KEY = b"idempotency-key"
 _DURABLE = b"x-cauce-durable"
 _LEAVING = b"x-cauce-on-disconnect"
 RESTART = b"x-cauce-restart"
 
-ID = re.compile(r"[^\x00-\x20/\x7f]{1,200}")
-"""What a client may choose as the id of a stream, or as a key."""
-
 _KINDS = {NATIVE: "str", CHAT: "chatcmpl", COMPLETIONS: "cmpl", ANTHROPIC: "msg", GEMINI: "resp"}
 """By wire, what the ids begin with that are made here."""
+
+_NAMED = re.compile(rf"({'|'.join(_KINDS)})(?:\.\d+)?:(.+)")
+"""Ids of the streams of keys."""
 
 _PARTS = frozenset({CHAT, COMPLETIONS, ANTHROPIC})
 """Wires that say of an answer that it is incomplete."""
@@ -49,7 +49,7 @@ _PLAIN_MANNER = ModelManner()
 def is_logged(exchange: Exchange, services: Services, request: Request) -> bool:
     """Whether the call goes through the log. Raises `InvalidRequest` for a header that says nothing known."""
     headers = exchange.request_headers
-    if _KEY in headers:
+    if KEY in headers:
         return True
     if _DURABLE in headers and _durable(exchange.header(_DURABLE)):
         return True
@@ -60,7 +60,7 @@ def is_logged(exchange: Exchange, services: Services, request: Request) -> bool:
 
 def asks_for_log(exchange: Exchange) -> bool:
     """Whether the client itself asks for the log."""
-    return _KEY in exchange.request_headers or _DURABLE in exchange.request_headers
+    return KEY in exchange.request_headers or _DURABLE in exchange.request_headers
 
 
 def manner_of(services: Services, request: Request) -> ModelManner:
@@ -84,14 +84,15 @@ def options_for(exchange: Exchange, services: Services, request: Request, wire: 
     )
 
 
-def given_key(exchange: Exchange) -> str:
-    """The key that the client gives its call, empty without one. Raises `InvalidRequest`."""
-    key = exchange.header(_KEY)
-    if _KEY in exchange.request_headers and ID.fullmatch(key) is None:
-        raise InvalidRequest(
-            "Idempotency-Key: has 1 to 200 characters, none of them blank, control or a slash", field="Idempotency-Key"
-        )
-    return key
+def naming_of(stream_id: str) -> Naming | None:
+    """The ids of the key that a stream of this id is of; None if it is no key's."""
+    found = _NAMED.fullmatch(stream_id)
+    return None if found is None else _naming(found[1], found[2])
+
+
+def _naming(wire: str, key: str) -> Naming:
+    # Nothing of the key comes before the colon, so no key has another's ids.
+    return lambda number: f"{wire}:{key}" if number == 1 else f"{wire}.{number}:{key}"
 
 
 async def begin(
@@ -103,7 +104,6 @@ async def begin(
     """
     key = given_key(exchange)
     asked_cursor(exchange)
-    stream_id = f"{wire}:{key}" if key else services.ids.new(_KINDS[wire])
     request = wished(exchange, request)
     settings = services.stream_settings
     options = options_for(exchange, services, request, wire, Leaving(settings.on_disconnect))
@@ -112,14 +112,9 @@ async def begin(
         options = msgspec.structs.replace(options, buffer=True)
     if asked is not None:
         options = msgspec.structs.replace(options, asked=asked)
-    return await services.streams.start(
-        StreamKey(exchange.scope.principal, stream_id),
-        request,
-        exchange.scope,
-        exchange.request_id,
-        cache_control(exchange),
-        options,
-    )
+    if key:
+        return await start_keyed(exchange, services, _naming(wire, key), request, options)
+    return await start(exchange, services, services.ids.new(_KINDS[wire]), request, options)
 
 
 async def stream_logged(
@@ -143,11 +138,12 @@ async def answer_logged(exchange: Exchange, services: Services, head: Head, wire
 
     Raises `CauceError` and `ClientGone`.
     """
+    known_after = overhead(exchange)
     records = await records_of(exchange, services, head)
     attempts = [record.delta for record in records if isinstance(record.delta, Attempt)]
     exchange.headers.extend(addresses(head, wire if wire in WIRES else NATIVE))
-    completion = await completion_of(records, parts=wire in _PARTS)
-    return Answer(completion, attempts, origin(attempts), services.clock.monotonic() - exchange.began)
+    completion = await completion_of(records, parts=wire in _PARTS, repeated=head.ended)
+    return Answer(completion, attempts, (*origin(attempts), known_after), services.clock.monotonic() - exchange.began)
 
 
 def shown_whole(completion: Completion, render: Callable[[Completion], bytes]) -> bytes:

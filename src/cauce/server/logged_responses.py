@@ -113,7 +113,9 @@ async def check_number(streams: Streams, head: Head, number: int) -> None:
                 break
     if events.ahead:
         raise Conflict(
-            "starting_after: this response has no such event: drop your copy and read from the start", tail=head.tail
+            "starting_after: this response has no such event: drop your copy and read from the start",
+            reason="records_lost",
+            tail=head.tail,
         )
 
 

@@ -37,10 +37,14 @@ _UI_EVENTS = Form((*HEADERS, (UI_HEADER, UI_VERSION)))
 
 
 class Wire(msgspec.Struct, frozen=True):
-    """One of them. `project` makes what shows a stream to a reader who has had everything up to a cursor."""
+    """One of them. `project` makes what shows a stream to a reader who has had everything up to a cursor.
+
+    `cut`: its readers cannot take anything back, so a `Restart` is the end for them.
+    """
 
     project: Callable[[Head, Cursor], Projection]
     form: Callable[[Cursor], Form] = lambda _: EVENTS
+    cut: bool = False
 
 
 class NativeRecords:
@@ -108,10 +112,10 @@ def _ui_form(after: Cursor) -> Form:
 
 WIRES: Mapping[str, Wire] = {
     NATIVE: Wire(native, native_form),
-    CHAT: Wire(_chat),
-    COMPLETIONS: Wire(_completions),
+    CHAT: Wire(_chat, cut=True),
+    COMPLETIONS: Wire(_completions, cut=True),
     RESPONSES: Wire(responses_project),
-    ANTHROPIC: Wire(_anthropic),
+    ANTHROPIC: Wire(_anthropic, cut=True),
     UI: Wire(_ui, _ui_form),
 }
 """By the name that `?wire=` takes."""

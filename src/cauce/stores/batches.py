@@ -76,12 +76,17 @@ class Batches(Generic[T]):
         self._waiting.append(pending)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name="streams to their store")
-        return await pending.future
+        try:
+            # However long it takes a server to be found silent.
+            async with self._clock.timeout(self._patience):
+                return await pending.future
+        except TimeoutError:
+            raise unavailable() from None
 
     async def _work(self) -> None:
         wait = _FIRST_WAIT
-        while self._waiting:
-            batch, self._waiting = self._gather(self._waiting)
+        while waiting := [pending for pending in self._waiting if not pending.future.done()]:
+            batch, self._waiting = self._gather(waiting)
             try:
                 anew = await self._run(batch)
             except self._gone:

@@ -5,8 +5,9 @@ the store. What other processes write is heard of as long as somebody waits for 
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     TERMINAL,
+    AttemptRow,
     Commit,
     Created,
     Head,
@@ -81,6 +83,10 @@ class Shelf(Protocol):
         """Records after `after`, at most `limit`, and not more than memory should hold."""
         ...
 
+    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
+        """Its bills, the first one first."""
+        ...
+
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
         ...
@@ -131,7 +137,8 @@ class Followed:
         if (newest := live.newest(after, limit)) is not None:
             return newest
         tail = live.tail
-        found = await self._shelf.records(live, after, limit)
+        with _readable(key):
+            found = await self._shelf.records(live, after, limit)
         # Another process deletes an expired stream from its beginning on.
         if not found or found[0].seq != after + 1:
             self.lives.gone(key)
@@ -151,7 +158,7 @@ class Followed:
             async with self._clock.timeout(seconds):
                 while live.tail <= after:
                     if live.gone:
-                        raise expired(key)
+                        raise shorter(key) if live.shorter else expired(key)
                     await live.more()
         except TimeoutError:
             return False
@@ -162,9 +169,14 @@ class Followed:
 
     async def head(self, key: StreamKey) -> Head | None:
         """See `ports.stream_log.StreamLog`."""
+        known = self.lives.get(key)
+        tail = 0 if known is None else known.tail
         stored = await self._shelf.stored(key)
         if stored is None:
+            self.lives.gone(key)
             return None
+        if known is not None and stored.tail < tail and not known.gone:
+            self._lost_its_newest(known)
         head = _head(key, stored)
         live = self.lives.get(key)
         if live is not None and stored.tail > live.tail:
@@ -179,6 +191,12 @@ class Followed:
                 live.moved(stored.tail)
         mark = self.marks.get(key)
         return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        """See `ports.stream_log.StreamLog`."""
+        live = await self.live(key)
+        with _readable(key):
+            return await self._shelf.attempts(live)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
@@ -233,7 +251,11 @@ class Followed:
 
     def claimed(self, key: StreamKey, row: int | str, hold: Hold, state: State, size: int, *, cancelled: bool) -> None:
         """This process has taken the stream over."""
-        live = self.lives.get(key) or LiveStream(key, row, hold.tail, hold.epoch, state)
+        live = self.lives.get(key)
+        if live is not None and live.tail > hold.tail:
+            self._lost_its_newest(live)
+            live = None
+        live = live or LiveStream(key, row, hold.tail, hold.epoch, state)
         live.moved(hold.tail)
         live.held = True
         live.epoch, live.state, live.stored, live.cancelled = hold.epoch, state, size, cancelled
@@ -261,12 +283,18 @@ class Followed:
             self.lives.gone(key)
             self.marks.forget(key)
 
+    def _lost_its_newest(self, live: LiveStream) -> None:
+        """The store has less of the stream than it had acknowledged."""
+        logger.error("stream %s: what was written of it last is lost: its readers are told", live.key.id)
+        self.lives.cut(live)
+
     def _listen(self) -> None:
         if self._shared and (self._listening is None or self._listening.done()):
             self._listening = asyncio.create_task(self._hear(), name="streams of other processes")
 
     async def _hear(self) -> None:
         while waited := self.lives.waited_for():
+            tails = {live.key: live.tail for live in waited}
             try:
                 news = await self._shelf.news(waited)
             except LogUnavailable:
@@ -276,6 +304,9 @@ class Followed:
                 tail, state = news.get(live.key, (live.tail, live.state))
                 if state == "expired":
                     self.lives.gone(live.key)
+                    continue
+                if tail < tails[live.key]:
+                    self._lost_its_newest(live)
                     continue
                 live.moved(tail)
                 if state in TERMINAL:
@@ -296,6 +327,9 @@ class FollowedLog:
 
     async def head(self, key: StreamKey) -> Head | None:
         return await self._followed.head(key)
+
+    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+        return await self._followed.attempts(key)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         return await self._followed.newest_open(principal, group)
@@ -332,13 +366,31 @@ def fresh(new: NewStream) -> Head:
     return Head(new.key, new.request, new.request_hash, new.created, "queued", 1, 1, wire=new.wire, policy=new.policy)
 
 
+@contextlib.contextmanager
+def _readable(key: StreamKey) -> Generator[None]:
+    """What is read within is what this version knows. Raises `Gone` where it is not."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise _unreadable(key) from error
+
+
+def _unreadable(key: StreamKey) -> Gone:
+    return Gone(f"stream {key.id!r} cannot be read: {_WHY_UNREADABLE}")
+
+
 def _head(key: StreamKey, stored: Stored) -> Head:
     """Raises `Gone` where there is none."""
     if stored.unreadable:
-        raise Gone(f"stream {key.id!r} cannot be read: {_WHY_UNREADABLE}")
+        raise _unreadable(key)
     if stored.head is None:
         raise expired(key)
     return stored.head
+
+
+def shorter(key: StreamKey) -> LogUnavailable:
+    """What readers get of a stream of which they have read more than there is."""
+    return LogUnavailable(f"what was written last of stream {key.id!r} is lost: read it again", retry_after=1)
 
 
 def expired(key: StreamKey) -> Gone:

@@ -38,6 +38,7 @@ class LiveStream:
         "held",
         "key",
         "row",
+        "shorter",
         "state",
         "stored",
         "tail",
@@ -52,6 +53,8 @@ class LiveStream:
         self.state: State = state
         self.cancelled = False
         self.gone = False
+        self.shorter = False
+        """It is gone from here since its store has lost the newest of it."""
         self.held = False
         """Whether this process may write it, as far as it knows."""
         self.stored = 0
@@ -169,6 +172,12 @@ class LiveStreams:
             self._drop(key)
             live.gone = True
             live.ring_doorbell()
+
+    def cut(self, live: LiveStream) -> None:
+        """Its store has lost what was committed: what is known of it here is forgotten, and its readers are told to look again."""
+        live.shorter = True
+        if self._streams.get(live.key) is live:
+            self.gone(live.key)
 
     def _drop(self, key: StreamKey) -> None:
         del self._streams[key]

@@ -25,7 +25,8 @@ _decode_upstream = msgspec.json.Decoder(Upstream).decode
 
 
 def encode(deltas: Sequence[Delta]) -> tuple[bytes, Sequence[Delta]]:
-    """`deltas` as bytes, and as they will be read again. Half a surrogate pair, which UTF-8 has no bytes for, becomes U+FFFD."""
+    """`deltas` as bytes, and as they will be read again. In a text whose two halves of a surrogate pair came apart they are one
+    character; half a pair, which UTF-8 has no bytes for, becomes U+FFFD."""
     members = [_member(delta) for delta in deltas]
     try:
         return _encode(members), deltas
@@ -34,8 +35,10 @@ def encode(deltas: Sequence[Delta]) -> tuple[bytes, Sequence[Delta]]:
         return data, decode(data)
 
 
-def decode(data: bytes) -> list[Delta]:
-    """What `encode` was given."""
+def decode(data: bytes, format: int = FORMAT) -> list[Delta]:
+    """What `encode` was given. Raises ValueError where it is of another `format`, or damaged."""
+    if format != FORMAT:
+        raise ValueError(f"records of format {format} cannot be read")
     return [_delta(member) for member in _decode(data)]
 
 
@@ -87,7 +90,7 @@ def _delta(member: _Member) -> Delta:
 def _scalars(value: Any) -> Any:
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         case dict():
             return {_scalars(name): _scalars(member) for name, member in value.items()}  # pyright: ignore[reportUnknownVariableType]
         case list() | tuple():

@@ -217,6 +217,19 @@ class StreamLogContract(StreamTakeoverContract):
         assert [record.seq for record in await whole(log)] == [1, 2, 3]
         assert (await head_of(log)).state == "cancelled"
 
+    async def test_cancelled_stream_takes_no_content_along_with_its_finish(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        hold = await log.append(await created(log), text("a"))
+        await other.request_cancel(KEY)
+        for deltas in ((Text("b"), *CANCELLED.deltas), (Text("b"),), ()):
+            with pytest.raises(Cancelled):
+                await log.append(hold, Commit(deltas, "cancelled"))
+        bill = AttemptRow(1, "up", "m", usage=Usage(1, 2), outcome="cancelled")
+        await log.append(hold, Commit(CANCELLED.deltas, "cancelled", attempts=(bill,)))
+        for one in (log, other):
+            assert [type(record.delta) for record in await whole(one)] == [Status, Text, Finish]
+            assert await one.attempts(KEY) == [bill]
+
     async def test_cancel_of_an_ended_stream_changes_nothing(self, log: StreamLog) -> None:
         await log.append(await log.append(await created(log), text("a")), END)
         head = await log.request_cancel(KEY)

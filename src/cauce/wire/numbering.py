@@ -40,6 +40,10 @@ class Cursor(msgspec.Struct, frozen=True):
         """The last record it has had all frames of."""
         return self.seq - 1 if self.frame else self.seq
 
+    def later(self, other: "Cursor") -> bool:
+        """Whether its reader has had more than that of `other`."""
+        return (self.folded, self.frame) > (other.folded, other.frame)
+
 
 START = Cursor()
 

@@ -1,5 +1,6 @@
 """Records as bytes: what comes back is what went in."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from cauce.domain.delta import (
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.domain.usage import Usage
-from cauce.stores.stream_records import decode, encode
+from cauce.stores.stream_records import FORMAT, decode, encode
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(
@@ -77,6 +78,19 @@ def test_any_text_can_be_written_and_both_sides_agree_on_what_it_is(words: list[
     data, written = encode([Text(word, choice=number) for number, word in enumerate(words)])
     assert decode(data) == list(written)
     data.decode("utf-8")
+
+
+def test_surrogate_pair_within_a_text_is_one_character_and_half_of_one_is_the_sign_for_that() -> None:
+    whole, high, low = "a\ud83d\ude00b", "ñ\ud83d", "\ude00c"
+    _, written = encode([Text(whole), Reasoning(high), Text(low), Text("\ude00\ud83d")])
+    assert written == [Text("a😀b"), Reasoning("ñ\ufffd"), Text("\ufffdc"), Text("\ufffd\ufffd")]
+
+
+def test_records_of_another_format_cannot_be_read() -> None:
+    data, _ = encode([Text("a")])
+    assert decode(data, FORMAT) == [Text("a")]
+    with pytest.raises(ValueError, match="format 2"):
+        decode(data, 2)
 
 
 def test_plain_text_takes_little_more_than_itself() -> None:

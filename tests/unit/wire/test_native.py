@@ -47,7 +47,13 @@ pieces = st.lists(
 )
 endings = st.one_of(
     st.builds(Finish, st.sampled_from(["stop", "length", "tool_calls", "content_filter"]), usages),
-    st.builds(Finish, st.just("cancelled"), bare_usages, outcome=st.just("cancelled")),
+    st.builds(
+        Finish,
+        st.just("cancelled"),
+        bare_usages,
+        outcome=st.just("cancelled"),
+        cause=st.sampled_from(["", "abandoned", "unattended"]),
+    ),
     st.builds(
         Finish,
         st.just("error"),

@@ -201,6 +201,15 @@ def test_cancelled_answer_is_aborted_with_what_it_came_to() -> None:
     assert read.metadata["usage"]["input_tokens"] == 5 and read.parts[-1]["state"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [("", "cancelled"), ("requested", "cancelled"), ("abandoned", "abandoned"), ("unattended", "unattended")],
+)
+def test_cancelled_answer_says_why(cause: str, reason: str) -> None:
+    raw = UIProjector("s").feed([Text("a"), Finish("cancelled", Usage(), outcome="cancelled", cause=cause)])
+    assert b'{"type":"abort","reason":"%b"}' % reason.encode() in raw
+
+
 def test_restart_takes_back_what_the_step_has_shown() -> None:
     read = shown(
         Text("wrong "), Text("way"), Citation("https://a.example"), Restart(3, "it broke"), Text("right"), DONE

@@ -14,6 +14,7 @@ def attempt() -> Policy:
             candidate, course, after = call.candidates[0], call.course, call.after
             course.attempts += 1
             course.level = candidate.level
+            course.asked = candidate
             call.admitted()
             call.notice(
                 Attempt(

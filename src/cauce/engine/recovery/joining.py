@@ -10,6 +10,7 @@ from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.engine.recovery.delivered import Called
 from cauce.engine.recovery.seam import HELD_SECONDS, Seam, begins_anew
+from cauce.engine.recovery.unhurried import Unhurried
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Deltas
 
@@ -94,12 +95,23 @@ def _without(text: str, blank: str) -> tuple[str, str]:
     return text[common:], blank[common:] if common == len(text) else ""
 
 
-async def stitched(deltas: Deltas, text: str, clock: Clock) -> Batches:
-    """What a model adds that was asked to continue, behind the seam. Raises `BegunAnew`."""
-    filtering: Seam | None = Seam(text)
-    began: float | None = None
-    async with aclosing(deltas):
-        while batch := await deltas.read():
+async def stitched(deltas: Deltas, text: str, clock: Clock, *, takes_preamble: bool = False) -> Batches:
+    """What a model adds that was asked to continue, behind the seam. Raises `BegunAnew`.
+
+    `takes_preamble`: nobody is left to ask instead of one that talks before it goes on.
+    """
+    filtering: Seam | None = Seam(text, takes_preamble=takes_preamble)
+    until: float | None = None
+    late = False
+    async with aclosing(deltas), aclosing(Unhurried(deltas, clock)) as reader:
+        while True:
+            waits = filtering is not None and until is not None and not late
+            batch = await reader.read(max(0.0, until - clock.monotonic()) if waits and until is not None else None)
+            if batch is None:
+                # What is held has been held long enough, though nothing new has come.
+                late, batch = True, _NOTHING_NEW
+            elif not batch:
+                return
             shown: list[Delta] = []
             for delta in batch:
                 if type(delta) is Reasoning:
@@ -109,16 +121,17 @@ async def stitched(deltas: Deltas, text: str, clock: Clock) -> Batches:
                     continue
                 if type(delta) is Text:
                     now = clock.monotonic()
-                    began = now if began is None else began
-                    verdict, kept = filtering.feed(delta.text, late=now - began >= HELD_SECONDS)
+                    until = now + HELD_SECONDS if until is None else until
+                    late = late or now >= until
+                    verdict, kept = filtering.feed(delta.text, late=late)
                 elif type(delta) is Finish or type(delta) is ToolCall:
                     # What is held comes before it.
                     verdict, kept = filtering.finish()
                 else:
                     shown.append(delta)
                     continue
-                if verdict == "refuse":
-                    raise BegunAnew("a model that was to go on with an answer began it anew")
+                if verdict == "anew" or verdict == "talk":
+                    raise BegunAnew(_REFUSED[verdict])
                 if verdict == "go on":
                     shown.append(seam("stitched", filtering.dropped))
                     filtering = None
@@ -128,6 +141,13 @@ async def stitched(deltas: Deltas, text: str, clock: Clock) -> Batches:
                     shown.append(delta)
             if shown:
                 yield shown
+
+
+_NOTHING_NEW = (Text(""),)
+_REFUSED = {
+    "anew": "a model that was to go on with an answer began it anew",
+    "talk": "a model that was to go on with an answer talked about going on",
+}
 
 
 async def attached(deltas: Deltas) -> Batches:

@@ -16,12 +16,13 @@ GOING_ON = frozenset({"again", "attach", "prefill", "continue", "restart"})
 
 
 class Past(msgspec.Struct, frozen=True):
-    """`attempts` is the number of the last one, `recoveries` how many of them went on with the answer. `created` is a UNIX time in
+    """`attempts` is the number of the `last` one, `recoveries` how many of them went on with the answer. `created` is a UNIX time in
     seconds (None: not told). `newest` is what the last attempt that gave something has used, `before` what those before it have:
     estimates, since what a provider told of it is known to nobody here."""
 
     attempts: int = 0
     recoveries: int = 0
+    last: Attempt | None = None
     created: float | None = None
     before: Usage | None = None
     newest: Usage | None = None
@@ -36,12 +37,13 @@ def past(call: Call) -> Past:
     """The past of the answer that `call` goes on with."""
     attempts = [delta for delta in call.begun if isinstance(delta, Attempt)]
     recoveries = sum([attempt.strategy in GOING_ON for attempt in attempts])
-    last = max([attempt.n for attempt in attempts], default=0)
+    last = max(attempts, key=lambda attempt: attempt.n, default=None)
     used = _used(call)
     before: Usage | None = None
     for usage in used[:-1]:
         before = usage if before is None else summed(before, usage)
-    return Past(last, recoveries, _created(call.begun), before, used[-1] if used else None)
+    number = 0 if last is None else last.n
+    return Past(number, recoveries, last, _created(call.begun), before, used[-1] if used else None)
 
 
 def attachable(begun: Sequence[Delta], upstream: Upstream | None) -> Upstream | None:

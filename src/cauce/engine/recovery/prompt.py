@@ -1,5 +1,6 @@
 """How a model is asked to go on with an answer that another attempt began."""
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +11,9 @@ from cauce.domain.tokens import estimate_tokens
 
 QUOTED = 1500
 """Characters of the end of the answer that are quoted."""
+
+_LOOKED_AT = 2000
+"""Characters of a text by whose commonest words its language is told."""
 
 _ASK = {
     "en": (
@@ -27,56 +31,11 @@ _CALL = {
     "en": "It was about to call a tool ({}): call it if it is still needed, and write nothing about it.",
     "es": "Estaba a punto de llamar a una herramienta ({}): llámala si aún hace falta y no escribas nada sobre ello.",
 }
-_SPANISH = frozenset(
-    [
-        "el",
-        "la",
-        "los",
-        "las",
-        "de",
-        "del",
-        "que",
-        "y",
-        "en",
-        "un",
-        "una",
-        "por",
-        "con",
-        "para",
-        "es",
-        "no",
-        "se",
-        "lo",
-        "como",
-        "más",
-        "pero",
-        "su",
-        "al",
-    ]
+_SPANISH = re.compile(
+    r"\b(?:el|la|los|las|de|del|que|y|en|un|una|por|con|para|es|se|lo|como|más|pero|su|al)\b", re.IGNORECASE
 )
-_ENGLISH = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "in",
-        "is",
-        "that",
-        "it",
-        "for",
-        "as",
-        "with",
-        "on",
-        "be",
-        "this",
-        "are",
-        "not",
-        "or",
-        "by",
-        "from",
-        "an",
-    ]
+_ENGLISH = re.compile(
+    r"\b(?:the|of|and|to|in|is|that|it|for|as|with|on|be|this|are|not|or|by|from|an)\b", re.IGNORECASE
 )
 
 
@@ -93,7 +52,7 @@ def asked_to_continue(request: Request, delivered: str, calling: Sequence[str] =
     """
     said = Message("assistant", (TextPart(delivered.rstrip() or delivered),))
     quoted = delivered[-QUOTED:]
-    language = _language(delivered)
+    language = _language(request, delivered)
     words = [_ASK[language]]
     if calling:
         words.append(_CALL[language].format(", ".join(dict.fromkeys(calling))))
@@ -110,8 +69,13 @@ def _bounded(request: Request, delivered: str) -> Request:
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, max_tokens=left))
 
 
-def _language(text: str) -> str:
-    words = text.lower().split()[-300:]
-    spanish = sum([word in _SPANISH for word in words])
-    english = sum([word in _ENGLISH for word in words])
-    return "es" if spanish > english else "en"
+def _language(request: Request, delivered: str) -> str:
+    """That of the answer; where it does not tell, of what the user said last, then of the system prompt. English, if nothing tells."""
+    said = [message.text for message in request.messages if message.role == "user"][-1:]
+    told = [message.text for message in request.messages if message.role in ("system", "developer")]
+    for text in (delivered, *said, " ".join(told)):
+        end = text[-_LOOKED_AT:]
+        spanish, english = len(_SPANISH.findall(end)), len(_ENGLISH.findall(end))
+        if spanish != english:
+            return "es" if spanish > english else "en"
+    return "en"

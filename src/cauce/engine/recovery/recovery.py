@@ -26,6 +26,7 @@ from cauce.domain.usage import Usage, summed
 from cauce.engine import ending
 from cauce.engine.recovery import joining
 from cauce.engine.recovery.delivered import MOST_KEPT, Called, Delivered, Seen
+from cauce.engine.recovery.order import Order, behind
 from cauce.engine.recovery.past import attachable, past, was_begun
 from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
@@ -56,7 +57,7 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
                 # It has only waited so far: it is opened like any other.
                 call = msgspec.structs.replace(call, begun=(), upstream=None)
             deltas = await open(call)
-            if not call.streamed or not settings.attempts or call.request.sampling.n != 1:
+            if not call.streamed or not settings.attempts:
                 return deltas
             answer = _Answer(clock, settings, open, call, prefills)
             # Read up to its first batch: what has not begun could not close what it has opened.
@@ -80,6 +81,9 @@ class _Answer:
         self._began = self._progress = clock.monotonic()
         self._seen_before = 0
         self._recoveries = 0
+        """Attempts that were made to go on with it."""
+        self._strategy = call.strategy
+        self._order = Order(call.candidates)
         self._spent: Usage | None = None
         """What the attempts before this one used."""
         self._newest: Usage | None = None
@@ -151,6 +155,8 @@ class _Answer:
         self._seen.add(call.begun)
         self._seen_before = self._seen.count
         self._recoveries = before.recoveries
+        if before.last is not None:
+            self._order.broke_at(before.last)
         if before.created is not None:
             self._began -= max(0.0, self._clock.now() - before.created)
         self._spent, self._newest = before.before, before.newest
@@ -166,10 +172,9 @@ class _Answer:
             [one for one in call.candidates if upstream is not None and one.provider.name == upstream.provider]
         )
         attempts = call.course.attempts
-        if not places or places[0].midstream == "fail" or not self._has_budget(error):
+        if not places or places[0].midstream == "fail" or not (_passes(error) and self._has_budget()):
             give_up(places, upstream)
         else:
-            self._recoveries += 1
             asked = msgspec.structs.replace(
                 call, candidates=places, cache=NO_CACHE, after=error, begun=(), upstream=upstream
             )
@@ -204,10 +209,12 @@ class _Answer:
         return ()
 
     def _attended(self, deltas: Deltas) -> Deltas:
-        """`deltas`, which are of the attempt that is made now; what it uses in vain is added up."""
+        """`deltas`, which are of the attempt that is made now; what it uses in vain is added up, and whoever it was comes last."""
+        asked, strategy = self._call.course.asked, self._strategy
 
         async def ended(outcome: Outcome, usage: Usage, _: CauceError | None) -> None:
             if outcome in ("failed", "cancelled"):
+                self._order.broke(asked, strategy)
                 self._spent = self._total(usage)
                 self._current = None
 
@@ -227,13 +234,16 @@ class _Answer:
         while self._may_go_on(latest, delivered):
             if latest is not error and not await self._paused(latest):
                 break
-            self._recoveries += 1
+            made = self._recoveries
             try:
                 return await self._next(latest, delivered)
             except CauceError as failed:
                 self._position = unplaced
                 logger.info("%s: nobody goes on with the answer: %s", self._call.request_id, failed.message)
                 latest = failed
+                if self._recoveries == made:
+                    # There was nobody to ask.
+                    break
         raise error from (latest if latest is not error else None)
 
     async def _paused(self, error: CauceError) -> bool:
@@ -248,11 +258,11 @@ class _Answer:
         return True
 
     def _may_go_on(self, error: CauceError, delivered: Delivered) -> bool:
-        return self._has_budget(error) and self._rungs(delivered).any
+        return _passes(error) and self._has_budget() and self._rungs(delivered).any
 
-    def _has_budget(self, error: CauceError) -> bool:
+    def _has_budget(self) -> bool:
         settings, now, deadline = self._settings, self._clock.monotonic(), self._call.deadline
-        if not _passes(error) or self._recoveries >= settings.attempts:
+        if self._recoveries >= settings.attempts:
             return False
         if now - self._began > settings.age or now - self._progress > settings.no_progress:
             return False
@@ -265,21 +275,26 @@ class _Answer:
 
     async def _next(self, error: CauceError, delivered: Delivered) -> Deltas:
         """The next attempt, with its first delta in hand."""
-        call = msgspec.structs.replace(self._call, cache=NO_CACHE, after=error, begun=(), upstream=None)
+        call = msgspec.structs.replace(
+            self._call, candidates=self._order.everyone, cache=NO_CACHE, after=error, begun=(), upstream=None
+        )
         before = self._seen.called()
         ladder = self._rungs(delivered)
         if ladder.anew:
             return _distinct(await self._attempt(call, "again"), before)
-        models = [candidate for candidate in call.candidates if candidate.level != "offline"]
-        failed = error
-        if ladder.exact and (exact := await self._prefills.usable(models, call)):
+        failed, models = error, self._order.models
+        if ladder.exact and (exact := self._order.exact(await self._prefills.usable(models, call))):
             try:
                 return await self._prefilled(call, exact, delivered.text, before)
             except CauceError as refused:
                 if not _passes(refused) and refused.code != "invalid_request":
                     raise
                 self._prefills.refused(exact, refused)
-                failed = refused
+                if not self._has_budget():
+                    raise
+                failed, models = refused, self._order.models
+                if refused.code != "invalid_request":
+                    call = msgspec.structs.replace(call, after=refused)
         if ladder.prompted and models:
             return await self._prompted(call, models, delivered, before)
         if ladder.restart and models:
@@ -296,24 +311,28 @@ class _Answer:
         return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
 
     async def _prompted(self, call: Call, models: list[Candidate], delivered: Delivered, before: Called) -> Deltas:
-        # Whoever has just failed comes last: the others are there.
-        models = [*models[1:], models[0]]
         text, calling = delivered.text, [one.name for one in delivered.begun]
+        request = asked_to_continue(call.request, text, calling)
         while True:
-            request = asked_to_continue(call.request, text, calling)
             asked = msgspec.structs.replace(call, request=request, candidates=tuple(models))
             deltas = await self._attempt(asked, "continue")
             self._position = unplaced
-            joined = joining.stitched(_distinct(deltas, before), text, self._clock)
+            who = call.course.asked
+            left = behind(models, who)
+            takes = self._order.hopeless(left) or not self._has_budget()
+            joined = joining.stitched(_distinct(deltas, before), text, self._clock, takes_preamble=takes)
             try:
                 return await Deltas.opened(joined, models[0].provider.name, joining.used(deltas))
-            except joining.BegunAnew:
-                if len(models) == 1:
+            except joining.BegunAnew as refused:
+                self._order.refuse(who)
+                if not left or not self._has_budget():
                     raise
-                models = models[1:]
+                models, call = left, msgspec.structs.replace(call, after=refused)
 
     async def _attempt(self, call: Call, strategy: str) -> Deltas:
         await self._call.renewed()
+        self._recoveries += 1
+        self._strategy = strategy
         return self._attended(await self._open(msgspec.structs.replace(call, strategy=strategy)))
 
 

@@ -24,17 +24,19 @@ def rungs(call: Call, delivered: Delivered) -> Rungs:
     """The ways on for `call`, of which `delivered` was shown.
 
     A call of a tool that is complete is never taken back, and one that is not only where readers can take that. A text is gone on
-    with where there is no more to it than text: structured answers, those with log probabilities and completions of a prompt are not.
+    with where there is no more to it than one text: structured answers, several answers, those with log probabilities and completions
+    of a prompt are not.
     """
     if delivered.ready or (delivered.begun and not (call.abandons or call.replaces)):
         return Rungs()
     request, midstream = call.request, call.candidates[0].midstream
     if not (delivered.text or delivered.otherwise) and (call.abandons or not delivered.begun):
         return Rungs(anew=True)
-    if midstream == "fail" or request.sampling.n != 1:
+    if midstream == "fail":
         return Rungs()
     structured = request.response_format is not None and request.response_format.kind != "text"
-    plain = not (structured or request.prompt is not None or request.sampling.logprobs is not None)
+    alone = request.sampling.n == 1 and request.sampling.logprobs is None
+    plain = alone and not structured and request.prompt is None
     goes_on = plain and not delivered.otherwise and (call.abandons or not delivered.begun)
     return Rungs(
         exact=goes_on and midstream in ("continue", "resume"),

@@ -6,7 +6,7 @@ held back until it can be told which:
 | the head | what follows |
 |---|---|
 | equals the beginning of the answer | the attempt is refused |
-| opens by talking about going on | the attempt is refused |
+| opens by talking about going on | the attempt is refused, if somebody else is left to ask |
 | repeats the end of what was delivered | the repetition is dropped |
 | begins with the white space that was delivered last | it is dropped |
 | anything else | it is the continuation |
@@ -14,6 +14,8 @@ held back until it can be told which:
 
 import re
 from typing import Literal
+
+from cauce.engine.recovery.preamble import talks
 
 HELD = 200
 """Characters that are held back at most, unless they still repeat the end."""
@@ -33,15 +35,8 @@ LEAST_OVERLAP = 12
 LEAST_RESTART = 40
 """Characters, white space and case aside, from which on a head that equals the beginning is a beginning."""
 
-_PREAMBLE = re.compile(
-    r"\W*(?:(?:sure|certainly|of course|okay|ok|continuing|here(?:'|’)?s? (?:is )?the (?:rest|continuation)|"
-    r"(?:i(?:'|’)ll|let me) continue|as i was saying|picking up|my apolog\w+|apolog\w+|i apologi[sz]e)\b"
-    r"|(?:claro|por supuesto|desde luego|de acuerdo|contin[uú]o|continuando|continuaci[oó]n|sigo|siguiendo|aqu[ií] (?:est[aá]|tienes|va)|"
-    r"perd[oó]n|disculp\w+|lo siento)\b)[^\n]{0,80}?[:,.!\n]",
-    re.IGNORECASE,
-)
-
-Verdict = Literal["hold", "go on", "refuse"]
+Verdict = Literal["hold", "go on", "anew", "talk"]
+"""What becomes of a head: the last two refuse the attempt."""
 
 
 def begins_anew(delivered: str, head: str) -> bool | None:
@@ -57,10 +52,14 @@ def begins_anew(delivered: str, head: str) -> bool | None:
 
 
 class Seam:
-    """Between `delivered`, the text so far, and the text of an attempt that goes on from it."""
+    """Between `delivered`, the text so far, and the text of an attempt that goes on from it.
 
-    def __init__(self, delivered: str) -> None:
+    `takes_preamble`: nobody is left to ask instead of a model that talks before it goes on.
+    """
+
+    def __init__(self, delivered: str, *, takes_preamble: bool = False) -> None:
         self._delivered = delivered
+        self._takes_preamble = takes_preamble
         self._end = delivered[-MOST_QUOTED:]
         self._head = ""
         self.dropped = 0
@@ -81,9 +80,12 @@ class Seam:
     def _decided(self, *, final: bool, late: bool = False) -> tuple[Verdict, str]:
         head = self._head
         anew = begins_anew(self._delivered, head)
-        if anew or _PREAMBLE.match(head):
-            return "refuse", ""
-        unclear = not late and len(head) < HELD and (anew is None or not _is_clear(head))
+        if anew:
+            return "anew", ""
+        talk = "no" if self._takes_preamble else talks(self._delivered, head)
+        if talk == "yes":
+            return "talk", ""
+        unclear = not late and len(head) < HELD and (anew is None or talk == "perhaps" or not _is_clear(head))
         if not final and (self._may_yet_repeat(head) or unclear):
             return "hold", ""
         shown = self._continuation(head)

@@ -39,6 +39,7 @@ def document() -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "cauce_key"},
             },
         },
         "security": [{}, {"bearer": []}, {"key": []}],

@@ -8,7 +8,7 @@ REF = "#/components/schemas/{name}"
 
 EXAMPLE = {"messages": [{"role": "user", "content": "How do I add an API key?"}]}
 
-_KEY = "^[!-.0-~]{1,200}$"
+_KEY = r"^[^\x00-\x20/\x7f]{1,200}$"
 CURSOR = "^[0-9]{1,15}([.][0-9]{1,6})?$"
 """What a reader says it has read: a record, or a frame of one."""
 

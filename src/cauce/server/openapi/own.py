@@ -74,7 +74,7 @@ def streams() -> dict[str, Any]:
     events = {200: event_stream(), 204: at_its_end()}
     resume = {
         "summary": "Read a stream on",
-        "description": "From `Last-Event-ID` or `after`; without either from where the last reader stopped.",
+        "description": "From the later of `Last-Event-ID` and `after`; without either from where the last reader stopped.",
         "parameters": [wire, cursor, epoch, last_event_id()],
     }
     return {
@@ -94,7 +94,11 @@ def streams() -> dict[str, Any]:
         },
         "/chat/stream/{id}/resume": {
             "parameters": [stream_id],
-            "get": {**resume, "responses": outcomes(events, ErrorBody)},
+            "get": {
+                **resume,
+                "security": [{}, {"bearer": []}, {"key": []}, {"cookie": []}],
+                "responses": outcomes(events, ErrorBody),
+            },
             "post": {**resume, "responses": outcomes(events, ErrorBody)},
         },
     }

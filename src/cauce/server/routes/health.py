@@ -64,7 +64,8 @@ class HealthBody(msgspec.Struct, omit_defaults=True):
     limits: str = ""
     """`shared` with other processes, or `local share` while the store they share is gone."""
     stream_log: str = ""
-    """Where streams are kept: `sqlite`, `postgres`, `redis` or `memory`; with ` (gone)` behind it while that does not answer."""
+    """Where streams are kept: `sqlite`, `postgres`, `redis` or `memory`; with ` (gone)` behind it while that does not answer, or takes no
+    writes."""
     ledger: str = ""
     """What is wrong with the ledger now; empty where nothing is."""
     probe: ProbeBody | None = None

@@ -7,13 +7,13 @@ import msgspec
 from cauce.domain.delta import Failed
 from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.request import Scope
-from cauce.domain.stream import Head
+from cauce.domain.stream import Head, StreamKey
 from cauce.ports.responses import KeptResponse
 from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
-from cauce.server.following import LoggedFailure, Manner, follow, origin
+from cauce.server.following import LoggedFailure, Manner, follow, origin, overhead
 from cauce.server.logged_responses import WIRE, asked_of, check_number, find, fold, open_response, project
-from cauce.server.reading import asked_cursor, cursor_of
+from cauce.server.reading import asked_cursor, cursor_of, last_event_id
 from cauce.server.services import Services
 from cauce.wire.numbering import Cursor
 from cauce.wire.openai_responses.listing import listed, page
@@ -61,6 +61,8 @@ async def delete(exchange: Exchange, services: Services, response_id: str) -> No
             await services.streams.cancel(found.key)
         # Another process may have promised it: what is remembered here is that it was deleted.
         await services.responses.promise(found.key, found.created)
+    # Its log shows it too, to whoever knows its id or its key.
+    await services.forget(StreamKey(exchange.scope.principal, response_id))
     if not await services.responses.delete(exchange.scope, response_id):
         raise _unknown(response_id)
     await exchange.respond_json(200, _encode(Deleted(response_id)))
@@ -98,14 +100,16 @@ async def standing_now(services: Services, head: Head) -> bytes:
 
 async def respond_ended(exchange: Exchange, services: Services, head: Head, *headers: Header) -> None:
     """Answer with the response once it has ended. Raises `LoggedFailure` if nothing came of it, and `ClientGone`."""
+    known_after = overhead(exchange)
     reader = services.streams.attach(head.key)
     try:
         folded = await exchange.while_connected(fold(services.streams, head))
     finally:
         services.streams.detach(head.key, reader)
     if folded.finish.outcome == "failed":
-        raise LoggedFailure(folded.finish.error or Failed("internal", "the stream ended early"))
-    await exchange.respond_json(200, folded.kept.body, *headers, *origin(folded.attempts))
+        failed = folded.finish.error or Failed("internal", "the stream ended early")
+        raise LoggedFailure(failed, repeated=head.ended)
+    await exchange.respond_json(200, folded.kept.body, *headers, *origin(folded.attempts), known_after)
 
 
 async def _found(services: Services, scope: Scope, response_id: str) -> KeptResponse | Head:
@@ -122,7 +126,9 @@ def _unknown(response_id: str) -> NotFound:
 def _after(exchange: Exchange) -> Cursor | int:
     """What the client says it has had: the number of an event, or an id of one; -1: nothing."""
     number = exchange.query("starting_after")
-    if number is None:
+    last = last_event_id(exchange)
+    if number is None or last is not None:
+        # An EventSource that comes back repeats its address: what it has had since stands in the header.
         return asked_cursor(exchange) or _WHOLE
     if not (number.isdecimal() and len(number) < 16):
         raise InvalidRequest("starting_after: must be a whole number from 0 on", field="starting_after")

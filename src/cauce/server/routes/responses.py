@@ -18,14 +18,13 @@ import msgspec
 from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.request import Request
 from cauce.domain.stream import Head as StreamHead
-from cauce.domain.stream import StreamKey
 from cauce.engine.counting import count_tokens
 from cauce.ports.responses import KeptResponse
-from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange, Header
+from cauce.server.keyed import given_key, start, start_keyed
 from cauce.server.leaving import Leaving
-from cauce.server.logged import given_key, is_logged, options_for, stream_logged
+from cauce.server.logged import is_logged, options_for, stream_logged
 from cauce.server.logged_responses import PREFIX as ID_PREFIX
 from cauce.server.logged_responses import WIRE, beside, find, fold
 from cauce.server.relay import answer, relay
@@ -182,20 +181,21 @@ async def _begin(exchange: Exchange, services: Services, asked: _Asked, request:
     options = options_for(exchange, services, request, WIRE, common)
     model = request.model or services.router.default
     options = msgspec.structs.replace(options, replaces=True, asked=beside(raw, model, asked.items))
-    key = given_key(exchange)
-    named = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-    response_id = ID_PREFIX + named if key else services.ids.new("resp")
-    head = await services.streams.start(
-        StreamKey(exchange.scope.principal, response_id),
-        wished(exchange, request),
-        exchange.scope,
-        exchange.request_id,
-        cache_control(exchange),
-        options,
-    )
+    request = wished(exchange, request)
+    if key := given_key(exchange):
+        head = await start_keyed(exchange, services, lambda number: _named(key, number), request, options)
+    else:
+        head = await start(exchange, services, services.ids.new("resp"), request, options)
     if raw.get("store") is not False:
         await services.responses.promise(head.key, head.created)
     return head
+
+
+def _named(key: str, number: int) -> str:
+    """One of the ids that the responses of a key have."""
+    # No key has a slash in it.
+    named = key if number == 1 else f"{number}/{key}"
+    return ID_PREFIX + hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
 
 
 def _address(head: StreamHead) -> tuple[Header, ...]:

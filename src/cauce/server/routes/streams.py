@@ -8,19 +8,17 @@
 | `DELETE /chat/stream/{id}` | cancel it |
 """
 
-import re
-
 import msgspec
 
 from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.stream import Head, StreamKey
 from cauce.domain.usage import Usage
-from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange
 from cauce.server.following import follow
+from cauce.server.keyed import is_id, newest, start
 from cauce.server.leaving import Leaving
-from cauce.server.logged import ID, options_for, stream_logged
+from cauce.server.logged import naming_of, options_for, stream_logged
 from cauce.server.reading import asked_cursor, cursor_of, read_from
 from cauce.server.services import Services
 from cauce.server.wires import NATIVE, WIRES, manner, native, wire_named
@@ -31,8 +29,9 @@ from cauce.wire.numbering import Cursor
 
 PREFIX = "/chat/stream/"
 
-_KNOWN = re.compile(r"[^\x00-\x20/\x7f]{1,240}")
-"""An id of a stream that may be there: one that was chosen, or a key with its wire before it."""
+_LONGEST = 200
+_LONGEST_KNOWN = 420
+"""Characters of an id that is chosen, and of one that may be there: a key has its wire or its chat before it, and may be escaped."""
 
 _STAYING = Leaving("continue")
 """What becomes of these streams when nobody reads them, unless their client or model says otherwise."""
@@ -73,19 +72,22 @@ async def route(exchange: Exchange, services: Services) -> None:
 
 async def create(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Start the stream or attach to it, and read it."""
-    if ID.fullmatch(stream_id) is None:
-        raise InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
-    key = StreamKey(exchange.scope.principal, stream_id)
     body = await exchange.body(services.settings.max_body)
     asked_cursor(exchange)
     if body.strip():
+        if not is_id(stream_id, _LONGEST):
+            raise _no_id()
+        if naming_of(stream_id) is not None:
+            raise InvalidRequest(
+                f"stream id {stream_id!r} is of a call with an Idempotency-Key: send that call again, or GET {exchange.path}/resume",
+                field="id",
+            )
         request = wished(exchange, parse_request(body))
-        options = options_for(exchange, services, request, NATIVE, _STAYING)
-        head = await services.streams.start(
-            key, request, exchange.scope, exchange.request_id, cache_control(exchange), options
+        head = await start(
+            exchange, services, stream_id, request, options_for(exchange, services, request, NATIVE, _STAYING)
         )
     else:
-        head = await _known(services, key)
+        head = await _known(services, _key(exchange, stream_id))
     await stream_logged(exchange, services, head, NATIVE, hold=0)
 
 
@@ -114,7 +116,11 @@ async def state(exchange: Exchange, services: Services, stream_id: str) -> None:
 
 async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Cancel the stream. Nothing changes on an ended one."""
-    head = await services.streams.cancel(_key(exchange, stream_id))
+    key = _key(exchange, stream_id)
+    if (naming := naming_of(stream_id)) is not None and stream_id == naming(1):
+        # Of a call that began anew, whoever knows its key means the try that goes on.
+        key = await newest(services, key.principal, naming)
+    head = await services.streams.cancel(key)
     if head is None:
         raise _unknown(stream_id)
     await respond_state(exchange, services, head)
@@ -138,8 +144,8 @@ async def respond_state(exchange: Exchange, services: Services, head: Head) -> N
 
 
 def _key(exchange: Exchange, stream_id: str) -> StreamKey:
-    if _KNOWN.fullmatch(stream_id) is None:
-        raise InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
+    if not is_id(stream_id, _LONGEST_KNOWN):
+        raise _no_id()
     return StreamKey(exchange.scope.principal, stream_id)
 
 
@@ -148,6 +154,10 @@ async def _known(services: Services, key: StreamKey) -> Head:
     if head is None:
         raise _unknown(key.id)
     return head
+
+
+def _no_id() -> InvalidRequest:
+    return InvalidRequest("a stream id has 1 to 200 characters, none of them blank, control or a slash", field="id")
 
 
 def _unknown(stream_id: str) -> NotFound:

@@ -9,13 +9,11 @@
 So which answer is a chat's newest is known wherever the log is read: to every server of several, and after a restart.
 """
 
-import re
-
 from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.stream import GROUP_END, Head, StreamKey
-from cauce.server.cache_control import cache_control
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange
+from cauce.server.keyed import Naming, given_key, is_id, start, start_keyed
 from cauce.server.leaving import Leaving
 from cauce.server.logged import options_for, stream_logged
 from cauce.server.reading import asked_cursor, read_from
@@ -29,11 +27,11 @@ from cauce.wire.ui_messages.request import parse_post, parse_stop
 PATH = "/api/chat"
 PREFIX = "/api/chat/"
 
-_ID = re.compile(r"[^\x00-\x20/\x7f]{1,100}")
-"""A chat's id, and a key: together with what stands between them they are the id of a stream."""
+_LONGEST = 100
+"""Characters of a chat's id, and of a key: together with what stands between them they are the id of a stream."""
 
-_ESCAPED = str.maketrans({"%": "%25", GROUP_END: "%7E"})
-"""So that one chat's id is never what another's begins with."""
+_ESCAPED = str.maketrans({"%": "%25", GROUP_END: "%7E", ":": "%3A"})
+"""So that one chat's id is never what another's begins with, and no chat's answer is a key's of another wire."""
 
 _STAYING = Leaving("continue")
 
@@ -42,22 +40,13 @@ async def chat(exchange: Exchange, services: Services) -> None:
     """Answer the chat's newest message."""
     posted = parse_post(await exchange.body(services.settings.max_body))
     asked_cursor(exchange)
-    key = exchange.header(b"idempotency-key")
-    if key and _ID.fullmatch(key) is None:
-        raise InvalidRequest(
-            "Idempotency-Key: has at most 100 characters, none of them blank, control or a slash",
-            field="Idempotency-Key",
-        )
-    stream_id = _group(posted.chat) + GROUP_END + (key or services.ids.new(UI))
+    chat_id = _group(posted.chat)
     request = wished(exchange, posted.request)
-    head = await services.streams.start(
-        StreamKey(exchange.scope.principal, stream_id),
-        request,
-        exchange.scope,
-        exchange.request_id,
-        cache_control(exchange),
-        options_for(exchange, services, request, UI, _STAYING),
-    )
+    options = options_for(exchange, services, request, UI, _STAYING)
+    if key := given_key(exchange, _LONGEST):
+        head = await start_keyed(exchange, services, _naming(chat_id, key), request, options)
+    else:
+        head = await start(exchange, services, chat_id + GROUP_END + services.ids.new(UI), request, options)
     await stream_logged(exchange, services, head, UI, hold=0)
 
 
@@ -112,9 +101,15 @@ async def _open(exchange: Exchange, services: Services, chat_id: str) -> Head | 
     return None if head is None or head.ended else head
 
 
+def _naming(group: str, key: str) -> Naming:
+    # The colon before the number is escaped in keys, so no key has another's ids.
+    escaped = key.translate(_ESCAPED)
+    return lambda number: f"{group}{GROUP_END}{escaped}" + (f":{number}" if number > 1 else "")
+
+
 def _group(chat_id: str) -> str:
     """The group of the chat's streams. Raises `InvalidRequest`."""
     escaped = chat_id.translate(_ESCAPED)
-    if _ID.fullmatch(escaped) is None:
+    if not is_id(escaped, _LONGEST):
         raise InvalidRequest("id: a chat's has 1 to 100 characters, none of them blank, control or a slash", field="id")
     return escaped

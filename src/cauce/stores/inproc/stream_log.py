@@ -27,10 +27,14 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, Full
+from cauce.stores.stream_records import encode_value
 
 _TOMBSTONES = 100_000
 _RECORD_COST = 200
 """Bytes a record takes beside its text: an estimate that is good enough for a bound."""
+
+_STREAM_COST = 2000
+"""The same of a stream beside its request and its records."""
 
 
 class _Stream:
@@ -49,10 +53,13 @@ class _Stream:
         "state",
         "terminal_at",
         "upstream",
+        "weight",
     )
 
     def __init__(self, new: NewStream) -> None:
         self.new = new
+        self.weight = len(encode_value(new.request)) + len(new.policy) + _STREAM_COST
+        """Bytes it takes beside its records."""
         self.state: State = "queued"
         self.epoch = 1
         self.lease_until = 0.0
@@ -117,6 +124,7 @@ class InprocStreamLog:
             raise Gone(f"stream {new.key.id!r} has expired: use a new id")
         await self.sweep(_TOMBSTONES)
         stream = self._streams[new.key] = self._open[new.key] = _Stream(new)
+        self._bytes += stream.weight
         self._add(stream, (new.first,))
         self._renew(stream)
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
@@ -125,7 +133,7 @@ class InprocStreamLog:
         stream = self._held(hold)
         if stream is None or len(stream.records) != hold.tail:
             raise Fenced
-        if stream.cancel_reason is not None and commit.state != "cancelled":
+        if stream.cancel_reason is not None and not commit.cancels:
             raise Cancelled
         state = advance(stream.state, *commit.steps)
         if commit.finish is None and not self._fits(stream, commit.deltas):
@@ -237,6 +245,10 @@ class InprocStreamLog:
         seen = self._there(key).seen
         return None if seen is None else self._clock.now() - seen
 
+    async def forget(self, key: StreamKey) -> None:
+        if key in self._ended:
+            self._expire(key)
+
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()
         swept = 0
@@ -274,7 +286,7 @@ class InprocStreamLog:
     def _expire(self, key: StreamKey) -> None:
         stream = self._streams.pop(key)
         del self._ended[key]
-        self._bytes -= stream.bytes
+        self._bytes -= stream.bytes + stream.weight
         stream.ring()
         self._expired[key] = None
         while len(self._expired) > _TOMBSTONES:

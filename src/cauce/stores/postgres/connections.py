@@ -3,30 +3,50 @@
     connections = Connections(settings)
     rows = await connections.run(lambda connection: fetched(connection, "SELECT 1"))   # raises PostgresGone
 
-Each is for one task at a time. One that broke is closed and made anew when it is needed. `settings.url` is never logged.
+Each is for one task at a time. One that broke is closed and made anew when it is needed. So is one on which nothing came back for too
+long: networks lose servers without telling. `settings.url` is never logged.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import select
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection, sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import AsyncConnection, errors, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cauce.stores.postgres.settings import PostgresSettings
 
 MOST = 4
 """Connections beside the one that appends."""
 
-_CONNECT = 5
-"""Seconds a connection may take to be made."""
+ANSWER = 5.0
+"""Seconds that work may take on a connection, that it waits for one to be free, and that one takes to be made."""
+
+_SHORTEST = 2
+"""Seconds that the driver waits for a connection at least."""
+
+_TIMES = 4
+"""How often work is told that the server undoes to let somebody else's go first."""
+
+_ALIVE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""When the system gives up a connection of which it hears nothing."""
 
 Connection = AsyncConnection[tuple[Any, ...]]
 T = TypeVar("T")
+
+_UNDONE = (errors.DeadlockDetected, errors.SerializationFailure)
+"""What says that the transaction is undone and may be told again at once."""
 
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, OSError)
 """What says that another server, or this one later, is to be asked. Of the internal errors most are those of one that only reads."""
@@ -55,9 +75,11 @@ class Connections:
         settings: PostgresSettings,
         most: int = MOST,
         prepare: Callable[[Connection], Awaitable[None]] | None = None,
+        answer: float = ANSWER,
     ) -> None:
-        """`prepare` is awaited with each connection that is made, before anybody uses it."""
+        """`prepare` is awaited with each connection that is made, before anybody uses it. `answer` is the seconds that work may take."""
         self._settings = settings
+        self._answer = answer
         self._prepare = prepare
         self._free: list[Connection] = []
         self._room = asyncio.Semaphore(most)
@@ -69,9 +91,13 @@ class Connections:
         return self._up
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """What `work` gives, on a connection of its own that commits each statement. Raises `PostgresGone`."""
+        """What `work` gives, on a connection of its own that commits each statement. It is done again where the server undid it. Raises
+        `PostgresGone`."""
         async with self._lent() as connection:
-            return await work(connection)
+            for _ in range(_TIMES):
+                with self._answered(connection), contextlib.suppress(*_UNDONE):
+                    return await work(connection)
+        raise PostgresGone
 
     async def aclose(self) -> None:
         """Close those that nobody uses."""
@@ -81,7 +107,7 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def _lent(self) -> AsyncGenerator[Connection, None]:
-        async with self._room:
+        async with self._place():
             connection: Connection | None = None
             healthy = False
             try:
@@ -103,6 +129,29 @@ class Connections:
                     else:
                         await connection.close()
 
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncGenerator[None, None]:
+        """Room for one more. Raises `PostgresGone` where those that have it all wait for an answer."""
+        try:
+            async with asyncio.timeout(self._answer):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise PostgresGone from error
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    @contextlib.contextmanager
+    def _answered(self, connection: Connection) -> Generator[None]:
+        """What is waited for within breaks off when it takes too long: the connection is cut. The driver alone would ask the server, which
+        does not answer, to stop, and wait on. Real time, since it is a real server's."""
+        timer = asyncio.get_running_loop().call_later(self._answer, _cut, connection)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     async def _kept(self) -> Connection | None:
         """One that was used before and still stands."""
         while self._free:
@@ -116,16 +165,19 @@ class Connections:
         return None
 
     async def _made(self) -> Connection:
+        within = max(_SHORTEST, round(self._answer))
         connection: Connection = await AsyncConnection.connect(
-            self._settings.url, autocommit=True, connect_timeout=_CONNECT, prepare_threshold=3
+            _alive(self._settings.url), autocommit=True, connect_timeout=within, prepare_threshold=3
         )
-        await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._settings.schema)))
-        if self._prepare is not None:
-            try:
-                await self._prepare(connection)
-            except BaseException:
-                await connection.close()
-                raise
+        try:
+            with self._answered(connection):
+                schema = sql.Identifier(self._settings.schema)
+                await connection.execute(sql.SQL("SET search_path TO {}").format(schema))
+                if self._prepare is not None:
+                    await self._prepare(connection)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     def _tell(self, *, up: bool, why: Exception | None = None) -> None:
@@ -135,6 +187,19 @@ class Connections:
                 logger.info("PostgreSQL answers again")
             else:
                 logger.warning("PostgreSQL does not answer (%s): it is asked again", type(why).__name__)
+
+
+def _alive(url: str) -> str:
+    """`url` with `_ALIVE`, but for what it says itself."""
+    said = conninfo_to_dict(url)
+    return make_conninfo(url, **{name: value for name, value in _ALIVE.items() if name not in said})
+
+
+def _cut(connection: Connection) -> None:
+    """Have whoever waits for the server on `connection` find that it is gone."""
+    with contextlib.suppress(OSError, psycopg.Error):
+        with socket.socket(fileno=os.dup(connection.fileno())) as plug:
+            plug.shutdown(socket.SHUT_RDWR)
 
 
 def refuses(error: psycopg.Error) -> bool:

@@ -30,10 +30,10 @@ UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + a.size, lease_until 
        upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
   FROM (SELECT u.*, coalesce(u.time, {NOW}) AS now
           FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::float8[],
-                      %s::bool[], %s::bytea[], %s::int[])
-               AS u (key, epoch, tail, n, size, state, before, time, lease, ends, upstream, mark)) a
+                      %s::bool[], %s::bool[], %s::bytea[], %s::int[])
+               AS u (key, epoch, tail, n, size, state, before, time, lease, ends, cancels, upstream, mark)) a
  WHERE s.key = a.key AND s.epoch = a.epoch AND s.tail = a.tail AND s.terminal_at IS NULL
-   AND (NOT s.cancel_requested OR a.state = 'cancelled') AND (a.before IS NULL OR strpos(a.before, s.state) > 0)
+   AND (NOT s.cancel_requested OR a.cancels) AND (a.before IS NULL OR strpos(a.before, s.state) > 0)
 RETURNING s.key
 """  # noqa: S608
 _COPY = "COPY segments (stream, first_seq, n, epoch, format, data) FROM STDIN (FORMAT BINARY)"
@@ -52,6 +52,7 @@ class Append(msgspec.Struct, frozen=True):
     n: int
     data: bytes
     steps: tuple[State, ...]
+    cancels: bool
     attempts: Sequence[tuple[int, bytes]]
     upstream: bytes | None
     ends: bool
@@ -146,6 +147,7 @@ def _columns(appends: Sequence[Append]) -> list[list[Any]]:
             one.time,
             one.lease,
             one.ends,
+            one.cancels,
             one.upstream,
             one.reader_mark,
         )
@@ -169,7 +171,7 @@ def _why(pending: Pending[Append], stood: Sequence[Any] | None) -> Exception | N
         return None
     if tail != hold.tail or ended:
         return Fenced()
-    if cancelled and steps[-1:] != ("cancelled",):
+    if cancelled and not pending.work.cancels:
         return Cancelled()
     try:
         advance(state, *steps)

@@ -7,7 +7,6 @@ from typing import Any
 import psycopg
 
 from cauce.domain.stream import (
-    AttemptRow,
     Commit,
     Created,
     Head,
@@ -19,7 +18,7 @@ from cauce.domain.stream import (
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
-from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
+from cauce.stores.postgres.connections import ANSWER, Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends
 from cauce.stores.postgres.stream_reading import StreamReading
@@ -30,6 +29,8 @@ PURGE_AFTER = 60.0
 TOMBSTONE = 7 * 86_400.0
 """Seconds from a stream's expiry to the deletion of its records, and from then on to that of its id."""
 
+_LEAST = 2.0
+"""Seconds that the server has for an answer, however impatient others are."""
 
 _DEFAULT = SharedLogOptions()
 
@@ -53,18 +54,35 @@ UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {_NOW} + %(
  WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL AND lease_until <= {_NOW}
 RETURNING key, tail, state, bytes, cancel_requested
 """  # noqa: S608
-_RENEW = f"""
-UPDATE streams s SET lease_until = {_NOW} + %(lease)s
-  FROM unnest(%(principals)s::text[], %(ids)s::text[], %(epochs)s::int[]) AS h (principal, id, epoch)
- WHERE s.principal = h.principal AND s.id = h.id AND s.epoch = h.epoch AND s.terminal_at IS NULL
+# Rows are locked in the order of their keys, as appends lock them: nobody waits for who waits for him.
+_HELD = """
+WITH held AS (
+    SELECT s.key FROM streams s
+      JOIN unnest(%(principals)s::text[], %(ids)s::text[], %(epochs)s::int[]) AS h (principal, id, epoch)
+        ON s.principal = h.principal AND s.id = h.id AND s.epoch = h.epoch
+     WHERE s.terminal_at IS NULL ORDER BY s.key FOR NO KEY UPDATE OF s
+)
+"""
+_RENEW = f"""{_HELD}
+UPDATE streams s SET lease_until = {_NOW} + %(lease)s FROM held WHERE s.key = held.key
 RETURNING s.principal, s.id, s.epoch, s.cancel_requested
 """  # noqa: S608
-
-
+_RELEASE = f"{_HELD} UPDATE streams s SET lease_until = 0 FROM held WHERE s.key = held.key RETURNING s.key"  # noqa: S608
 _SEEN = f"""
-UPDATE streams s SET reader_seen = {_NOW} FROM unnest(%(principals)s::text[], %(ids)s::text[]) AS h (principal, id)
- WHERE s.principal = h.principal AND s.id = h.id AND s.terminal_at IS NULL RETURNING s.key
+WITH read AS (
+    SELECT s.key FROM streams s JOIN unnest(%(principals)s::text[], %(ids)s::text[]) AS h (principal, id)
+        ON s.principal = h.principal AND s.id = h.id
+     WHERE s.terminal_at IS NULL ORDER BY s.key FOR NO KEY UPDATE OF s
+)
+UPDATE streams s SET reader_seen = {_NOW} FROM read WHERE s.key = read.key RETURNING s.key
 """  # noqa: S608
+
+_EXPIRE = f"""
+UPDATE streams SET state = 'expired', request = '', request_hash = '', policy = '', upstream = NULL, due = {_NOW} + %(purge)s
+"""  # noqa: S608
+_FORGET = f"""{_EXPIRE}
+ WHERE principal = %(principal)s AND id = %(id)s AND terminal_at IS NOT NULL AND state <> 'expired' RETURNING key
+"""
 
 
 class PostgresStreamLog(FollowedLog):
@@ -85,8 +103,10 @@ class PostgresStreamLog(FollowedLog):
         self._node = node
         self._options = options
         self._time = time
-        self._connections = Connections(settings, prepare=self._prepare)
-        self._appending = Connections(settings, 1, self._prepare)
+        # Who waits for a connection and then for the server has waited for as long as a lease at most.
+        answer = min(ANSWER, max(_LEAST, options.patience / 2))
+        self._connections = Connections(settings, prepare=self._prepare, answer=answer)
+        self._appending = Connections(settings, 1, self._prepare, answer)
         self._prepared = False
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
@@ -152,6 +172,7 @@ class PostgresStreamLog(FollowedLog):
             len(deltas),
             data,
             commit.steps,
+            commit.cancels,
             [(row.n, encode_value(row)) for row in commit.attempts],
             None if commit.upstream is None else encode_value(commit.upstream),
             commit.finish is not None,
@@ -171,9 +192,6 @@ class PostgresStreamLog(FollowedLog):
 
         # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
         return await asyncio.shield(appended())
-
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        return await self._reading.attempts(await self._followed.live(key))
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         statement = """UPDATE streams SET cancel_requested = TRUE, cancel_reason = %s
@@ -205,15 +223,7 @@ class PostgresStreamLog(FollowedLog):
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
         if not holds:
             return ()
-        # In one order, so that two processes never wait for each other.
-        some = sorted(holds, key=lambda hold: (hold.key.principal, hold.key.id))
-        facts = {
-            "now": self._now(),
-            "lease": self._options.lease,
-            "principals": [hold.key.principal for hold in some],
-            "ids": [hold.key.id for hold in some],
-            "epochs": [hold.epoch for hold in some],
-        }
+        facts = {"now": self._now(), "lease": self._options.lease, **_names(holds)}
         kept = {
             (principal, id, epoch): cancelled
             for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, facts)
@@ -229,20 +239,15 @@ class PostgresStreamLog(FollowedLog):
         return renewed
 
     async def release(self, holds: Sequence[Hold]) -> None:
-        for hold in holds:
-            await self._reading.rows(
-                """UPDATE streams SET lease_until = 0 WHERE principal = %s AND id = %s AND epoch = %s AND terminal_at IS NULL
-                    RETURNING key""",
-                (hold.key.principal, hold.key.id, hold.epoch),
-            )
+        if holds:
+            await self._reading.rows(_RELEASE, _names(holds))
         self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
-        some = sorted(keys, key=lambda key: (key.principal, key.id))
         facts = {
             "now": self._now(),
-            "principals": [key.principal for key in some],
-            "ids": [key.id for key in some],
+            "principals": [key.principal for key in keys],
+            "ids": [key.id for key in keys],
         }
         await self._reading.rows(_SEEN, facts)
 
@@ -251,6 +256,11 @@ class PostgresStreamLog(FollowedLog):
         facts = {"now": self._now(), "principal": key.principal, "id": key.id}
         found = await self._reading.rows(statement, facts)
         return found[0][0] if found else None
+
+    async def forget(self, key: StreamKey) -> None:
+        facts = {"now": self._now(), "purge": PURGE_AFTER, "principal": key.principal, "id": key.id}
+        if await self._reading.rows(_FORGET, facts):
+            self._followed.forget([key])
 
     async def sweep(self, limit: int) -> int:
         now = self._now()
@@ -261,6 +271,15 @@ class PostgresStreamLog(FollowedLog):
     def _now(self) -> float | None:
         """None: the server's own time."""
         return None if self._time is None else self._time()
+
+
+def _names(holds: Sequence[Hold]) -> dict[str, Any]:
+    """What `_HELD` asks for."""
+    return {
+        "principals": [hold.key.principal for hold in holds],
+        "ids": [hold.key.id for hold in holds],
+        "epochs": [hold.epoch for hold in holds],
+    }
 
 
 async def _sweep(connection: Connection, now: float | None, limit: int) -> tuple[int, list[StreamKey]]:
@@ -277,11 +296,17 @@ async def _sweep(connection: Connection, now: float | None, limit: int) -> tuple
         facts["purged"] = [row for row, _, _, expired, full in due if expired and full]
         facts["gone"] = [row for row, _, _, expired, full in due if expired and not full]
         for statement in (
-            f"""UPDATE streams SET state = 'expired', request = '', upstream = NULL, due = {_NOW} + %(purge)s
-                WHERE key = ANY(%(ended)s)""",  # noqa: S608
-            "DELETE FROM segments WHERE stream = ANY(%(purged)s)",
-            "DELETE FROM attempts WHERE stream = ANY(%(purged)s)",
-            f"UPDATE streams SET bytes = 0, due = {_NOW} + %(forget)s WHERE key = ANY(%(purged)s)",  # noqa: S608
+            f"{_EXPIRE} WHERE key = ANY(%(ended)s)",
+            # From its beginning on, and not all at once: a transaction is as long as it deletes.
+            """DELETE FROM segments s USING (
+                SELECT one.* FROM unnest(%(purged)s::bigint[]) AS p (key) CROSS JOIN LATERAL (
+                    SELECT stream, first_seq FROM segments WHERE stream = p.key ORDER BY first_seq LIMIT %(limit)s) AS one
+                LIMIT %(limit)s) AS first
+                WHERE s.stream = first.stream AND s.first_seq = first.first_seq""",
+            f"""WITH empty AS (
+                UPDATE streams SET bytes = 0, due = {_NOW} + %(forget)s WHERE key = ANY(%(purged)s)
+                AND NOT EXISTS (SELECT 1 FROM segments WHERE stream = key) RETURNING key
+            ) DELETE FROM attempts USING empty WHERE stream = empty.key""",  # noqa: S608
             "DELETE FROM streams WHERE key = ANY(%(gone)s)",
         ):
             await connection.execute(statement, facts)

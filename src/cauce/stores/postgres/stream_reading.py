@@ -10,7 +10,7 @@ from cauce.domain.stream import GROUP_END, AttemptRow, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.followed import Stored
-from cauce.stores.live_streams import LiveStream
+from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
 from cauce.stores.postgres.stream_tables import NOW
 from cauce.stores.stream_records import decode, decode_attempt, records
@@ -21,6 +21,16 @@ _POLL = 0.1
 
 _SEGMENTS = 200
 """Segments that one read gives at most."""
+
+_RECORDS = f"""
+WITH near AS (
+    SELECT first_seq, epoch, format, data, octet_length(data) + {OVERHEAD} * n AS size FROM segments
+     WHERE stream = %(row)s AND first_seq <= %(last)s AND first_seq >= coalesce(
+           (SELECT max(first_seq) FROM segments WHERE stream = %(row)s AND first_seq <= %(next)s), 0)
+     ORDER BY first_seq LIMIT %(most)s
+), summed AS (SELECT *, sum(size) OVER (ORDER BY first_seq) - size AS ahead FROM near)
+SELECT first_seq, epoch, format, data FROM summed WHERE ahead < %(bytes)s ORDER BY first_seq
+"""  # noqa: S608
 
 T = TypeVar("T")
 
@@ -56,14 +66,12 @@ class StreamReading:
 
     async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
         segments = await self.rows(
-            """SELECT first_seq, epoch, data FROM segments WHERE stream = %(row)s AND first_seq >= coalesce(
-                (SELECT max(first_seq) FROM segments WHERE stream = %(row)s AND first_seq <= %(next)s), 0)
-                ORDER BY first_seq LIMIT %(most)s""",
-            {"row": live.row, "next": after + 1, "most": min(limit + 1, _SEGMENTS)},
+            _RECORDS,
+            {"row": live.row, "next": after + 1, "last": after + limit, "most": _SEGMENTS, "bytes": AT_ONCE},
         )
         found: list[Record] = []
-        for first, epoch, data in segments:
-            found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
+        for first, epoch, format, data in segments:
+            found += [record for record in records(first, epoch, decode(data, format)) if record.seq > after]
         return found[:limit]
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:

@@ -39,19 +39,20 @@ if operation == 'create' then
     return 1
 end
 
-local known = redis.call('HMGET', meta, 'epoch', 'tail', 'state', 'cancel', 'lease', 'bytes')
+local known = redis.call('HMGET', meta, 'epoch', 'tail', 'state', 'cancel', 'lease', 'bytes', 'retention')
 local epoch, tail, state, cancel = known[1], tonumber(known[2] or '0'), known[3], known[4]
 
 if operation == 'append' then
-    -- epoch, tail, tried before, lease, state, states it may come from, states after the first, bytes, upstream, mark,
-    -- number of records, records, then number and row of attempts
+    -- epoch, tail, tried before, lease, state, states it may come from, bytes, upstream, mark, whether it ends a cancelled stream,
+    -- number of records, records, then number and row of attempts; gives the seconds that an ended stream is kept for
+    local kept = known[7] or '0'
     local n = tonumber(ARGV[13])
     if not epoch or epoch ~= ARGV[3] then return { 'fenced', '' } end
     local expected = tonumber(ARGV[4])
-    if ARGV[5] == '1' and n > 0 and tail == expected + n then return { 'ok', '' } end
+    if ARGV[5] == '1' and n > 0 and tail == expected + n then return { 'ok', kept } end
     if tail ~= expected or not OPEN[state] then return { 'fenced', '' } end
     local to = ARGV[7]
-    if cancel and to ~= 'cancelled' then return { 'cancelled', '' } end
+    if cancel and ARGV[12] ~= '1' then return { 'cancelled', '' } end
     if to ~= '' and not string.find(ARGV[8], state, 1, true) then return { 'illegal', state } end
     for i = 1, n do
         redis.call('XADD', log, (expected + i) .. '-0', 'e', epoch, 'd', ARGV[13 + i])
@@ -70,11 +71,11 @@ if operation == 'append' then
     end
     if to ~= '' and not OPEN[to] then
         redis.call('HSET', meta, 'ended', string.format('%.6f', now))
-        keep(KEEP + math.floor(tonumber(ARGV[12]) * 1000))
+        keep(KEEP + math.floor(tonumber(kept) * 1000))
     else
         keep(KEEP)
     end
-    return { 'ok', '' }
+    return { 'ok', kept }
 end
 
 if operation == 'cancel' then
@@ -124,7 +125,7 @@ end
 if operation == 'expire' then
     if not epoch or OPEN[state] or state == 'expired' then return 0 end
     redis.call('HSET', meta, 'state', 'expired')
-    redis.call('HDEL', meta, 'request', 'upstream', 'policy')
+    redis.call('HDEL', meta, 'request', 'hash', 'upstream', 'policy')
     redis.call('DEL', log, attempts)
     redis.call('PEXPIRE', meta, KEEP)
     return 1

@@ -13,7 +13,6 @@ from typing import Any, cast
 from cauce.domain.stream import (
     APPENDED,
     TERMINAL,
-    AttemptRow,
     Commit,
     Created,
     Head,
@@ -110,7 +109,6 @@ class RedisStreamLog(FollowedLog):
         size = sum([len(data) for data, _ in each])
         check(self._options.limits, live, hold, commit, size)
         steps = commit.steps
-        retention = 0.0 if commit.finish is None else await self._retention(live)
         before = [hold.epoch, hold.tail]
         after: list[str | bytes | int] = [
             repr(self._options.lease),
@@ -119,7 +117,7 @@ class RedisStreamLog(FollowedLog):
             size,
             b"" if commit.upstream is None else encode_value(commit.upstream),
             "" if (mark := self._followed.marks.kept(hold.key)) is None else mark,
-            repr(retention),
+            int(commit.cancels),
             len(each),
             *[data for data, _ in each],
         ]
@@ -130,13 +128,14 @@ class RedisStreamLog(FollowedLog):
             return [*before, int(again), *after]
 
         async def appended() -> Hold:
-            self._check(await self._run("append", str(live.row), arguments), live, hold, commit)
+            answer = await self._run("append", str(live.row), arguments)
+            self._check(answer, live, hold, commit)
             deltas = [delta for _, decoded in each for delta in decoded]
             self._followed.appended(live, hold, commit, records(hold.tail + 1, hold.epoch, deltas), size)
             if commit.finish is not None:
                 with contextlib.suppress(LogUnavailable):
                     # It is written all the same, and goes by itself in the end.
-                    await self._ended(hold.key, str(live.row), retention)
+                    await self._ended(hold.key, str(live.row), float(answer[1]))
             return Hold(hold.key, hold.epoch, hold.tail + len(deltas))
 
         # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
@@ -144,7 +143,7 @@ class RedisStreamLog(FollowedLog):
 
     def _check(self, answer: tuple[bytes, bytes], live: LiveStream, hold: Hold, commit: Commit) -> None:
         """Raises what an append that wrote nothing raises."""
-        verdict, state = answer
+        verdict, told = answer
         match verdict:
             case b"ok":
                 pass
@@ -152,14 +151,11 @@ class RedisStreamLog(FollowedLog):
                 raise Cancelled
             case b"illegal":
                 # Raises: the table is the same one.
-                advance(cast(State, state.decode()), *commit.steps)
+                advance(cast(State, told.decode()), *commit.steps)
                 raise Fenced
             case _:
                 self._followed.refused(live, hold)
                 raise Fenced
-
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        return await self._shelf.attempts(await self._followed.live(key))
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         if await self._run("cancel", self._shelf.row(key), lambda again: [reason]):
@@ -192,10 +188,16 @@ class RedisStreamLog(FollowedLog):
         return renewed
 
     async def release(self, holds: Sequence[Hold]) -> None:
-        for hold in holds:
-            row = self._shelf.row(hold.key)
-            if await self._run("release", row, lambda again, hold=hold: [hold.epoch]):
-                await self._hint(self._shelf.open, row, 0)
+        rows = [self._shelf.row(hold.key) for hold in holds]
+        answers = await asyncio.gather(
+            *[
+                self._run("release", row, lambda again, hold=hold: [hold.epoch])
+                for row, hold in zip(rows, holds, strict=True)
+            ]
+        )
+        over: Any = {row: 0 for row, released in zip(rows, answers, strict=True) if released}
+        if over:
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, over))
         self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
@@ -204,6 +206,12 @@ class RedisStreamLog(FollowedLog):
     async def unseen(self, key: StreamKey) -> float | None:
         ago = await self._run("unseen", self._shelf.row(key), lambda again: [])
         return None if ago is None else float(ago)
+
+    async def forget(self, key: StreamKey) -> None:
+        row = self._shelf.row(key)
+        if await self._run("expire", row, lambda again: []):
+            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.ended, row))
+            self._followed.forget([key])
 
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
@@ -263,10 +271,6 @@ class RedisStreamLog(FollowedLog):
         await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, row))
         if key.group:
             await self._shelf.ask(lambda redis: redis.zrem(self._shelf.group(key), row))
-
-    async def _retention(self, live: LiveStream) -> float:
-        found = await self._shelf.ask(lambda redis: cast(Any, redis.hget(f"{live.row}:meta", "retention")))
-        return float(found or self._options.retention)
 
     async def _now(self) -> float:
         if self._time is not None:

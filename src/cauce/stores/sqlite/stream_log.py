@@ -13,7 +13,6 @@ import msgspec
 
 from cauce.domain.stream import (
     TERMINAL,
-    AttemptRow,
     Commit,
     Created,
     Head,
@@ -28,8 +27,9 @@ from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced
 from cauce.stores.followed import LEASE, Followed, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
+from cauce.stores.sqlite.stream_retention import Forget, Sweep
 from cauce.stores.sqlite.stream_tables import Synchronous
-from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen, Sweep
+from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen
 from cauce.stores.sqlite.stream_writer import PATIENCE, StreamWriter
 from cauce.stores.stream_records import encode, encode_value, records
 
@@ -65,6 +65,11 @@ class SqliteStreamLog(FollowedLog):
         super().__init__(Followed(self._reading, clock, shared=options.lease is not None))
         self._left = True
         """Whether there may be orphans: at the start, and after a release."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the disk takes what is written, as far as was tried."""
+        return self.writer.up
 
     async def start(self) -> None:
         """Begin to write."""
@@ -104,6 +109,7 @@ class SqliteStreamLog(FollowedLog):
             len(deltas),
             data,
             commit.steps,
+            commit.cancels,
             [(row.n, encode_value(row)) for row in commit.attempts],
             None if commit.upstream is None else encode_value(commit.upstream),
             None if commit.finish is None else self._clock.now(),
@@ -117,9 +123,6 @@ class SqliteStreamLog(FollowedLog):
         except Fenced:
             self._followed.refused(live, hold)
             raise
-
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        return await self._reading.attempts((await self._followed.live(key)).row)
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         if await self.head(key) is None:
@@ -186,6 +189,13 @@ class SqliteStreamLog(FollowedLog):
     async def unseen(self, key: StreamKey) -> float | None:
         seen = await self._reading.seen(key)
         return None if seen is None else self._clock.now() - seen
+
+    async def forget(self, key: StreamKey) -> None:
+        def committed(expired: bool) -> None:
+            if expired:
+                self._followed.forget([key])
+
+        await self.writer.submit(Forget(key, self._clock.now(), committed))
 
     async def sweep(self, limit: int) -> int:
         def committed(result: tuple[int, list[StreamKey]]) -> None:

@@ -65,10 +65,12 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, facts).fetchone())
         return None if found is None else StreamKey(principal, found[0])
 
-    async def attempts(self, row: int | str) -> list[AttemptRow]:
+    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
         """Its bills."""
         found = await self._run(
-            lambda database: database.execute("SELECT row FROM attempts WHERE stream = ? ORDER BY n", (row,)).fetchall()
+            lambda database: database.execute(
+                "SELECT row FROM attempts WHERE stream = ? ORDER BY n", (live.row,)
+            ).fetchall()
         )
         return [decode_attempt(data) for (data,) in found]
 
@@ -134,14 +136,14 @@ def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
 
 def _records(database: sqlite3.Connection, row: int | str, after: int, limit: int) -> list[Record]:
     cursor = database.execute(
-        """SELECT first_seq, epoch, data FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
+        """SELECT first_seq, epoch, format, data FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
             (SELECT max(first_seq) FROM segments WHERE stream = ?1 AND first_seq <= ?2), 0) ORDER BY first_seq""",
         (row, after + 1),
     )
     found: list[Record] = []
     size = 0
-    for first, epoch, data in cursor:
-        found += [record for record in records(first, epoch, decode(data)) if record.seq > after]
+    for first, epoch, format, data in cursor:
+        found += [record for record in records(first, epoch, decode(data, format)) if record.seq > after]
         size += len(data)
         if len(found) >= limit or size + OVERHEAD * len(found) >= AT_ONCE:
             cursor.close()

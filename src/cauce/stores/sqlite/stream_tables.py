@@ -41,6 +41,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) WITHOUT ROWID""",
     ),
     ("ALTER TABLE streams ADD COLUMN reader_seen REAL",),
+    # What is left of streams of which nothing else is, to be counted.
+    ("CREATE INDEX tombstones ON streams (due) WHERE state = 'expired' AND bytes = 0",),
 )
 
 

@@ -14,20 +14,11 @@ from cauce.ports.stream_log import Cancelled, Fenced
 from cauce.stores.sqlite.stream_writer import Refused
 from cauce.stores.stream_records import FORMAT
 
-PURGE_AFTER = 60.0
-"""Seconds after a stream expired until its records are deleted: whoever still reads them is told first."""
-
-TOMBSTONE = 7 * 86_400.0
-"""Seconds that an id is remembered after that: it is gone and not unknown."""
-
-_VACUUM = 512
-"""Pages given back to the disk at a time."""
-
 _APPEND = """
 UPDATE streams SET tail = tail + ?1, bytes = bytes + ?2, lease_until = ?3, state = coalesce(?4, state), terminal_at = ?5,
     due = ?5 + retention, upstream = coalesce(?6, upstream), reader_mark = coalesce(nullif(?7, 0), reader_mark, ?7)
  WHERE key = ?8 AND epoch = ?9 AND tail = ?10 AND terminal_at IS NULL
-   AND (cancel_requested = 0 OR ?4 = 'cancelled') AND (?11 IS NULL OR instr(?11, state))
+   AND (cancel_requested = 0 OR ?12) AND (?11 IS NULL OR instr(?11, state))
 """
 _SEGMENT = "INSERT INTO segments (stream, first_seq, n, epoch, format, data) VALUES (?, ?, ?, ?, ?, ?)"
 _ATTEMPT = """
@@ -99,6 +90,7 @@ class Append(msgspec.Struct):
     n: int
     data: bytes
     steps: tuple[State, ...]
+    cancels: bool
     attempts: Sequence[tuple[int, bytes]]
     upstream: bytes | None
     terminal_at: float | None
@@ -127,6 +119,7 @@ class Append(msgspec.Struct):
                 hold.epoch,
                 hold.tail,
                 _BEFORE[steps[0]] if steps else None,
+                self.cancels,
             ),
         )
         if cursor.rowcount == 0:
@@ -151,7 +144,7 @@ class Append(msgspec.Struct):
             return
         if tail != hold.tail or terminal_at is not None:
             raise Refused(Fenced())
-        if cancelled and self.steps[-1:] != ("cancelled",):
+        if cancelled and not self.cancels:
             raise Refused(Cancelled())
         try:
             advance(state, *self.steps)
@@ -277,75 +270,3 @@ class FreeAll(msgspec.Struct):
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.execute("UPDATE streams SET lease_until = 0 WHERE terminal_at IS NULL")
-
-
-class Sweep(msgspec.Struct):
-    """Gives how much there was to do, and the keys of the streams that expired. `most` bounds what the file holds, in bytes."""
-
-    now: float
-    limit: int
-    most: int
-    committed: Committed
-    size: int = 0
-
-    def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, list[StreamKey]]:
-        due = database.execute(
-            "SELECT key, principal, id, state, bytes FROM streams WHERE due <= ? ORDER BY due LIMIT ?",
-            (self.now, self.limit),
-        ).fetchall()
-        ended = [(row, StreamKey(principal, id)) for row, principal, id, state, _ in due if state != "expired"]
-        ended += self._too_much(database, len(ended))
-        database.executemany(
-            "UPDATE streams SET state = 'expired', request = x'', upstream = NULL, due = ? WHERE key = ?",
-            [(self.now + PURGE_AFTER, row) for row, _ in ended],
-        )
-        left = self.limit
-        for row in [row for row, _, _, state, size in due if state == "expired" and size]:
-            if left > 0:
-                left -= self._purge(database, row, left)
-        database.executemany(
-            "DELETE FROM streams WHERE key = ?",
-            [(row,) for row, _, _, state, size in due if state == "expired" and not size],
-        )
-        if due:
-            (free,) = database.execute("PRAGMA freelist_count").fetchone()
-            for _ in range(min(free, _VACUUM)):
-                # The driver takes one step of it, which is one page.
-                database.execute("PRAGMA incremental_vacuum(1)")
-        return len(ended) + sum(state == "expired" for _, _, _, state, _ in due), [key for _, key in ended]
-
-    def _purge(self, database: sqlite3.Connection, row: int, left: int) -> int:
-        """Delete at most `left` segments of the stream; returns how many."""
-        deleted = database.execute(
-            """DELETE FROM segments WHERE stream = ?1 AND first_seq IN
-                (SELECT first_seq FROM segments WHERE stream = ?1 ORDER BY first_seq LIMIT ?2)""",
-            (row, left),
-        ).rowcount
-        if deleted < left:
-            database.execute("DELETE FROM attempts WHERE stream = ?", (row,))
-            database.execute("UPDATE streams SET bytes = 0, due = ? WHERE key = ?", (self.now + TOMBSTONE, row))
-        return deleted
-
-    def _too_much(self, database: sqlite3.Connection, done: int) -> list[tuple[int, StreamKey]]:
-        """The oldest ended streams, when the file holds more than it may; those that are on their way out count as gone."""
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-        (free,) = database.execute("PRAGMA freelist_count").fetchone()
-        (page,) = database.execute("PRAGMA page_size").fetchone()
-        excess = (pages - free) * page - self.most
-        if excess <= 0:
-            return []
-        (going,) = database.execute(
-            "SELECT coalesce(sum(bytes), 0) FROM streams WHERE state = 'expired' AND due IS NOT NULL"
-        ).fetchone()
-        excess -= going
-        found: list[tuple[int, StreamKey]] = []
-        oldest = database.execute(
-            "SELECT key, principal, id, bytes FROM streams WHERE due > ? AND state <> 'expired' ORDER BY due LIMIT ?",
-            (self.now, max(0, self.limit - done)),
-        )
-        for row, principal, id, size in oldest.fetchall():
-            if excess <= 0:
-                break
-            excess -= size
-            found.append((row, StreamKey(principal, id)))
-        return found

@@ -96,6 +96,8 @@ class StreamWriter:
         self._ended = False
         self.commits = 0
         """Transactions so far."""
+        self.up = True
+        """Whether the file takes what is written, as far as was tried."""
         self._thread = threading.Thread(target=self._write, name="streams-writer", daemon=True)
         self._checkpointer = threading.Thread(target=self._checkpoint, name="streams-checkpoint", daemon=True)
 
@@ -176,6 +178,7 @@ class StreamWriter:
             try:
                 self._transact(batch)
             except (sqlite3.OperationalError, sqlite3.InternalError) as error:
+                self.up = False
                 self._undo()
                 if wait == _FIRST_WAIT:
                     logger.warning("streams cannot be written to %s now (%s): they wait", self._path, error)
@@ -184,6 +187,7 @@ class StreamWriter:
                 self._each(batch, error)
                 return
             else:
+                self.up = True
                 self._acknowledge(batch)
                 return
             batch = self._still(batch)

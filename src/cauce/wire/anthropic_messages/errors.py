@@ -74,7 +74,8 @@ class UpstreamError(msgspec.Struct, frozen=True):
 def render_error(error: CauceError, request_id: str) -> dict[str, Any]:
     """`error` as this wire shows it."""
     kind = "billing_error" if error.status == 402 else _TYPES.get(error.code, "invalid_request_error")
-    return _body(kind, error.message, error.retry_after, request_id)
+    body = _body(kind, error.message, error.retry_after, request_id)
+    return {**body, "error": {**body["error"], **error.facts}} if error.facts else body
 
 
 def render_failed(failed: Failed) -> dict[str, Any]:

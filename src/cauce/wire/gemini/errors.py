@@ -50,6 +50,7 @@ _BY_STATUS: dict[int, Failure] = {
     529: "overloaded",
 }
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _CONTEXT = re.compile(r"input token count .*exceeds|exceeds the maximum number of tokens", re.I)
 _NOT_HERE = re.compile(r"location is not supported", re.I)
@@ -152,7 +153,10 @@ def _classify(error: UpstreamError, status: int | None) -> tuple[Failure, ErrorC
 
 def render_error(error: CauceError, _: str = "") -> dict[str, Any]:
     """`error` as this wire shows it."""
-    return _body(error.code, error.status, error.message, error.retry_after)
+    body = _body(error.code, error.status, error.message, error.retry_after)
+    if (reason := error.facts.get("reason")) is not None:
+        body["error"]["details"] = [{"@type": _ERROR_INFO, "reason": reason}, *body["error"].get("details", ())]
+    return body
 
 
 def render_failed(failed: Failed) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from cauce.domain.completion import Completion
-from cauce.domain.delta import Attempt, FinishReason
+from cauce.domain.delta import Attempt, Finish, FinishReason
 from cauce.domain.errors import CauceError, ErrorCode
 from cauce.domain.usage import CostSource, Usage
 from cauce.wire.native.partial import whole
@@ -138,6 +138,11 @@ def render_attempts(attempts: Sequence[Attempt]) -> list[AttemptBody]:
 def attempt_name(attempt: Attempt) -> str:
     """`provider/model`, or the provider alone where it has but one model."""
     return f"{attempt.provider}/{attempt.model}" if attempt.model else attempt.provider
+
+
+def cancel_reason(finish: Finish) -> str:
+    """Why an answer was cancelled: `cancelled` where somebody asked for it."""
+    return "cancelled" if finish.cause in ("", "requested") else finish.cause
 
 
 def render_error(error: CauceError, request_id: str) -> dict[str, Any]:

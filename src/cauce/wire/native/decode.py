@@ -127,7 +127,8 @@ def _finish(kind: str, data: str, beside: dict[str, Any]) -> Finish:
     if kind == "complete":
         return Finish(beside["finish_reason"], usage)
     if kind == "cancelled":
-        return Finish("cancelled", usage, outcome="cancelled")
+        reason = beside.get("reason", "cancelled")
+        return Finish("cancelled", usage, outcome="cancelled", cause="" if reason == "cancelled" else reason)
     failed = Failed(beside["error_code"], data, beside.get("retry_after"))
     return Finish("error", usage, outcome="incomplete" if beside["partial"] else "failed", error=failed)
 

@@ -26,7 +26,7 @@ from cauce.domain.delta import (
     ToolResult,
 )
 from cauce.domain.request import ResponseFormat
-from cauce.wire.native.answer import attempt_name, render_attempts, render_usage
+from cauce.wire.native.answer import attempt_name, cancel_reason, render_attempts, render_usage
 from cauce.wire.native.partial import PartialJSON, whole
 from cauce.wire.sse import one_line
 
@@ -199,8 +199,11 @@ class NativeProjector:
                     },
                 )
             case "cancelled":
-                why = "cancelled" if finish.cause in ("", "requested") else finish.cause
-                return "cancelled", text, {"reason": why, "finish_reason": "cancelled", "usage": usage}
+                return (
+                    "cancelled",
+                    text,
+                    {"reason": cancel_reason(finish), "finish_reason": "cancelled", "usage": usage},
+                )
             case "incomplete" | "failed":
                 error = finish.error
                 beside: dict[str, Any] = {

@@ -134,8 +134,9 @@ class UpstreamError(msgspec.Struct, frozen=True):
 
 
 def render_error(error: CauceError) -> dict[str, Any]:
-    """`error` as this wire shows it."""
-    return _body(error.code, error.message, error.field, error.retry_after)
+    """`error` as this wire shows it. What else a program may want to know stands beside it."""
+    body = _body(error.code, error.message, error.field, error.retry_after)
+    return {"error": {**body["error"], **error.facts}} if error.facts else body
 
 
 def render_failed(failed: Failed) -> dict[str, Any]:

@@ -102,7 +102,9 @@ def numbered(head: Head, after: Cursor | int, *, queued: bool) -> Numbered | Aft
 
 def ahead(tail: int) -> Conflict:
     """The error of a reader who says that it has had what there is not."""
-    return Conflict("this response has no such event: drop your copy and read from the start", tail=tail)
+    return Conflict(
+        "this response has no such event: drop your copy and read from the start", reason="records_lost", tail=tail
+    )
 
 
 def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:

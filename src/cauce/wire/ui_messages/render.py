@@ -21,7 +21,7 @@ from cauce.domain.delta import (
     ToolResult,
 )
 from cauce.domain.stream import Head
-from cauce.wire.native.answer import attempt_name, render_attempts, render_usage
+from cauce.wire.native.answer import attempt_name, cancel_reason, render_attempts, render_usage
 from cauce.wire.sse import one_line
 from cauce.wire.ui_messages.parts import Parts, chunk
 
@@ -217,7 +217,7 @@ class UIProjector:
             # Nothing after `error` is read.
             out.append(chunk("message-metadata", messageMetadata=facts))
             if finish.outcome == "cancelled":
-                out.append(chunk("abort", reason="cancelled"))
+                out.append(chunk("abort", reason=cancel_reason(finish)))
             else:
                 text = error.message if error is not None else "the stream ended early"
                 out.append(chunk("error", errorText=text))

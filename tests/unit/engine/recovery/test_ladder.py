@@ -340,7 +340,43 @@ async def test_head_of_a_slow_continuation_is_held_for_two_seconds_at_most() -> 
     await deltas.read()
     reading = asyncio.create_task(deltas.read())
     await settled()
-    guarded.clock.advance(2)
+    guarded.clock.advance(1.9)
+    await settled()
+    assert not reading.done()
+    guarded.clock.advance(0.1)
+    assert shown(list(await reading)) == "Later "
     gate.set()
-    assert shown(list(await reading)) == "Later on, "
+    rest = [*await deltas.read(), *await deltas.read(), *await deltas.read()]
+    assert shown(rest) == "on, it wakes." and isinstance(rest[-1], Finish)
+
+
+async def test_reader_that_leaves_while_the_head_is_held_closes_the_upstream() -> None:
+    provider = ScriptedProvider("p", (Text(LONG), failing()), (Text("Later "), asyncio.Event()))
+    guarded = Recovered(provider)
+    deltas = await guarded.open(guarded.call())
+    await deltas.read()
+    reading = asyncio.create_task(deltas.read())
+    await guarded.clock.until_waiting()
+    await settled()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await deltas.aclose()
+    assert provider.closed.is_set()
+    assert [entry.outcome for entry in guarded.ledger.entries()] == ["failed", "cancelled"]
+
+
+async def test_end_that_is_repeated_is_held_though_nothing_more_comes_for_a_while() -> None:
+    gate = asyncio.Event()
+    slow = (Text(LONG[-40:-20]), gate, Text(LONG[-20:] + "It wakes."), Finish("stop", Usage(1, 1)))
+    guarded = Recovered(ScriptedProvider("p", (Text(LONG), failing()), slow))
+    deltas = await guarded.open(guarded.call())
+    await deltas.read()
+    reading = asyncio.create_task(deltas.read())
+    await settled()
+    guarded.clock.advance(3)
+    await settled()
+    assert not reading.done()
+    gate.set()
+    assert shown(list(await reading)) == "It wakes."
     await deltas.aclose()

@@ -1,0 +1,193 @@
+"""What lies in the stores beneath the logs: what is damaged there or of another version, and what is left of streams that expired."""
+
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import sql
+
+from cauce.domain.delta import Text
+from cauce.domain.errors import Gone
+from cauce.domain.message import Message, TextPart
+from cauce.domain.request import Request
+from cauce.domain.stream import AttemptRow, Commit, StreamKey
+from cauce.ports.stream_log import StreamLog
+from cauce.stores.followed import SharedLogOptions
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_log import PostgresStreamLog
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.settings import RedisSettings
+from cauce.stores.redis.stream_log import RedisStreamLog
+from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
+from cauce.testing.clock import FakeClock
+from cauce.testing.stream_samples import END, KEY, LEASE, RETENTION, created, new_stream, text, whole
+from tests.postgres_server import running_postgres
+from tests.redis_server import running_redis
+
+pytestmark = pytest.mark.anyio
+
+_NUMBERS = itertools.count()
+NO_JSON = b'["no'
+
+
+class Beneath(msgspec.Struct):
+    """Two logs on one store, and what is beneath them. `damage` is told what: records after the first, of which version, or a bill."""
+
+    log: StreamLog
+    other: StreamLog
+    damage: Callable[[str], Awaitable[None]]
+    everything: Callable[[], Awaitable[str]]
+
+
+Opened = AsyncIterator[Beneath]
+
+CHANGES = {
+    "record": "UPDATE {} SET data = %s WHERE first_seq > 1",
+    "format": "UPDATE {} SET format = 2 WHERE first_seq > 1 AND data <> %s",
+    "bill": "UPDATE {} SET row = %s",
+}
+TABLES = {"record": "segments", "format": "segments", "bill": "attempts"}
+EVERY = ("streams", "segments", "attempts")
+
+
+@contextlib.asynccontextmanager
+async def in_sqlite(clock: FakeClock, request: pytest.FixtureRequest) -> Opened:
+    path: Path = request.getfixturevalue("tmp_path") / "streams.db"
+    logs = [SqliteStreamLog(path, clock, node, StreamLogOptions(RETENTION, lease=LEASE)) for node in "ab"]
+    for log in logs:
+        await log.start()
+    database = sqlite3.connect(path, isolation_level=None)
+
+    async def damage(what: str) -> None:
+        database.execute(CHANGES[what].format(TABLES[what]).replace("%s", "?"), (NO_JSON,))
+
+    async def everything() -> str:
+        return repr([database.execute(f"SELECT * FROM {name}").fetchall() for name in EVERY])
+
+    yield Beneath(logs[0], logs[1], damage, everything)
+    database.close()
+    for log in logs:
+        await log.stop()
+
+
+@contextlib.asynccontextmanager
+async def in_postgres(clock: FakeClock, request: pytest.FixtureRequest) -> Opened:
+    url = request.getfixturevalue("postgres")
+    schema = f"test{next(_NUMBERS)}"
+    options = SharedLogOptions(RETENTION, LEASE)
+    logs = [PostgresStreamLog(PostgresSettings(url, schema), clock, node, options, time=clock.now) for node in "ab"]
+    for log in logs:
+        await log.start()
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as admin:
+
+        async def damage(what: str) -> None:
+            await admin.execute(sql.SQL(CHANGES[what]).format(sql.Identifier(schema, TABLES[what])), (NO_JSON,))
+
+        async def everything() -> str:
+            asked = [sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, name)) for name in EVERY]
+            return repr([await (await admin.execute(statement)).fetchall() for statement in asked])
+
+        yield Beneath(logs[0], logs[1], damage, everything)
+    for log in logs:
+        await log.stop()
+
+
+@contextlib.asynccontextmanager
+async def in_redis(clock: FakeClock, _: pytest.FixtureRequest) -> Opened:
+    with running_redis() as server:
+        connection = RedisConnection(RedisSettings(server.url), clock)
+        await connection.start()
+        options = SharedLogOptions(RETENTION, LEASE)
+        logs = [RedisStreamLog(connection, clock, node, options, time=clock.now) for node in "ab"]
+        row = logs[0]._shelf.row(KEY)
+
+        async def damage(what: str) -> None:
+            if what == "bill":
+                await connection.run(lambda redis: redis.hset(f"{row}:attempts", "1", NO_JSON))
+            else:
+                await connection.run(lambda redis: redis.delete(f"{row}:log"))
+                fields: Any = {"e": "1", "d": NO_JSON}
+                await connection.run(lambda redis: redis.xadd(f"{row}:log", fields, "2-0"))
+
+        async def everything() -> str:
+            found: list[Any] = []
+            for name in await connection.run(lambda redis: redis.keys("*")):
+                kind = await connection.run(lambda redis, name=name: redis.type(name))
+                if kind == b"hash":
+                    found.append(await connection.run(lambda redis, name=name: redis.hgetall(name)))
+                elif kind == b"stream":
+                    found.append(await connection.run(lambda redis, name=name: redis.xrange(name)))
+            return repr(found)
+
+        yield Beneath(logs[0], logs[1], damage, everything)
+        for log in logs:
+            await log.stop()
+        await connection.aclose()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=[in_sqlite, in_postgres, in_redis])
+async def beneath(request: pytest.FixtureRequest, clock: FakeClock) -> Opened:
+    async with request.param(clock, request) as opened:
+        yield opened
+
+
+async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath: Beneath) -> None:
+    hold = await beneath.log.append(await created(beneath.log), text("a"))
+    await beneath.log.append(hold, END)
+    fine = StreamKey(KEY.principal, "fine")
+    await beneath.damage("bill")
+    await beneath.log.append(await created(beneath.log, fine), Commit((Text("b"),), "running", attempts=END.attempts))
+    with pytest.raises(Gone, match="cannot be read"):
+        await beneath.other.attempts(KEY)
+    assert await beneath.other.attempts(fine) == list(END.attempts)
+    await beneath.damage("record")
+    with pytest.raises(Gone, match="cannot be read"):
+        await beneath.other.read(KEY, 1, 10)
+    assert await beneath.other.head(KEY) is not None
+
+
+@pytest.mark.parametrize("beneath", [in_sqlite, in_postgres], indirect=True)
+async def test_records_that_another_version_wrote_are_gone(beneath: Beneath) -> None:
+    await beneath.log.append(await created(beneath.log), text("a"))
+    assert len(await whole(beneath.other)) == 2
+    await beneath.damage("format")
+    with pytest.raises(Gone, match="cannot be read"):
+        await beneath.other.read(KEY, 1, 10)
+
+
+async def test_nothing_of_what_was_said_is_left_of_a_stream_that_expired(beneath: Beneath, clock: FakeClock) -> None:
+    request = Request("auto", (Message("user", (TextPart("secret of the request"),)),))
+    new = msgspec.structs.replace(new_stream(), request=request, policy='{"asked":"secret of the policy"}')
+    hold = (await beneath.log.create(new)).hold
+    assert hold is not None
+    bill = AttemptRow(1, "secret of the bill", "m", outcome="completed")
+    hold = await beneath.log.append(hold, text("secret of the answer"))
+    await beneath.log.append(hold, msgspec.structs.replace(END, attempts=(bill,)))
+    first = await beneath.everything()
+    assert all([f"secret of the {part}" in first for part in ("request", "policy", "answer", "bill")]), first
+    clock.advance(RETENTION + 1)
+    assert await beneath.log.sweep(100)
+    at_once = await beneath.everything()
+    assert "secret of the request" not in at_once and "secret of the policy" not in at_once
+    clock.advance(61)
+    while await beneath.log.sweep(100):
+        pass
+    left = await beneath.everything()
+    assert "secret" not in left and KEY.id in left
