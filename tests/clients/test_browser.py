@@ -1,7 +1,6 @@
 """A page of another origin, in a real browser, against a server process: the chat page that people already have."""
 
 import asyncio
-import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -126,14 +125,20 @@ async def test_page_that_drops_its_own_connection_resumes_at_once(
 async def test_server_that_is_told_to_stop_is_no_end_of_an_answer_for_the_page(
     browser: Browser, upstream: Upstream, origin: str, tmp_path: Path
 ) -> None:
-    upstream.answers = [Reply(text="one two three", stall_after=2)]
-    async with contextlib.AsyncExitStack() as stack:
-        async with cauce(tmp_path, in_front_of(upstream.base_url)) as server:
-            page = await stack.enter_async_context(browser.page(chat_page(origin, server.url, "stop")))
+    upstream.answers = [Reply(text="one two three", stall_after=2), Reply(text="three")]
+    toml = in_front_of(upstream.base_url)
+    async with Proxy(0) as proxy, browser.page(chat_page(origin, proxy.url, "stop")) as page:
+        async with cauce(tmp_path, toml) as server:
+            proxy.aim(server.port)
             await page.click("#send")
             await page.until(showing("one two "))
-        await page.until("statuses.at(-1)?.startsWith('error: ')")
-        assert "shut down" in await page.text("#status") and await page.text("#answer") == "one two "
+        await page.until("statuses.at(-1) === 'reconnecting' && chat.reconnects === 5")
+        assert await page.text("#answer") == "one two "
+        async with cauce(tmp_path, toml) as server:
+            proxy.aim(server.port)
+            await page.evaluate("chat.reconnects = 0, void chat.reconnect()")
+            await page.until(COMPLETE)
+            assert await page.text("#answer") == await page.evaluate("chat.pieces") == "one two three"
 
 
 async def test_cancel_from_the_page_ends_the_upstream_within_a_second(
