@@ -159,6 +159,36 @@ async def test_reader_that_looked_before_the_last_commit_and_waits_after_it_was_
         reading.close()
 
 
+class Looking(StreamReading):
+    """Finds what there was when it was asked, and tells it when it is let."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, SystemClock())
+        self.looked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def stored(self, key: StreamKey) -> Stored | None:
+        found = await super().stored(key)
+        self.looked.set()
+        await self.let.wait()
+        return found
+
+
+async def test_stream_that_is_made_while_somebody_looks_for_it_is_there(tmp_path: Path) -> None:
+    async with opened(tmp_path / FILE) as log:
+        reading = Looking(tmp_path / FILE)
+        log._followed._shelf = reading  # pyright: ignore[reportPrivateUsage]
+        looking = asyncio.create_task(log.head(KEY))
+        await reading.looked.wait()
+        hold = await created(log)
+        following = asyncio.create_task(log.wait(KEY, 1, 30))
+        await asyncio.sleep(0)
+        reading.let.set()
+        assert await looking is None
+        await log.append(hold, END)
+        assert await following
+        reading.close()
+
+
 async def test_stream_that_cannot_be_read_is_passed_over_and_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

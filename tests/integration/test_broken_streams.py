@@ -37,33 +37,3 @@ async def test_break_after_the_first_words_is_an_error_and_nobody_is_asked_again
     assert surface.name == "native" or got.text == SAID.get(name, "Hello from ")
     assert upstream.record.requests == {"ill": 1}
     assert usage is not None and (usage.outcome, usage.usage.estimated) == ("failed", True)
-
-
-WORDS = len(Reply().text.split(" "))
-TOLD = {"chat": (WORDS + 1, WORDS + 2), "messages": (WORDS + 1,), "native": (WORDS + 1,)}
-"""Pieces of an answer, by surface, after which its provider has told how it ends, and has not ended it."""
-
-
-@pytest.mark.parametrize(
-    "break_off", [Reply(), Reply(reset=True), Reply(stall_after=0)], ids=["cut", "reset", "stalled"]
-)
-@pytest.mark.parametrize(
-    ("surface", "place"), [(surface, place) for surface in SURFACES for place in TOLD.get(surface.name, ())]
-)
-async def test_answer_that_has_told_how_it_ends_is_whole_though_its_end_marker_never_comes(
-    upstream: Upstream, surface: Surface, place: int, break_off: Reply
-) -> None:
-    stalls = break_off.stall_after is not None
-    cut = {"stall_after": place} if stalls else {"cut_after": place, "reset": break_off.reset}
-    upstream.scripts = {"ill": [Reply(**cut)], "well": [Reply("never")]}
-    provider = surface.provider.format(root=upstream.root)
-    toml = f'[providers.up]\n{provider}api_key = "k"\ntimeouts = {{ idle = 0.3 }}\n'
-    toml += '[models.both]\ncandidates = ["up/ill", "up/well"]\n'
-    async with serving(toml) as served:
-        got = await within(surface.asked(served.port, "both", stream=True))
-        logged = await within(surface.asked(served.port, "both", stream=False, headers={"Idempotency-Key": "k"}))
-        usage = served.runtime.services.last_entry("up")
-    assert (got.kind, got.text) == ("answer", Reply().text), got
-    assert (logged.kind, logged.text) == ("answer", Reply().text), logged
-    assert upstream.record.requests == {"ill": 2}
-    assert usage is not None and usage.outcome == "completed" and usage.usage.output_tokens

@@ -11,7 +11,7 @@ import msgspec
 
 from cauce import __version__
 from cauce.domain.delta import Delta
-from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Candidate, Deltas, Timeouts
@@ -37,10 +37,6 @@ class Decoder(Protocol):
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`."""
-        ...
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if all of the answer had come by then; else nothing."""
         ...
 
     def completion(self, body: bytes) -> list[Delta]:
@@ -103,21 +99,14 @@ class Endpoint:
             if not call.streamed or "json" in incoming.headers.get("content-type", ""):
                 yield decoder.completion(await incoming.read())
                 return
-            try:
-                async with aclosing(incoming.chunks()) as chunks:
-                    async for chunk in chunks:
-                        if deltas := decoder.feed(chunk):
-                            yield deltas
-                        if decoder.done:
-                            incoming.leave(_LAST_BYTES)
-                            break
-            except CauceError:
-                # An answer that has told how it ends lacks nothing but the end marker.
-                if not (left := decoder.cut_off()):
-                    raise
-                yield left
-            else:
-                yield decoder.finish()
+            async with aclosing(incoming.chunks()) as chunks:
+                async for chunk in chunks:
+                    if deltas := decoder.feed(chunk):
+                        yield deltas
+                    if decoder.done:
+                        incoming.leave(_LAST_BYTES)
+                        break
+            yield decoder.finish()
         finally:
             await incoming.aclose()
 

@@ -1,6 +1,7 @@
 """Listening and serving: uvicorn with our protocol, and a shutdown that lets open streams end."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +19,9 @@ BACKLOG = 2048
 _LOOK = 0.1
 _AT_LEAST = 2
 """Seconds that open connections get, whatever streams have taken of the time."""
+
+
+logger = logging.getLogger("cauce.server")
 
 
 async def _nothing() -> None:
@@ -62,6 +66,8 @@ class HTTPServer(uvicorn.Server):
         # Told twice to stop, we wait for nothing: what is open then is taken over at the next start.
         drain.cancel()
         await asyncio.wait({drain})
+        if not drain.cancelled() and (error := drain.exception()) is not None:
+            logger.error("streams were not handed over", exc_info=error)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -173,7 +173,9 @@ class Followed:
         tail = 0 if known is None else known.tail
         stored = await self._shelf.stored(key)
         if stored is None:
-            self.lives.gone(key)
+            # What was made while the store was asked is there all the same.
+            if known is not None and not known.held and self.lives.get(key) is known:
+                self.lives.gone(key)
             return None
         if known is not None and stored.tail < tail and not known.gone:
             self._lost_its_newest(known)

@@ -472,21 +472,6 @@ class TestAnswers:
         with pytest.raises(ProviderFailure, match="cut off"):
             decoder.finish()
 
-    def test_answer_that_has_told_how_it_ends_lacks_nothing_but_the_end_of_its_bytes(self) -> None:
-        decoder = GeminiDecoder("up")
-        call = {"functionCall": {"name": "f", "args": {}}}
-        decoder.feed(event([{"text": "a"}]))
-        assert decoder.cut_off() == []
-        assert isinstance(decoder.feed(event([call], "STOP"))[-1], ToolCall)
-        [finish] = decoder.cut_off()
-        assert isinstance(finish, Finish) and finish.reason == "tool_calls"
-
-    @pytest.mark.parametrize(("reason", "times"), [("STOP", 2), ("CONTINUATION", 1)])
-    def test_answer_that_may_go_on_after_its_finish_reason_is_not_whole(self, reason: str, times: int) -> None:
-        decoder = GeminiDecoder("up")
-        decoder.feed(event([{"text": "a"}], reason) * times)
-        assert decoder.cut_off() == []
-
     @pytest.mark.parametrize(
         "error",
         [

@@ -268,35 +268,6 @@ class TestDecoding:
         with pytest.raises(ProviderFailure, match="cut off"):
             read(chunk({"content": "half"}), end)
 
-    def test_answer_whose_choices_have_all_told_how_they_end_lacks_nothing_but_the_end_marker(self) -> None:
-        two = Request("m", (Message("user", (TextPart("hi"),)),), Sampling(n=2))
-        decoder = ChatDecoder("up", request=two)
-        steps = [chunk({"content": "a"}), chunk({}, "stop"), chunk({"content": "b"}, choice={"index": 1})]
-        for step in steps:
-            decoder.feed(step)
-            assert decoder.cut_off() == []
-        decoder.feed(chunk({}, "length", choice={"index": 1}) + b'data: {"choices": [], "usage": {"prompt_')
-        [finish] = decoder.cut_off()
-        assert isinstance(finish, Finish) and finish.reasons == ("stop", "length") and finish.usage.estimated
-
-    def test_usage_that_came_before_the_connection_broke_is_that_of_the_answer(self) -> None:
-        decoder = ChatDecoder("up")
-        decoder.feed(chunk({"content": "a"}) + chunk({}, "stop", usage={"prompt_tokens": 3, "completion_tokens": 4}))
-        [finish] = decoder.cut_off()
-        assert isinstance(finish, Finish) and (finish.usage.total_tokens, finish.usage.estimated) == (7, False)
-
-    @pytest.mark.parametrize("reason", ["", "stop"])
-    def test_server_that_tells_a_finish_reason_with_each_piece_is_not_believed(self, reason: str) -> None:
-        decoder = ChatDecoder("up")
-        decoder.feed(chunk({"content": "a"}, reason) + chunk({"content": "b"}, reason))
-        assert decoder.cut_off() == []
-
-    def test_answer_that_says_it_broke_is_not_whole_where_it_is_cut(self) -> None:
-        decoder = ChatDecoder("up")
-        decoder.feed(chunk({"content": "a"}) + chunk({}, "error"))
-        with pytest.raises(ProviderFailure, match="finish reason error"):
-            decoder.cut_off()
-
     def test_what_follows_done_belongs_to_nobody(self) -> None:
         decoder = ChatDecoder("up")
         decoder.feed(chunk({"content": "a"}, "stop") + DONE + chunk({"content": "b"}))

@@ -140,14 +140,6 @@ class TestDecoding:
         with pytest.raises(ProviderFailure, match="cut off"):
             read(chunk("half"), end)
 
-    def test_answer_that_has_told_how_it_ends_lacks_nothing_but_the_end_marker(self) -> None:
-        decoder = CompletionDecoder("up")
-        decoder.feed(chunk("a"))
-        assert decoder.cut_off() == []
-        decoder.feed(chunk("", "length") + b"data: [DO")
-        [finish] = decoder.cut_off()
-        assert isinstance(finish, Finish) and finish.reason == "length" and finish.usage.estimated
-
     def test_error_inside_a_stream_is_raised_with_its_class(self) -> None:
         with pytest.raises(ProviderFailure) as caught:
             read(chunk("a"), b'data: {"error": {"message": "busy", "code": 503}}\n\n')

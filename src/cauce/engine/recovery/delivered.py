@@ -9,7 +9,7 @@ from cauce.domain.delta import Delta, Opaque, Refusal, Restart, Text, ToolCall, 
 MOST_KEPT = 4 * 1024 * 1024
 """Characters of an answer beyond which no more are held, and it is not gone on with."""
 
-_TOGETHER = 256
+TOGETHER = 256
 """Batches that are folded in one go."""
 
 
@@ -42,9 +42,9 @@ class Seen:
     and its calls."""
 
     def __init__(self) -> None:
-        self.count = 0
-        """Of all batches."""
-        self._new: list[Sequence[Delta]] = []
+        self.new: list[Sequence[Delta]] = []
+        """Batches that readers are shown. Whoever adds more than `TOGETHER` calls `fold`."""
+        self._folded = 0
         self._texts: list[str] = []
         self._characters = 0
         self._calls: dict[tuple[int, int], ToolCall] = {}
@@ -53,31 +53,31 @@ class Seen:
         self._ids: set[str] = set()
         self._next_index = 0
 
-    def add(self, batch: Sequence[Delta]) -> None:
-        """Readers are shown `batch`."""
-        self.count += 1
-        self._new.append(batch)
-        if len(self._new) >= _TOGETHER:
-            self._fold()
+    @property
+    def count(self) -> int:
+        """Of all batches."""
+        return self._folded + len(self.new)
 
     def delivered(self) -> Delivered:
         """What they have been shown that was not taken back."""
-        self._fold()
+        self.fold()
         return Delivered("".join(self._texts), tuple(self._ready), tuple(self._calls.values()), self._otherwise)
 
     def called(self) -> Called:
         """The calls of tools they have been shown."""
-        self._fold()
+        self.fold()
         return Called(frozenset(self._ids), self._next_index)
 
     def clear(self) -> None:
         """Hold nothing any more."""
-        self._new.clear()
+        self.new.clear()
         self._take_back()
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
+        """Hold what is new in few pieces."""
         texts: list[str] = []
-        for batch in self._new:
+        self._folded += len(self.new)
+        for batch in self.new:
             for delta in batch:
                 if type(delta) is Text and not delta.choice:
                     texts.append(delta.text)
@@ -86,7 +86,7 @@ class Seen:
                     self._take_back()
                 else:
                     self._fold_other(delta)
-        self._new.clear()
+        self.new.clear()
         if texts and self._characters <= MOST_KEPT:
             text = "".join(texts)
             self._texts.append(text)

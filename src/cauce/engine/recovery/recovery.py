@@ -25,7 +25,7 @@ from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage, summed
 from cauce.engine import ending
 from cauce.engine.recovery import joining
-from cauce.engine.recovery.delivered import MOST_KEPT, Called, Delivered, Seen
+from cauce.engine.recovery.delivered import MOST_KEPT, TOGETHER, Called, Delivered, Seen
 from cauce.engine.recovery.order import Order, behind
 from cauce.engine.recovery.past import attachable, past, was_begun
 from cauce.engine.recovery.prefills import Prefills
@@ -112,7 +112,8 @@ class _Answer:
         """
         if deltas is not None:
             self._attended(deltas)
-        add = self._seen.add
+        seen = self._seen
+        new = seen.new
         try:
             while True:
                 try:
@@ -126,20 +127,22 @@ class _Answer:
                             total = self._total(last.usage) if self._current is not None else self._spent or last.usage
                             yield batch if total is last.usage else (*batch[:-1], last.using(total))
                             return
-                        add(batch)
+                        new.append(batch)
+                        if len(new) >= TOGETHER:
+                            seen.fold()
                         yield batch
                 except CauceError as error:
                     self._position = unplaced
                     deltas = await self._attached_again(error)
                     if deltas is not None:
                         continue
-                    delivered = self._seen.delivered()
+                    delivered = seen.delivered()
                     if (last_batch := self._cut_after_call(delivered)) is not None:
                         yield last_batch
                         return
                     abandoned = self._abandoned(error, delivered)
                     if abandoned:
-                        add(abandoned)
+                        new.append(abandoned)
                         yield abandoned
                     deltas = self._current = await self._bridged(error, delivered)
         finally:
@@ -152,7 +155,7 @@ class _Answer:
         """Go on from what another process has written: its past counts."""
         call, before = self._call, past(self._call)
         call.course.attempts = max(call.course.attempts, before.attempts)
-        self._seen.add(call.begun)
+        self._seen.new.append(call.begun)
         self._seen_before = self._seen.count
         self._recoveries = before.recoveries
         if before.last is not None:

@@ -179,7 +179,7 @@ class Streams:
 
         Raises `Gone` once the stream has expired.
         """
-        # Before the look: it may be made while that is under way.
+        # Before the look: it may be made while that is under way, or after one that fails.
         self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
         while len(self._overtaken) > _MOST_OVERTAKEN:
             del self._overtaken[next(iter(self._overtaken))]
@@ -187,7 +187,6 @@ class Streams:
             head = await self._log.request_cancel(key, reason) if await self._log.head(key) is not None else None
         except LogUnavailable:
             # Whoever asked has to ask again; what we pay for ends all the same.
-            self._overtaken.pop(key, None)
             if (producer := self._producing.get(key)) is not None:
                 producer.cancel(reason)
             raise

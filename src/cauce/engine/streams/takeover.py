@@ -113,7 +113,7 @@ class Takeover:
         taken = 0
         while not self._stopped:
             found = await self._log.orphans(_LOOK + len(self._left_alone))
-            found = [head for head in found if head.key not in self._left_alone]
+            found = [head for head in found if not self._is_left_alone(head, life)]
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in found], return_exceptions=True)
             for head, outcome in zip(found, outcomes, strict=True):
                 if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):
@@ -155,8 +155,9 @@ class Takeover:
         """Whether what we hold now is gone on with, or has ended. Raises `Fenced`, `LogUnavailable`."""
         # What its old holder wrote last may have come after the look that found it.
         head = await self._log.head(head.key) or head
+        orphan: Orphan | None = None
         try:
-            orphan = self._decided(await self._found(head, hold, call), life)
+            orphan = self._decided(await self._found(head, hold, call, await self._deltas(head.key)), life)
             now = await self._settled(orphan)
         except (LogUnavailable, Fenced):
             raise
@@ -164,11 +165,12 @@ class Takeover:
             return await self._is_unreadable(head, hold, error, life)
         except Exception:
             logger.exception("stream %s: an unexpected error ended it as it was taken over", head.key.id)
-            await self._end(head, hold, InternalError("an unexpected error ended the stream"))
+            begun = Begun(head.state, text=head.state != "queued") if orphan is None else orphan.begun
+            await self._finished(hold, begun, head, (), InternalError("an unexpected error ended the stream"))
             return True
         if now is not None and self._stopped and life.lasting:
             # The process ends: whoever comes next need not wait for our lease.
-            await self._log.release([now])
+            self._drop(now)
             return False
         if now is None or orphan.call is None or orphan.call.upstream is None:
             give_up(call.candidates if isinstance(call, Call) else (), head.upstream)
@@ -184,13 +186,18 @@ class Takeover:
             self._left_alone.add(head.key)
             self._drop(hold)
             return False
-        await self._end(head, hold, error)
+        try:
+            begun = (await self._found(head, hold, error, ())).begun
+        except Gone:
+            logger.error("stream %s: what its attempts have used cannot be read either", head.key.id)
+            begun = Begun(head.state)
+        await self._finished(hold, msgspec.structs.replace(begun, text=head.state != "queued"), head, (), error)
         return True
 
-    async def _end(self, head: Head, hold: Hold, error: CauceError) -> None:
-        """End a stream of which nothing else can be done."""
-        delivered = head.state != "queued"
-        await self._finished(hold, Begun(head.state, text=delivered), head, (), error)
+    def _is_left_alone(self, head: Head, life: Life) -> bool:
+        if head.cancel_requested or self._is_old(head, life):
+            self._left_alone.discard(head.key)
+        return head.key in self._left_alone
 
     def _is_old(self, head: Head, life: Life) -> bool:
         return self._clock.now() - head.created > life.recovery.age
@@ -226,9 +233,8 @@ class Takeover:
             deltas += [record.delta for record in records]
         return tuple(deltas)
 
-    async def _found(self, head: Head, hold: Hold, call: Call | CauceError) -> Orphan:
-        """The stream with what is in its log."""
-        deltas = await self._deltas(head.key)
+    async def _found(self, head: Head, hold: Hold, call: Call | CauceError, deltas: tuple[Delta, ...]) -> Orphan:
+        """The stream with `deltas`, which are in its log."""
         candidates = call.candidates if isinstance(call, Call) else ()
         closed: list[AttemptRow] = []
         open: list[AttemptRow] = []

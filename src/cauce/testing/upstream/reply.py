@@ -31,8 +31,7 @@ class Reply(msgspec.Struct, frozen=True):
     `usage` is `Tokens`, or what is sent in its place as it is; None leaves it out.
 
     `cut_after` closes the connection (`reset`: with RST) after that many deltas, `stall_after` goes silent after that many,
-    `error_after` sends `error` in the wire's in-band form after that many and ends; they count before the first delta as 0. What says how
-    the answer ends counts too, and the end of the body comes after all.
+    `error_after` sends `error` in the wire's in-band form after that many and ends; they count before the first delta as 0.
     `raw` replaces the body, `chunks` the stream's data payloads. `message` adds fields to a plain chat message.
     Of a plain answer they cut and stall behind its head. `truncated` is a plain body, in place of a stream too, whose second half
     does not come.

@@ -270,12 +270,6 @@ async def _stream(writer: asyncio.StreamWriter, exchange: Exchange, framed: Step
         writer.write(_chunk(piece))
         await writer.drain()
     exchange.end(whole=True)
-    if reply.stall_after == len(pieces):
-        await asyncio.Event().wait()
-    if reply.cut_after == len(pieces):
-        if reply.reset:
-            writer.transport.abort()
-        return False
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True

@@ -1,8 +1,8 @@
 """Answers of this wire read into deltas: events of a stream, or one plain message.
 
 `message_start` and the start of a block are kept back until the block says something: an error right behind them must find
-that nobody has seen anything. A stream is complete with `message_stop`, or once `message_delta` has told why it stopped and no block is
-open. Usage is that of `message_start`, overwritten by `message_delta`.
+that nobody has seen anything. A stream is complete with `message_stop`, and with nothing else. Usage is that of
+`message_start`, overwritten by `message_delta`.
 """
 
 from collections.abc import Callable
@@ -76,9 +76,9 @@ class MessagesDecoder:
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
         except ProviderFailure as failure:
-            self._failure = failure
             if not deltas:
                 raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -89,18 +89,10 @@ class MessagesDecoder:
                 self._event(event, deltas)
         if self._failure is not None:
             raise self._failure
-        if not (self._stopped or self._is_whole()):
+        if not self._stopped:
             raise self._broken("the stream ended without message_stop: it was cut off", shape=False)
         deltas.append(self._finish())
         return deltas
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if the answer has told how it ends. Else nothing."""
-        return [self._finish()] if self._is_whole() and self._failure is None else []
-
-    def _is_whole(self) -> bool:
-        """Whether all of it has come but `message_stop`."""
-        return bool(self._ending.get("stop_reason")) and not self._blocks
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain message, ending with `Finish`. Raises `ProviderFailure`."""

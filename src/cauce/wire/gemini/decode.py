@@ -99,8 +99,6 @@ class GeminiDecoder:
         self._about: dict[str, Any] = {}
         self._feedback: dict[str, Any] = {}
         self._characters = 0
-        self._ended_at = -1
-        """Characters there were when the newest candidate told how it ends: older models tell it with each piece."""
         self._failure: ProviderFailure | None = None
         self.continuation: str | None = None
         """What to send along to have an answer go on that says it is not over."""
@@ -118,9 +116,9 @@ class GeminiDecoder:
         except EventTooLarge as error:
             raise self._broken(str(error)) from error
         except ProviderFailure as failure:
-            self._failure = failure
             if not deltas:
                 raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -135,13 +133,6 @@ class GeminiDecoder:
         if self._failure is not None:
             raise self._failure
         return self._end(deltas)
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if each candidate has told how it ends. Else nothing."""
-        wanted = 1 if self._request is None else self._request.sampling.n
-        reasons = [candidate.reason for candidate in self._candidates.values() if candidate.reason]
-        is_whole = self._ended_at == self._characters and len(reasons) >= max(wanted, len(self._candidates))
-        return self._end([]) if is_whole and self._failure is None and not self._paused() else []
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain answer or of the list of a stream's, ending with `Finish`. Raises `ProviderFailure`."""
@@ -218,10 +209,8 @@ class GeminiDecoder:
         self._goes_on(raw)
         reason = raw.get("finishReason")
         if reason is not None:
-            self._characters += candidate.calls.close(deltas)
-            if candidate.reason is None:
-                self._ended_at = self._characters
             candidate.reason = word(reason) or "STOP"
+            self._characters += candidate.calls.close(deltas)
 
     def _goes_on(self, raw: dict[str, Any]) -> None:
         """Keep the newest token. Google's SDK looks for it in the candidate; tokens on the way are checkpoints."""

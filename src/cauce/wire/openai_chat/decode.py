@@ -26,11 +26,18 @@ from cauce.wire.openai_chat.extras import WIRE, member, with_level
 from cauce.wire.openai_chat.logprobs import parse_logprobs
 from cauce.wire.openai_chat.members import PLAIN_FIELDS, THOUGHTS, carried
 from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
-from cauce.wire.openai_chat.shown import FINISH_REASONS
 from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
 
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "error": "error",
+}
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
 _READ_OF_CHOICE = _CHOICE_FIELDS - {"logprobs"}
@@ -53,8 +60,6 @@ class ChatDecoder:
     _failure: ProviderFailure | None = None
     """An error that came in the same bytes as deltas before it."""
     _usage: Usage | None = None
-    _ended_at = -1
-    """Characters there were when the newest choice told how it ends: some servers tell it before the end, or with each piece."""
     _plain = _done = False
     _pending: Extra | None = None
     """Unknown fields of chunks that no delta has carried yet."""
@@ -110,9 +115,9 @@ class ChatDecoder:
                 else:
                     self._event(event, deltas)
         except ProviderFailure as failure:
-            self._failure = failure
             if not deltas:
                 raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -123,15 +128,13 @@ class ChatDecoder:
         for event in self._sse.finish():
             self._event(event, deltas)
         if not self._reasons or self._seen - self._reasons.keys():
-            raise self._broken("the stream ended without a finish reason: it was cut off", shape=False)
+            raise ProviderFailure(
+                f"{self._provider}: the stream ended without a finish reason: it was cut off",
+                failure="transient",
+                provider=self._provider,
+            )
         deltas.append(self._finish())
         return deltas
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if each choice has told how it ends. Else nothing."""
-        wanted = 1 if self._request is None else self._request.sampling.n
-        is_whole = self._ended_at == self._characters and len(self._reasons) >= max(wanted, len(self._seen))
-        return [self._finish()] if is_whole and self._failure is None else []
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
@@ -285,7 +288,6 @@ class ChatDecoder:
         if reason is not None and index not in self._reasons:
             deltas.extend(self._calls.ready(index))
             self._reasons[index] = self._reason(index, str(reason))
-            self._ended_at = self._characters if reason else -1
         return call
 
     def _rare(self, delta: dict[str, Any], index: int, extra: Extra | None, deltas: list[Delta]) -> Extra | None:
@@ -351,7 +353,7 @@ class ChatDecoder:
 
     def _reason(self, index: int, reason: str) -> FinishReason:
         """The domain's word for `reason`. Words of one server's own are kept: clients of this wire get to see them."""
-        known = FINISH_REASONS.get(reason, "stop")
+        known = _REASONS.get(reason, "stop")
         if index in self._refused and known == "stop":
             known = "content_filter"
         if reason not in (known, "function_call"):

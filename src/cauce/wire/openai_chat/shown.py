@@ -8,16 +8,6 @@ from cauce.domain.extra import Extra
 from cauce.wire.openai_chat.extras import WIRE, own
 from cauce.wire.openai_chat.tools import AnswerStyle
 
-FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "error": "error",
-}
-"""What the words of this wire for how an answer ends mean; any other word means that it stopped."""
-
 _REASONS: dict[FinishReason, str] = {
     "stop": "stop",
     "length": "length",

@@ -37,8 +37,6 @@ class CompletionDecoder:
         self._estimate = estimate
         self._request = request
         self._characters = 0
-        self._ended_at = -1
-        """Characters there were when the newest choice told how it ends."""
         self._sse = SSEDecoder()
         self._failure: ProviderFailure | None = None
         """An error that came in the same bytes as deltas before it."""
@@ -71,9 +69,9 @@ class CompletionDecoder:
                 else:
                     self._event(event.data, deltas)
         except ProviderFailure as failure:
-            self._failure = failure
             if not deltas:
                 raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -91,12 +89,6 @@ class CompletionDecoder:
             )
         deltas.append(self._finish())
         return deltas
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if each choice has told how it ends. Else nothing."""
-        wanted = 1 if self._request is None else self._request.sampling.n
-        is_whole = self._ended_at == self._characters and len(self._reasons) >= max(wanted, len(self._seen))
-        return [self._finish()] if is_whole and self._failure is None else []
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain completion, ending with `Finish`. Raises `ProviderFailure`."""
@@ -164,7 +156,6 @@ class CompletionDecoder:
             if reason != known:
                 self._foreign[str(index)] = str(reason)
             self._reasons[index] = known
-            self._ended_at = self._characters if reason else -1
 
     def _finish(self) -> Finish:
         reasons: tuple[FinishReason, ...] = tuple([self._reasons[index] for index in sorted(self._reasons)])

@@ -87,9 +87,9 @@ class ResponsesDecoder:
             for event in events:
                 self._event(event, deltas)
         except ProviderFailure as failure:
-            self._failure = failure
             if not deltas:
                 raise
+            self._failure = failure
         return deltas
 
     def finish(self) -> list[Delta]:
@@ -103,10 +103,6 @@ class ResponsesDecoder:
             raise self._broken("the stream ended without its terminal event: it was cut off", shape=False)
         deltas.append(self._finish)
         return deltas
-
-    def cut_off(self) -> list[Delta]:
-        """What is left to say where the bytes broke off: `Finish`, if the terminal event has come. Nothing before it tells the end."""
-        return [self._finish] if self._finish is not None and self._failure is None else []
 
     def completion(self, body: bytes) -> list[Delta]:
         """Deltas of a plain response, ending with `Finish`. Raises `ProviderFailure`."""

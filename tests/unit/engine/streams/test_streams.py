@@ -451,15 +451,17 @@ async def test_stream_that_cannot_be_taken_over_keeps_nobody_from_the_others() -
 
 
 class Looked(InprocStreamLog):
-    """The first look at a stream takes long; nothing is taken while it is `down`."""
+    """The first look at a stream takes long; nothing is taken while it is `down`, nor read while it is `gone`."""
 
     def __init__(self, clock: FakeClock, *, slow: bool = False) -> None:
         super().__init__(clock)
         self.looking, self.let = asyncio.Event(), asyncio.Event()
         self.slow = slow
-        self.down = False
+        self.down = self.gone = False
 
     async def head(self, key: StreamKey) -> Head | None:
+        if self.gone:
+            raise LogUnavailable("the disk does not answer")
         found = await super().head(key)
         if self.slow:
             self.slow = False
@@ -498,6 +500,20 @@ async def test_cancel_that_the_log_does_not_take_closes_the_upstream_all_the_sam
         await some.cancel(KEY)
     async with asyncio.timeout(5):
         await answer.closed.wait()
+
+
+async def test_cancel_that_overtakes_its_start_is_remembered_though_its_repetition_fails() -> None:
+    clock = FakeClock()
+    log = Looked(clock)
+    some = streams(log, clock, Answer((Text("a"),), stall=True))
+    assert await some.cancel(KEY) is None
+    log.gone = True
+    with pytest.raises(LogUnavailable):
+        await some.cancel(KEY)
+    log.gone = False
+    await start(some)
+    async with asyncio.timeout(5):
+        assert (await until_ended(log)).outcome == "cancelled"
 
 
 async def test_reasoning_that_waits_together_is_one_record() -> None:

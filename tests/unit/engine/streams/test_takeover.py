@@ -11,7 +11,7 @@ from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, To
 from cauce.domain.errors import CauceError, Gone, ModelNotFound
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import AttemptRow, Commit, Hold, Renewed, StreamKey, Upstream
+from cauce.domain.stream import AttemptRow, Commit, Hold, Record, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.engine.recovery.settings import RecoverySettings
@@ -271,6 +271,48 @@ async def test_stream_of_another_version_ends_once_nobody_may_go_on_with_it(why:
         left.clock.advance(RecoverySettings().age + 1)
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == outcome
+
+
+@pytest.mark.parametrize("why", ["cancelled", "too old"])
+async def test_stream_of_another_version_that_was_left_alone_is_looked_at_again_once_it_may_end(why: str) -> None:
+    left = failing(UNREADABLE, UNREADABLE)
+    await left.leave(FIRST, Text("Once"))
+    await left.streams.adopt()
+    await left.streams.adopt()
+    if why == "cancelled":
+        await left.log.request_cancel(KEY)
+    else:
+        left.clock.advance(RecoverySettings().age + 1)
+    await tended(left)
+    assert (await head_of(left.log)).state == ("cancelled" if why == "cancelled" else "incomplete")
+
+
+class Damaged(InprocStreamLog):
+    """Its records cannot be read while it is `damaged`, its bills can."""
+
+    damaged = False
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        if self.damaged:
+            raise UNREADABLE
+        return await super().read(key, after, limit)
+
+
+async def test_attempt_of_a_stream_that_cannot_be_read_is_billed_all_the_same() -> None:
+    left = Left(Telling(*REST))
+    log = left.log = Damaged(left.clock)
+    given: Any = left.turn
+    left.streams = Streams(log, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    await left.leave(FIRST, Text("Once"))
+    left.clock.advance(RecoverySettings().age + 1)
+    log.damaged = True
+    await left.streams.adopt()
+    log.damaged = False
+    (entry,) = left.ledger.entries
+    (row,) = await log.attempts(KEY)
+    finish = (await whole(log))[-1].delta
+    assert isinstance(finish, Finish) and finish.usage == entry.usage == row.usage
+    assert row.outcome == "failed" and entry.usage.estimated and entry.usage.input_tokens
 
 
 class Renewing(InprocStreamLog):
