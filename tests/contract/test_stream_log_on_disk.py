@@ -184,7 +184,7 @@ async def test_stream_that_is_made_while_somebody_looks_for_it_is_there(tmp_path
         await asyncio.sleep(0)
         reading.let.set()
         assert await looking is None
-        await log.append(hold, END)
+        await log.append(hold, text("a"))
         assert await following
         reading.close()
 
