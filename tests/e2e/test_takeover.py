@@ -160,6 +160,7 @@ async def test_server_that_is_being_stopped_is_still_there_for_its_streams_and_r
             refused = [
                 await ask(serve.port, "POST", path, BODY) for path in ("/chat/stream/new", "/v1/chat/completions")
             ]
+            refused.append(await ask(serve.port, "POST", "/v1/chat/completions", BODY, {"Idempotency-Key": "new"}))
             attached = asyncio.ensure_future(ask(serve.port, "POST", "/chat/stream/s", BODY))
             cancelled = await ask(serve.port, "DELETE", "/chat/stream/s")
             assert (await within(attached)).frames()[-1]["type"] == "cancelled"
@@ -167,7 +168,7 @@ async def test_server_that_is_being_stopped_is_still_there_for_its_streams_and_r
             await within(upstream.closed.wait())
     assert [(one.status, one.headers["retry-after"], one.headers["connection"]) for one in refused] == [
         (503, "1", "close")
-    ] * 2
+    ] * 3
     assert cancelled.json()["state"] == "cancelled" and len(teller.begun) == 1
 
 

@@ -135,8 +135,36 @@ async def test_epoch_is_that_of_the_cursor_beside_it(upstream: Upstream) -> None
         alone = await ask(served.port, "GET", place)
         earlier = await ask(served.port, "GET", place, headers={"Last-Event-ID": "0"})
         later = await ask(served.port, "GET", place, headers={"Last-Event-ID": "2"})
-    assert (alone.status, earlier.status, later.status) == (409, 409, 200)
-    assert later.frames()[0]["seq"] == 3
+        fits = await ask(served.port, "GET", place.replace("7", "1"), headers={"Last-Event-ID": "2"})
+    assert (alone.status, earlier.status, later.status, fits.status) == (409, 409, 409, 200)
+    assert alone.headers["x-should-retry"] == "false" and fits.frames()[0]["seq"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/chat/stream/new", {}), ("/v1/chat/completions", {"Idempotency-Key": "new"})],
+    ids=["of an id", "of a key"],
+)
+async def test_reader_of_what_is_not_there_any_more_begins_nothing(
+    upstream: Upstream, path: str, headers: dict[str, str]
+) -> None:
+    async with serving(config(upstream)) as served:
+        response = await ask(served.port, "POST", path, BODY, {**headers, "Last-Event-ID": "5"})
+        whole = await ask(served.port, "POST", path, BODY, headers)
+    assert response.status == 409 and response.headers["x-should-retry"] == "false"
+    assert whole.status == 200 and len(upstream.requests) == 1
+
+
+async def test_number_of_an_event_counts_where_events_have_no_ids(upstream: Upstream) -> None:
+    async with serving(config(upstream)) as served:
+        asked = {"model": "up/m", "input": "hi", "stream": True}
+        whole = await ask(served.port, "POST", "/v1/responses", asked)
+        response_id = next(frame["response"]["id"] for frame in whole.frames() if "response" in frame)
+        place = f"/v1/responses/{response_id}?stream=true&starting_after="
+        rest = await ask(served.port, "GET", f"{place}3", headers={"Last-Event-ID": "2"})
+        junk = await ask(served.port, "GET", f"{place}junk", headers={"Last-Event-ID": "2"})
+    assert junk.status == 400
+    assert rest.frames()[0]["sequence_number"] == 4
 
 
 async def test_event_source_of_a_response_that_comes_back_gets_the_rest(upstream: Upstream) -> None:

@@ -222,7 +222,7 @@ async def test_answer_is_nobodys_but_its_owners(kept: Kept, upstream: Upstream) 
 
 async def test_chat_id_may_be_anything_but_a_path(kept: Kept, upstream: Upstream) -> None:
     async with kept(config(upstream)) as served:
-        for chat in ("ñ 100%", "", "a/b", "a\n", "x" * 101, "~" * 34):
+        for chat in ("ñ 100%", "", "a/b", "a\n", "x" * 101):
             assert (await post(served, chat)).status == 400, chat
         for chat in ("chät", "a~b%7E", "x" * 100, "..", "a?b#c"):
             message = read(await post(served, chat))

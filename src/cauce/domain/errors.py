@@ -173,6 +173,8 @@ class Conflict(RequestError):
     def __init__(self, message: str, **facts: object) -> None:
         super().__init__(message)
         self.facts = facts
+        # Whoever is told a reason has to ask for something else.
+        self.lasting = "reason" in facts
 
 
 class Gone(RequestError):

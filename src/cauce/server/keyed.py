@@ -58,6 +58,11 @@ async def start(
 ) -> Head:
     """The stream of that id: a new one, or the one that has it, seen as who asks now wants to see it. Raises as `Streams.start`."""
     key = StreamKey(exchange.scope.principal, stream_id)
+    if (asked_cursor(exchange) or START) != START and await services.streams.head(key) is None:
+        # Who has read something reads on, and begins nothing.
+        raise Conflict(
+            "what you have read is not here any more: ask again from 0", reason="records_lost", tail=0, epoch=0
+        )
     control = cache_control(exchange)
     try:
         head = await services.streams.start(key, request, exchange.scope, exchange.request_id, control, options)
@@ -76,7 +81,6 @@ async def start_keyed(
     exchange: Exchange, services: Services, naming: Naming, request: Request, options: StreamOptions
 ) -> Head:
     """The stream of a key: the first of its ids whose answer counts, or a new one. Raises as `start` does."""
-    # Who has read something already reads on, and begins nothing.
     reads_on = (asked_cursor(exchange) or START) != START
     for number in range(1, MOST):
         follows = StreamKey(exchange.scope.principal, naming(number + 1))
@@ -92,10 +96,28 @@ async def start_keyed(
 
 async def newest(services: Services, principal: str, naming: Naming) -> StreamKey:
     """Of the ids that a key has, the last one that was begun, else the first."""
+    return StreamKey(principal, naming(await _begun(services, principal, naming)))
+
+
+async def following(services: Services, principal: str, naming: Naming) -> StreamKey:
+    """The id behind that one."""
+    return StreamKey(principal, naming(min(MOST, 1 + await _begun(services, principal, naming))))
+
+
+async def _begun(services: Services, principal: str, naming: Naming) -> int:
     number = 1
     while number < MOST and await _known(services, StreamKey(principal, naming(number + 1))):
         number += 1
-    return StreamKey(principal, naming(number))
+    return number
+
+
+async def begins_anew(services: Services, key: StreamKey) -> bool:
+    """Whether the next call with the key of that stream gets another one."""
+    try:
+        head = await services.streams.head(key)
+    except Gone:
+        return False
+    return head is not None and await _denied(services, head)
 
 
 async def _denied(services: Services, head: Head) -> bool:

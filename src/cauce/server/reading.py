@@ -43,12 +43,10 @@ async def cursor_of(exchange: Exchange, services: Services, head: Head) -> Curso
         return None
     if cursor.seq > head.tail:
         raise _rewritten(head, "cursor")
-    epoch = exchange.query("epoch")
-    if _after(exchange) not in (None, cursor):
-        # It belongs to `after`, which is not what counts.
-        epoch = None
-    # The epoch is that of the record the cursor names: what came before a takeover keeps its own.
-    if epoch is not None and cursor.seq and epoch != str(await services.streams.epoch(head.key, cursor.seq)):
+    epoch, after = exchange.query("epoch"), _after(exchange)
+    # The epoch is that of the record that `after` names, else the header: what came before a takeover keeps its own.
+    seq = cursor.seq if after is None else after.seq
+    if epoch is not None and seq and epoch != str(await services.streams.epoch(head.key, seq)):
         raise _rewritten(head, "epoch")
     return cursor
 

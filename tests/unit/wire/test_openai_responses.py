@@ -1272,16 +1272,16 @@ class TestKeptResponses:
         frames = b"".join([recorder.feed([delta]) for delta in [Status("accepted"), *read(EVERYTHING)]])
         assert recorder.response is not None
         body = encode(recorder.response)
-        assert replay(body, recorder.tape(), -1) == frames
-        assert events(replay(body, recorder.tape(), 6))[0]["sequence_number"] == 7
+        assert replay(body, recorder.tape(), None, -1) == frames
+        assert events(replay(body, recorder.tape(), None, 6))[0]["sequence_number"] == 7
         last = events(frames)[-1]["sequence_number"]
-        assert replay(body, recorder.tape(), last) == b""
+        assert replay(body, recorder.tape(), None, last) == b""
         with pytest.raises(Conflict):
-            replay(body, recorder.tape(), last + 1)
+            replay(body, recorder.tape(), None, last + 1)
 
     def test_answer_that_came_whole_is_played_too(self) -> None:
         body = render_response(plain(response(*OUTPUT, usage=USAGE)), HEAD)
-        told = events(replay(body, b"", -1))
+        told = events(replay(body, b"", None, -1))
         assert told[-1]["response"]["output"] == OUTPUT
         assert [one["sequence_number"] for one in told] == list(range(len(told)))
 

@@ -125,11 +125,11 @@ def test_reader_cut_anywhere_gets_exactly_the_rest(deltas: list[Delta], queued: 
     for after in (cursor, place):
         reader = numbered(HEAD, after, queued=queued)
         assert reader.feed(log[:cut]) + reader.feed(log[cut:]) == rest
-        assert replay(body, tape, after) == rest
-    assert replay(body, tape, -1) == b"".join(frames)
-    for ahead in (len(frames), Cursor(len(log) + 1), Cursor(len(log) + 1, 1)):
+    assert replay(body, tape, cursor, 0) == replay(body, tape, None, place) == rest
+    assert replay(body, tape, None, -1) == b"".join(frames)
+    for ahead, number in ((None, len(frames)), (Cursor(len(log) + 1), -1), (Cursor(len(log) + 1, 1), -1)):
         with pytest.raises(Conflict):
-            replay(body, tape, ahead)
+            replay(body, tape, ahead, number)
 
 
 @given(answers())

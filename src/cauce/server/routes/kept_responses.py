@@ -1,11 +1,12 @@
 """Responses that are there already, or on their way: shown, listed, cancelled and forgotten by their id."""
 
+import contextlib
 from typing import Any
 
 import msgspec
 
 from cauce.domain.delta import Failed
-from cauce.domain.errors import InvalidRequest, NotFound
+from cauce.domain.errors import Gone, InvalidRequest, NotFound
 from cauce.domain.request import Scope
 from cauce.domain.stream import Head, StreamKey
 from cauce.ports.responses import KeptResponse
@@ -15,7 +16,6 @@ from cauce.server.following import LoggedFailure, Manner, follow, origin, overhe
 from cauce.server.logged_responses import WIRE, asked_of, check_number, find, fold, open_response, project
 from cauce.server.reading import asked_cursor, cursor_of, last_event_id
 from cauce.server.services import Services
-from cauce.wire.numbering import Cursor
 from cauce.wire.openai_responses.listing import listed, page
 from cauce.wire.openai_responses.replay import replay
 
@@ -40,17 +40,20 @@ async def retrieve(exchange: Exchange, services: Services, response_id: str) -> 
         body = found.body if isinstance(found, KeptResponse) else await standing_now(services, found)
         await exchange.respond_json(200, body)
         return
-    after = _after(exchange)
+    number = _number(exchange)
+    # An EventSource that comes back repeats its address: what it has had since stands in the header.
+    cursor = asked_cursor(exchange) if number == _WHOLE else last_event_id(exchange)
     if isinstance(found, KeptResponse):
-        events = replay(found.body, found.tape, after)
+        events = replay(found.body, found.tape, cursor, number)
         (_, content_type), *others = HEADERS
         await exchange.respond(200, events, content_type, *others)
         return
-    if isinstance(after, Cursor):
-        after = await cursor_of(exchange, services, found) or after
-    elif after != _WHOLE:
-        await check_number(services.streams, found, after)
-    await follow(exchange, services, found, project(found, after), Manner(WIRE, hold=0))
+    if cursor is not None:
+        cursor = await cursor_of(exchange, services, found) or cursor
+    elif number != _WHOLE:
+        await check_number(services.streams, found, number)
+    projection = project(found, number if cursor is None else cursor)
+    await follow(exchange, services, found, projection, Manner(WIRE, hold=0))
 
 
 async def delete(exchange: Exchange, services: Services, response_id: str) -> None:
@@ -61,11 +64,18 @@ async def delete(exchange: Exchange, services: Services, response_id: str) -> No
             await services.streams.cancel(found.key)
         # Another process may have promised it: what is remembered here is that it was deleted.
         await services.responses.promise(found.key, found.created)
-    # Its log shows it too, to whoever knows its id or its key.
-    await services.forget(StreamKey(exchange.scope.principal, response_id))
-    if not await services.responses.delete(exchange.scope, response_id):
+    deleted = await services.responses.delete(exchange.scope, response_id)
+    await _forget(services, StreamKey(exchange.scope.principal, response_id))
+    if not deleted:
         raise _unknown(response_id)
     await exchange.respond_json(200, _encode(Deleted(response_id)))
+
+
+async def _forget(services: Services, key: StreamKey) -> None:
+    """Have the response's log go too, if it has one: it shows the answer to whoever knows its id or its key."""
+    with contextlib.suppress(Gone):
+        if await services.streams.head(key) is not None:
+            await services.forget(key)
 
 
 async def list_items(exchange: Exchange, services: Services, response_id: str) -> None:
@@ -123,13 +133,11 @@ def _unknown(response_id: str) -> NotFound:
     return NotFound(f"there is no response {response_id!r} here (any more)")
 
 
-def _after(exchange: Exchange) -> Cursor | int:
-    """What the client says it has had: the number of an event, or an id of one; -1: nothing."""
+def _number(exchange: Exchange) -> int:
+    """Of the last event that the client says it has had; -1: of none."""
     number = exchange.query("starting_after")
-    last = last_event_id(exchange)
-    if number is None or last is not None:
-        # An EventSource that comes back repeats its address: what it has had since stands in the header.
-        return asked_cursor(exchange) or _WHOLE
+    if number is None:
+        return _WHOLE
     if not (number.isdecimal() and len(number) < 16):
         raise InvalidRequest("starting_after: must be a whole number from 0 on", field="starting_after")
     return int(number)

@@ -16,7 +16,7 @@ from cauce.domain.usage import Usage
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange
 from cauce.server.following import follow
-from cauce.server.keyed import is_id, newest, start
+from cauce.server.keyed import begins_anew, following, is_id, newest, start
 from cauce.server.leaving import Leaving
 from cauce.server.logged import naming_of, options_for, stream_logged
 from cauce.server.reading import asked_cursor, cursor_of, read_from
@@ -30,8 +30,8 @@ from cauce.wire.numbering import Cursor
 PREFIX = "/chat/stream/"
 
 _LONGEST = 200
-_LONGEST_KNOWN = 420
-"""Characters of an id that is chosen, and of one that may be there: a key has its wire or its chat before it, and may be escaped."""
+_LONGEST_KNOWN = 620
+"""Characters of an id that is chosen, and of one that may be there: a key has its wire or its chat before it, and both may be escaped."""
 
 _STAYING = Leaving("continue")
 """What becomes of these streams when nobody reads them, unless their client or model says otherwise."""
@@ -97,6 +97,8 @@ async def resume(exchange: Exchange, services: Services, stream_id: str) -> None
     await exchange.body(services.settings.max_body)
     name = exchange.query("wire") or NATIVE
     wire_named(name)
+    if asked_cursor(exchange) is None:
+        key = await _meant(exchange, services, stream_id)
     head = await _known(services, key)
     cursor = await cursor_of(exchange, services, head)
     if cursor is not None:
@@ -111,15 +113,16 @@ async def resume(exchange: Exchange, services: Services, stream_id: str) -> None
 
 async def state(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Tell how the stream stands."""
-    await respond_state(exchange, services, await _known(services, _key(exchange, stream_id)))
+    await respond_state(exchange, services, await _known(services, await _meant(exchange, services, stream_id)))
 
 
 async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Cancel the stream. Nothing changes on an ended one."""
-    key = _key(exchange, stream_id)
-    if (naming := naming_of(stream_id)) is not None and stream_id == naming(1):
-        # Of a call that began anew, whoever knows its key means the try that goes on.
-        key = await newest(services, key.principal, naming)
+    key = await _meant(exchange, services, stream_id)
+    naming = naming_of(stream_id)
+    if naming is not None and stream_id == naming(1) and await begins_anew(services, key):
+        # It may be on its way, and its cancel overtake it.
+        key = await following(services, key.principal, naming)
     head = await services.streams.cancel(key)
     if head is None:
         raise _unknown(stream_id)
@@ -141,6 +144,13 @@ async def respond_state(exchange: Exchange, services: Services, head: Head) -> N
         render_usage(usage) if usage is not None else None,
     )
     await exchange.respond_json(200, msgspec.json.encode(body))
+
+
+async def _meant(exchange: Exchange, services: Services, stream_id: str) -> StreamKey:
+    """The stream of that id; of a call that began anew, the try that goes on: it is all that whoever knows its key can mean."""
+    key = _key(exchange, stream_id)
+    naming = naming_of(stream_id)
+    return await newest(services, key.principal, naming) if naming is not None and stream_id == naming(1) else key
 
 
 def _key(exchange: Exchange, stream_id: str) -> StreamKey:

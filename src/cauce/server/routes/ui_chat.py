@@ -109,7 +109,6 @@ def _naming(group: str, key: str) -> Naming:
 
 def _group(chat_id: str) -> str:
     """The group of the chat's streams. Raises `InvalidRequest`."""
-    escaped = chat_id.translate(_ESCAPED)
-    if not is_id(escaped, _LONGEST):
+    if not is_id(chat_id, _LONGEST):
         raise InvalidRequest("id: a chat's has 1 to 100 characters, none of them blank, control or a slash", field="id")
-    return escaped
+    return chat_id.translate(_ESCAPED)

@@ -107,8 +107,9 @@ def ahead(tail: int) -> Conflict:
     )
 
 
-def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:
-    """The events of the response `body` after a cursor, or after the event with that number (-1: all of them).
+def replay(body: bytes, tape: bytes, after: Cursor | None, number: int) -> bytes:
+    """The events of the response `body` after the cursor, which only a tape of a log knows, else after the event with that number (-1: all
+    of them).
 
     Raises `Conflict` if there is no such event.
     """
@@ -120,12 +121,11 @@ def replay(body: bytes, tape: bytes, after: Cursor | int) -> bytes:
         played = _Tape(head_of(msgspec.json.decode(body, type=dict[str, Any])), deltas)
     if played.logged:
         records = [Record(seq, 0, delta) for seq, delta in enumerate(played.deltas, 1)]
-        shown = numbered(played.head, after, queued=played.queued)
+        shown = numbered(played.head, number if after is None else after, queued=played.queued)
         events_after = shown.feed(records)
-        if shown.ahead if isinstance(shown, After) else isinstance(after, Cursor) and after.seq > len(records):
+        if shown.ahead if isinstance(shown, After) else after is not None and after.seq > len(records):
             raise ahead(len(records))
         return events_after
-    number = after if isinstance(after, int) else -1
     events = ResponsesProjector(played.head).feed(played.deltas).split(_END)[:-1]
     if number >= len(events):
         raise ahead(len(events))

@@ -9,6 +9,7 @@ MID = "You can use either form of it; if you are not "
 OVER = "The river rises in the hills. It is cold there. "
 MEDIO = "El agua del arroyo bajaba muy limpia y el cielo estaba muy "
 FIN = "La Giralda es la torre de la catedral. La construyeron los almohades. "
+STEPS = "First two of four steps are done now here."
 LINE = "These are the steps:\n\n1. Open the box.\n2. Read the note.\n"
 
 GOES_ON = [
@@ -84,6 +85,54 @@ TALKS = [
     (FIN, "Disculpa, la terminaron los cristianos."),
     (FIN, "Lo siento, la terminaron los cristianos."),
 ]
+
+# Talk about a thing of the text's own, and not about the answer.
+OWN_THINGS = [
+    "Here are the remaining two steps:\n1. Wash it",
+    "Here is the rest of the code:\n```python\nprint(1)\n```\n",
+    "Here is the remaining budget per team:",
+    "Here is the rest of the text field's options: width and height.",
+    "Let's continue with the text field component.",
+    "Let's go on with the response headers",
+    "Let's continue where the trail forks, at the old mill.",
+    "Continuing with the response.json file, read its first key.",
+    "Resuming: pods start again",
+    "Aquí está el resto del código:",
+    "Aquí tienes el resto de la receta:",
+    "Continuación: capítulo dos",
+    "Sigo desde aquí el sendero…",
+    "Sigo donde se queda la plaza, a la sombra.",
+    "Continuing the last textbook on the shelf, read on.",
+    "Siento un corte en la mano",
+    "Siento el corte en la mano, y duele.",
+    "Disculpa el corte de pelo de mi hermano.",
+]
+GOES_ON += [(delivered, head) for head in OWN_THINGS for delivered in (MID, STEPS, MEDIO)]
+
+# Each refused in the middle of a sentence, as soon as it stands there and whatever follows.
+ANNOUNCES = [
+    "Continuando con la respuesta:",
+    "Continúo con la respuesta:",
+    "Continuación de la respuesta:",
+    "Sigo con la explicación:",
+    "Aquí tienes el texto restante:",
+    "Disculpa el corte de conexión.",
+    "I'll continue the explanation:",
+    "Continuing my explanation:",
+    "Continuing from the cutoff:",
+    "I apologize for the confusion. Continuing:",
+    "...continuing:",
+    "sure, here is the rest:",
+    "¡Claro! Continúo con la explicación:",
+    "Sorry about that! Here is the rest:",
+    "Great! Let me continue:",
+    "Yes, here is the rest:",
+    "Aquí continúa la respuesta:",
+    "Sí, continúo donde lo dejé:",
+    "Sorry for the delay. Resuming:",
+    "Siento la interrupción.",
+]
+TALKS += [(delivered, head + more) for head in ANNOUNCES for more in ("", " sure") for delivered in (MID, MEDIO, STEPS)]
 
 
 def judged(delivered: str, head: str, size: int, *, takes_preamble: bool = False) -> tuple[str, str]:
