@@ -637,3 +637,17 @@ async def test_answer_that_could_not_be_written_is_kept_once_it_can(
         kept_now = await store.get(OWNER, started.id)
         assert kept_now is not None and msgspec.json.decode(kept_now.body)["status"] == "completed"
         await settling.stop()
+
+
+async def test_response_that_no_log_has_is_deleted_while_the_log_takes_nothing(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    async with serving(tables(upstream), ONE_TRY, tmp_path) as served:
+        made = await ask(served.port, "POST", "/v1/responses", ASKED, WEB)
+        place = f"/v1/responses/{made.json()['id']}"
+        [file] = tmp_path.rglob("streams.db")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            deleted = await ask(served.port, "DELETE", place, headers=WEB)
+            gone = await ask(served.port, "GET", place, headers=WEB)
+    assert (deleted.status, gone.status) == (200, 404)
