@@ -28,7 +28,7 @@ from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog
 _LOOK = 100
 """Orphans that are looked for at a time."""
 
-AT_ONCE = 8
+AT_ONCE = 64
 """Orphans that are claimed, read and begun at a time: whoever claims one is to go on with it soon, or another had better."""
 
 _READ = 1000

@@ -47,11 +47,13 @@ WITH made AS (
 )
 SELECT key FROM made
 """  # noqa: S608
+# A row that somebody has locked is not waited for: it is being written, or will be let go when its writer is found to stand still.
 _CLAIM = f"""
 UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {_NOW} + %(lease)s,
        state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
        reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
- WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL AND lease_until <= {_NOW}
+ WHERE key = (SELECT key FROM streams WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL
+                AND lease_until <= {_NOW} FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING key, tail, state, bytes, cancel_requested
 """  # noqa: S608
 # Rows are locked in the order of their keys, as appends lock them: nobody waits for who waits for him.
@@ -106,7 +108,7 @@ class PostgresStreamLog(FollowedLog):
         # Who waits for a connection and then for the server has waited for as long as a lease at most.
         answer = min(ANSWER, max(_LEAST, options.patience / 2))
         self._connections = Connections(settings, prepare=self._prepare, answer=answer)
-        self._appending = Connections(settings, 1, self._prepare, answer)
+        self._appending = Connections(settings, 1, self._prepare_appending, answer)
         self._prepared = False
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
@@ -130,6 +132,13 @@ class PostgresStreamLog(FollowedLog):
         if not self._prepared:
             await make_tables(connection, self._settings.schema)
             self._prepared = True
+
+    async def _prepare_appending(self, connection: Connection) -> None:
+        # A process that stands still in the middle of an append must not keep its rows from others for longer than its lease.
+        longest = f"{max(_LEAST, self._options.lease):g}s"
+        for what in ("idle_in_transaction_session_timeout", "statement_timeout"):
+            await fetched(connection, f"SELECT set_config('{what}', %s, false)", (longest,))
+        await self._prepare(connection)
 
     async def stop(self) -> None:
         """Write what waits, and let go of the connections."""
