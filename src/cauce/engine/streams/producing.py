@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,15 +22,6 @@ UNATTENDED = "unattended"
 """The cause of a cancel of a stream that costs too much for nobody to read it."""
 
 logger = logging.getLogger("cauce.streams")
-
-
-T = TypeVar("T")
-
-
-def _heard(done: "asyncio.Future[Any]") -> None:
-    """Whoever had no time to wait for it does not hear how it ended."""
-    if not done.cancelled():
-        done.exception()
 
 
 class _Running(msgspec.Struct, frozen=True):
@@ -98,13 +88,13 @@ class Producing:
         try:
             if self._dropped:
                 dropped = dict(self._dropped)
-                await self._in_time(self._log.release(list(dropped.values())))
+                await self._log.release(list(dropped.values()))
                 for key, hold in dropped.items():
                     # Others may have come while it was written.
                     if self._dropped.get(key) is hold:
                         del self._dropped[key]
             holds = [running.producer.hold for running in self._running.values()]
-            for renewed in await self._in_time(self._log.renew([*holds, *others])):
+            for renewed in await self._log.renew([*holds, *others]):
                 running = self._running.get(renewed.key)
                 if running is not None and renewed.verdict == "lost":
                     running.producer.lose()
@@ -119,23 +109,10 @@ class Producing:
             raise
         self._reached = self._clock.monotonic()
 
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        """What `work` gives. Raises `LogUnavailable`, also once the log has been silent for a lease: then it goes on by itself."""
-        left = None if self.lease is None else self._reached + self.lease - self._clock.monotonic()
-        if left is None or left <= 0:
-            return await work
-        doing = asyncio.ensure_future(work)
-        doing.add_done_callback(_heard)
-        try:
-            async with self._clock.timeout(left):
-                return await asyncio.shield(doing)
-        except TimeoutError:
-            raise LogUnavailable("the log of streams has been silent for a whole lease", retry_after=1) from None
-
     @property
     def _silent(self) -> bool:
         """Whether others may have taken our streams over, since the log has not heard of us for a whole lease."""
-        return self.lease is not None and self._clock.monotonic() - self._reached >= self.lease
+        return self.lease is not None and self._clock.monotonic() - self._reached > self.lease
 
     async def _renewed(self) -> None:
         """See `Call.renewed`: a process that stood still must not pay for an answer that another pays for by now."""

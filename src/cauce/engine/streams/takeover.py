@@ -157,7 +157,7 @@ class Takeover:
         head = await self._log.head(head.key) or head
         orphan: Orphan | None = None
         try:
-            orphan = self._decided(await self._found(head, hold, call, await self._deltas(head.key)), life)
+            orphan = self._decided(await self._found(head, hold, call, await self._deltas(hold)), life)
             now = await self._settled(orphan)
         except (LogUnavailable, Fenced):
             raise
@@ -227,9 +227,9 @@ class Takeover:
             return call.code == "model_not_found"
         return bool(call.candidates) and all([candidate.level == "offline" for candidate in call.candidates])
 
-    async def _deltas(self, key: StreamKey) -> tuple[Delta, ...]:
+    async def _deltas(self, hold: Hold) -> tuple[Delta, ...]:
         deltas: list[Delta] = []
-        while records := await self._log.read(key, len(deltas), _READ):
+        while len(deltas) < hold.tail and (records := await self._log.read(hold.key, len(deltas), _READ)):
             deltas += [record.delta for record in records]
         return tuple(deltas)
 

@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cauce.stores.postgres.settings import PostgresSettings
 
-MOST = 4
+MOST = 8
 """Connections beside the one that appends."""
 
 ANSWER = 5.0

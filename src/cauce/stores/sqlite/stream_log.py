@@ -168,7 +168,9 @@ class SqliteStreamLog(FollowedLog):
                 return [one for one in known if one is not None]
         if not holds:
             return ()
-        renewed: Sequence[Renewed] = await self.writer.submit(Renew(holds, self._lease_until(), _nothing))
+        # Once the file has taken nothing for a lease, others go on: whoever holds streams has to hear of that in time.
+        work = Renew(holds, self._lease_until(), _nothing)
+        renewed: Sequence[Renewed] = await self.writer.submit(work, self._options.lease)
         for hold, one in zip(holds, renewed, strict=True):
             if one.verdict == "lost":
                 self._followed.overtaken(hold)

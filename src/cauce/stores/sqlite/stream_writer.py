@@ -125,13 +125,14 @@ class StreamWriter:
             self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.database.close()
 
-    def submit(self, work: Work) -> "asyncio.Future[Any]":
-        """Have `work` written; the future gives its result once it is on disk. It fails with `LogUnavailable`."""
+    def submit(self, work: Work, patience: float | None = None) -> "asyncio.Future[Any]":
+        """Have `work` written; the future gives its result once it is on disk. It fails with `LogUnavailable`, after `patience` seconds if
+        they are given."""
         loop = self._loop
         if loop is None or self._ended:
             raise LogUnavailable("streams are not kept now: the server starts or ends", retry_after=1)
         future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.put(_Pending(work, future, self._clock.monotonic() + self._patience))
+        self._waiting.put(_Pending(work, future, self._clock.monotonic() + (patience or self._patience)))
         return future
 
     def _write(self) -> None:
