@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cauce.domain.errors import Overloaded
+from cauce.domain.histogram import bucket
 from cauce.ports.ledger import LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit
 from cauce.stores.inproc.ledger import InprocLedger
@@ -23,7 +24,7 @@ from cauce.stores.sqlite.schema import SchemaError, open_database
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
 from cauce.testing.clock import FakeClock
-from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, report
+from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, failed, report
 from tests.disk import files_no_larger_than
 from tests.http import within
 
@@ -105,6 +106,21 @@ async def test_what_a_dead_process_left_in_the_spool_is_taken_in_once(clock: Fak
             assert await attempts(ledger, clock) == 3
             assert await ledger.flush() and await attempts(ledger, clock) == 3
     assert len(files(tmp_path / SPOOL)) == 1
+
+
+async def test_request_has_its_whole_time_when_its_attempts_are_committed_apart(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(failed(clock, 1, latency=3.0, waited=10.0))
+        assert await ledger.flush()
+    clock.advance(5)
+    async with running(tmp_path, clock) as ledger:
+        ledger.record(entry(clock, 1, n=2, latency=4.0))
+        waiting = (await report(ledger, clock)).total.spread.request
+        assert await ledger.flush()
+        committed = (await report(ledger, clock)).total.spread.request
+    assert waiting == committed == {bucket(18.0): 1}
 
 
 async def test_stopping_commits_what_is_left(clock: FakeClock, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A kind is everything that usage can be told apart by, so any report is a sum ove
 their own, by day, that know nothing but who it was and how it went.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -83,11 +83,19 @@ class Kinds:
         return kind
 
 
-class Folding:
-    """Adds attempts up. It remembers when requests began, so that one that was answered at the second try has its whole time."""
+Began = Callable[[str, float], float | None]
+"""When the request of that id, an attempt of which ended at that time, began; None if its first attempt is not known."""
 
-    def __init__(self, kinds: Kinds | None = None) -> None:
+
+class Folding:
+    """Adds attempts up. It remembers when requests began, so that one that was answered at the second try has its whole time.
+
+    `began` tells it of those whose first attempts were added up elsewhere.
+    """
+
+    def __init__(self, kinds: Kinds | None = None, began: Began = lambda request_id, at: None) -> None:
         self._kinds = kinds or Kinds()
+        self._elsewhere = began
         self._began: dict[str, float] = {}
 
     def fold(self, attempts: Iterable[Attempt], into: Cells | None = None) -> Cells:
@@ -120,7 +128,11 @@ class Folding:
         index = bucket(latency)
         if not cached:
             spread.latency[index] = spread.latency.get(index, 0) + 1
-        began = self._began.pop(attempt[13], None) if attempt[16] > 1 else None
+        began = None
+        if attempt[16] > 1:
+            began = self._began.pop(attempt[13], None)
+            if began is None:
+                began = self._elsewhere(attempt[13], attempt[12])
         if began is not None or attempt[28]:
             index = bucket(latency + attempt[28] if began is None else attempt[12] - began)
         spread.request[index] = spread.request.get(index, 0) + 1

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from zlib import crc32
@@ -59,7 +60,7 @@ class Book:
         self.connection = open_database(path, MIGRATIONS)
         self.connection.execute("PRAGMA journal_size_limit = 67108864")
         self._kind_of = Kinds()
-        self._folding = Folding(self._kind_of)
+        self._folding = Folding(self._kind_of, partial(began, self.connection))
         self._kinds: dict[Kind, int] = {}
         self._cells: dict[CellKey, Cell] = {}
         self._next: dict[int, int] = {}
@@ -232,6 +233,22 @@ def find(database: sqlite3.Connection, tenant: str, id: str) -> tuple[str, int, 
         ).fetchone()
         if row is not None:
             return row[0], row[1], int(row[2]) // HOUR
+    return None
+
+
+def began(database: sqlite3.Connection, request_id: str, at: float) -> float | None:
+    """When the request began that an attempt of ended `at`: at its first attempt that failed, that day or the day before."""
+    ids = (crc32(request_id.encode("utf-8", "replace")), crc32(request_id[-_RANDOM:].encode("utf-8", "replace")))
+    for day in (int(at) // DAY - 1, int(at) // DAY):
+        name = day_name(day)
+        if has_table(database, f"attempts_{name}"):
+            (first,) = database.execute(
+                f"""SELECT min(a.at - a.latency - a.waited) FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt
+                JOIN kinds k ON k.id = a.kind WHERE i.hash IN (?, ?) AND a.request_id = ? AND k.outcome = 'failed'""",  # noqa: S608
+                (*ids, request_id),
+            ).fetchone()
+            if first is not None:
+                return first
     return None
 
 

@@ -5,6 +5,7 @@ It asks nothing of the writing end, so it works beside a running server, in anot
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from cauce.domain.errors import Overloaded
@@ -13,7 +14,7 @@ from cauce.stores.attempts import Attempt
 from cauce.stores.cells import Folding, Kind
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import DAY, Parts, day_of
-from cauce.stores.sqlite.book import cell_of, decoded
+from cauce.stores.sqlite.book import began, cell_of, decoded
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MONTHS, USER_DAYS, USER_MONTHS
 from cauce.stores.sqlite.schema import BUSY
 from cauce.stores.sqlite.spool import Position, read
@@ -78,7 +79,8 @@ class Reading:
         """What `query` asks for, and whether all of it was seen: not if a spool file went into the database behind our back."""
         grouping = Grouping(query, self._now())
         before = self._add_cells(query, grouping)
-        for (hour, kind), cell in Folding().fold(self._waiting(before)).items():
+        folding = Folding(began=partial(began, self._connection()))
+        for (hour, kind), cell in folding.fold(self._waiting(before)).items():
             if grouping.within(hour) and grouping.wants(kind):
                 grouping.add(hour, kind, cell)
         return grouping, self.position.file == before.file
