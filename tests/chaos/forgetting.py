@@ -17,8 +17,9 @@ class Forgetting:
         self._server = server
         self._folder = folder
 
-    async def down(self) -> None:
-        await asyncio.to_thread(self._server.stop)
+    async def down(self, *, whole: bool) -> None:
+        # Killed, it may not even have written to its file what it acknowledged: it waits for a sync of the disk that is under way.
+        await asyncio.to_thread(self._server.end if whole else self._server.stop)
 
     async def up(self, *, whole: bool) -> int:
         lost = 0

@@ -164,7 +164,7 @@ class Disk:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    async def down(self) -> None:
+    async def down(self, *, whole: bool) -> None:
         """It has no process of its own."""
 
     async def up(self, *, whole: bool) -> int:

@@ -15,8 +15,8 @@ from cauce.testing.chaos.reader import Oddity, Reader
 from cauce.testing.chaos.story import Story
 
 _READERS = 3
-_GOES = 10.0
-"""Seconds within which a stream that was made old must have gone."""
+_GOES = 30.0
+"""Seconds within which a stream that was made old must have gone: those who sweep are paused and killed meanwhile."""
 
 _STEP = 0.5
 _PIECE = 0.02
@@ -40,6 +40,7 @@ class Aging:
         try:
             while loop.time() < until and not all([task.done() for task in readers]):
                 await age(self._ground, story.stream, alone=self._alone)
+                story.swept = True
                 await asyncio.wait(readers, timeout=_STEP)
             if not all([task.done() for task in readers]):
                 story.odd.append(Oddity("I13", f"it was made old {_GOES:g} s ago, and can still be read"))
@@ -47,7 +48,6 @@ class Aging:
             for task in readers:
                 task.cancel()
             await asyncio.gather(*readers, return_exceptions=True)
-        story.swept = True
 
     async def _until_gone(self, story: Story, number: int, port: Callable[[], int]) -> None:
         chance = self._faults.chance("late", story.stream, number)
@@ -63,11 +63,16 @@ class Aging:
 
 async def gone(story: Story, nodes: Sequence[Node]) -> None:
     """Have every node say of the stream that it is gone."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _GOES
     for node in nodes:
-        with contextlib.suppress(Broken):
-            status, _ = await told(node.port, "GET", f"/chat/stream/{story.stream}/resume?after=0")
-            if status != 410:
-                story.odd.append(Oddity("I13", f"{node.name} answers {status}, though it is gone"))
+        status = 0
+        while status != 410 and loop.time() < until:
+            with contextlib.suppress(Broken):
+                status, _ = await told(node.port, "GET", f"/chat/stream/{story.stream}/resume?after=0")
+            await asyncio.sleep(_PIECE)
+        if status != 410:
+            story.odd.append(Oddity("I13", f"{node.name} answers {status}, though it is gone"))
 
 
 async def age(ground: Ground, stream: str, *, alone: bool) -> None:

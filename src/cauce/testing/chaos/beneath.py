@@ -23,8 +23,8 @@ _LOOK = 0.1
 class Backing(Protocol):
     """What keeps the streams, in the hands of whoever makes the run."""
 
-    async def down(self) -> None:
-        """It ends at once."""
+    async def down(self, *, whole: bool) -> None:
+        """It ends at once; if `whole`, so that nothing that it was told is lost."""
         ...
 
     async def up(self, *, whole: bool) -> int:
@@ -84,7 +84,7 @@ class Beneath:
             for node in nodes:
                 node.send(signal.SIGKILL)
             await asyncio.gather(*[node.gone() for node in nodes])
-            await self._backing.down()
+            await self._backing.down(whole=False)
             self._lost("power loss", await self._backing.up(whole=False))
             await asyncio.gather(*[node.start() for node in nodes])
             self.outages += [Outage(node.name, begin, node.ready_at, paused=False) for node in nodes]
@@ -95,7 +95,7 @@ class Beneath:
             return
         async with self._busy:
             begin = asyncio.get_running_loop().time()
-            await self._backing.down()
+            await self._backing.down(whole=whole)
             await asyncio.sleep(seconds)
             self._lost("store away" if whole else "lost tail", await self._backing.up(whole=whole))
             self._over(nodes, begin)

@@ -272,11 +272,11 @@ def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator
             continue
         signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
         signs += [story.ended] if story.ended is not None else []
-        due = _due(away, bounds)
+        due, end = _due(away, bounds), f"after the end of {away.node} at {away.begin:.3f} nobody went on"
         if not signs:
-            yield f"after the end of {away.node} nobody went on"
+            yield end
         elif min(signs) > due:
-            yield f"after the end of {away.node} nobody went on for {min(signs) - away.begin:.1f} s, {min(signs) - due:.1f} s too long"
+            yield f"{end} for {min(signs) - away.begin:.1f} s, {min(signs) - due:.1f} s too long"
 
 
 def _due(away: Outage, bounds: Bounds) -> float:

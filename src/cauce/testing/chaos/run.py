@@ -273,8 +273,9 @@ class _Run:
             for task in (*following, *aside):
                 task.cancel()
             await asyncio.gather(*following, *aside, return_exceptions=True)
-        if self._faults.chance("sweep", number).random() < settings.rates.sweep and story.ended is not None:
-            await self._late(story)
+        swept = self._faults.chance("sweep", number).random() < settings.rates.sweep and story.ended is not None
+        # What could not be replayed now, since nodes were away, is replayed in the end.
+        if swept and await self._late(story):
             await self._aging.outlive(story, self._somewhere(self._faults.chance("late", number), hurt=False))
 
     def _kind(self, number: int) -> tuple[int, int, bool]:
@@ -330,12 +331,13 @@ class _Run:
             async with asyncio.timeout(_REPLAYING):
                 await asyncio.gather(*[one(story) for story in self.stories])
 
-    async def _late(self, story: Story) -> None:
-        """Read it from the beginning on each wire, and hear how it stands."""
+    async def _late(self, story: Story) -> bool:
+        """Read it from the beginning on each wire, and hear how it stands; whether that was all of it."""
         read = {reader.wire for reader in story.readers}
         wires: list[Wire] = [wire for wire in WIRES if wire in read]
+        story.replays.clear()
         for wire in wires:
-            reader = Reader(story.stream, f"late {wire} replay", _port_of(next(self._turns)), wire)
+            reader = Reader(story.stream, f"late {wire} replay", lambda: next(self._turns).port, wire)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REPLAY if story.ended is not None else 2):
                     await reader.follow(lambda: None)
@@ -346,10 +348,11 @@ class _Run:
                 status, body = await told(next(self._turns).port, "GET", f"/chat/stream/{story.stream}", 2.0)
                 if status == 200:
                     story.state, story.tail = body["state"], body["tail"]
-                    return
+                    return all([reader.ended_at is not None for reader in story.replays])
                 if status == 404:
-                    return
+                    return False
             await asyncio.sleep(_LOOK)
+        return False
 
     async def _look_again(self) -> None:
         """Have every reader ask whether what it has still fits. Streams that nobody has anything of any more are forgotten."""
