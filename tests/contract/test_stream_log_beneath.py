@@ -26,7 +26,7 @@ from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import END, KEY, LEASE, RETENTION, created, new_stream, text, whole
+from cauce.testing.stream_samples import END, KEY, LEASE, RETENTION, bills, created, new_stream, text, whole
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
 
@@ -154,10 +154,11 @@ async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath:
     fine = StreamKey(KEY.principal, "fine")
     await beneath.damage("bill")
     await beneath.log.append(await created(beneath.log, fine), Commit((Text("b"),), "running", attempts=END.attempts))
-    with pytest.raises(Gone, match="cannot be read"):
-        await beneath.other.attempts(KEY)
-    assert await beneath.other.attempts(fine) == list(END.attempts)
+    history = await beneath.other.history(KEY)
+    assert history.attempts is None and history.deltas is not None and len(history.deltas) == history.head.tail
+    assert await bills(beneath.other, fine) == list(END.attempts)
     await beneath.damage("record")
+    assert (await beneath.other.history(KEY)).deltas is None
     with pytest.raises(Gone, match="cannot be read"):
         await beneath.other.read(KEY, 1, 10)
     assert await beneath.other.head(KEY) is not None

@@ -216,10 +216,10 @@ async def test_many_holds_are_renewed_and_released_in_one_round_trip(url: str, m
         trips = 0
         run = log._connections.run
 
-        async def counted(work: Any) -> Any:
+        async def counted(work: Any, *, urgent: bool = False) -> Any:
             nonlocal trips
             trips += 1
-            return await run(work)
+            return await run(work, urgent=urgent)
 
         monkeypatch.setattr(log._connections, "run", counted)
         assert {one.verdict for one in await log.renew(holds)} == {"kept"}

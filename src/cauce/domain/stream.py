@@ -146,6 +146,15 @@ class AttemptRow(msgspec.Struct, frozen=True):
     outcome: Outcome | Literal["detached"] | None = None
 
 
+class History(msgspec.Struct, frozen=True):
+    """What is in the log of a stream. `deltas` or `attempts` None: they are of another version, or damaged. `attempts` are its bills, the
+    first one first."""
+
+    head: "Head"
+    deltas: tuple[Delta, ...] | None
+    attempts: tuple[AttemptRow, ...] | None
+
+
 class NewStream(msgspec.Struct, frozen=True):
     """What is known of a stream before its first record. `created` is a UNIX time in seconds.
 

@@ -8,8 +8,8 @@ all; nothing follows a terminal record; what `read` returns has been committed.
 from collections.abc import Sequence
 from typing import Protocol
 
-from cauce.domain.errors import Overloaded
-from cauce.domain.stream import AttemptRow, Commit, Created, Head, Hold, NewStream, Record, Renewed, StreamKey
+from cauce.domain.errors import Gone, Overloaded
+from cauce.domain.stream import Commit, Created, Head, History, Hold, NewStream, Record, Renewed, StreamKey
 
 
 class Fenced(Exception):
@@ -29,6 +29,11 @@ class LogUnavailable(Overloaded):
 
     The stream stays open and can be taken over once its log writes again.
     """
+
+
+def unreadable(key: StreamKey) -> Gone:
+    """What whoever reads a stream gets that is in the log in another form than this version knows."""
+    return Gone(f"stream {key.id!r} cannot be read: another version of Cauce has written it, or it is damaged")
 
 
 class StreamLog(Protocol):
@@ -67,8 +72,11 @@ class StreamLog(Protocol):
         """Of `principal`'s open streams of `group` the one that was created last, None if there is none."""
         ...
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        """The bills of its attempts, the first one first."""
+    async def history(self, key: StreamKey) -> History:
+        """All there is of the stream, for who has claimed it: readers wait for that, so it goes before what they ask.
+
+        Raises `Gone` once expired or unknown, `LogUnavailable`.
+        """
         ...
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:

@@ -7,18 +7,17 @@ the store. What other processes write is heard of as long as somebody waits for 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import msgspec
 
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     TERMINAL,
-    AttemptRow,
     Commit,
     Created,
     Head,
+    History,
     Hold,
     NewStream,
     Record,
@@ -27,9 +26,10 @@ from cauce.domain.stream import (
     StreamLimits,
 )
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Fenced, Full, LogUnavailable
+from cauce.ports.stream_log import Fenced, Full, LogUnavailable, unreadable
 from cauce.stores.batches import PATIENCE
 from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
+from cauce.stores.shelf import UNREADABLE, Shelf, Stored
 
 _AGAIN = 0.25
 """Seconds until a store that did not answer is listened to again."""
@@ -38,11 +38,6 @@ _AGAIN = 0.25
 LEASE = 10.0
 """Seconds that a process may be silent before others take over its streams."""
 
-
-UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
-"""What reading something stored raises that another version has written, or that is damaged."""
-
-_WHY_UNREADABLE = "another version of Cauce has written it, or it is damaged"
 
 logger = logging.getLogger("cauce.streams")
 
@@ -54,46 +49,6 @@ class SharedLogOptions(msgspec.Struct, frozen=True):
     lease: float = LEASE
     patience: float = PATIENCE
     limits: StreamLimits = StreamLimits()
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired, or
-    `unreadable`."""
-
-    row: int | str
-    state: State
-    epoch: int
-    tail: int
-    cancelled: bool
-    bytes: int
-    head: Head | None
-    unreadable: bool = False
-    name: str = ""
-    """Its id."""
-
-
-class Shelf(Protocol):
-    """What keeps the records. Each raises `LogUnavailable`."""
-
-    async def stored(self, key: StreamKey) -> Stored | None:
-        """The stream; None if there is none."""
-        ...
-
-    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
-        """Records after `after`, at most `limit`, and not more than memory should hold."""
-        ...
-
-    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
-        """Its bills, the first one first."""
-        ...
-
-    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
-        """See `ports.stream_log.StreamLog`."""
-        ...
-
-    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
-        """Wait a little; then tail and state of those of `waited` that may have moved."""
-        ...
 
 
 class Followed:
@@ -191,14 +146,14 @@ class Followed:
                 head = msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None)
             else:
                 live.moved(stored.tail)
-        mark = self.marks.get(key)
-        return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
+        return self._with_mark(head)
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+    async def history(self, key: StreamKey) -> History:
         """See `ports.stream_log.StreamLog`."""
-        live = await self.live(key)
-        with _readable(key):
-            return await self._shelf.attempts(live)
+        found = await self._shelf.history(await self.live(key))
+        if found is None:
+            raise expired(key)
+        return History(self._with_mark(_head(key, found.stored)), found.deltas, found.attempts)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
@@ -213,7 +168,7 @@ class Followed:
             new = [one.row for one in found if one.unreadable and one.row not in self._unreadable]
             for one in found:
                 if one.row in new:
-                    logger.error("stream %s cannot be read and is left as it is: %s", one.name, _WHY_UNREADABLE)
+                    logger.error("%s: it is left as it is", unreadable(StreamKey("", one.name)).message)
             self._unreadable.update(new)
             if not new or len(found) < wanted:
                 return [one.head for one in found if one.head is not None][:limit]
@@ -285,6 +240,10 @@ class Followed:
             self.lives.gone(key)
             self.marks.forget(key)
 
+    def _with_mark(self, head: Head) -> Head:
+        mark = self.marks.get(head.key)
+        return head if mark is None else msgspec.structs.replace(head, reader_mark=mark)
+
     def _lost_its_newest(self, live: LiveStream) -> None:
         """The store has less of the stream than it had acknowledged."""
         logger.error("stream %s: what was written of it last is lost: its readers are told", live.key.id)
@@ -330,8 +289,8 @@ class FollowedLog:
     async def head(self, key: StreamKey) -> Head | None:
         return await self._followed.head(key)
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        return await self._followed.attempts(key)
+    async def history(self, key: StreamKey) -> History:
+        return await self._followed.history(key)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         return await self._followed.newest_open(principal, group)
@@ -374,17 +333,13 @@ def _readable(key: StreamKey) -> Generator[None]:
     try:
         yield
     except UNREADABLE as error:
-        raise _unreadable(key) from error
-
-
-def _unreadable(key: StreamKey) -> Gone:
-    return Gone(f"stream {key.id!r} cannot be read: {_WHY_UNREADABLE}")
+        raise unreadable(key) from error
 
 
 def _head(key: StreamKey, stored: Stored) -> Head:
     """Raises `Gone` where there is none."""
     if stored.unreadable:
-        raise _unreadable(key)
+        raise unreadable(key)
     if stored.head is None:
         raise expired(key)
     return stored.head

@@ -1,10 +1,11 @@
 """A stream as one row of a database: which columns are read of it, and what they say."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cauce.domain.stream import Head, StreamKey
-from cauce.stores.followed import UNREADABLE, Stored
-from cauce.stores.stream_records import decode_request, decode_upstream
+from cauce.stores.shelf import UNREADABLE, Shelved, Stored, all_of
+from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
 
 COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
     cancel_reason, wire, policy, upstream, bytes"""
@@ -40,3 +41,12 @@ def stored(found: tuple[Any, ...]) -> Stored:
         except UNREADABLE:
             unreadable = True
     return Stored(row, state, epoch, tail, bool(cancelled), size, head, unreadable, id)
+
+
+def shelved(found: tuple[Any, ...], segments: Sequence[tuple[int, bytes]], bills: Sequence[tuple[bytes]]) -> Shelved:
+    """All of the stream of which `found` are the `COLUMNS`: of its segments format and data, of its bills the data."""
+    return Shelved(
+        stored(found),
+        all_of(lambda: [delta for format, data in segments for delta in decode(data, format)]),
+        all_of(lambda: [decode_attempt(data) for (data,) in bills]),
+    )

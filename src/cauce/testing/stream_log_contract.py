@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text, ToolCall
+from cauce.domain.errors import Gone
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.domain.stream import AttemptRow, Commit, Hold, Record, StreamKey, Upstream
@@ -27,6 +28,7 @@ from cauce.testing.stream_samples import (
     LIMITS,
     REQUEST,
     Logs,
+    bills,
     created,
     head_of,
     new_stream,
@@ -172,7 +174,7 @@ class StreamLogContract(StreamTakeoverContract):
         hold = await created(log)
         with pytest.raises(ValueError, match="cannot become"):
             await log.append(hold, END)
-        assert len(await whole(log)) == 1 and await log.attempts(KEY) == []
+        assert len(await whole(log)) == 1 and await bills(log) == []
         await log.append(hold, text("a"))
 
     async def test_an_answer_that_is_there_at_once_passes_through_running(self, log: StreamLog) -> None:
@@ -184,12 +186,24 @@ class StreamLogContract(StreamTakeoverContract):
         hold = await log.append(await created(log), text("a"))
         with pytest.raises(Fenced):
             await log.append(Hold(KEY, 1, 1), END)
-        assert (await head_of(other)).state == "running" and await other.attempts(KEY) == []
+        assert (await head_of(other)).state == "running" and await bills(other) == []
         await log.append(hold, END)
         for one in (log, other):
             head = await head_of(one)
             assert (head.state, head.tail) == ("completed", 3)
-            assert await one.attempts(KEY) == list(END.attempts)
+            assert await bills(one) == list(END.attempts)
+
+    async def test_history_is_all_there_is_of_a_stream(self, logs: Logs) -> None:
+        log, other = await logs(), await logs()
+        hold = await log.append(await created(log), Commit((Text("a"), Text("b")), "running", attempts=END.attempts))
+        await log.append(hold, Commit((Reasoning("c"),)))
+        for one in (log, other):
+            history = await one.history(KEY)
+            assert history.head == await head_of(one)
+            assert history.deltas == tuple([record.delta for record in await whole(one)])
+            assert history.attempts == tuple(END.attempts)
+        with pytest.raises(Gone):
+            await log.history(StreamKey("p", "unknown"))
 
     async def test_bill_of_an_attempt_is_replaced_by_its_newer_one(self, log: StreamLog) -> None:
         opened, other = AttemptRow(1, "up", "m"), AttemptRow(2, "two", "n", strategy="fallback")
@@ -197,7 +211,7 @@ class StreamLogContract(StreamTakeoverContract):
         hold = await log.append(await created(log), Commit((), "running", attempts=(opened,)))
         assert hold.tail == 1
         hold = await log.append(hold, Commit((Text("a"),), attempts=(closed, other)))
-        assert await log.attempts(KEY) == [closed, other]
+        assert await bills(log) == [closed, other]
 
     async def test_upstream_moves_with_the_append_and_stays_without(self, log: StreamLog) -> None:
         hold = await log.append(await created(log), Commit((Text("a"),), "running", upstream=Upstream("up", "r1", "7")))
@@ -228,7 +242,7 @@ class StreamLogContract(StreamTakeoverContract):
         await log.append(hold, Commit(CANCELLED.deltas, "cancelled", attempts=(bill,)))
         for one in (log, other):
             assert [type(record.delta) for record in await whole(one)] == [Status, Text, Finish]
-            assert await one.attempts(KEY) == [bill]
+            assert await bills(one) == [bill]
 
     async def test_cancel_of_an_ended_stream_changes_nothing(self, log: StreamLog) -> None:
         await log.append(await log.append(await created(log), text("a")), END)

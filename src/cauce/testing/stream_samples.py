@@ -65,6 +65,13 @@ async def whole(log: StreamLog, key: StreamKey = KEY) -> list[Record]:
     return found
 
 
+async def bills(log: StreamLog, key: StreamKey = KEY) -> list[AttemptRow]:
+    """The bills of its attempts."""
+    found = (await log.history(key)).attempts
+    assert found is not None
+    return list(found)
+
+
 async def head_of(log: StreamLog, key: StreamKey = KEY) -> Head:
     """The head of a stream that is there."""
     head = await log.head(key)

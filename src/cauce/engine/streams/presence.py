@@ -50,7 +50,8 @@ class Presence:
         self._shared = shared
         self._readers: dict[StreamKey, int] = {}
         self._watched: dict[StreamKey, _Watched] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self._unsaid: set[StreamKey] = set()
+        self._telling: asyncio.Task[None] | None = None
 
     def attach(self, key: StreamKey) -> None:
         """A reader is here."""
@@ -60,9 +61,9 @@ class Presence:
             _stop(watched)
         elif self._shared and self._readers[key] == 1:
             # Whoever writes it may be about to give it up.
-            telling = asyncio.create_task(self._tell(key), name=f"somebody reads {key.id}")
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+            self._unsaid.add(key)
+            if self._telling is None or self._telling.done():
+                self._telling = asyncio.create_task(self._tell(), name="readers have come")
 
     def detach(self, key: StreamKey) -> None:
         """A reader has left."""
@@ -87,9 +88,13 @@ class Presence:
         if watched is not None:
             _stop(watched)
 
-    async def _tell(self, key: StreamKey) -> None:
-        with contextlib.suppress(LogUnavailable):
-            await self._log.seen([key])
+    async def _tell(self) -> None:
+        """Those that come while it is told of some are told of together."""
+        while self._unsaid:
+            keys = list(self._unsaid)
+            self._unsaid.clear()
+            with contextlib.suppress(LogUnavailable):
+                await self._log.seen(keys)
 
     async def read_by_anyone(self, key: StreamKey) -> bool:
         """Whether somebody reads it, here or elsewhere. Raises `LogUnavailable`."""

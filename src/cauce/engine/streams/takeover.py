@@ -13,7 +13,7 @@ import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
 from cauce.domain.errors import CauceError, Gone, InternalError
-from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, StreamKey
 from cauce.engine import ending
 from cauce.engine.streams.bills import Bills, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
@@ -23,15 +23,13 @@ from cauce.engine.turn import Turn
 from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Course
-from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog
+from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog, unreadable
 
 _LOOK = 100
 """Orphans that are looked for at a time."""
 
 AT_ONCE = 64
 """Orphans that are claimed, read and begun at a time: whoever claims one is to go on with it soon, or another had better."""
-
-_READ = 1000
 
 SETTLING = 10.0
 """Seconds after the start in which a model that is not there may still be found: servers of this machine are looked for."""
@@ -153,16 +151,19 @@ class Takeover:
 
     async def _taken(self, head: Head, hold: Hold, call: Call | CauceError, life: Life) -> bool:
         """Whether what we hold now is gone on with, or has ended. Raises `Fenced`, `LogUnavailable`."""
-        # What its old holder wrote last may have come after the look that found it.
-        head = await self._log.head(head.key) or head
         orphan: Orphan | None = None
         try:
-            orphan = self._decided(await self._found(head, hold, call, await self._deltas(hold)), life)
+            # What its old holder wrote last may have come after the look that found it.
+            history = await self._log.history(hold.key)
+            head = history.head
+            if history.deltas is None or history.attempts is None:
+                return await self._is_unreadable(history, hold, life)
+            orphan = self._decided(self._found(history, hold, call), life)
             now = await self._settled(orphan)
         except (LogUnavailable, Fenced):
             raise
         except Gone as error:
-            return await self._is_unreadable(head, hold, error, life)
+            raise Fenced from error
         except Exception:
             logger.exception("stream %s: an unexpected error ended it as it was taken over", head.key.id)
             begun = Begun(head.state, text=head.state != "queued") if orphan is None else orphan.begun
@@ -178,19 +179,19 @@ class Takeover:
             self._begin(msgspec.structs.replace(orphan, hold=now))
         return True
 
-    async def _is_unreadable(self, head: Head, hold: Hold, error: Gone, life: Life) -> bool:
-        """Whether the stream, of which `error` says that its log cannot be read, has ended for that. A process of another version may
-        go on with it as long as it is young, and nobody has cancelled it."""
+    async def _is_unreadable(self, history: History, hold: Hold, life: Life) -> bool:
+        """Whether the stream, whose log cannot be read, has ended for that. A process of another version may go on with it as long as it is
+        young, and nobody has cancelled it."""
+        head = history.head
+        error = unreadable(head.key)
         if not head.cancel_requested and not self._is_old(head, life):
             logger.error("%s: it is left to a process that can", error.message)
             self._left_alone.add(head.key)
             self._drop(hold)
             return False
-        try:
-            begun = (await self._found(head, hold, error, ())).begun
-        except Gone:
+        if history.attempts is None:
             logger.error("stream %s: what its attempts have used cannot be read either", head.key.id)
-            begun = Begun(head.state)
+        begun = self._found(history, hold, error).begun
         await self._finished(hold, msgspec.structs.replace(begun, text=head.state != "queued"), head, (), error)
         return True
 
@@ -227,18 +228,13 @@ class Takeover:
             return call.code == "model_not_found"
         return bool(call.candidates) and all([candidate.level == "offline" for candidate in call.candidates])
 
-    async def _deltas(self, hold: Hold) -> tuple[Delta, ...]:
-        deltas: list[Delta] = []
-        while len(deltas) < hold.tail and (records := await self._log.read(hold.key, len(deltas), _READ)):
-            deltas += [record.delta for record in records]
-        return tuple(deltas)
-
-    async def _found(self, head: Head, hold: Hold, call: Call | CauceError, deltas: tuple[Delta, ...]) -> Orphan:
-        """The stream with `deltas`, which are in its log."""
+    def _found(self, history: History, hold: Hold, call: Call | CauceError) -> Orphan:
+        """The stream with what is in its log, as far as that can be read."""
+        head, deltas = history.head, history.deltas or ()
         candidates = call.candidates if isinstance(call, Call) else ()
         closed: list[AttemptRow] = []
         open: list[AttemptRow] = []
-        for row in await self._log.attempts(head.key):
+        for row in history.attempts or ():
             if row.outcome is None:
                 used = row.usage or self._bills.received(head, row, deltas, candidates)
                 open.append(msgspec.structs.replace(row, usage=used, outcome="failed"))

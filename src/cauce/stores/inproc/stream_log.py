@@ -14,6 +14,7 @@ from cauce.domain.stream import (
     Commit,
     Created,
     Head,
+    History,
     Hold,
     NewStream,
     Record,
@@ -181,9 +182,10 @@ class InprocStreamLog:
         mine = [key for key in self._open if key.principal == principal and key.id.startswith(begins)]
         return mine[-1] if mine else None
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        found = self._there(key).attempts
-        return [found[n] for n in sorted(found)]
+    async def history(self, key: StreamKey) -> History:
+        stream = self._there(key)
+        bills = tuple([stream.attempts[n] for n in sorted(stream.attempts)])
+        return History(self._head(stream), tuple([record.delta for record in stream.records]), bills)
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         stream = self._streams.get(key)

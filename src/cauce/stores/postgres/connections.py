@@ -20,10 +20,14 @@ import psycopg
 from psycopg import AsyncConnection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cauce.stores.lanes import Lanes
 from cauce.stores.postgres.settings import PostgresSettings
 
 MOST = 8
 """Connections beside the one that appends."""
+
+_KEPT = 2
+"""Of those, the ones that are kept for work that is urgent."""
 
 ANSWER = 5.0
 """Seconds that work may take on a connection, that it waits for one to be free, and that one takes to be made."""
@@ -82,7 +86,7 @@ class Connections:
         self._answer = answer
         self._prepare = prepare
         self._free: list[Connection] = []
-        self._room = asyncio.Semaphore(most)
+        self._lanes = Lanes(most, min(_KEPT, most - 1))
         self._up = True
 
     @property
@@ -90,10 +94,10 @@ class Connections:
         """Whether the server answered when it was asked last."""
         return self._up
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """What `work` gives, on a connection of its own that commits each statement. It is done again where the server undid it. Raises
-        `PostgresGone`."""
-        async with self._lent() as connection:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, urgent: bool = False) -> T:
+        """What `work` gives, on a connection of its own that commits each statement. It is done again where the server undid it. What is
+        `urgent` does not wait behind what is not. Raises `PostgresGone`."""
+        async with self._lent(urgent=urgent) as connection:
             for _ in range(_TIMES):
                 with self._answered(connection), contextlib.suppress(*_UNDONE):
                     return await work(connection)
@@ -106,8 +110,8 @@ class Connections:
         self._free.clear()
 
     @contextlib.asynccontextmanager
-    async def _lent(self) -> AsyncGenerator[Connection, None]:
-        async with self._place():
+    async def _lent(self, *, urgent: bool) -> AsyncGenerator[Connection, None]:
+        async with self._place(urgent=urgent):
             connection: Connection | None = None
             healthy = False
             try:
@@ -130,17 +134,15 @@ class Connections:
                         await connection.close()
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncGenerator[None, None]:
+    async def _place(self, *, urgent: bool) -> AsyncGenerator[None, None]:
         """Room for one more. Raises `PostgresGone` where those that have it all wait for an answer."""
-        try:
-            async with asyncio.timeout(self._answer):
-                await self._room.acquire()
-        except TimeoutError as error:
-            raise PostgresGone from error
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._answer):
+                    await stack.enter_async_context(self._lanes.place(urgent=urgent))
+            except TimeoutError as error:
+                raise PostgresGone from error
             yield
-        finally:
-            self._room.release()
 
     @contextlib.contextmanager
     def _answered(self, connection: Connection) -> Generator[None]:

@@ -205,7 +205,7 @@ class PostgresStreamLog(FollowedLog):
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         statement = """UPDATE streams SET cancel_requested = TRUE, cancel_reason = %s
             WHERE principal = %s AND id = %s AND terminal_at IS NULL AND NOT cancel_requested RETURNING key"""
-        if await self._reading.rows(statement, (reason, key.principal, key.id)):
+        if await self._reading.rows(statement, (reason, key.principal, key.id), urgent=True):
             self._followed.cancelled(key)
         return await self.head(key)
 
@@ -221,7 +221,7 @@ class PostgresStreamLog(FollowedLog):
             "now": self._now(),
             "lease": self._options.lease,
         }
-        found = await self._reading.rows(_CLAIM, facts)
+        found = await self._reading.rows(_CLAIM, facts, urgent=True)
         if not found:
             return None
         row, tail, state, size, cancelled = found[0]
@@ -235,7 +235,7 @@ class PostgresStreamLog(FollowedLog):
         facts = {"now": self._now(), "lease": self._options.lease, **_names(holds)}
         kept = {
             (principal, id, epoch): cancelled
-            for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, facts)
+            for principal, id, epoch, cancelled in await self._reading.rows(_RENEW, facts, urgent=True)
         }
         renewed: list[Renewed] = []
         for hold in holds:
@@ -249,7 +249,7 @@ class PostgresStreamLog(FollowedLog):
 
     async def release(self, holds: Sequence[Hold]) -> None:
         if holds:
-            await self._reading.rows(_RELEASE, _names(holds))
+            await self._reading.rows(_RELEASE, _names(holds), urgent=True)
         self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:

@@ -6,15 +6,15 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cauce.domain.stream import GROUP_END, AttemptRow, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.followed import Stored
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
 from cauce.stores.postgres.stream_tables import NOW
-from cauce.stores.stream_records import decode, decode_attempt, records
-from cauce.stores.stream_rows import COLUMNS, stored
+from cauce.stores.shelf import Shelved, Stored
+from cauce.stores.stream_records import decode, records
+from cauce.stores.stream_rows import COLUMNS, shelved, stored
 
 _POLL = 0.1
 """Seconds between looks whether another process has written. Nothing is told by `NOTIFY`: its lock puts all commits in a row."""
@@ -42,10 +42,10 @@ class StreamReading:
         self._connections = connections
         self._clock = clock
 
-    async def ask(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """What `work` gives. Raises `LogUnavailable`."""
+    async def ask(self, work: Callable[[Connection], Awaitable[T]], *, urgent: bool = False) -> T:
+        """What `work` gives. `urgent`: it does not wait behind what readers ask. Raises `LogUnavailable`."""
         try:
-            return await self._connections.run(work)
+            return await self._connections.run(work, urgent=urgent)
         except PostgresGone as error:
             raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
         except psycopg.Error as error:
@@ -53,9 +53,11 @@ class StreamReading:
                 raise
             raise LogUnavailable("streams cannot be read now: try again", retry_after=5) from error
 
-    async def rows(self, statement: str, facts: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+    async def rows(
+        self, statement: str, facts: Sequence[Any] | dict[str, Any] = (), *, urgent: bool = False
+    ) -> list[Any]:
         """All rows that `statement` gives. Raises `LogUnavailable`."""
-        return await self.ask(lambda connection: fetched(connection, statement, facts))
+        return await self.ask(lambda connection: fetched(connection, statement, facts), urgent=urgent)
 
     async def stored(self, key: StreamKey) -> Stored | None:
         found = await self.rows(
@@ -83,10 +85,8 @@ class StreamReading:
         )
         return StreamKey(principal, found[0][0]) if found else None
 
-    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
-        """Its bills."""
-        found = await self.rows("SELECT row FROM attempts WHERE stream = %s ORDER BY n", (live.row,))
-        return [decode_attempt(data) for (data,) in found]
+    async def history(self, live: LiveStream) -> Shelved | None:
+        return await self.ask(lambda connection: _history(connection, live), urgent=True)
 
     async def orphans(self, time: float | None, limit: int) -> list[Stored]:
         """Open streams whose lease is over. `time` None: by the server's own."""
@@ -94,6 +94,7 @@ class StreamReading:
             f"""SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= coalesce(%s::float8, {NOW})
                 ORDER BY key LIMIT %s""",  # noqa: S608
             (time, limit),
+            urgent=True,
         )
         return [stored(row) for row in found]
 
@@ -108,3 +109,11 @@ class StreamReading:
         else:
             await asyncio.sleep(0)
         return news
+
+
+async def _history(connection: Connection, live: LiveStream) -> Shelved | None:
+    found = await fetched(connection, f"SELECT {COLUMNS} FROM streams WHERE key = %s", (live.row,))  # noqa: S608
+    segments = "SELECT format, data FROM segments WHERE stream = %s ORDER BY first_seq"
+    bills = "SELECT row FROM attempts WHERE stream = %s ORDER BY n"
+    rest = [await fetched(connection, statement, (live.row,)) for statement in (segments, bills)]
+    return shelved(found[0], *rest) if found else None

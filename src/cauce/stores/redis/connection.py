@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from cauce.ports.clock import Clock
+from cauce.stores.lanes import Lanes
 from cauce.stores.redis.settings import RedisSettings
 
 COMMAND = 0.5
@@ -36,6 +37,9 @@ LONGEST_WAIT = 5.0
 
 MOST_AT_ONCE = 16
 """Commands under way. Those that wait for one to end learn from it if the server is gone."""
+
+_KEPT = 4
+"""Of those, the ones that are kept for commands that are urgent."""
 
 ALONE = "this node goes on alone, with its share of each limit"
 
@@ -66,7 +70,7 @@ class RedisConnection:
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._lanes = Lanes(MOST_AT_ONCE, _KEPT)
         self._changed: list[Callable[[bool], None]] = []
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
@@ -90,9 +94,9 @@ class RedisConnection:
         else:
             self._came()
 
-    async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
-        """What `command` gives. Raises `RedisGone`."""
-        async with self._slots:
+    async def run(self, command: Callable[[Redis], Awaitable[T]], *, urgent: bool = False) -> T:
+        """What `command` gives. What is `urgent` does not wait behind what is not. Raises `RedisGone`."""
+        async with self._lanes.place(urgent=urgent):
             return await self.last(command)
 
     async def last(self, command: Callable[[Redis], Awaitable[T]]) -> T:

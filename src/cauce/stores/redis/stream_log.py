@@ -25,11 +25,12 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, Stored, check, fresh
+from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_script import Arguments, StreamScript
 from cauce.stores.redis.stream_shelf import StreamShelf
+from cauce.stores.shelf import Stored
 from cauce.stores.stream_records import encode, encode_value, records
 
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
@@ -174,8 +175,7 @@ class RedisStreamLog(FollowedLog):
         tail, state, size, cancelled = found
         hold = Hold(head.key, head.epoch + 1, tail)
         self._followed.claimed(head.key, row, hold, state.decode(), size, cancelled=bool(cancelled))
-        with contextlib.suppress(LogUnavailable):
-            await self._hint(self._shelf.open, row, await self._now() + self._options.lease)
+        # That its lease is longer now, those who look for orphans see for themselves.
         return hold
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
@@ -184,7 +184,7 @@ class RedisStreamLog(FollowedLog):
         if kept:
             until = await self._now() + self._options.lease
             scores: Any = {self._shelf.row(key): until for key in kept}
-            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, scores))
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, scores), urgent=True)
         return renewed
 
     async def release(self, holds: Sequence[Hold]) -> None:
@@ -263,7 +263,9 @@ class RedisStreamLog(FollowedLog):
         await self._shelf.ask(lambda redis: redis.zadd(name, scores))
 
     async def _due(self, name: str, now: float, limit: int) -> list[str]:
-        found = await self._shelf.ask(lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit))
+        found = await self._shelf.ask(
+            lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit), urgent=True
+        )
         return [hint.decode() for hint in found]
 
     async def _ended(self, key: StreamKey, row: str, retention: float) -> None:
@@ -275,5 +277,7 @@ class RedisStreamLog(FollowedLog):
     async def _now(self) -> float:
         if self._time is not None:
             return self._time()
-        seconds, microseconds = cast("tuple[int, int]", await self._shelf.ask(lambda redis: cast(Any, redis).time()))
+        seconds, microseconds = cast(
+            "tuple[int, int]", await self._shelf.ask(lambda redis: cast(Any, redis).time(), urgent=True)
+        )
         return seconds + microseconds / 1e6

@@ -35,7 +35,7 @@ class StreamScript:
 
     async def _together(self, batch: list[Pending[Asked]]) -> list[Pending[Asked]]:
         anew: list[Pending[Asked]] = []
-        answers = await self._connection.run(lambda redis: self._run(redis, batch))
+        answers = await self._connection.run(lambda redis: self._run(redis, batch), urgent=True)
         for pending, answer in zip(batch, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 # The server has been started anew: nothing was done.

@@ -15,11 +15,11 @@ from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 
-from cauce.domain.stream import GROUP_END, OPEN, AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, OPEN, Head, Record, State, StreamKey
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.followed import UNREADABLE, Stored
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection, RedisGone
+from cauce.stores.shelf import UNREADABLE, Shelved, Stored, all_of
 from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
 
 _BLOCK = 100
@@ -51,10 +51,10 @@ class StreamShelf:
         """The same, by the digest in it."""
         return self._connection.key(f"stream:{{{digest}}}")
 
-    async def ask(self, command: Callable[[Redis], Awaitable[T]]) -> T:
-        """What `command` gives. Raises `LogUnavailable`."""
+    async def ask(self, command: Callable[[Redis], Awaitable[T]], *, urgent: bool = False) -> T:
+        """What `command` gives. `urgent`: it does not wait behind what readers ask. Raises `LogUnavailable`."""
         try:
-            return await self._connection.run(command)
+            return await self._connection.run(command, urgent=urgent)
         except RedisGone as error:
             raise LogUnavailable("streams cannot be read now: try again", retry_after=1) from error
 
@@ -72,7 +72,7 @@ class StreamShelf:
                     pipeline.hgetall(f"{row}:meta")
                 return await pipeline.execute()
 
-        found = await self.ask(look) if rows else []
+        found = await self.ask(look, urgent=True) if rows else []
         return [_stored(row, meta) for row, meta in zip(rows, found, strict=True) if meta]
 
     async def leases(self, rows: Sequence[str]) -> list[tuple[bytes | None, float, float]]:
@@ -84,7 +84,7 @@ class StreamShelf:
                     pipeline.hmget(f"{row}:meta", ["state", "lease", "created"])
                 return await pipeline.execute()
 
-        found = await self.ask(look) if rows else []
+        found = await self.ask(look, urgent=True) if rows else []
         return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
 
     async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
@@ -107,10 +107,22 @@ class StreamShelf:
                 return StreamKey(principal, id.decode())
         return None
 
-    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
-        """Its bills."""
-        found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{live.row}:attempts")))
-        return sorted([decode_attempt(row) for row in found.values()], key=lambda row: row.n)
+    async def history(self, live: LiveStream) -> Shelved | None:
+        async def look(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(f"{live.row}:meta")
+                pipeline.xrange(f"{live.row}:log")
+                pipeline.hgetall(f"{live.row}:attempts")
+                return await pipeline.execute()
+
+        meta, entries, bills = await self.ask(look, urgent=True)
+        if not meta:
+            return None
+        return Shelved(
+            _stored(str(live.row), meta),
+            all_of(lambda: [_record(entry).delta for entry in entries]),
+            all_of(lambda: sorted([decode_attempt(row) for row in bills.values()], key=lambda row: row.n)),
+        )
 
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
         after: Any = {f"{live.row}:log": f"{live.tail}-0" for live in waited}

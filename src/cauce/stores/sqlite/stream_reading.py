@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cauce.domain.stream import GROUP_END, AttemptRow, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, Record, State, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.followed import Stored
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
+from cauce.stores.shelf import Shelved, Stored
 from cauce.stores.sqlite.stream_tables import open_reading
-from cauce.stores.stream_records import decode, decode_attempt, records
-from cauce.stores.stream_rows import COLUMNS, stored
+from cauce.stores.stream_records import decode, records
+from cauce.stores.stream_rows import COLUMNS, shelved, stored
 
 _THREADS = 2
 
@@ -65,14 +65,8 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, facts).fetchone())
         return None if found is None else StreamKey(principal, found[0])
 
-    async def attempts(self, live: LiveStream) -> list[AttemptRow]:
-        """Its bills."""
-        found = await self._run(
-            lambda database: database.execute(
-                "SELECT row FROM attempts WHERE stream = ? ORDER BY n", (live.row,)
-            ).fetchall()
-        )
-        return [decode_attempt(data) for (data,) in found]
+    async def history(self, live: LiveStream) -> Shelved | None:
+        return await self._run(lambda database: _history(database, live))
 
     async def seen(self, key: StreamKey) -> float | None:
         """When a process last told of readers of the stream."""
@@ -149,3 +143,16 @@ def _records(database: sqlite3.Connection, row: int | str, after: int, limit: in
             cursor.close()
             break
     return found[:limit]
+
+
+def _history(database: sqlite3.Connection, live: LiveStream) -> Shelved | None:
+    # In one transaction: as it was at one time.
+    database.execute("BEGIN")
+    try:
+        found = database.execute(f"SELECT {COLUMNS} FROM streams WHERE key = ?", (live.row,)).fetchone()  # noqa: S608
+        segments = "SELECT format, data FROM segments WHERE stream = ? ORDER BY first_seq"
+        bills = "SELECT row FROM attempts WHERE stream = ? ORDER BY n"
+        rest = [database.execute(statement, (live.row,)).fetchall() for statement in (segments, bills)]
+    finally:
+        database.execute("COMMIT")
+    return None if found is None else shelved(found, *rest)

@@ -22,7 +22,7 @@ from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import KEY, LEASE, created, head_of, new_stream, text, whole
+from cauce.testing.stream_samples import KEY, LEASE, bills, created, head_of, new_stream, text, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -104,15 +104,15 @@ async def test_orphans_are_ended_as_incomplete_failed_or_cancelled() -> None:
     for id in ("with text", "without", "cancelled", "ended"):
         hold = await created(log, StreamKey("tenant/key", id))
         opened = (Attempt(1, "up", "m", "primary"), Text("a")) if id != "without" else ()
-        bills = (AttemptRow(1, "up", "m"),) if opened else ()
-        holds[id] = await log.append(hold, Commit(opened, "running" if opened else None, attempts=bills))
+        rows = (AttemptRow(1, "up", "m"),) if opened else ()
+        holds[id] = await log.append(hold, Commit(opened, "running" if opened else None, attempts=rows))
     await log.request_cancel(holds["cancelled"].key)
     holds["ended"] = await log.append(holds["ended"], Commit((Finish("stop"),), "completed"))
     await log.release(list(holds.values()))
     await streams(log, clock).adopt()
     states = {id: (await head_of(log, hold.key)).state for id, hold in holds.items()}
     assert states == {"with text": "incomplete", "without": "failed", "cancelled": "cancelled", "ended": "completed"}
-    (bill,) = await log.attempts(holds["with text"].key)
+    (bill,) = await bills(log, holds["with text"].key)
     assert bill.outcome == "failed" and bill.usage is not None
     assert bill.usage.estimated and bill.usage.input_tokens > 0 and bill.usage.output_tokens > 0
     assert await log.orphans(10) == []
@@ -211,7 +211,7 @@ async def test_terminal_and_the_bills_of_all_attempts_are_one_commit() -> None:
     some = streams(log, clock, Answer((first,), (second, Text("a")), (Finish("stop", Usage(3, 4)),)))
     await start(some)
     await until_ended(log)
-    assert await log.attempts(KEY) == [
+    assert await bills(log) == [
         AttemptRow(1, "up", "m", outcome="failed"),
         AttemptRow(2, "two", "n", usage=Usage(3, 4), outcome="completed"),
     ]
@@ -276,19 +276,19 @@ async def test_stream_that_is_handed_over_says_what_it_has_used_and_is_an_orphan
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
     turn: Any = Answer((Attempt(1, "up", "m", "primary"), Text("a")), stall=True)
-    bills = Bills()
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), bills)
+    received = Bills()
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), received)
     await start(some)
     await until_text(log)
     reader = asyncio.create_task(anext(some.follow(KEY, 3)))
     await asyncio.sleep(0)
-    bills.record(
+    received.record(
         Entry(0.0, "req", Scope(), "up", "m", "primary", "cancelled", None, Usage(7, 9, estimated=True), 1.0, None)
     )
     await some.drain(0)
     (orphan,) = await log.orphans(10)
     assert orphan.state == "recovering" and not orphan.ended
-    (row,) = await log.attempts(KEY)
+    (row,) = await bills(log)
     assert (row.outcome, row.usage) == ("cancelled", Usage(7, 9, estimated=True))
     assert turn.closed.is_set()
     with pytest.raises(asyncio.CancelledError):

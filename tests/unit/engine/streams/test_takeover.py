@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
-from cauce.domain.errors import CauceError, Gone, ModelNotFound
+from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import AttemptRow, Commit, Hold, Record, Renewed, StreamKey, Upstream
+from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.engine.recovery.settings import RecoverySettings
@@ -27,7 +27,7 @@ from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider
-from cauce.testing.stream_samples import KEY, head_of, new_stream, whole
+from cauce.testing.stream_samples import KEY, bills, head_of, new_stream, whole
 
 pytestmark = pytest.mark.anyio
 
@@ -133,7 +133,7 @@ async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> 
     assert (entry.outcome, entry.n, entry.request_id, entry.stream_id) == ("failed", 1, "req-7", KEY.id)
     assert entry.level == "fallback"
     assert entry.scope == Scope("acme", "web") and entry.usage.estimated and entry.usage.output_tokens > 5
-    first, second = await left.log.attempts(KEY)
+    first, second = await bills(left.log)
     assert (first.outcome, first.usage) == ("failed", entry.usage) and second.outcome == "completed"
     assert isinstance(finish, Finish) and finish.usage.output_tokens == entry.usage.output_tokens + 4
 
@@ -199,19 +199,21 @@ async def test_request_that_is_too_old_is_not_made_again_though_nothing_was_show
 
 
 class Failing(InprocStreamLog):
-    """Fails `failures` times, one after the other, when the bills of a stream are read."""
+    """Fails `failures` times, one after the other, when a stream is claimed; None: its records are of another version."""
 
-    def __init__(self, clock: FakeClock, *failures: Exception) -> None:
+    def __init__(self, clock: FakeClock, *failures: Exception | None) -> None:
         super().__init__(clock)
         self.failures = list(failures)
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
-        if self.failures:
-            raise self.failures.pop(0)
-        return await super().attempts(key)
+    async def history(self, key: StreamKey) -> History:
+        history = await super().history(key)
+        failure = self.failures.pop(0) if self.failures else history
+        if isinstance(failure, Exception):
+            raise failure
+        return failure or msgspec.structs.replace(history, deltas=None)
 
 
-def failing(*failures: Exception) -> Left:
+def failing(*failures: Exception | None) -> Left:
     left = Left(Telling(*REST))
     left.log = Failing(left.clock, *failures)
     given: Any = left.turn
@@ -248,11 +250,8 @@ async def test_stream_that_fails_as_it_is_taken_over_ends_with_that() -> None:
     assert finish.error is not None and finish.error.code == "internal"
 
 
-UNREADABLE = Gone("stream 's' cannot be read: another version of Cauce has written it, or it is damaged")
-
-
 async def test_stream_of_another_version_is_left_to_it_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    left = failing(UNREADABLE, UNREADABLE)
+    left = failing(None, None)
     await left.leave(FIRST, Text("Once"))
     for _ in range(3):
         await left.streams.adopt()
@@ -263,7 +262,7 @@ async def test_stream_of_another_version_is_left_to_it_and_told_of_once(caplog: 
 
 @pytest.mark.parametrize(("why", "outcome"), [("cancelled", "cancelled"), ("too old", "incomplete")])
 async def test_stream_of_another_version_ends_once_nobody_may_go_on_with_it(why: str, outcome: str) -> None:
-    left = failing(UNREADABLE)
+    left = failing(None)
     await left.leave(FIRST, Text("Once"))
     if why == "cancelled":
         await left.log.request_cancel(KEY)
@@ -275,7 +274,7 @@ async def test_stream_of_another_version_ends_once_nobody_may_go_on_with_it(why:
 
 @pytest.mark.parametrize("why", ["cancelled", "too old"])
 async def test_stream_of_another_version_that_was_left_alone_is_looked_at_again_once_it_may_end(why: str) -> None:
-    left = failing(UNREADABLE, UNREADABLE)
+    left = failing(None, None)
     await left.leave(FIRST, Text("Once"))
     await left.streams.adopt()
     await left.streams.adopt()
@@ -292,10 +291,9 @@ class Damaged(InprocStreamLog):
 
     damaged = False
 
-    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        if self.damaged:
-            raise UNREADABLE
-        return await super().read(key, after, limit)
+    async def history(self, key: StreamKey) -> History:
+        history = await super().history(key)
+        return msgspec.structs.replace(history, deltas=None) if self.damaged else history
 
 
 async def test_attempt_of_a_stream_that_cannot_be_read_is_billed_all_the_same() -> None:
@@ -309,14 +307,14 @@ async def test_attempt_of_a_stream_that_cannot_be_read_is_billed_all_the_same() 
     await left.streams.adopt()
     log.damaged = False
     (entry,) = left.ledger.entries
-    (row,) = await log.attempts(KEY)
+    (row,) = await bills(log)
     finish = (await whole(log))[-1].delta
     assert isinstance(finish, Finish) and finish.usage == entry.usage == row.usage
     assert row.outcome == "failed" and entry.usage.estimated and entry.usage.input_tokens
 
 
 class Renewing(InprocStreamLog):
-    """Its bills are slow to be read. Counts how many do so at a time, and keeps what is renewed."""
+    """It is slow to be read. Counts how many do so at a time, and keeps what is renewed."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock, lease=2.0)
@@ -324,12 +322,12 @@ class Renewing(InprocStreamLog):
         self.renewed: set[StreamKey] = set()
         self.let = asyncio.Event()
 
-    async def attempts(self, key: StreamKey) -> Sequence[AttemptRow]:
+    async def history(self, key: StreamKey) -> History:
         self.reading += 1
         self.most = max(self.most, self.reading)
         await self.let.wait()
         self.reading -= 1
-        return await super().attempts(key)
+        return await super().history(key)
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
         self.renewed |= {hold.key for hold in holds}
