@@ -1,6 +1,8 @@
 """Readers of a stream: late ones, those that join in the middle, those that come back to cancel."""
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import msgspec
 import pytest
 
 from cauce.bootstrap import runtime
+from cauce.domain.stream import Head, Record, StreamKey
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas
@@ -22,6 +25,8 @@ from tests.integration.test_streams import BODY, RAW, Kept, config, read_until
 from tests.serving import MESSAGES, configured, serving
 
 pytestmark = pytest.mark.anyio
+
+Read = Callable[..., Awaitable[tuple[int, bytes]]]
 
 
 @pytest.fixture(params=["in memory", "on disk"])
@@ -178,9 +183,9 @@ async def test_event_source_of_a_response_that_comes_back_gets_the_rest(upstream
     assert rest.body == b"".join(frames[4:])
 
 
-@pytest.mark.parametrize("wire", ["native", "openai-chat", "anthropic"])
-async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
-    clock = FakeClock()
+@asynccontextmanager
+async def reading(log: InprocStreamLog, clock: FakeClock) -> AsyncGenerator[Read]:
+    """A server over `log`: status and body of what is asked."""
     provider = ScriptedProvider("quick", answering("Hello there."))
 
     async def open(call: Call) -> Deltas:
@@ -188,7 +193,6 @@ async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
 
     built = runtime(configured())
     turn = Turn(built.router, open, Defaults())
-    log = InprocStreamLog(clock, retention=3600, max_bytes=1 << 20)
     services = msgspec.structs.replace(built.services, clock=clock, turn=turn, streams=Streams(log, turn, clock))
     app = Application(services)
 
@@ -199,6 +203,16 @@ async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
         return client.status, b"".join(client.sent)
 
     try:
+        yield read
+    finally:
+        await built.services.stop()
+
+
+@pytest.mark.parametrize("wire", ["native", "openai-chat", "anthropic"])
+async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, retention=3600, max_bytes=1 << 20)
+    async with reading(log, clock) as read:
         assert (await read("/chat/stream/s", "POST"))[0] == 200
         place = f"/chat/stream/s/resume?after=0&wire={wire}"
         first = await read(place)
@@ -209,5 +223,38 @@ async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
         await log.sweep(10)
         assert (await read(place))[0] == 410
         assert (await read("/chat/stream/s", "POST"))[0] == 410
-    finally:
-        await built.services.stop()
+
+
+class Behind(InprocStreamLog):
+    """What was written last is there, and this process hears of it only when it waits for it."""
+
+    behind = False
+
+    async def head(self, key: StreamKey) -> Head | None:
+        head = await super().head(key)
+        if head is None or not self.behind:
+            return head
+        return msgspec.structs.replace(head, tail=head.tail - 1, state="running", terminal_at=None)
+
+    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
+        records = await super().read(key, after, limit)
+        return records[:-1] if self.behind else records
+
+    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+        self.behind = False
+        return await super().wait(key, after, seconds)
+
+
+async def test_reader_that_has_had_more_than_this_process_knows_of_is_not_told_that_it_is_lost() -> None:
+    clock = FakeClock()
+    log = Behind(clock)
+    async with reading(log, clock) as read:
+        assert (await read("/chat/stream/s", "POST"))[0] == 200
+        (key,) = log._streams
+        tail = (await log.read(key, 0, 100))[-1].seq
+        log.behind = True
+        status, body = await read(f"/chat/stream/s/resume?after={tail}&epoch=1")
+        assert status == 200 and b"data:" not in body
+        log.behind = True
+        assert (await read(f"/chat/stream/s/resume?after={tail}&epoch=2"))[0] == 409
+        assert (await read(f"/chat/stream/s/resume?after={tail + 1}"))[0] == 409

@@ -29,6 +29,7 @@ OVERTAKEN = 60.0
 
 _MOST_OVERTAKEN = 10_000
 _CANCEL_WAIT = 2.0
+_HEARD = 2.0
 _SWEEP_EVERY = 30.0
 """Seconds between sweeps."""
 
@@ -140,6 +141,11 @@ class Streams:
         """The epoch that record `seq` was written in; 0 if there is no such record. Raises `Gone` once expired."""
         records = await self._log.read(key, seq - 1, 1)
         return records[0].epoch if records else 0
+
+    async def comes(self, key: StreamKey, seq: int) -> bool:
+        """Whether record `seq` is there, or comes within 2 s: what one process has written another may show before that one has heard that
+        it is written. Raises `Gone` once expired."""
+        return await self._log.wait(key, seq - 1, _HEARD)
 
     async def finish(self, head: Head) -> Finish | None:
         """How the stream ended; None while it is open."""
