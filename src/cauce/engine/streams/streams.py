@@ -71,7 +71,9 @@ class Streams:
         self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
         self._producing = Producing(log, turn, clock, bills, self._presence)
         self._producing.lease = life.lease
-        self._takeover = Takeover(log, turn, clock, bills, self._go_on, self._producing.drop)
+        self._takeover = Takeover(
+            log, turn, clock, bills, self._go_on, self._producing.drop, lambda key: self._producing.get(key) is not None
+        )
         self._waiting = Waiting()
         self._overtaken: dict[StreamKey, float] = {}
         self._draining = False

@@ -72,10 +72,18 @@ Begin = Callable[[Orphan], None]
 
 
 class Takeover:
-    """`begin` is called with a stream that is to be gone on with, `drop` with the hold of one that came to nothing."""
+    """`begin` is called with a stream that is to be gone on with, `drop` with the hold of one that came to nothing. `busy` says whether
+    this process has not let go of a stream yet: it lost it, and closes its upstream."""
 
     def __init__(
-        self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, begin: Begin, drop: Callable[[Hold], None]
+        self,
+        log: StreamLog,
+        turn: Turn,
+        clock: Clock,
+        bills: Bills,
+        begin: Begin,
+        drop: Callable[[Hold], None],
+        busy: Callable[[StreamKey], bool],
     ) -> None:
         self._log = log
         self._turn = turn
@@ -83,6 +91,7 @@ class Takeover:
         self._bills = bills
         self._begin = begin
         self._drop = drop
+        self._busy = busy
         self._room = asyncio.Semaphore(AT_ONCE)
         self._claimed: dict[StreamKey, Hold] = {}
         self._left_alone: set[StreamKey] = set()
@@ -111,7 +120,7 @@ class Takeover:
         taken = 0
         while not self._stopped:
             found = await self._log.orphans(_LOOK + len(self._left_alone))
-            found = [head for head in found if not self._is_left_alone(head, life)]
+            found = [head for head in found if not self._is_left_alone(head, life) and not self._busy(head.key)]
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in found], return_exceptions=True)
             for head, outcome in zip(found, outcomes, strict=True):
                 if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):

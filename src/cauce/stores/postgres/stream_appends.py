@@ -1,6 +1,6 @@
-"""Appending to streams in PostgreSQL: everything that waits goes into one transaction, on a connection of its own.
+"""Appending to streams in PostgreSQL: everything that waits goes into one statement, on a connection of its own.
 
-    append -> what waits (grows while the server answers) -> lock in the order of keys, fenced update, COPY, COMMIT -> answers
+    append -> what waits (grows while the server answers) -> lock in the order of keys, fenced update, segments, bills -> answers
 
 What was not acknowledged is tried again as it is: it may have been committed.
 """
@@ -15,32 +15,44 @@ from cauce.domain.stream import APPENDED, Hold, State, advance
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced
 from cauce.stores.batches import PATIENCE, Batches, Pending, unavailable
-from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, refuses
+from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
 from cauce.stores.postgres.stream_tables import NOW
 from cauce.stores.stream_records import FORMAT
 
 _AT_ONCE = 1000
 
-_LOCK = """
-SELECT key, epoch, tail, cancel_requested, terminal_at IS NOT NULL, state FROM streams WHERE key = ANY(%s) ORDER BY key FOR UPDATE
-"""
-_UPDATE = f"""
-UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + a.size, lease_until = a.now + a.lease, state = coalesce(a.state, s.state),
-       terminal_at = CASE WHEN a.ends THEN a.now END, due = CASE WHEN a.ends THEN a.now + s.retention END,
-       upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
-  FROM (SELECT u.*, coalesce(u.time, {NOW}) AS now
-          FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::float8[], %s::float8[],
-                      %s::bool[], %s::bool[], %s::bytea[], %s::int[])
-               AS u (key, epoch, tail, n, size, state, before, time, lease, ends, cancels, upstream, mark)) a
- WHERE s.key = a.key AND s.epoch = a.epoch AND s.tail = a.tail AND s.terminal_at IS NULL
-   AND (NOT s.cancel_requested OR a.cancels) AND (a.before IS NULL OR strpos(a.before, s.state) > 0)
-RETURNING s.key
-"""  # noqa: S608
-_COPY = "COPY segments (stream, first_seq, n, epoch, format, data) FROM STDIN (FORMAT BINARY)"
-_ATTEMPT = """
-INSERT INTO attempts (stream, n, row) VALUES (%s, %s, %s)
+# One statement: no transaction is ever open while this process does something else, or nothing. Rows are locked in the order of their keys,
+# and what is asked of them is asked of what was locked: another append may have come between.
+_APPEND = f"""
+WITH stood AS MATERIALIZED (
+    SELECT key, epoch, tail, cancel_requested AS cancelled, terminal_at IS NOT NULL AS ended, state FROM streams
+     WHERE key = ANY(%(key)s) ORDER BY key FOR UPDATE
+), asked AS MATERIALIZED (
+    SELECT u.*, coalesce(u.time, {NOW}) AS now
+      FROM unnest(%(key)s::bigint[], %(epoch)s::int[], %(tail)s::int[], %(n)s::int[], %(data)b::bytea[], %(state)s::text[],
+                  %(before)s::text[], %(time)s::float8[], %(lease)s::float8[], %(ends)s::bool[], %(cancels)s::bool[],
+                  %(upstream)s::bytea[], %(mark)s::int[])
+           AS u (key, epoch, tail, n, data, state, before, time, lease, ends, cancels, upstream, mark)
+), written AS (
+    UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + octet_length(a.data), lease_until = a.now + a.lease,
+           state = coalesce(a.state, s.state),
+           terminal_at = CASE WHEN a.ends THEN a.now END, due = CASE WHEN a.ends THEN a.now + s.retention END,
+           upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
+      FROM asked a JOIN stood ON stood.key = a.key
+     WHERE s.key = stood.key AND stood.epoch = a.epoch AND stood.tail = a.tail AND NOT stood.ended
+       AND (NOT stood.cancelled OR a.cancels) AND (a.before IS NULL OR strpos(a.before, stood.state) > 0)
+    RETURNING s.key
+), segment AS (
+    INSERT INTO segments (stream, first_seq, n, epoch, format, data)
+    SELECT a.key, a.tail + 1, a.n, a.epoch, {FORMAT}, a.data FROM asked a JOIN written USING (key) WHERE a.n > 0
+), bill AS (
+    INSERT INTO attempts (stream, n, row)
+    SELECT b.* FROM unnest(%(billed)s::bigint[], %(bill)s::int[], %(row)b::bytea[]) AS b (key, n, row) JOIN written USING (key)
     ON CONFLICT (stream, n) DO UPDATE SET row = excluded.row, exported = FALSE
-"""
+)
+SELECT stood.key, written.key IS NOT NULL, stood.epoch, stood.tail, stood.cancelled, stood.ended, stood.state
+  FROM stood LEFT JOIN written ON written.key = stood.key
+"""  # noqa: S608
 _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before in APPENDED.items()}
 
 
@@ -104,22 +116,13 @@ class StreamAppends:
 
     async def _transact(self, connection: Connection, batch: list[Pending[Append]]) -> list[Exception | None]:
         """Why each was not written, in their order; None for those that were."""
-        by_row = {pending.work.row: pending for pending in batch}
-        async with connection.transaction(), connection.cursor() as cursor:
-            await cursor.execute(_LOCK, (list(by_row),))
-            stood = {row: rest for row, *rest in await cursor.fetchall()}
-            await cursor.execute(_UPDATE, _columns([pending.work for pending in batch]))
-            survivors = {row for (row,) in await cursor.fetchall()}
-            segments = [by_row[row].work for row in survivors if by_row[row].work.n]
-            if segments:
-                async with cursor.copy(_COPY) as copy:
-                    copy.set_types(["int8", "int4", "int4", "int4", "int4", "bytea"])
-                    for one in segments:
-                        await copy.write_row((one.row, one.hold.tail + 1, one.n, one.hold.epoch, FORMAT, one.data))
-            bills = [(row, n, data) for row in survivors for n, data in by_row[row].work.attempts]
-            if bills:
-                await cursor.executemany(_ATTEMPT, bills)
-        return [None if row in survivors else _why(pending, stood.get(row)) for row, pending in by_row.items()]
+        found = await fetched(connection, _APPEND, _columns([pending.work for pending in batch]))
+        stood = {row: (written, rest) for row, written, *rest in found}
+        refused: list[Exception | None] = []
+        for pending in batch:
+            written, rest = stood.get(pending.work.row, (False, None))
+            refused.append(None if written else _why(pending, rest))
+        return refused
 
 
 def _one_of_each(waiting: list[Pending[Append]]) -> tuple[list[Pending[Append]], list[Pending[Append]]]:
@@ -134,26 +137,26 @@ def _one_of_each(waiting: list[Pending[Append]]) -> tuple[list[Pending[Append]],
     return list(batch.values()), left
 
 
-def _columns(appends: Sequence[Append]) -> list[list[Any]]:
-    rows = [
-        (
-            one.row,
-            one.hold.epoch,
-            one.hold.tail,
-            one.n,
-            len(one.data) if one.n else 0,
-            one.steps[-1] if one.steps else None,
-            _BEFORE[one.steps[0]] if one.steps else None,
-            one.time,
-            one.lease,
-            one.ends,
-            one.cancels,
-            one.upstream,
-            one.reader_mark,
-        )
-        for one in appends
-    ]
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(appends: Sequence[Append]) -> dict[str, list[Any]]:
+    bills = [(one.row, n, data) for one in appends for n, data in one.attempts]
+    return {
+        "key": [one.row for one in appends],
+        "epoch": [one.hold.epoch for one in appends],
+        "tail": [one.hold.tail for one in appends],
+        "n": [one.n for one in appends],
+        "data": [one.data if one.n else b"" for one in appends],
+        "state": [one.steps[-1] if one.steps else None for one in appends],
+        "before": [_BEFORE[one.steps[0]] if one.steps else None for one in appends],
+        "time": [one.time for one in appends],
+        "lease": [one.lease for one in appends],
+        "ends": [one.ends for one in appends],
+        "cancels": [one.cancels for one in appends],
+        "upstream": [one.upstream for one in appends],
+        "mark": [one.reader_mark for one in appends],
+        "billed": [row for row, _, _ in bills],
+        "bill": [n for _, n, _ in bills],
+        "row": [data for _, _, data in bills],
+    }
 
 
 def _own(error: Exception) -> Exception:

@@ -134,10 +134,9 @@ class PostgresStreamLog(FollowedLog):
             self._prepared = True
 
     async def _prepare_appending(self, connection: Connection) -> None:
-        # A process that stands still in the middle of an append must not keep its rows from others for longer than its lease.
+        # An append that waits for rows of others must not keep its own from them for longer than its lease.
         longest = f"{max(_LEAST, self._options.lease):g}s"
-        for what in ("idle_in_transaction_session_timeout", "statement_timeout"):
-            await fetched(connection, f"SELECT set_config('{what}', %s, false)", (longest,))
+        await fetched(connection, "SELECT set_config('statement_timeout', %s, false)", (longest,))
         await self._prepare(connection)
 
     async def stop(self) -> None:

@@ -19,7 +19,7 @@ from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import KEY, LEASE, new_stream
+from cauce.testing.stream_samples import KEY, LEASE, head_of, new_stream
 from tests.unit.engine.streams.test_streams import REQUEST, Answer, start, tended, until_text
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +129,42 @@ async def test_stream_that_is_taken_over_while_the_server_ends_is_given_up_at_on
     assert some.open_streams == 0
     (orphan,) = await log.orphans(10)
     assert orphan.epoch == 2, "it is claimed once, and waits for no lease"
+
+
+async def test_stream_whose_upstream_is_still_being_closed_here_is_not_taken_over_here() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    closing, closed = asyncio.Event(), asyncio.Event()
+
+    class Slow(Answer):
+        async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
+            try:
+                yield (Text("a"),)
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await closed.wait()
+
+    turn: Any = Slow()
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    await start(some)
+    await until_text(log)
+    producer = some._producing.get(KEY)
+    assert producer is not None
+    await log.release([producer.hold])
+    producer.lose()
+    async with asyncio.timeout(5):
+        await closing.wait()
+        await some.adopt()
+        assert (await head_of(log)).epoch == 1
+        closed.set()
+        while some.open_streams:
+            await asyncio.sleep(0)
+        await some.adopt()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (await head_of(log)).epoch == 2 and some.open_streams == 1
+        await some.drain(0)
 
 
 async def test_stream_that_is_begun_while_the_server_ends_is_given_up_at_once() -> None:
