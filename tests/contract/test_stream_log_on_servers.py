@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cauce.domain.delta import Text
+from cauce.domain.delta import Reasoning, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.engine.streams.tail import follow
@@ -19,6 +19,7 @@ from cauce.stores.postgres.connections import Connection, Connections
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import StreamAppends
 from cauce.stores.postgres.stream_log import PostgresStreamLog
+from cauce.stores.redis import stream_shelf
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog
@@ -281,6 +282,17 @@ async def test_many_holds_in_redis_are_renewed_and_released_in_as_many_round_tri
             await log.release(holds)
         needed.append(len(trips))
     assert needed[0] == needed[1] and len(await log.orphans(100)) == 31
+    await log.stop()
+
+
+async def test_history_in_redis_is_read_in_pages(connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RedisStreamLog(connection, SystemClock(), "a")
+    hold = await log.append(await created(log), text("a"))
+    for word in "bcdef":
+        hold = await log.append(hold, Commit((Text(word), Reasoning(word))))
+    for page in (3, 4, 12, 13):
+        monkeypatch.setattr(stream_shelf, "_AT_ONCE", page)
+        assert (await log.history(KEY)).deltas == tuple([record.delta for record in await whole(log)]), page
     await log.stop()
 
 

@@ -226,7 +226,7 @@ async def test_finished_stream_replays_until_it_expires(wire: str) -> None:
 
 
 class Behind(InprocStreamLog):
-    """What was written last is there, and this process hears of it only when it waits for it."""
+    """What was written last is there, and this process has not heard of it yet."""
 
     behind = False
 
@@ -240,9 +240,9 @@ class Behind(InprocStreamLog):
         records = await super().read(key, after, limit)
         return records[:-1] if self.behind else records
 
-    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
+    async def hears(self, key: StreamKey, seq: int) -> bool:
         self.behind = False
-        return await super().wait(key, after, seconds)
+        return await super().hears(key, seq)
 
 
 async def test_reader_that_has_had_more_than_this_process_knows_of_is_not_told_that_it_is_lost() -> None:

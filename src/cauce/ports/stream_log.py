@@ -64,6 +64,13 @@ class StreamLog(Protocol):
         wake-up is lost. Raises `Gone` once expired."""
         ...
 
+    async def hears(self, key: StreamKey, seq: int) -> bool:
+        """Whether record `seq` is in the log. Where this process has not heard yet that it is, it returns once it has.
+
+        What is appended is there before whoever appended it hears so, and others may have shown it meanwhile. Raises `Gone` once expired.
+        """
+        ...
+
     async def head(self, key: StreamKey) -> Head | None:
         """The stream's head, or None if the key is unknown. Raises `Gone` once expired."""
         ...
@@ -73,7 +80,7 @@ class StreamLog(Protocol):
         ...
 
     async def history(self, key: StreamKey) -> History:
-        """All there is of the stream, for who has claimed it: readers wait for that, so it goes before what they ask.
+        """All there is of the stream, for who has claimed it: readers wait for that, so no herd of them is in front of it.
 
         Raises `Gone` once expired or unknown, `LogUnavailable`.
         """

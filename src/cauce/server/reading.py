@@ -41,7 +41,7 @@ async def cursor_of(exchange: Exchange, services: Services, head: Head) -> Curso
     cursor = asked_cursor(exchange)
     if cursor is None:
         return None
-    if cursor.seq > head.tail and (head.ended or not await services.streams.comes(head.key, cursor.seq)):
+    if cursor.seq > head.tail and (head.ended or not await services.streams.hears(head.key, cursor.seq)):
         raise _rewritten(head, "cursor")
     epoch, after = exchange.query("epoch"), _after(exchange)
     # The epoch is that of the record that `after` names, else the header: what came before a takeover keeps its own.

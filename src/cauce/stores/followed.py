@@ -35,6 +35,9 @@ _AGAIN = 0.25
 """Seconds until a store that did not answer is listened to again."""
 
 
+_HEARD = 2.0
+"""Seconds that this process has to hear of what the store has."""
+
 LEASE = 10.0
 """Seconds that a process may be silent before others take over its streams."""
 
@@ -121,6 +124,12 @@ class Followed:
             live.waiting -= 1
             self.lives.settle(live)
         return True
+
+    async def hears(self, key: StreamKey, seq: int) -> bool:
+        """See `ports.stream_log.StreamLog`."""
+        stored = await self._shelf.stored(key)
+        # What the store does not have may come, and be something else than what somebody has read.
+        return stored is not None and stored.tail >= seq and await self.wait(key, seq - 1, _HEARD)
 
     async def head(self, key: StreamKey) -> Head | None:
         """See `ports.stream_log.StreamLog`."""
@@ -285,6 +294,9 @@ class FollowedLog:
 
     async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
         return await self._followed.wait(key, after, seconds)
+
+    async def hears(self, key: StreamKey, seq: int) -> bool:
+        return await self._followed.hears(key, seq)
 
     async def head(self, key: StreamKey) -> Head | None:
         return await self._followed.head(key)

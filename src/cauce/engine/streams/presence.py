@@ -27,6 +27,8 @@ ABANDONED = "abandoned"
 """The cause of a cancel for want of readers."""
 
 _AGAIN = 1.0
+_TOLD = 64
+"""Streams whose readers are told of at a time: meanwhile nobody can take them over."""
 
 logger = logging.getLogger("cauce.streams")
 
@@ -91,8 +93,8 @@ class Presence:
     async def _tell(self) -> None:
         """Those that come while it is told of some are told of together."""
         while self._unsaid:
-            keys = list(self._unsaid)
-            self._unsaid.clear()
+            keys = list(self._unsaid)[:_TOLD]
+            self._unsaid.difference_update(keys)
             with contextlib.suppress(LogUnavailable):
                 await self._log.seen(keys)
 

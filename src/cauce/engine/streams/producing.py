@@ -1,12 +1,14 @@
 """The producers of this process: one task per stream that is written here."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
-from cauce.domain.errors import CauceError
+from cauce.domain.errors import CauceError, Gone
 from cauce.domain.stream import Hold, StreamKey
 from cauce.engine.streams.bills import Bills, priced
 from cauce.engine.streams.commits import NEW, Begun
@@ -62,7 +64,7 @@ class Producing:
         """Write the answer to `call` into the stream of `hold`. Its producer does nothing before the next await."""
         key = hold.key
         producer = Producer(self._log, self._turn, self._clock, hold, begun)
-        call = msgspec.structs.replace(call, notice=producer.notice, renewed=self._renewed)
+        call = msgspec.structs.replace(call, notice=producer.notice, renewed=partial(self._renewed, key))
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
         self._running[key] = _Running(producer, call, options, task)
         self._bills.watch(call.request_id, producer.billed)
@@ -114,12 +116,21 @@ class Producing:
         """Whether others may have taken our streams over, since the log has not heard of us for a whole lease."""
         return self.lease is not None and self._clock.monotonic() - self._reached > self.lease
 
-    async def _renewed(self) -> None:
-        """See `Call.renewed`: a process that stood still must not pay for an answer that another pays for by now."""
+    async def _renewed(self, key: StreamKey) -> None:
+        """See `Call.renewed`: a process that stood still must not pay for an answer that another pays for by now, and nobody for one that
+        was cancelled elsewhere."""
+        if self.lease is None:
+            return
         if self._silent:
             await self.renew()
-            # Where a stream that is not ours any more is stopped.
-            await asyncio.sleep(0)
+        else:
+            with contextlib.suppress(LogUnavailable, Gone):
+                head = await self._log.head(key)
+                running = self._running.get(key)
+                if head is not None and head.cancel_requested and running is not None:
+                    running.producer.cancel(head.cancel_reason or "")
+        # Where a stream that is not ours any more is stopped.
+        await asyncio.sleep(0)
 
     async def check_costs(self, most: float, give_up: Callable[[StreamKey, str], Awaitable[object]]) -> None:
         """Give up what goes on though nobody reads it and has cost more than `most` (USD)."""

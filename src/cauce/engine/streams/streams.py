@@ -29,7 +29,6 @@ OVERTAKEN = 60.0
 
 _MOST_OVERTAKEN = 10_000
 _CANCEL_WAIT = 2.0
-_HEARD = 2.0
 _SWEEP_EVERY = 30.0
 """Seconds between sweeps."""
 
@@ -144,10 +143,9 @@ class Streams:
         records = await self._log.read(key, seq - 1, 1)
         return records[0].epoch if records else 0
 
-    async def comes(self, key: StreamKey, seq: int) -> bool:
-        """Whether record `seq` is there, or comes within 2 s: what one process has written another may show before that one has heard that
-        it is written. Raises `Gone` once expired."""
-        return await self._log.wait(key, seq - 1, _HEARD)
+    async def hears(self, key: StreamKey, seq: int) -> bool:
+        """Whether record `seq` is in the log, also where this process has yet to hear of it. Raises `Gone` once expired."""
+        return await self._log.hears(key, seq)
 
     async def finish(self, head: Head) -> Finish | None:
         """How the stream ended; None while it is open."""

@@ -119,8 +119,7 @@ class Takeover:
     async def _adopted(self, node: str, life: Life) -> int:
         taken = 0
         while not self._stopped:
-            found = await self._log.orphans(_LOOK + len(self._left_alone))
-            found = [head for head in found if not self._is_left_alone(head, life) and not self._busy(head.key)]
+            found = await self._nobodys(life)
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in found], return_exceptions=True)
             for head, outcome in zip(found, outcomes, strict=True):
                 if isinstance(outcome, LogUnavailable) or not isinstance(outcome, bool | Exception):
@@ -134,6 +133,17 @@ class Takeover:
         if taken:
             logger.warning("took over %d streams that another process had left open", taken)
         return taken
+
+    async def _nobodys(self, life: Life) -> Sequence[Head]:
+        """Some of the orphans that may be taken over here."""
+        limit = _LOOK
+        while True:
+            found = await self._log.orphans(limit)
+            some = [head for head in found if not self._is_left_alone(head, life) and not self._busy(head.key)]
+            if some or len(found) < limit:
+                return some[:_LOOK]
+            # All of them have to wait, and others may be behind them.
+            limit += _LOOK
 
     async def _take(self, head: Head, node: str, life: Life) -> bool:
         """Whether it was ours to take. Raises `LogUnavailable`."""
@@ -172,6 +182,8 @@ class Takeover:
         except (LogUnavailable, Fenced):
             raise
         except Gone as error:
+            logger.error("%s: it is not gone on with", error.message)
+            self._drop(hold)
             raise Fenced from error
         except Exception:
             logger.exception("stream %s: an unexpected error ended it as it was taken over", head.key.id)

@@ -169,6 +169,9 @@ class InprocStreamLog:
             return False
         return True
 
+    async def hears(self, key: StreamKey, seq: int) -> bool:
+        return len(self._there(key).records) >= seq
+
     async def head(self, key: StreamKey) -> Head | None:
         stream = self._streams.get(key)
         if stream is None:

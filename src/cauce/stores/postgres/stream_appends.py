@@ -16,7 +16,7 @@ from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced
 from cauce.stores.batches import PATIENCE, Batches, Pending, unavailable
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
-from cauce.stores.postgres.stream_tables import NOW
+from cauce.stores.postgres.stream_tables import CLOCK
 from cauce.stores.stream_records import FORMAT
 
 _AT_ONCE = 1000
@@ -28,15 +28,16 @@ WITH stood AS MATERIALIZED (
     SELECT key, epoch, tail, cancel_requested AS cancelled, terminal_at IS NOT NULL AS ended, state FROM streams
      WHERE key = ANY(%(key)s) ORDER BY key FOR UPDATE
 ), asked AS MATERIALIZED (
-    SELECT u.*, coalesce(u.time, {NOW}) AS now
+    SELECT *
       FROM unnest(%(key)s::bigint[], %(epoch)s::int[], %(tail)s::int[], %(n)s::int[], %(data)b::bytea[], %(state)s::text[],
                   %(before)s::text[], %(time)s::float8[], %(lease)s::float8[], %(ends)s::bool[], %(cancels)s::bool[],
                   %(upstream)s::bytea[], %(mark)s::int[])
            AS u (key, epoch, tail, n, data, state, before, time, lease, ends, cancels, upstream, mark)
 ), written AS (
-    UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + octet_length(a.data), lease_until = a.now + a.lease,
+    UPDATE streams s SET tail = s.tail + a.n, bytes = s.bytes + octet_length(a.data), lease_until = coalesce(a.time, {CLOCK}) + a.lease,
            state = coalesce(a.state, s.state),
-           terminal_at = CASE WHEN a.ends THEN a.now END, due = CASE WHEN a.ends THEN a.now + s.retention END,
+           terminal_at = CASE WHEN a.ends THEN coalesce(a.time, {CLOCK}) END,
+           due = CASE WHEN a.ends THEN coalesce(a.time, {CLOCK}) + s.retention END,
            upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
       FROM asked a JOIN stood ON stood.key = a.key
      WHERE s.key = stood.key AND stood.epoch = a.epoch AND stood.tail = a.tail AND NOT stood.ended

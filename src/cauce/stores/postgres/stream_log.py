@@ -47,7 +47,7 @@ WITH made AS (
 )
 SELECT key FROM made
 """  # noqa: S608
-# A row that somebody has locked is not waited for: it is being written, or will be let go when its writer is found to stand still.
+# A row that somebody has locked is not waited for: it is being written.
 _CLAIM = f"""
 UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {_NOW} + %(lease)s,
        state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
@@ -257,7 +257,7 @@ class PostgresStreamLog(FollowedLog):
             "principals": [key.principal for key in keys],
             "ids": [key.id for key in keys],
         }
-        await self._reading.rows(_SEEN, facts)
+        await self._reading.rows(_SEEN, facts, urgent=True)
 
     async def unseen(self, key: StreamKey) -> float | None:
         statement = f"SELECT {_NOW} - reader_seen FROM streams WHERE principal = %(principal)s AND id = %(id)s"  # noqa: S608

@@ -11,6 +11,9 @@ from cauce.stores.postgres.connections import Connection
 NOW = "extract(epoch FROM statement_timestamp())::float8"
 """The server's own time in UNIX seconds, in SQL: whoever reads another one's clock must not remember how far it is from his."""
 
+CLOCK = "extract(epoch FROM clock_timestamp())::float8"
+"""The same as it is when it is looked at: a statement may have waited for its rows."""
+
 _LOCK = 0x63617563
 """Of several processes that start at once one makes the tables."""
 

@@ -197,7 +197,7 @@ class RedisStreamLog(FollowedLog):
         )
         over: Any = {row: 0 for row, released in zip(rows, answers, strict=True) if released}
         if over:
-            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, over))
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, over), urgent=True)
         self._followed.released(holds)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
@@ -240,9 +240,9 @@ class RedisStreamLog(FollowedLog):
             else:
                 found.append((created, row))
         if over:
-            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, *over))
+            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, *over), urgent=True)
         if later:
-            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, later))
+            await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, later), urgent=True)
         stored = await self._shelf.several([row for _, row in sorted(found)[:most]])
         return [one for one in stored if one.state not in _ENDED]
 

@@ -109,15 +109,21 @@ class StreamShelf:
 
     async def history(self, live: LiveStream) -> Shelved | None:
         async def look(redis: Redis) -> list[Any]:
-            async with redis.pipeline(transaction=True) as pipeline:
+            async with redis.pipeline(transaction=False) as pipeline:
                 pipeline.hgetall(f"{live.row}:meta")
-                pipeline.xrange(f"{live.row}:log")
                 pipeline.hgetall(f"{live.row}:attempts")
+                pipeline.xrange(f"{live.row}:log", count=_AT_ONCE)
                 return await pipeline.execute()
 
-        meta, entries, bills = await self.ask(look, urgent=True)
+        meta, bills, entries = await self.ask(look, urgent=True)
         if not meta:
             return None
+        page = entries
+        while len(page) == _AT_ONCE:
+            # In one answer a long one could take longer than a command may.
+            last = f"({page[-1][0].decode()}"
+            page = await self.ask(lambda redis, last=last: _range(redis, f"{live.row}:log", last), urgent=True)
+            entries += page
         return Shelved(
             _stored(str(live.row), meta),
             all_of(lambda: [_record(entry).delta for entry in entries]),
@@ -143,6 +149,10 @@ class StreamShelf:
 
 def _digest(principal: str, name: str) -> str:
     return blake2b(f"{principal}\0{name}".encode(errors="replace"), digest_size=16).hexdigest()
+
+
+async def _range(redis: Redis, log: str, first: str) -> list[Any]:
+    return await cast(Any, redis).xrange(log, first, "+", _AT_ONCE)
 
 
 def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:

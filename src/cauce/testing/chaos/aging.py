@@ -64,14 +64,13 @@ class Aging:
 async def gone(story: Story, nodes: Sequence[Node]) -> None:
     """Have every node say of the stream that it is gone."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + _GOES
     for node in nodes:
-        status = 0
+        status, until = 0, loop.time() + _GOES
         while status != 410 and loop.time() < until:
             with contextlib.suppress(Broken):
                 status, _ = await told(node.port, "GET", f"/chat/stream/{story.stream}/resume?after=0")
             await asyncio.sleep(_PIECE)
-        if status != 410:
+        if status not in (0, 410):
             story.odd.append(Oddity("I13", f"{node.name} answers {status}, though it is gone"))
 
 

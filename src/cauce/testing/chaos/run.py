@@ -335,6 +335,7 @@ class _Run:
         """Read it from the beginning on each wire, and hear how it stands; whether that was all of it."""
         read = {reader.wire for reader in story.readers}
         wires: list[Wire] = [wire for wire in WIRES if wire in read]
+        story.odd += [odd for replay in story.replays for odd in replay.odd]
         story.replays.clear()
         for wire in wires:
             reader = Reader(story.stream, f"late {wire} replay", lambda: next(self._turns).port, wire)

@@ -25,6 +25,26 @@ from tests.unit.engine.streams.test_streams import REQUEST, Answer, start, tende
 pytestmark = pytest.mark.anyio
 
 
+class Breaking(Answer):
+    """Breaks when `breaks` says so, and goes on, which `asked` tells, unless the stream is not to be gone on with."""
+
+    def __init__(self, breaks: asyncio.Event, asked: asyncio.Event) -> None:
+        super().__init__()
+        self._breaks = breaks
+        self._asked = asked
+
+    async def open(self, call: Call) -> Deltas:
+        self.calls.append(call)
+        return Deltas(self._going_on(call))
+
+    async def _going_on(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+        yield (Text("a"),)
+        await self._breaks.wait()
+        await call.renewed()
+        self._asked.set()
+        yield (Text("c"), Finish("stop"))
+
+
 @pytest.mark.parametrize("taken", [True, False], ids=["another has it", "nobody has it"])
 async def test_process_that_stood_still_asks_whether_a_stream_is_its_own_before_it_goes_on_with_it(
     *, taken: bool
@@ -32,20 +52,7 @@ async def test_process_that_stood_still_asks_whether_a_stream_is_its_own_before_
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
     breaks, asked = asyncio.Event(), asyncio.Event()
-
-    class Breaking(Answer):
-        async def open(self, call: Call) -> Deltas:
-            self.calls.append(call)
-            return Deltas(self._going_on(call))
-
-        async def _going_on(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
-            yield (Text("a"),)
-            await breaks.wait()
-            await call.renewed()
-            asked.set()
-            yield (Text("c"), Finish("stop"))
-
-    turn: Any = Breaking()
+    turn: Any = Breaking(breaks, asked)
     zombie = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
     await start(zombie)
     await until_text(log)
@@ -57,6 +64,22 @@ async def test_process_that_stood_still_asks_whether_a_stream_is_its_own_before_
         while zombie.open_streams:
             await asyncio.sleep(0)
     assert asked.is_set() != taken
+
+
+async def test_nobody_is_asked_again_for_an_answer_that_was_cancelled_elsewhere() -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock, lease=LEASE)
+    breaks, asked = asyncio.Event(), asyncio.Event()
+    turn: Any = Breaking(breaks, asked)
+    holder = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    await start(holder)
+    await until_text(log)
+    await log.request_cancel(KEY)
+    breaks.set()
+    async with asyncio.timeout(5):
+        while holder.open_streams:
+            await asyncio.sleep(0)
+    assert (await head_of(log)).state == "cancelled" and not asked.is_set()
 
 
 @pytest.mark.parametrize("how", ["told", "fenced", "not in the log"])
@@ -156,8 +179,8 @@ async def test_stream_whose_upstream_is_still_being_closed_here_is_not_taken_ove
     async with asyncio.timeout(5):
         await closing.wait()
         await some.adopt()
-        assert (await head_of(log)).epoch == 1
         closed.set()
+        assert (await head_of(log)).epoch == 1
         while some.open_streams:
             await asyncio.sleep(0)
         await some.adopt()
