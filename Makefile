@@ -37,8 +37,8 @@ $(VENV)/dev.done: $(VENV)/run.done requirements/dev.txt
 run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 	@exec $(BIN)/cauce serve
 
-test: $(VENV)/dev.done check ## Check and test everything (about six minutes)
-	$(BIN)/python -m pytest -q -n 3
+test: $(VENV)/dev.done check ## Check and test everything (about seven minutes)
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes
 	$(BIN)/ruff format --check --quiet src tests bench catalogue
