@@ -132,8 +132,12 @@ def test_orphan_that_nobody_takes_is_found() -> None:
         Attempt("s", 1, "n1", "prefill", 13.9, TEXT, served=len(TEXT), told=True, whole=True, closed=14.0)
     )
     away = Outage("n0", 11.0, 11.5, paused=False)
-    bounds = Bounds(slack=0.5, takeover=1.0, outages=(away,))
+    bounds = Bounds(slack=0.5, takeover=1.0, alone=False, outages=(away,))
     assert broken(told, bounds) == {"I11"}
+    # Who might take it is away: until 10.9, or until 12.5.
+    over, still = Outage("n1", 9.0, 10.9, paused=True), Outage("n1", 10.5, 12.5, paused=True)
+    assert broken(told, msgspec.structs.replace(bounds, outages=(away, over))) == {"I11"}
+    assert broken(told, msgspec.structs.replace(bounds, outages=(away, still))) == set()
 
 
 def test_answer_that_breaks_off_is_found() -> None:

@@ -280,10 +280,10 @@ def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator
 
 
 def _due(away: Outage, bounds: Bounds) -> float:
-    """When a stream of a node that is away must go on. Others that go away meanwhile may be those that had taken it."""
+    """When a stream of a node that is away must go on. Others that are away meanwhile cannot take it, or had taken it."""
     due = (away.end if bounds.alone else away.begin) + bounds.takeover
     for other in sorted(bounds.outages, key=lambda one: one.begin):
-        if other is not away and away.begin <= other.begin <= due:
+        if other is not away and away.begin <= other.end and other.begin <= due:
             due = max(due, other.end + bounds.takeover)
     return due + bounds.slack
 
