@@ -254,6 +254,34 @@ async def test_stream_in_redis_that_cannot_be_read_is_passed_over_and_told_of_on
     await log.stop()
 
 
+async def test_stream_in_redis_that_took_long_to_be_made_is_found_when_it_is_nobodys(
+    connection: RedisConnection,
+) -> None:
+    now = 1000.0
+    other = RedisStreamLog(connection, SystemClock(), "b", time=lambda: now)
+
+    class Slow(RedisStreamLog):
+        """Others look for orphans before the stream is there, whose hint is."""
+
+        async def _run(self, operation: str, row: str, arguments: Any) -> Any:
+            nonlocal now
+            if operation == "create":
+                now += LEASE + 1
+                assert await other.orphans(10) == []
+            return await super()._run(operation, row, arguments)
+
+    log = Slow(connection, SystemClock(), "a", time=lambda: now)
+    await created(log)
+    now += LEASE + 1
+    assert [head.key for head in await other.orphans(10)] == [KEY]
+    now += 100
+    await connection.run(lambda redis: redis.delete(f"{log._shelf.row(KEY)}:meta"))
+    assert await other.orphans(10) == []
+    assert await connection.run(lambda redis: redis.zcard(log._shelf.open)) == 0
+    await log.stop()
+    await other.stop()
+
+
 @contextlib.contextmanager
 def round_trips(connection: RedisConnection, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """As many items as commands go to the server within."""

@@ -41,6 +41,9 @@ _GROUP_SECONDS = 86_400
 _HINTS = 1000
 """Orphans that are looked at at a time."""
 
+_UNMADE = 60.0
+"""Seconds after which a hint of a stream that is not there is taken for one that never will be: what makes it has given up by then."""
+
 
 _DEFAULT = SharedLogOptions()
 
@@ -215,7 +218,7 @@ class RedisStreamLog(FollowedLog):
 
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
-        for row in due:
+        for row, _ in due:
             names = await self._shelf.ask(
                 lambda redis, row=row: cast(Any, redis.hmget(f"{row}:meta", ["principal", "id"]))
             )
@@ -227,12 +230,16 @@ class RedisStreamLog(FollowedLog):
 
     async def _orphaned(self, most: int) -> list[Stored]:
         now = await self._now()
-        rows = await self._due(self._shelf.open, now, max(_HINTS, most))
+        due = await self._due(self._shelf.open, now, max(_HINTS, most))
         over: list[str] = []
         later: dict[Any, float] = {}
         found: list[tuple[float, str]] = []
-        for row, (state, lease, created) in zip(rows, await self._shelf.leases(rows), strict=True):
-            if state is None or state.decode() in _ENDED:
+        for (row, since), (state, lease, created) in zip(due, await self._shelf.leases([*dict(due)]), strict=True):
+            if state is None:
+                # Its hint comes first, and whoever makes it may be slow.
+                if now - since > _UNMADE:
+                    over.append(row)
+            elif state.decode() in _ENDED:
                 over.append(row)
             elif lease > now:
                 # Its holder has written since.
@@ -262,11 +269,12 @@ class RedisStreamLog(FollowedLog):
         scores: Any = {row: score}
         await self._shelf.ask(lambda redis: redis.zadd(name, scores))
 
-    async def _due(self, name: str, now: float, limit: int) -> list[str]:
+    async def _due(self, name: str, now: float, limit: int) -> list[tuple[str, float]]:
+        """What is due in that sorted set, and since when."""
         found = await self._shelf.ask(
-            lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit), urgent=True
+            lambda redis: cast(Any, redis).zrangebyscore(name, "-inf", now, 0, limit, withscores=True), urgent=True
         )
-        return [hint.decode() for hint in found]
+        return [(hint.decode(), since) for hint, since in found]
 
     async def _ended(self, key: StreamKey, row: str, retention: float) -> None:
         await self._hint(self._shelf.ended, row, await self._now() + retention)
