@@ -63,6 +63,8 @@ class Producer:
         self._call: Call | None = None
         self._opened: Deltas | None = None
         self._source: asyncio.Task[None] | None = None
+        self._closing = False
+        """Whether it was cancelled from here."""
 
     @property
     def hold(self) -> Hold:
@@ -154,6 +156,7 @@ class Producer:
         if self._lost or self.leaving:
             self._leave_running()
         if self._source is not None:
+            self._closing = True
             self._source.cancel()
         self._doorbell.set()
 
@@ -172,7 +175,10 @@ class Producer:
                     self._text = self._text or any(isinstance(delta, Text) for delta in batch)
         except CauceError as error:
             await self._put_end(error)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if self._closing and isinstance(error, asyncio.CancelledError):
+                raise
+            # Something below was cancelled, and not by us: left at that, the stream would be held, and nobody would write it.
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
             await self._put_end(_unexpected())
 
@@ -212,6 +218,7 @@ class Producer:
         """The upstream is closed, and what it has used is known."""
         source = self._source
         if source is not None and not source.done():
+            self._closing = True
             source.cancel()
             try:
                 async with self._clock.timeout(_CLOSING):

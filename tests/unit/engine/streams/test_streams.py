@@ -526,3 +526,28 @@ async def test_reasoning_that_waits_together_is_one_record() -> None:
     await until_ended(log)
     thought = [record.delta for record in await whole(log) if isinstance(record.delta, Reasoning)]
     assert thought == [Reasoning("abc", signature), Reasoning("d", begins=True)]
+
+
+@pytest.mark.parametrize("when", ["as it opens", "as it is read"])
+async def test_stream_whose_upstream_is_cancelled_by_somebody_else_ends(when: str) -> None:
+    clock = FakeClock()
+    log = InprocStreamLog(clock)
+
+    class Cancelled(Answer):
+        async def open(self, call: Call) -> Deltas:
+            if when == "as it opens":
+                raise asyncio.CancelledError
+            return await super().open(call)
+
+        async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
+            yield (Text("a"),)
+            raise asyncio.CancelledError
+
+    turn: Any = Cancelled()
+    streams = Streams(log, turn, clock)
+    await start(streams)
+    async with asyncio.timeout(5):
+        while streams.open_streams:
+            await asyncio.sleep(0)
+    finish = (await whole(log))[-1].delta
+    assert isinstance(finish, Finish) and finish.error is not None and finish.error.code == "internal"
