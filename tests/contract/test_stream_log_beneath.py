@@ -1,5 +1,6 @@
 """What lies in the stores beneath the logs: what is damaged there or of another version, and what is left of streams that expired."""
 
+import asyncio
 import contextlib
 import itertools
 import sqlite3
@@ -146,6 +147,35 @@ def clock() -> FakeClock:
 async def beneath(request: pytest.FixtureRequest, clock: FakeClock) -> Opened:
     async with request.param(clock, request) as opened:
         yield opened
+
+
+async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read(
+    beneath: Beneath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = await created(beneath.log)
+    for word in "abcd":
+        hold = await beneath.log.append(hold, text(word))
+    reader = beneath.other
+    asked: list[StreamKey] = []
+    stored = reader._followed._shelf.stored
+
+    async def counted(key: StreamKey) -> Any:
+        asked.append(key)
+        return await stored(key)
+
+    monkeypatch.setattr(reader._followed._shelf, "stored", counted)
+    reader.attach(KEY)
+    reader.attach(KEY)
+    pages = [await reader.read(KEY, after, 1) for after in range(5)]
+    assert [record.seq for page in pages for record in page] == [1, 2, 3, 4, 5] and asked == [KEY]
+    reader.detach(KEY)
+    hold = await beneath.log.append(hold, text("e"))
+    async with asyncio.timeout(5):
+        assert await reader.wait(KEY, 5)
+    assert [record.seq for record in await reader.read(KEY, 5, 10)] == [6] and asked == [KEY]
+    reader.detach(KEY)
+    await reader.read(KEY, 0, 1)
+    assert asked == [KEY, KEY] and reader._followed.lives.get(KEY) is None
 
 
 async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath: Beneath) -> None:

@@ -110,6 +110,10 @@ class StreamLog(Protocol):
         """A new reader is here; returns its number."""
         ...
 
+    def detach(self, key: StreamKey) -> None:
+        """A reader that was attached has left."""
+        ...
+
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort."""
         ...

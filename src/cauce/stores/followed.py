@@ -87,6 +87,7 @@ class Followed:
             live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
             live.stored = stored.bytes
             live.cancelled = stored.cancelled
+            self.lives.met(live)
         return live
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
@@ -308,7 +309,11 @@ class FollowedLog:
         return await self._followed.newest_open(principal, group)
 
     def attach(self, key: StreamKey) -> int:
+        self._followed.lives.attach(key)
         return self._followed.marks.attach(key)
+
+    def detach(self, key: StreamKey) -> None:
+        self._followed.lives.detach(key)
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._followed.marks.mark(key, reader, seq)

@@ -5,7 +5,7 @@ ring and reads from the store at its own pace. All of it belongs to the event lo
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from cauce.domain.stream import Record, State, StreamKey
@@ -129,10 +129,11 @@ class LiveStream:
 
 
 class LiveStreams:
-    """Those that somebody here writes or waits for, and the ones that ended last."""
+    """Those that somebody here writes, waits for or reads, and the ones that ended last."""
 
     def __init__(self) -> None:
         self._streams: dict[StreamKey, LiveStream] = {}
+        self._readers: Counter[StreamKey] = Counter()
         self._ended: dict[StreamKey, int] = {}
         """What each takes, the one that ended first first."""
         self._ended_bytes = 0
@@ -145,13 +146,32 @@ class LiveStreams:
         """Know of `live`."""
         self._streams[live.key] = live
 
+    def attach(self, key: StreamKey) -> None:
+        """A reader is here: once the stream is known, it stays known as long as there is one."""
+        self._readers[key] += 1
+
+    def detach(self, key: StreamKey) -> None:
+        """A reader has left."""
+        self._readers[key] -= 1
+        if self._readers[key] <= 0:
+            del self._readers[key]
+            if (live := self._streams.get(key)) is not None:
+                self.settle(live)
+
+    def met(self, live: LiveStream) -> None:
+        """The store has told of `live`: it is known from now on if somebody reads it."""
+        if live.key in self._readers:
+            self.put(live)
+
     def waited_for(self) -> list[LiveStream]:
         """Those that somebody waits for and another process may write."""
         return [live for live in self._streams.values() if live.waiting and not live.held]
 
     def settle(self, live: LiveStream) -> None:
-        """Forget it unless somebody writes it or waits for it, or it ended here."""
-        if not live.held and not live.waiting and live.key not in self._ended and self._streams.get(live.key) is live:
+        """Forget it unless somebody writes it, waits for it or reads it, or it ended here."""
+        if live.held or live.waiting or live.key in self._ended or live.key in self._readers:
+            return
+        if self._streams.get(live.key) is live:
             del self._streams[live.key]
 
     def ended(self, live: LiveStream) -> None:

@@ -176,6 +176,7 @@ class Streams:
 
     def detach(self, key: StreamKey, reader: int) -> None:
         """The reader has left. What becomes of a stream without readers was decided at its creation."""
+        self._log.detach(key)
         if not self._draining:
             # A server that ends sends them away itself.
             self._presence.detach(key)

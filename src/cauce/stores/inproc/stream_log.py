@@ -235,6 +235,9 @@ class InprocStreamLog:
         stream.reader_mark = stream.reader_mark or 0
         return stream.reader
 
+    def detach(self, key: StreamKey) -> None:
+        """Nothing is kept of who reads."""
+
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         stream = self._streams.get(key)
         if stream is not None and stream.reader == reader:
