@@ -159,6 +159,7 @@ def told(found: Report) -> str:
         f"  ended: {found.outcomes}",
         f"  faults: {faults}",
         f"  went on: {found.seams}",
+        f"  kept readers waiting: {found.delays}",
     ]
     lines += [f"  {one.invariant} {one.stream}: {one.message}" for one in found.violations[:20]]
     return "\n".join(lines)

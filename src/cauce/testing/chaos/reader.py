@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -27,6 +28,9 @@ _PAUSE = 0.1
 _SILENCE = 15.0
 """Seconds without a byte after which a connection is taken for dead: heartbeats come every second."""
 
+_DELAYS = 100
+"""What kept a reader waiting last, so much of which it remembers."""
+
 _ROOM = 8192
 """Bytes that a reader who takes nothing has room for, so that the rest of an answer is the server's to keep, or not."""
 
@@ -39,6 +43,13 @@ class Frame(msgspec.Struct, frozen=True):
     id: str
     data: bytes
     at: float
+
+
+class Delay(msgspec.Struct, frozen=True):
+    """Something that kept a reader waiting, and may do so: a status, or nothing for too long. `at` is the loop's time."""
+
+    at: float
+    what: str
 
 
 class Oddity(msgspec.Struct, frozen=True):
@@ -71,6 +82,7 @@ class Reader:
         self.looks_again = False
         """It has all of the stream, and asks whether that still fits."""
         self.connections = 0
+        self.delays: deque[Delay] = deque(maxlen=_DELAYS)
         self._port = port
         self._replaces = replaces
         self._numbered = 0
@@ -119,10 +131,12 @@ class Reader:
             async with asyncio.timeout(_SILENCE):
                 answer = await ask(self._port(), "GET" if body is None else "POST", target, body, **self._headers())
         except TimeoutError as error:
+            self._delayed(f"no answer for {_SILENCE:g} s")
             raise Broken from error
         if answer.status == 200:
             return answer
         await answer.close()
+        self._delayed(f"status {answer.status}")
         match answer.status:
             case 204 if self.looks_again:
                 self.ended_at = self.frames[-1].at
@@ -158,7 +172,7 @@ class Reader:
     async def _read(self, answer: Answer, lives: float | None) -> How:
         loop = asyncio.get_running_loop()
         until = None if lives is None else loop.time() + lives
-        unread = b""
+        unread, silence = b"", loop.time() + _SILENCE
         pieces = answer.pieces()
         try:
             while True:
@@ -172,6 +186,8 @@ class Reader:
                     self._block(block, loop.time())
         except (Broken, TimeoutError):
             await pieces.aclose()
+            if loop.time() >= silence:
+                self._delayed(f"silent for {_SILENCE:g} s")
             return "dropped" if until is not None and loop.time() >= until else "broken"
         if self.ended_at is None:
             self._note("I5", f"the body ended properly after {self.cursor}, without the end of the stream")
@@ -196,6 +212,9 @@ class Reader:
         payload = data.partition(b"data:")[2].strip()
         if _TERMINAL[self.wire].search(payload):
             self.ended_at = now
+
+    def _delayed(self, what: str) -> None:
+        self.delays.append(Delay(asyncio.get_running_loop().time(), what))
 
     def _note(self, invariant: str, message: str) -> None:
         if len(self.odd) < 20:

@@ -32,7 +32,7 @@ class Log(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True):
     """`events` are frames that were checked. `outcomes` counts streams by how they ended, `faults` what was done, `seams` how answers went
-    on where they broke, and their calls of tools. `seconds` are of the whole run."""
+    on where they broke, and their calls of tools, `delays` what kept readers waiting. `seconds` are of the whole run."""
 
     parameters: dict[str, Any]
     seconds: float
@@ -43,6 +43,7 @@ class Report(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
     faults: dict[str, int]
     seams: dict[str, int]
+    delays: dict[str, int]
     memory: dict[str, int]
     outages: list[str]
     violations: list[Violation]
@@ -82,6 +83,7 @@ def report(
         dict(Counter([_outcome(story) for story in stories])),
         dict(sorted(faults.items())),
         _seams(stories),
+        dict(sorted(Counter([delay.what for reader in readers for delay in reader.delays]).items())),
         nodes.memory,
         [_told(outage) for outage in nodes.outages],
         violations[:_MOST_VIOLATIONS],
@@ -114,6 +116,8 @@ def page(found: Report) -> str:
         _facts(found.faults),
         "<h2>How answers went on, and their calls</h2>",
         _facts(found.seams),
+        "<h2>What kept readers waiting</h2>",
+        _facts(found.delays),
         "<h2>Parameters</h2>",
         _facts(found.parameters),
         "<h2>Memory of nodes at most (kB)</h2>",
@@ -171,10 +175,12 @@ def _seams(stories: Sequence[Story]) -> dict[str, int]:
 
 
 def _log(story: Story) -> Log:
+    readers = (*story.readers, *story.replays)
     ends = [
         f"{reader.name}: {len(reader.frames)} frames over {reader.connections} connections, at {reader.cursor}"
-        for reader in (*story.readers, *story.replays)
+        for reader in readers
     ]
+    ends += [f"{delay.at:.3f} {reader.name}: {delay.what}" for reader in readers for delay in reader.delays]
     told = [f"cancel answered {cancel.state} at {cancel.tail}, by {cancel.node}" for cancel in story.cancels]
     frames = [f"{frame.at:.3f} {frame.data.decode('utf-8', 'replace')}" for frame in story.log]
     return Log(story.stream, "\n".join([attempts_of(story.attempts), *ends, *told]), frames)
