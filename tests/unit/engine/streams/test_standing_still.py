@@ -45,28 +45,13 @@ class Breaking(Answer):
         yield (Text("c"), Finish("stop"))
 
 
-@pytest.mark.parametrize("taken", [True, False], ids=["another has it", "nobody has it"])
-async def test_process_that_stood_still_asks_whether_a_stream_is_its_own_before_it_goes_on_with_it(
-    *, taken: bool
+@pytest.mark.parametrize(
+    ("meanwhile", "goes_on", "state"),
+    [("taken", False, "recovering"), ("left alone", True, "completed"), ("cancelled elsewhere", False, "cancelled")],
+)
+async def test_process_asks_how_a_stream_stands_before_it_goes_on_with_it(
+    meanwhile: str, state: str, *, goes_on: bool
 ) -> None:
-    clock = FakeClock()
-    log = InprocStreamLog(clock, lease=LEASE)
-    breaks, asked = asyncio.Event(), asyncio.Event()
-    turn: Any = Breaking(breaks, asked)
-    zombie = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
-    await start(zombie)
-    await until_text(log)
-    clock.advance(LEASE + 1)
-    if taken:
-        assert await log.claim((await log.orphans(1))[0], "b") is not None
-    breaks.set()
-    async with asyncio.timeout(5):
-        while zombie.open_streams:
-            await asyncio.sleep(0)
-    assert asked.is_set() != taken
-
-
-async def test_nobody_is_asked_again_for_an_answer_that_was_cancelled_elsewhere() -> None:
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
     breaks, asked = asyncio.Event(), asyncio.Event()
@@ -74,12 +59,18 @@ async def test_nobody_is_asked_again_for_an_answer_that_was_cancelled_elsewhere(
     holder = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
     await start(holder)
     await until_text(log)
-    await log.request_cancel(KEY)
+    if meanwhile == "cancelled elsewhere":
+        await log.request_cancel(KEY)
+    else:
+        # It stood still.
+        clock.advance(LEASE + 1)
+    if meanwhile == "taken":
+        assert await log.claim((await log.orphans(1))[0], "b") is not None
     breaks.set()
     async with asyncio.timeout(5):
         while holder.open_streams:
             await asyncio.sleep(0)
-    assert (await head_of(log)).state == "cancelled" and not asked.is_set()
+    assert asked.is_set() == goes_on and (await head_of(log)).state == state
 
 
 @pytest.mark.parametrize("how", ["told", "fenced", "not in the log"])
