@@ -390,7 +390,7 @@ _ALL = (
 LOSING = Mutant("answers of the store are lost", "", (), {f"{_LOG}:StreamWriter": LosingWriter}, _ONE_NODE)
 """No mutant: what the retried append is to be told apart from. It breaks nothing."""
 
-_POWER = {**_ONE_NODE, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
+_POWER = {**_ONE_NODE, "seconds": 40.0, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
 POWER = Mutant("power loss", "", (), {}, _POWER)
 POWER_NORMAL = Mutant(
     "power loss with what is not synced", "", (), {}, {**_POWER, "wires": (), "loses": True}, {"synchronous": "normal"}

@@ -21,10 +21,14 @@ _KILLED = 0.5
 
 
 class Harm:
-    """Does to nodes what is planned. `broken` is set when that went wrong, as when a node does not start: `settle` raises it."""
+    """Does to nodes what is planned. `broken` is set when that went wrong, as when a node does not start: `settle` raises it.
+
+    Nothing is done before the caller sets `read`: what nobody has seen anything of cannot be missed.
+    """
 
     def __init__(self, faults: Faults, ground: Ground, backing: Backing | None, *, alone: bool) -> None:
         self.broken = asyncio.Event()
+        self.read = asyncio.Event()
         self._outages: list[Outage] = []
         self._found: list[Violation] = []
         self._faults = faults
@@ -44,9 +48,11 @@ class Harm:
         """What must not have come of it."""
         return (*self._found, *self._beneath.found)
 
-    async def follow(self, planned: Sequence[Planned], nodes: Sequence[Node], began: float) -> None:
-        """Do what is planned, from `began` on."""
+    async def follow(self, planned: Sequence[Planned], nodes: Sequence[Node]) -> None:
+        """Do what is planned, from when something is `read`: where machines are slow, that is late."""
         loop = asyncio.get_running_loop()
+        await self.read.wait()
+        began = loop.time()
         for number, plan in enumerate(planned):
             await asyncio.sleep(max(0.0, began + plan.at - loop.time()))
             chance = self._faults.chance("harm", number)

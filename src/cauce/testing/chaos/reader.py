@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.http import Answer, Broken, ask, ask_narrowly
 
 Wire = Literal["native", "openai-chat", "openai-responses", "anthropic", "ui"]
@@ -233,3 +234,16 @@ async def stall(stream: str, port: Callable[[], int]) -> Answer | None:
                     await answer.close()
                 await asyncio.sleep(_PAUSE)
     return None
+
+
+def lifetimes(faults: Faults, number: int, rate: float) -> Callable[[], float | None]:
+    """How long each connection of a reader that drops lasts."""
+    chance = faults.chance("drops", number)
+
+    def next_one() -> float | None:
+        if not rate:
+            return None
+        faults.count("client drop")
+        return chance.expovariate(rate)
+
+    return next_one

@@ -21,7 +21,7 @@ from cauce.testing.chaos.invariants import Bounds, Violation, judge
 from cauce.testing.chaos.node import FILLABLE, SERVE, Ground, Node
 from cauce.testing.chaos.oracle import Oracle, question
 from cauce.testing.chaos.proxy import Proxy
-from cauce.testing.chaos.reader import WIRES, Reader, Wire, stall
+from cauce.testing.chaos.reader import WIRES, Reader, Wire, lifetimes, stall
 from cauce.testing.chaos.report import Nodes, Report, report
 from cauce.testing.chaos.story import Cancel, Oddity, Story
 
@@ -192,7 +192,7 @@ class _Run:
         last = settings.spread + settings.pieces * settings.pause / 1000
         begin, end = settings.window
         planned = self._faults.nodes(settings.harm, settings.nodes, begin * last, end * last)
-        hurting = asyncio.create_task(self._harm.follow(planned, self.nodes, began))
+        hurting = asyncio.create_task(self._harm.follow(planned, self.nodes))
         over = asyncio.gather(*lives, return_exceptions=True)
         broken = asyncio.create_task(self._harm.broken.wait())
         await asyncio.wait({over, broken}, timeout=settings.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -250,7 +250,7 @@ class _Run:
         dropping = Reader(stream, "dropping reader", self._somewhere(chance, hurt=True), replaces=restarts)
         dropping.reads_anew = settings.loses
         story.readers.append(dropping)
-        following = [asyncio.create_task(dropping.follow(_lives(self._faults, number, settings.rates.drop), body))]
+        following = [asyncio.create_task(dropping.follow(lifetimes(self._faults, number, settings.rates.drop), body))]
         further = settings.wires[number % max(1, len(settings.wires)) :][:1]
         wires: tuple[Wire, ...] = (*settings.steady, *further)
         for index, wire in enumerate(wires):
@@ -369,13 +369,15 @@ class _Run:
             self.stories = [story for story in self.stories if story not in forgotten]
 
     async def _watch(self) -> None:
-        """How late this process itself is, and how large the nodes are."""
+        """How late this process itself is, how large the nodes are, and whether anything has been read."""
         loop = asyncio.get_running_loop()
         turn = 0
         while True:
             due = loop.time() + _LOOK
             await asyncio.sleep(_LOOK)
             self._lag = max(self._lag, loop.time() - due)
+            if any([reader.frames for story in self.stories for reader in story.readers]):
+                self._harm.read.set()
             turn += 1
             if turn % 10 == 0:
                 for node in self.nodes:
@@ -384,16 +386,3 @@ class _Run:
 
 def _port_of(node: Node) -> Callable[[], int]:
     return lambda: node.port
-
-
-def _lives(faults: Faults, number: int, rate: float) -> Callable[[], float | None]:
-    """How long each connection of a reader that drops lasts."""
-    chance = faults.chance("drops", number)
-
-    def lives() -> float | None:
-        if not rate:
-            return None
-        faults.count("client drop")
-        return chance.expovariate(rate)
-
-    return lives
