@@ -32,7 +32,7 @@ from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.tail import follow
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import StreamLog
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog

@@ -12,7 +12,7 @@ from pathlib import Path
 from cauce.domain.delta import Text
 from cauce.domain.stream import Commit, Hold, StreamKey
 from cauce.ports.stream_log import Fenced
-from cauce.stores.followed import LEASE
+from cauce.stores.followed_log import LEASE
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.system.clock import SystemClock
 from cauce.testing.stream_samples import new_stream

@@ -11,7 +11,7 @@ from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, StreamKey, StreamLimits
 from cauce.ports.stream_log import StreamLog
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog

@@ -19,7 +19,7 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
 from cauce.domain.stream import AttemptRow, Commit, StreamKey
 from cauce.ports.stream_log import StreamLog
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
@@ -149,33 +149,119 @@ async def beneath(request: pytest.FixtureRequest, clock: FakeClock) -> Opened:
         yield opened
 
 
+@pytest.fixture
+def asked(beneath: Beneath, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the store is asked by the log of the other process, in order."""
+    asked: list[str] = []
+    shelf = beneath.other._followed._shelf
+
+    def counted(name: str) -> None:
+        ask = getattr(shelf, name)
+
+        async def counting(*facts: Any) -> Any:
+            asked.append(name)
+            return await ask(*facts)
+
+        monkeypatch.setattr(shelf, name, counting)
+
+    for name in ("stored", "records", "history"):
+        counted(name)
+    return asked
+
+
+async def read_through(log: StreamLog, tail: int, page: int = 2) -> list[tuple[int, int]]:
+    """Number and epoch of all records up to `tail`, read a few at a time."""
+    found: list[tuple[int, int]] = []
+    while len(found) < tail:
+        found += [(record.seq, record.epoch) for record in await log.read(KEY, len(found), page)]
+    return found
+
+
 async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read(
-    beneath: Beneath, monkeypatch: pytest.MonkeyPatch
+    beneath: Beneath, asked: list[str]
 ) -> None:
     hold = await created(beneath.log)
     for word in "abcd":
         hold = await beneath.log.append(hold, text(word))
     reader = beneath.other
-    asked: list[StreamKey] = []
-    stored = reader._followed._shelf.stored
-
-    async def counted(key: StreamKey) -> Any:
-        asked.append(key)
-        return await stored(key)
-
-    monkeypatch.setattr(reader._followed._shelf, "stored", counted)
     reader.attach(KEY)
     reader.attach(KEY)
-    pages = [await reader.read(KEY, after, 1) for after in range(5)]
-    assert [record.seq for page in pages for record in page] == [1, 2, 3, 4, 5] and asked == [KEY]
+    assert await read_through(reader, 5) == [(seq, 1) for seq in range(1, 6)]
+    assert asked == ["stored", *["records"] * 3]
     reader.detach(KEY)
     hold = await beneath.log.append(hold, text("e"))
     async with asyncio.timeout(5):
         assert await reader.wait(KEY, 5)
-    assert [record.seq for record in await reader.read(KEY, 5, 10)] == [6] and asked == [KEY]
+    assert [record.seq for record in await reader.read(KEY, 5, 10)] == [6]
     reader.detach(KEY)
-    await reader.read(KEY, 0, 1)
-    assert asked == [KEY, KEY] and reader._followed.lives.get(KEY) is None
+    await beneath.log.append(hold, text("f"))
+    del asked[:]
+    assert [record.seq for record in await reader.read(KEY, 6, 10)] == [7]
+    assert asked == ["stored", "records"]
+
+
+async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_store_for(
+    beneath: Beneath, asked: list[str]
+) -> None:
+    hold = await created(beneath.log)
+    for word in "abcdefgh":
+        hold = await beneath.log.append(hold, text(word))
+    reader = beneath.other
+    whole = [(seq, 1) for seq in range(1, 10)]
+    reader.attach(KEY)
+    # Those who come at once ask once.
+    assert await asyncio.gather(*[read_through(reader, 9, 9) for _ in range(20)]) == [whole] * 20
+    assert asked.count("records") == 1
+    reader.detach(KEY)
+    # Whoever comes later asks whether it is still so, and no more.
+    del asked[:]
+    await reader.head(KEY)
+    reader.attach(KEY)
+    assert await read_through(reader, 9) == whole and asked == ["stored"]
+    await beneath.log.append(hold, text("i"))
+    async with asyncio.timeout(5):
+        assert await reader.wait(KEY, 9)
+    del asked[:]
+    assert await asyncio.gather(*[read_through(reader, 10) for _ in range(3)]) == [[*whole, (10, 1)]] * 3
+    assert asked == ["records"]
+
+
+async def test_whoever_takes_a_stream_over_has_read_it_for_its_readers(
+    beneath: Beneath, asked: list[str], clock: FakeClock
+) -> None:
+    hold = await created(beneath.log)
+    for word in "abc":
+        hold = await beneath.log.append(hold, text(word))
+    heir = beneath.other
+    await heir.read(KEY, 0, 1)
+    clock.advance(LEASE + 1)
+    (orphan,) = await heir.orphans(10)
+    mine = await heir.claim(orphan, "b")
+    assert mine is not None
+    history = await heir.history(KEY)
+    assert history.deltas is not None and len(history.deltas) == 4
+    mine = await heir.append(mine, text("d"))
+    del asked[:]
+    assert await read_through(heir, 5) == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2)] and not asked
+
+
+async def test_what_is_known_of_a_stream_is_read_anew_once_somebody_else_has_taken_it_over(
+    beneath: Beneath, asked: list[str], clock: FakeClock
+) -> None:
+    await beneath.log.append(await created(beneath.log), text("a"))
+    reader = beneath.other
+    reader.attach(KEY)
+    assert await read_through(reader, 2) == [(1, 1), (2, 1)]
+    clock.advance(LEASE + 1)
+    (orphan,) = await beneath.log.orphans(10)
+    hold = await beneath.log.claim(orphan, "a")
+    assert hold is not None
+    await beneath.log.append(hold, text("b"))
+    async with asyncio.timeout(5):
+        assert await reader.wait(KEY, 2)
+    del asked[:]
+    # There may have been less of it when it was taken over than had been read here.
+    assert await read_through(reader, 3) == [(1, 1), (2, 1), (3, 2)] and "records" in asked
 
 
 async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath: Beneath) -> None:
@@ -197,7 +283,7 @@ async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath:
 @pytest.mark.parametrize("beneath", [in_sqlite, in_postgres], indirect=True)
 async def test_records_that_another_version_wrote_are_gone(beneath: Beneath) -> None:
     await beneath.log.append(await created(beneath.log), text("a"))
-    assert len(await whole(beneath.other)) == 2
+    assert len(await whole(beneath.log)) == 2
     await beneath.damage("format")
     with pytest.raises(Gone, match="cannot be read"):
         await beneath.other.read(KEY, 1, 10)

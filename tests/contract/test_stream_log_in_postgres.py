@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from cauce.domain.stream import StreamKey
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
@@ -199,12 +199,12 @@ async def test_read_fetches_no_more_than_it_gives(url: str) -> None:
         reading = Counting(log._connections, SystemClock())
         live = LiveStream(KEY, row, hold.tail, 1, "running")
         found = await reading.records(live, 3, 10)
-        assert [record.seq for record in found] == list(range(4, 14)) and reading.fetched == 3
+        assert [record.seq for record in found.records] == list(range(4, 14)) and reading.fetched == 3
         reading.fetched = 0
-        assert [record.seq for record in await reading.records(live, 201, 100)] == [202, 203]
+        assert [record.seq for record in (await reading.records(live, 201, 100)).records] == [202, 203]
         assert reading.fetched == 2
         seen = 0
-        while batch := await reading.records(live, seen, 250):
+        while batch := (await reading.records(live, seen, 250)).records:
             assert batch[0].seq == seen + 1
             seen = batch[-1].seq
         assert seen == hold.tail

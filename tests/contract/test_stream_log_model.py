@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from cauce.domain.delta import Finish, Text
 from cauce.domain.stream import Commit, Hold, Record
 from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog

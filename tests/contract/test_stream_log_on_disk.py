@@ -17,7 +17,8 @@ from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import LEASE, Followed, Stored
+from cauce.stores.followed import Followed, Stored
+from cauce.stores.followed_log import LEASE
 from cauce.stores.live_streams import RING
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_reading import StreamReading

@@ -14,7 +14,7 @@ from cauce.domain.errors import Gone
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.engine.streams.tail import follow
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import LEASE, SharedLogOptions
+from cauce.stores.followed_log import LEASE, SharedLogOptions
 from cauce.stores.postgres.connections import Connection, Connections
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import StreamAppends

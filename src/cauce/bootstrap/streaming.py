@@ -18,7 +18,7 @@ from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable, StreamLog
 from cauce.stores.batches import PATIENCE
-from cauce.stores.followed import SharedLogOptions
+from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.sqlite.schema import SchemaError
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,21 +16,17 @@ from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     TERMINAL,
     Commit,
-    Created,
     Head,
     History,
     Hold,
-    NewStream,
     Record,
     State,
     StreamKey,
-    StreamLimits,
 )
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Fenced, Full, LogUnavailable, unreadable
-from cauce.stores.batches import PATIENCE
+from cauce.ports.stream_log import LogUnavailable, unreadable
 from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
-from cauce.stores.shelf import UNREADABLE, Shelf, Stored
+from cauce.stores.shelf import UNREADABLE, Page, Shelf, Stored
 
 _AGAIN = 0.25
 """Seconds until a store that did not answer is listened to again."""
@@ -38,20 +35,7 @@ _AGAIN = 0.25
 _HEARD = 2.0
 """Seconds that this process has to hear of what the store has."""
 
-LEASE = 10.0
-"""Seconds that a process may be silent before others take over its streams."""
-
-
 logger = logging.getLogger("cauce.streams")
-
-
-class SharedLogOptions(msgspec.Struct, frozen=True):
-    """Of a log that several processes write. `retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
-
-    retention: float = 86_400.0
-    lease: float = LEASE
-    patience: float = PATIENCE
-    limits: StreamLimits = StreamLimits()
 
 
 class Followed:
@@ -65,30 +49,28 @@ class Followed:
         self._clock = clock
         self._shared = shared
         self._listening: asyncio.Task[None] | None = None
+        self._pages: dict[tuple[LiveStream, int, int], asyncio.Task[Page]] = {}
+        """What the store is asked just now."""
         self._unreadable: set[int | str] = set()
 
     async def stop(self) -> None:
         """Listen no more."""
+        under_way: list[asyncio.Task[Any]] = [*self._pages.values()]
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            under_way.append(self._listening)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def live(self, key: StreamKey) -> LiveStream:
         """The stream as it is known here, else as the store has it now. Raises `Gone`."""
         live = self.lives.get(key)
-        if live is not None:
+        if live is not None and self.lives.is_current(live):
             return live
-        stored = await self._shelf.stored(key)
-        if stored is None:
+        found = await self._asked(key)
+        if found is None:
             raise expired(key)
-        _head(key, stored)
-        live = self.lives.get(key)
-        if live is None:
-            live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
-            live.stored = stored.bytes
-            live.cancelled = stored.cancelled
-            self.lives.met(live)
-        return live
+        return found[1]
 
     async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
         """See `ports.stream_log.StreamLog`."""
@@ -97,13 +79,17 @@ class Followed:
             return newest
         tail = live.tail
         with _readable(key):
-            found = await self._shelf.records(live, after, limit)
+            page = await self._page(live, after, limit)
         # Another process deletes an expired stream from its beginning on.
-        if not found or found[0].seq != after + 1:
+        if not page.records or page.records[0].seq != after + 1:
             self.lives.gone(key)
             raise expired(key)
         # A commit that this process has not heard of yet is not there yet.
-        return found if found[-1].seq <= tail else [record for record in found if record.seq <= tail]
+        page = page.cut(tail - after)
+        if not live.held:
+            live.learned(page.records, page.size)
+            self.lives.settle(live)
+        return page.records
 
     async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
         """See `ports.stream_log.StreamLog`."""
@@ -134,36 +120,51 @@ class Followed:
 
     async def head(self, key: StreamKey) -> Head | None:
         """See `ports.stream_log.StreamLog`."""
+        found = await self._asked(key)
+        return None if found is None else found[0]
+
+    async def _asked(self, key: StreamKey) -> tuple[Head, LiveStream] | None:
+        """How the stream stands in the store, and here from now on; None if there is none. Raises `Gone`."""
         known = self.lives.get(key)
         tail = 0 if known is None else known.tail
         stored = await self._shelf.stored(key)
+        over = stored is None or stored.state == "expired"
+        # What was made while the store was asked is there all the same.
+        if over and known is not None and not known.held and self.lives.get(key) is known:
+            self.lives.gone(key)
         if stored is None:
-            # What was made while the store was asked is there all the same.
-            if known is not None and not known.held and self.lives.get(key) is known:
-                self.lives.gone(key)
             return None
         if known is not None and stored.tail < tail and not known.gone:
             self._lost_its_newest(known)
-        head = _head(key, stored)
+        head = self._with_mark(_head(key, stored))
         live = self.lives.get(key)
-        if live is not None and stored.tail > live.tail:
-            if live.held and stored.epoch != live.epoch:
-                # Another process has the stream, and has written on.
-                self.lost(key)
-                live.moved(stored.tail)
-            elif live.held:
-                # Committed, and not acknowledged yet: nobody can read it.
-                head = msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None)
-            else:
-                live.moved(stored.tail)
-        return self._with_mark(head)
+        if live is None:
+            live = _met(key, stored)
+            self.lives.put(live)
+        elif live.held and stored.tail > live.tail and stored.epoch == live.epoch:
+            # Committed, and not acknowledged yet: nobody can read it.
+            return msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None), live
+        elif live.held and stored.tail > live.tail:
+            # Another process has the stream, and has written on.
+            self.lost(key)
+        if not live.held:
+            live.moved(stored.tail, stored.epoch)
+            live.state, live.stored, live.cancelled = stored.state, stored.bytes, stored.cancelled
+        return head, live
 
     async def history(self, key: StreamKey) -> History:
         """See `ports.stream_log.StreamLog`."""
-        found = await self._shelf.history(await self.live(key))
+        live = await self.live(key)
+        found = await self._shelf.history(live)
         if found is None:
             raise expired(key)
-        return History(self._with_mark(_head(key, found.stored)), found.deltas, found.attempts)
+        head = self._with_mark(_head(key, found.stored))
+        if found.records is None:
+            return History(head, None, found.attempts)
+        if live.held:
+            # Those who read what was taken over need not ask for it again.
+            live.refill(found.records, found.stored.bytes)
+        return History(head, tuple([record.delta for record in found.records]), found.attempts)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
@@ -209,7 +210,7 @@ class Followed:
 
     def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
         """`commit` is in the store: readers may have it."""
-        live.epoch = hold.epoch
+        live.epoch = max(live.epoch, hold.epoch)
         if commit.state is not None:
             live.state = commit.state
         live.committed(records, size)
@@ -223,9 +224,10 @@ class Followed:
             self._lost_its_newest(live)
             live = None
         live = live or LiveStream(key, row, hold.tail, hold.epoch, state)
-        live.moved(hold.tail)
+        live.forget()
+        live.moved(hold.tail, hold.epoch)
         live.held = True
-        live.epoch, live.state, live.stored, live.cancelled = hold.epoch, state, size, cancelled
+        live.state, live.stored, live.cancelled = state, size, cancelled
         self.lives.put(live)
 
     def lost(self, key: StreamKey) -> None:
@@ -272,76 +274,34 @@ class Followed:
                 await self._clock.sleep(_AGAIN)
                 continue
             for live in waited:
-                tail, state = news.get(live.key, (live.tail, live.state))
-                if state == "expired":
+                now = news.get(live.key)
+                if now is None or live.held:
+                    continue
+                if now.state == "expired":
                     self.lives.gone(live.key)
-                    continue
-                if tail < tails[live.key]:
+                elif now.tail < tails[live.key]:
                     self._lost_its_newest(live)
-                    continue
-                live.moved(tail)
-                if state in TERMINAL:
-                    self.lives.ended(live)
+                else:
+                    live.moved(now.tail, now.epoch)
+                    live.state = now.state
+                    if now.state in TERMINAL:
+                        self.lives.ended(live)
 
+    async def _page(self, live: LiveStream, after: int, limit: int) -> Page:
+        """What the store has after `after`: whoever asks at the same time gets the same."""
+        asked = (live, after, limit)
+        under_way = self._pages.get(asked)
+        if under_way is None:
+            under_way = self._pages[asked] = asyncio.create_task(self._shelf.records(live, after, limit))
 
-class FollowedLog:
-    """What is the same of all logs that are followed. See `ports.stream_log.StreamLog`."""
+            def over(page: asyncio.Task[Page]) -> None:
+                del self._pages[asked]
+                if not page.cancelled():
+                    # Everybody may have left who would have heard of it.
+                    page.exception()
 
-    def __init__(self, followed: Followed) -> None:
-        self._followed = followed
-
-    async def read(self, key: StreamKey, after: int, limit: int) -> Sequence[Record]:
-        return await self._followed.read(key, after, limit)
-
-    async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
-        return await self._followed.wait(key, after, seconds)
-
-    async def hears(self, key: StreamKey, seq: int) -> bool:
-        return await self._followed.hears(key, seq)
-
-    async def head(self, key: StreamKey) -> Head | None:
-        return await self._followed.head(key)
-
-    async def history(self, key: StreamKey) -> History:
-        return await self._followed.history(key)
-
-    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
-        return await self._followed.newest_open(principal, group)
-
-    def attach(self, key: StreamKey) -> int:
-        self._followed.lives.attach(key)
-        return self._followed.marks.attach(key)
-
-    def detach(self, key: StreamKey) -> None:
-        self._followed.lives.detach(key)
-
-    def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        self._followed.marks.mark(key, reader, seq)
-
-    async def _attached(self, key: StreamKey) -> Created:
-        """What creating a stream gives that was there before."""
-        head = await self.head(key)
-        if head is None:
-            raise LogUnavailable("the stream was deleted just now: try again", retry_after=1)
-        return Created(head, None)
-
-    async def _written(self, hold: Hold) -> LiveStream:
-        """The stream that `hold` is of. Raises `Fenced` where it is gone."""
-        try:
-            return await self._followed.live(hold.key)
-        except Gone as error:
-            raise Fenced from error
-
-
-def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, size: int) -> None:
-    """Raises `Full` where `commit`, of `size` bytes, would make the stream longer than it may be."""
-    if commit.finish is None and (live.stored + size > limits.bytes or hold.tail + len(commit.deltas) > limits.records):
-        raise Full
-
-
-def fresh(new: NewStream) -> Head:
-    """The head of a stream that was made just now."""
-    return Head(new.key, new.request, new.request_hash, new.created, "queued", 1, 1, wire=new.wire, policy=new.policy)
+            under_way.add_done_callback(over)
+        return await asyncio.shield(under_way)
 
 
 @contextlib.contextmanager
@@ -351,6 +311,13 @@ def _readable(key: StreamKey) -> Generator[None]:
         yield
     except UNREADABLE as error:
         raise unreadable(key) from error
+
+
+def _met(key: StreamKey, stored: Stored) -> LiveStream:
+    live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
+    live.stored = stored.bytes
+    live.cancelled = stored.cancelled
+    return live
 
 
 def _head(key: StreamKey, stored: Stored) -> Head:

@@ -8,13 +8,16 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from cauce.domain.stream import Record, State, StreamKey
+from cauce.domain.stream import TERMINAL, Record, State, StreamKey
 
 RING = 256 * 1024
 """Bytes of newest records that are kept of one stream."""
 
-ENDED = 32 * 1024 * 1024
-"""Bytes of newest records that are kept of all streams that have ended, together."""
+KEPT = 32 * 1024 * 1024
+"""Bytes of newest records that are kept of all streams that this process does not write, together."""
+
+_FLAT = 2048
+"""What a stream counts beside its records, which bounds how many there are."""
 
 OVERHEAD = 150
 """Bytes a record takes beside what is stored of it, roughly."""
@@ -23,14 +26,23 @@ AT_ONCE = 16 * 1024
 """Bytes of records, roughly, after which a read gives what it has: it is all that a slow reader holds of a stream."""
 
 
+_GROUP = 32
+"""Records that leave a ring together."""
+
+
 class LiveStream:
-    """`row` is the store's own name for the stream. `tail` only moves with what has been committed."""
+    """`row` is the store's own name for the stream. `tail` only moves with what has been committed.
+
+    The ring has records of one epoch and those before it, without holes. It reaches up to the tail where this process writes the stream;
+    where another does, as far as readers have read here.
+    """
 
     __slots__ = (
         "_commits",
         "_doorbell",
         "_first",
         "_ring",
+        "_trimmed",
         "bytes",
         "cancelled",
         "epoch",
@@ -64,48 +76,79 @@ class LiveStream:
         self.waiting = 0
         self._ring: list[Record] = []
         self._first = tail + 1
+        self._trimmed = False
+        """The ring was full: what came before it is not kept."""
         self._commits: deque[tuple[int, int]] = deque()
         self._doorbell: asyncio.Event | None = None
 
     def committed(self, records: Sequence[Record], size: int) -> None:
-        """These follow the tail and are `size` bytes in the store. Readers may have them from now on."""
+        """These follow what was committed, and are `size` bytes in the store. Readers may have them from now on."""
         self.stored += size
-        if records and records[0].seq != self.tail + 1:
-            # Somebody who looked at the store knew of them first.
-            self.moved(records[-1].seq)
-        elif records:
-            size += OVERHEAD * len(records)
-            self._ring.extend(records)
-            self._commits.append((len(records), size))
-            self.bytes += size
-            self.tail = records[-1].seq
-            dropped = 0
-            while self.bytes > RING:
-                count, freed = self._commits.popleft()
-                dropped += count
-                self.bytes -= freed
-            if dropped:
-                del self._ring[:dropped]
-                self._first += dropped
+        if not records:
+            return
+        if self._first + len(self._ring) != records[0].seq:
+            # Somebody who looked at the store knew of some first.
+            self.forget()
+        self._extend(records, size)
+        self.tail = max(self.tail, records[-1].seq)
+        self.ring_doorbell()
+
+    def moved(self, tail: int, epoch: int) -> None:
+        """In the store the stream has come to `tail`, in `epoch`."""
+        if epoch != self.epoch:
+            # It may have lost some of what is in the ring before somebody went on.
+            self.forget()
+            self.epoch = epoch
+        if tail > self.tail:
+            self.tail = tail
             self.ring_doorbell()
 
-    def moved(self, tail: int) -> None:
-        """Another process has written up to `tail`."""
-        if tail > self.tail:
+    def learned(self, records: Sequence[Record], size: int) -> None:
+        """The store has told a reader of these, of `size` bytes: others need not ask it. Another process writes the stream."""
+        first, end = records[0].seq, self._first + len(self._ring)
+        if not self._ring or (first < self._first and not self._trimmed):
+            # Whoever reads from further back will come past the rest.
             self.forget()
-            self.tail = tail
-            self._first = tail + 1
-            self.ring_doorbell()
+            self._first = end = first
+        new = [record for record in records if record.seq >= end]
+        if first <= end and new:
+            self._extend(new, size * len(new) // len(records))
+
+    def refill(self, records: Sequence[Record], size: int) -> None:
+        """These are all there are, of `size` bytes: the newest are kept."""
+        self.forget()
+        if records and records[-1].seq == self.tail:
+            for start in range(0, len(records), _GROUP):
+                group = records[start : start + _GROUP]
+                self._extend(group, size * len(group) // len(records))
+
+    def _extend(self, records: Sequence[Record], size: int) -> None:
+        """Have these at the end of the ring, and let go of what is too much at its beginning."""
+        if not self._ring:
+            self._first = records[0].seq
+        size += OVERHEAD * len(records)
+        self._ring.extend(records)
+        self._commits.append((len(records), size))
+        self.bytes += size
+        dropped = 0
+        while self.bytes > RING:
+            count, freed = self._commits.popleft()
+            dropped += count
+            self.bytes -= freed
+        if dropped:
+            del self._ring[:dropped]
+            self._first += dropped
+            self._trimmed = True
 
     def newest(self, after: int, limit: int) -> Sequence[Record] | None:
-        """At most `limit` records after `after`, of `AT_ONCE` bytes; None if the ring does not reach back so far."""
+        """At most `limit` records after `after`, of `AT_ONCE` bytes; None if the ring does not have them."""
         if after >= self.tail:
             return ()
         start = after + 1 - self._first
         if self.tail - after > 1 and self.bytes > AT_ONCE:
             # Records of one stream are much of a size.
             limit = min(limit, max(1, AT_ONCE * len(self._ring) // self.bytes))
-        return self._ring[start : start + limit] if start >= 0 else None
+        return self._ring[start : start + limit] if 0 <= start < len(self._ring) else None
 
     def forget(self) -> None:
         """Empty the ring."""
@@ -113,6 +156,7 @@ class LiveStream:
         self._commits.clear()
         self.bytes = 0
         self._first = self.tail + 1
+        self._trimmed = False
 
     async def more(self) -> None:
         """Return when something has changed."""
@@ -129,14 +173,14 @@ class LiveStream:
 
 
 class LiveStreams:
-    """Those that somebody here writes, waits for or reads, and the ones that ended last."""
+    """Those that somebody here writes, waits for or reads, and others as long as there is room."""
 
     def __init__(self) -> None:
         self._streams: dict[StreamKey, LiveStream] = {}
         self._readers: Counter[StreamKey] = Counter()
-        self._ended: dict[StreamKey, int] = {}
-        """What each takes, the one that ended first first."""
-        self._ended_bytes = 0
+        self._kept: dict[StreamKey, int] = {}
+        """What each takes of those that nobody here writes, the one that was of use longest ago first."""
+        self._kept_bytes = 0
 
     def get(self, key: StreamKey) -> LiveStream | None:
         """The stream, if it is known here."""
@@ -145,9 +189,10 @@ class LiveStreams:
     def put(self, live: LiveStream) -> None:
         """Know of `live`."""
         self._streams[live.key] = live
+        self.settle(live)
 
     def attach(self, key: StreamKey) -> None:
-        """A reader is here: once the stream is known, it stays known as long as there is one."""
+        """A reader is here."""
         self._readers[key] += 1
 
     def detach(self, key: StreamKey) -> None:
@@ -158,32 +203,30 @@ class LiveStreams:
             if (live := self._streams.get(key)) is not None:
                 self.settle(live)
 
-    def met(self, live: LiveStream) -> None:
-        """The store has told of `live`: it is known from now on if somebody reads it."""
-        if live.key in self._readers:
-            self.put(live)
+    def is_current(self, live: LiveStream) -> bool:
+        """Whether what is known of `live` need not be asked again: it is written or waited for here, is read, or has ended."""
+        return live.held or live.waiting > 0 or live.key in self._readers or live.state in TERMINAL
 
     def waited_for(self) -> list[LiveStream]:
         """Those that somebody waits for and another process may write."""
         return [live for live in self._streams.values() if live.waiting and not live.held]
 
     def settle(self, live: LiveStream) -> None:
-        """Forget it unless somebody writes it, waits for it or reads it, or it ended here."""
-        if live.held or live.waiting or live.key in self._ended or live.key in self._readers:
+        """It was of use. Unless it is written here, it is kept as long as there is room."""
+        if self._streams.get(live.key) is not live:
             return
-        if self._streams.get(live.key) is live:
-            del self._streams[live.key]
+        self._kept_bytes -= self._kept.pop(live.key, 0)
+        if live.held:
+            return
+        self._kept[live.key] = live.bytes + _FLAT
+        self._kept_bytes += live.bytes + _FLAT
+        while self._kept_bytes > KEPT:
+            self._make_room(next(iter(self._kept)))
 
     def ended(self, live: LiveStream) -> None:
-        """It has its `Finish`: it is kept as long as there is room."""
+        """It has its `Finish`."""
         live.held = False
-        if live.key in self._ended or self._streams.get(live.key) is not live:
-            return
-        # A flat figure beside the ring bounds how many there are.
-        self._ended[live.key] = live.bytes + 2048
-        self._ended_bytes += live.bytes + 2048
-        while self._ended_bytes > ENDED:
-            self._drop(next(iter(self._ended)))
+        self.settle(live)
 
     def gone(self, key: StreamKey) -> None:
         """It has expired, or is another process's now: its readers are told to look again."""
@@ -199,9 +242,17 @@ class LiveStreams:
         if self._streams.get(live.key) is live:
             self.gone(live.key)
 
+    def _make_room(self, key: StreamKey) -> None:
+        live = self._streams[key]
+        if live.waiting or key in self._readers:
+            live.forget()
+            self._kept_bytes -= self._kept.pop(key)
+        else:
+            self._drop(key)
+
     def _drop(self, key: StreamKey) -> None:
         del self._streams[key]
-        self._ended_bytes -= self._ended.pop(key, 0)
+        self._kept_bytes -= self._kept.pop(key, 0)
 
 
 class Marks:

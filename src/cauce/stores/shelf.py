@@ -5,7 +5,6 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from cauce.domain.delta import Delta
 from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
 from cauce.stores.live_streams import LiveStream
 
@@ -35,8 +34,37 @@ class Shelved(msgspec.Struct, frozen=True):
     """All there is of a stream: see `domain.stream.History`."""
 
     stored: Stored
-    deltas: tuple[Delta, ...] | None
+    records: tuple[Record, ...] | None
     attempts: tuple[AttemptRow, ...] | None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Records that follow each other, and how many bytes they are in the store."""
+
+    records: list[Record]
+    size: int
+
+    def and_then(self, records: Sequence[Record], size: int, after: int) -> "Page":
+        """With those of `records` that come after `after`; all of them are `size` bytes."""
+        wanted = [record for record in records if record.seq > after]
+        return Page([*self.records, *wanted], self.size + size * len(wanted) // len(records))
+
+    def cut(self, limit: int) -> "Page":
+        """The first `limit` of them."""
+        if len(self.records) <= limit:
+            return self
+        return Page(self.records[:limit], self.size * limit // len(self.records))
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How far a stream has come."""
+
+    tail: int
+    epoch: int
+    state: State
+
+
+NOT_THERE = Standing(0, 0, "expired")
 
 
 class Shelf(Protocol):
@@ -46,7 +74,7 @@ class Shelf(Protocol):
         """The stream; None if there is none."""
         ...
 
-    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+    async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         """Records after `after`, at most `limit`, and not more than memory should hold."""
         ...
 
@@ -58,8 +86,8 @@ class Shelf(Protocol):
         """See `ports.stream_log.StreamLog`."""
         ...
 
-    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
-        """Wait a little; then tail and state of those of `waited` that may have moved."""
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, Standing]:
+        """Wait a little; then how those of `waited` stand that may have moved."""
         ...
 
 

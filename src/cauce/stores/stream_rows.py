@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cauce.domain.stream import Head, StreamKey
+from cauce.domain.stream import Head, Record, StreamKey
 from cauce.stores.shelf import UNREADABLE, Shelved, Stored, all_of
-from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
+from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
 
 COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, tail, cancel_requested, terminal_at, reader_mark,
     cancel_reason, wire, policy, upstream, bytes"""
+
+SEGMENT = "first_seq, epoch, format, data"
 
 _READ_ALONG = -1
 """The mark of a stream that somebody read along with when the process that wrote it ended."""
@@ -43,10 +45,17 @@ def stored(found: tuple[Any, ...]) -> Stored:
     return Stored(row, state, epoch, tail, bool(cancelled), size, head, unreadable, id)
 
 
-def shelved(found: tuple[Any, ...], segments: Sequence[tuple[int, bytes]], bills: Sequence[tuple[bytes]]) -> Shelved:
-    """All of the stream of which `found` are the `COLUMNS`: of its segments format and data, of its bills the data."""
+def of_segment(first: int, epoch: int, format: int, data: bytes) -> list[Record]:
+    """The records of a `SEGMENT`. Raises `UNREADABLE`."""
+    return records(first, epoch, decode(data, format))
+
+
+def shelved(
+    found: tuple[Any, ...], segments: Sequence[tuple[int, int, int, bytes]], bills: Sequence[tuple[bytes]]
+) -> Shelved:
+    """All of the stream of which `found` are the `COLUMNS`: of its segments the `SEGMENT`, of its bills the data."""
     return Shelved(
         stored(found),
-        all_of(lambda: [delta for format, data in segments for delta in decode(data, format)]),
+        all_of(lambda: [record for segment in segments for record in of_segment(*segment)]),
         all_of(lambda: [decode_attempt(data) for (data,) in bills]),
     )

@@ -17,7 +17,8 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
+from cauce.stores.followed import Followed
+from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.postgres.connections import ANSWER, Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends

@@ -6,15 +6,14 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cauce.domain.stream import GROUP_END, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
 from cauce.stores.postgres.stream_tables import NOW
-from cauce.stores.shelf import Shelved, Stored
-from cauce.stores.stream_records import decode, records
-from cauce.stores.stream_rows import COLUMNS, shelved, stored
+from cauce.stores.shelf import NOT_THERE, Page, Shelved, Standing, Stored
+from cauce.stores.stream_rows import COLUMNS, SEGMENT, of_segment, shelved, stored
 
 _POLL = 0.1
 """Seconds between looks whether another process has written. Nothing is told by `NOTIFY`: its lock puts all commits in a row."""
@@ -29,7 +28,7 @@ WITH near AS (
            (SELECT max(first_seq) FROM segments WHERE stream = %(row)s AND first_seq <= %(next)s), 0)
      ORDER BY first_seq LIMIT %(most)s
 ), summed AS (SELECT *, sum(size) OVER (ORDER BY first_seq) - size AS ahead FROM near)
-SELECT first_seq, epoch, format, data FROM summed WHERE ahead < %(bytes)s ORDER BY first_seq
+SELECT {SEGMENT} FROM summed WHERE ahead < %(bytes)s ORDER BY first_seq
 """  # noqa: S608
 
 T = TypeVar("T")
@@ -66,15 +65,15 @@ class StreamReading:
         )
         return stored(found[0]) if found else None
 
-    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+    async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         segments = await self.rows(
             _RECORDS,
             {"row": live.row, "next": after + 1, "last": after + limit, "most": _SEGMENTS, "bytes": AT_ONCE},
         )
-        found: list[Record] = []
-        for first, epoch, format, data in segments:
-            found += [record for record in records(first, epoch, decode(data, format)) if record.seq > after]
-        return found[:limit]
+        page = Page([], 0)
+        for segment in segments:
+            page = page.and_then(of_segment(*segment), len(segment[-1]), after)
+        return page.cut(limit)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         # How ids are sorted is the server's matter, so the index of what is open is gone through.
@@ -98,13 +97,16 @@ class StreamReading:
         )
         return [stored(row) for row in found]
 
-    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, Standing]:
         known = {live.row: live for live in waited}
-        found = await self.rows("SELECT key, tail, state FROM streams WHERE key = ANY(%s)", (list(known),))
-        news: dict[StreamKey, tuple[int, State]] = {live.key: (0, "expired") for live in waited}
-        for row, tail, state in found:
-            news[known[row].key] = (tail, state)
-        if all([tail <= known[row].tail for row, tail, _ in found]):
+        # One question for all readers, and what they wait for: it does not stand in line with theirs.
+        found = await self.rows(
+            "SELECT key, tail, epoch, state FROM streams WHERE key = ANY(%s)", (list(known),), urgent=True
+        )
+        news = dict.fromkeys([live.key for live in waited], NOT_THERE)
+        for row, *standing in found:
+            news[known[row].key] = Standing(*standing)
+        if all([tail <= known[row].tail for row, tail, *_ in found]):
             await self._clock.sleep(_POLL)
         else:
             await asyncio.sleep(0)
@@ -113,7 +115,7 @@ class StreamReading:
 
 async def _history(connection: Connection, live: LiveStream) -> Shelved | None:
     found = await fetched(connection, f"SELECT {COLUMNS} FROM streams WHERE key = %s", (live.row,))  # noqa: S608
-    segments = "SELECT format, data FROM segments WHERE stream = %s ORDER BY first_seq"
+    segments = f"SELECT {SEGMENT} FROM segments WHERE stream = %s ORDER BY first_seq"  # noqa: S608
     bills = "SELECT row FROM attempts WHERE stream = %s ORDER BY n"
     rest = [await fetched(connection, statement, (live.row,)) for statement in (segments, bills)]
     return shelved(found[0], *rest) if found else None

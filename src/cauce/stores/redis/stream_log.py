@@ -25,7 +25,8 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
-from cauce.stores.followed import Followed, FollowedLog, SharedLogOptions, check, fresh
+from cauce.stores.followed import Followed
+from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_script import Arguments, StreamScript

@@ -19,7 +19,7 @@ from cauce.domain.stream import GROUP_END, OPEN, Head, Record, State, StreamKey
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection, RedisGone
-from cauce.stores.shelf import UNREADABLE, Shelved, Stored, all_of
+from cauce.stores.shelf import NOT_THERE, UNREADABLE, Page, Shelved, Standing, Stored, all_of
 from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream
 
 _BLOCK = 100
@@ -87,10 +87,11 @@ class StreamShelf:
         found = await self.ask(look, urgent=True) if rows else []
         return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
 
-    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+    async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         count = min(limit, _AT_ONCE)
         found = await self.ask(lambda redis: redis.xrange(f"{live.row}:log", f"{after + 1}-0", "+", count))
-        return [_record(entry) for entry in cast("list[tuple[bytes, dict[bytes, bytes]]]", found)]
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
+        return Page([_record(entry) for entry in entries], sum([len(fields[b"d"]) for _, fields in entries]))
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         name = self.group(StreamKey(principal, group + GROUP_END))
@@ -126,24 +127,25 @@ class StreamShelf:
             entries += page
         return Shelved(
             _stored(str(live.row), meta),
-            all_of(lambda: [_record(entry).delta for entry in entries]),
+            all_of(lambda: [_record(entry) for entry in entries]),
             all_of(lambda: sorted([decode_attempt(row) for row in bills.values()], key=lambda row: row.n)),
         )
 
-    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, Standing]:
         after: Any = {f"{live.row}:log": f"{live.tail}-0" for live in waited}
-        await self.ask(lambda redis: redis.xread(after, count=1, block=_BLOCK))
+        # One question for all readers, and what they wait for: it does not stand in line with theirs.
+        await self.ask(lambda redis: redis.xread(after, count=1, block=_BLOCK), urgent=True)
 
         async def look(redis: Redis) -> list[Any]:
             async with redis.pipeline(transaction=False) as pipeline:
                 for live in waited:
-                    pipeline.hmget(f"{live.row}:meta", ["tail", "state"])
+                    pipeline.hmget(f"{live.row}:meta", ["tail", "epoch", "state"])
                 return await pipeline.execute()
 
-        found = await self.ask(look)
+        found = await self.ask(look, urgent=True)
         return {
-            live.key: (int(tail or 0), cast(State, (state or b"expired").decode()))
-            for live, (tail, state) in zip(waited, found, strict=True)
+            live.key: NOT_THERE if state is None else Standing(int(tail), int(epoch), cast(State, state.decode()))
+            for live, (tail, epoch, state) in zip(waited, found, strict=True)
         }
 
 

@@ -25,7 +25,8 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced
-from cauce.stores.followed import LEASE, Followed, FollowedLog, check, fresh
+from cauce.stores.followed import Followed
+from cauce.stores.followed_log import LEASE, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_retention import Forget, Sweep
 from cauce.stores.sqlite.stream_tables import Synchronous

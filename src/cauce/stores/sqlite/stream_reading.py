@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cauce.domain.stream import GROUP_END, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
-from cauce.stores.shelf import Shelved, Stored
+from cauce.stores.shelf import NOT_THERE, Page, Shelved, Standing, Stored
 from cauce.stores.sqlite.stream_tables import open_reading
-from cauce.stores.stream_records import decode, records
-from cauce.stores.stream_rows import COLUMNS, shelved, stored
+from cauce.stores.stream_rows import COLUMNS, SEGMENT, of_segment, shelved, stored
 
 _THREADS = 2
 
@@ -45,16 +44,16 @@ class StreamReading:
     async def stored(self, key: StreamKey) -> Stored | None:
         return await self._run(lambda database: _stored(database, key))
 
-    async def records(self, live: LiveStream, after: int, limit: int) -> list[Record]:
+    async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         return await self._run(lambda database: _records(database, live.row, after, limit))
 
-    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, tuple[int, State]]:
+    async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, Standing]:
         known = {live.row: live for live in waited}
         tails = {row: live.tail for row, live in known.items()}
         found = await self._run(lambda database: self._moved(database, tails))
-        if all([tail <= tails[row] and state != "expired" for row, tail, state in found]):
+        if all([now.tail <= tails[row] and now.state != "expired" for row, now in found.items()]):
             await self._clock.sleep(_POLL)
-        return {known[row].key: (tail, state) for row, tail, state in found}
+        return {known[row].key: now for row, now in found.items()}
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         # The index of ids is the one to use, for those of a group are few: the plus signs keep the others out of it.
@@ -102,22 +101,21 @@ class StreamReading:
             self._connections.append(connection)
         return read(connection)
 
-    def _moved(self, database: sqlite3.Connection, tails: dict[int | str, int]) -> list[tuple[int | str, int, State]]:
-        """Number, tail and state of each stream of `tails`, if anything was written since the last time or one is not known there to
+    def _moved(self, database: sqlite3.Connection, tails: dict[int | str, int]) -> dict[int | str, Standing]:
+        """How each stream of `tails` stands, by its number, if anything was written since the last time or one is not known there to
         be as long as it was found to be: whoever waits for it may have looked before."""
         if self._watching is None:
             self._watching = open_reading(self._path)
         # Told apart by one connection only: it counts what others have written.
         (version,) = self._watching.execute("PRAGMA data_version").fetchone()
         if version == self._version and all([self._found.get(row) == tail for row, tail in tails.items()]):
-            return []
+            return {}
         marks = ",".join("?" * len(tails))
-        statement = f"SELECT key, tail, state FROM streams WHERE key IN ({marks})"  # noqa: S608
-        found = database.execute(statement, tuple(tails)).fetchall()
+        statement = f"SELECT key, tail, epoch, state FROM streams WHERE key IN ({marks})"  # noqa: S608
+        found = {row: Standing(*now) for row, *now in database.execute(statement, tuple(tails))}
         self._version = version
-        self._found = {row: tail for row, tail, state in found if state != "expired"}
-        there = {row for row, _, _ in found}
-        return [*found, *[(row, 0, "expired") for row in tails if row not in there]]
+        self._found = {row: now.tail for row, now in found.items() if now.state != "expired"}
+        return {row: found.get(row, NOT_THERE) for row in tails}
 
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
@@ -128,21 +126,19 @@ def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
     return None if row is None else stored(row)
 
 
-def _records(database: sqlite3.Connection, row: int | str, after: int, limit: int) -> list[Record]:
+def _records(database: sqlite3.Connection, row: int | str, after: int, limit: int) -> Page:
     cursor = database.execute(
-        """SELECT first_seq, epoch, format, data FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
-            (SELECT max(first_seq) FROM segments WHERE stream = ?1 AND first_seq <= ?2), 0) ORDER BY first_seq""",
+        f"""SELECT {SEGMENT} FROM segments WHERE stream = ?1 AND first_seq >= coalesce(
+            (SELECT max(first_seq) FROM segments WHERE stream = ?1 AND first_seq <= ?2), 0) ORDER BY first_seq""",  # noqa: S608
         (row, after + 1),
     )
-    found: list[Record] = []
-    size = 0
-    for first, epoch, format, data in cursor:
-        found += [record for record in records(first, epoch, decode(data, format)) if record.seq > after]
-        size += len(data)
-        if len(found) >= limit or size + OVERHEAD * len(found) >= AT_ONCE:
+    page = Page([], 0)
+    for segment in cursor:
+        page = page.and_then(of_segment(*segment), len(segment[-1]), after)
+        if len(page.records) >= limit or page.size + OVERHEAD * len(page.records) >= AT_ONCE:
             cursor.close()
             break
-    return found[:limit]
+    return page.cut(limit)
 
 
 def _history(database: sqlite3.Connection, live: LiveStream) -> Shelved | None:
@@ -150,7 +146,7 @@ def _history(database: sqlite3.Connection, live: LiveStream) -> Shelved | None:
     database.execute("BEGIN")
     try:
         found = database.execute(f"SELECT {COLUMNS} FROM streams WHERE key = ?", (live.row,)).fetchone()  # noqa: S608
-        segments = "SELECT format, data FROM segments WHERE stream = ? ORDER BY first_seq"
+        segments = f"SELECT {SEGMENT} FROM segments WHERE stream = ? ORDER BY first_seq"  # noqa: S608
         bills = "SELECT row FROM attempts WHERE stream = ? ORDER BY n"
         rest = [database.execute(statement, (live.row,)).fetchall() for statement in (segments, bills)]
     finally:
