@@ -77,7 +77,7 @@ class Followed:
         live = await self.live(key)
         if (newest := live.newest(after, limit)) is not None:
             return newest
-        tail = live.tail
+        tail, epoch = live.tail, live.epoch
         with _readable(key):
             page = await self._page(live, after, limit)
         # Another process deletes an expired stream from its beginning on.
@@ -86,7 +86,7 @@ class Followed:
             raise expired(key)
         # A commit that this process has not heard of yet is not there yet.
         page = page.cut(tail - after)
-        if not live.held:
+        if live.epoch == epoch and not live.held:
             live.learned(page.records, page.size)
             self.lives.settle(live)
         return page.records

@@ -107,6 +107,12 @@ def test_wrong_bill_is_found() -> None:
     assert broken(told) == {"I7"}
 
 
+def test_bill_of_who_took_the_end_over_is_an_estimate() -> None:
+    told = story([*frames()[:-1], frame(5, "complete", TEXT, usage={}, finish_reason="stop", epoch=2)])
+    told.attempts[0].tokens = 3
+    assert broken(told) == set()
+
+
 def test_connection_that_stays_open_after_the_end_is_found() -> None:
     told = story()
     told.attempts[0].closed = None

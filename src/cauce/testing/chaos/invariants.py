@@ -196,8 +196,9 @@ def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str
         yield f"the provider was asked {asked} times, and the log tells of {told}"
     usage: dict[str, Any] = records[-1].beside.get("usage") or {}
     whole = [attempt for attempt in story.attempts if attempt.whole]
-    # One whose node died before it was asked is told too, and billed by an estimate.
-    if records[-1].type != "complete" or len(story.attempts) != 1 or told != 1 or not whole:
+    # One whose node died is billed by an estimate, before it was asked and when nothing but the end was left to write.
+    heard = records[-1].epoch in [record.epoch for record in records if record.asks]
+    if records[-1].type != "complete" or len(story.attempts) != 1 or told != 1 or not whole or not heard:
         return
     billed = (usage.get("input_tokens"), usage.get("output_tokens"))
     if billed != (INPUT_TOKENS, whole[0].tokens):
