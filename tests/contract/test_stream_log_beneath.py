@@ -261,7 +261,7 @@ async def test_what_is_known_of_a_stream_is_read_anew_once_somebody_else_has_tak
         assert await reader.wait(KEY, 2)
     del asked[:]
     # There may have been less of it when it was taken over than had been read here.
-    assert await read_through(reader, 3) == [(1, 1), (2, 1), (3, 2)] and "records" in asked
+    assert await read_through(reader, 3) == [(1, 1), (2, 1), (3, 2)] and asked.count("records") == 2
 
 
 async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath: Beneath) -> None:

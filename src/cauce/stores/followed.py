@@ -31,9 +31,14 @@ from cauce.stores.shelf import UNREADABLE, Page, Shelf, Stored
 _AGAIN = 0.25
 """Seconds until a store that did not answer is listened to again."""
 
-
 _HEARD = 2.0
 """Seconds that this process has to hear of what the store has."""
+
+_CURRENT = 1.0
+"""Seconds that what the store has said of a stream is taken for what it would say now."""
+
+_TRUSTED = 30.0
+"""Seconds after which what is known of a stream is not even compared with it."""
 
 logger = logging.getLogger("cauce.streams")
 
@@ -49,7 +54,7 @@ class Followed:
         self._clock = clock
         self._shared = shared
         self._listening: asyncio.Task[None] | None = None
-        self._pages: dict[tuple[LiveStream, int, int], asyncio.Task[Page]] = {}
+        self._pages: dict[tuple[LiveStream, int, int, int], asyncio.Task[Page]] = {}
         """What the store is asked just now."""
         self._unreadable: set[int | str] = set()
 
@@ -65,7 +70,7 @@ class Followed:
     async def live(self, key: StreamKey) -> LiveStream:
         """The stream as it is known here, else as the store has it now. Raises `Gone`."""
         live = self.lives.get(key)
-        if live is not None and self.lives.is_current(live):
+        if live is not None and self._is_current(live):
             return live
         found = await self._asked(key)
         if found is None:
@@ -80,10 +85,11 @@ class Followed:
         tail, epoch = live.tail, live.epoch
         with _readable(key):
             page = await self._page(live, after, limit)
-        # Another process deletes an expired stream from its beginning on.
         if not page.records or page.records[0].seq != after + 1:
-            self.lives.gone(key)
-            raise expired(key)
+            # Another process deletes an expired stream from its beginning on.
+            if self.lives.get(key) is live and not live.held:
+                self.lives.gone(key)
+            raise shorter(key) if live.shorter else expired(key)
         # A commit that this process has not heard of yet is not there yet.
         page = page.cut(tail - after)
         if live.epoch == epoch and not live.held:
@@ -96,7 +102,7 @@ class Followed:
         live = await self.live(key)
         if live.tail > after:
             return True
-        self.lives.put(live)
+        epoch = live.epoch
         live.waiting += 1
         try:
             self._listen()
@@ -104,6 +110,9 @@ class Followed:
                 while live.tail <= after:
                     if live.gone:
                         raise shorter(key) if live.shorter else expired(key)
+                    if live.state in TERMINAL and (live.tail < after or live.epoch != epoch):
+                        # It ended before what somebody has read of it, or with something else there.
+                        raise shorter(key)
                     await live.more()
         except TimeoutError:
             return False
@@ -125,17 +134,20 @@ class Followed:
 
     async def _asked(self, key: StreamKey) -> tuple[Head, LiveStream] | None:
         """How the stream stands in the store, and here from now on; None if there is none. Raises `Gone`."""
-        known = self.lives.get(key)
-        tail = 0 if known is None else known.tail
+        known = self._trusted(self.lives.get(key))
+        tail, epoch = (0, 0) if known is None else (known.tail, known.epoch)
         stored = await self._shelf.stored(key)
-        over = stored is None or stored.state == "expired"
+        live = self.lives.get(key)
         # What was made while the store was asked is there all the same.
-        if over and known is not None and not known.held and self.lives.get(key) is known:
-            self.lives.gone(key)
+        if live is not None and live is known and not live.held:
+            if stored is None or stored.state == "expired" or stored.row != live.row:
+                self.lives.gone(key)
+            elif stored.tail < tail or stored.epoch < epoch or live.is_short_of(stored.tail, stored.epoch):
+                self._lost_its_newest(live)
+        elif live is not None and live is known and stored is not None and stored.tail < tail:
+            self._lost_its_newest(live)
         if stored is None:
             return None
-        if known is not None and stored.tail < tail and not known.gone:
-            self._lost_its_newest(known)
         head = self._with_mark(_head(key, stored))
         live = self.lives.get(key)
         if live is None:
@@ -144,13 +156,31 @@ class Followed:
         elif live.held and stored.tail > live.tail and stored.epoch == live.epoch:
             # Committed, and not acknowledged yet: nobody can read it.
             return msgspec.structs.replace(head, tail=live.tail, state=live.state, terminal_at=None), live
-        elif live.held and stored.tail > live.tail:
-            # Another process has the stream, and has written on.
+        elif live.held and stored.epoch > live.epoch:
+            # It is another process's now.
             self.lost(key)
         if not live.held:
-            live.moved(stored.tail, stored.epoch)
-            live.state, live.stored, live.cancelled = stored.state, stored.bytes, stored.cancelled
+            if live.told(stored.tail, stored.epoch, stored.state):
+                live.stored, live.cancelled = stored.bytes, stored.cancelled
+            live.heard = self._clock.monotonic()
+            self.lives.settle(live)
         return head, live
+
+    def _is_current(self, live: LiveStream) -> bool:
+        """Whether what is known of it need not be asked again: nobody else writes it, or news of it come while it is read."""
+        if live.held or live.over:
+            return True
+        return self.lives.is_read(live) and self._clock.monotonic() - live.heard < _CURRENT
+
+    def _trusted(self, known: LiveStream | None) -> LiveStream | None:
+        """What may be compared with what the store says: that of which nothing was heard for long may be of another life."""
+        if known is None or known.held or known.over or self._clock.monotonic() - known.heard < _TRUSTED:
+            return known
+        known.forget()
+        if self.lives.is_read(known):
+            return known
+        self.lives.gone(known.key)
+        return None
 
     async def history(self, key: StreamKey) -> History:
         """See `ports.stream_log.StreamLog`."""
@@ -186,7 +216,10 @@ class Followed:
 
     def created(self, key: StreamKey, row: int | str, records: Sequence[Record], size: int) -> None:
         """This process has made the stream."""
-        live = LiveStream(key, row, 0, 1, "queued")
+        live = self.lives.get(key)
+        if live is None or live.row != row:
+            live = LiveStream(key, row, 0, 1, "queued")
+        # Somebody may have found it in the store before this process was told that it is there.
         live.held = True
         live.committed(records, size)
         self.lives.put(live)
@@ -210,24 +243,31 @@ class Followed:
 
     def appended(self, live: LiveStream, hold: Hold, commit: Commit, records: Sequence[Record], size: int) -> None:
         """`commit` is in the store: readers may have it."""
-        live.epoch = max(live.epoch, hold.epoch)
+        tail = hold.tail + len(commit.deltas)
+        if not live.held or live.epoch != hold.epoch:
+            # Somebody else has it since, who may have gone on from less.
+            live.told(tail, hold.epoch, live.state)
+            self.lives.settle(live)
+            return
         if commit.state is not None:
             live.state = commit.state
         live.committed(records, size)
         if commit.finish is not None:
-            self.lives.ended(live)
+            live.held, live.over = False, True
+            self.lives.settle(live)
 
     def claimed(self, key: StreamKey, row: int | str, hold: Hold, state: State, size: int, *, cancelled: bool) -> None:
         """This process has taken the stream over."""
         live = self.lives.get(key)
-        if live is not None and live.tail > hold.tail:
+        if live is not None and live.row == row and live.tail > hold.tail:
             self._lost_its_newest(live)
             live = None
-        live = live or LiveStream(key, row, hold.tail, hold.epoch, state)
-        live.forget()
-        live.moved(hold.tail, hold.epoch)
+        if live is None or live.row != row:
+            live = LiveStream(key, row, hold.tail, hold.epoch, state)
         live.held = True
-        live.state, live.stored, live.cancelled = state, size, cancelled
+        live.tail, live.epoch, live.state, live.stored, live.cancelled = hold.tail, hold.epoch, state, size, cancelled
+        live.forget()
+        live.ring_doorbell()
         self.lives.put(live)
 
     def lost(self, key: StreamKey) -> None:
@@ -267,29 +307,35 @@ class Followed:
 
     async def _hear(self) -> None:
         while waited := self.lives.waited_for():
-            tails = {live.key: live.tail for live in waited}
+            before = [(live, live.tail, live.epoch) for live in waited]
             try:
                 news = await self._shelf.news(waited)
             except LogUnavailable:
                 await self._clock.sleep(_AGAIN)
                 continue
-            for live in waited:
-                now = news.get(live.key)
-                if now is None or live.held:
+            except Exception:
+                logger.exception("what other processes write cannot be heard of now")
+                await self._clock.sleep(_AGAIN)
+                continue
+            heard = self._clock.monotonic()
+            for live, tail, epoch in before:
+                if live.held or self.lives.get(live.key) is not live:
                     continue
-                if now.state == "expired":
+                now = news.get(live.key)
+                if now is None:
+                    live.heard = heard
+                elif now.state == "expired":
                     self.lives.gone(live.key)
-                elif now.tail < tails[live.key]:
+                elif now.tail < tail or now.epoch < epoch or live.is_short_of(now.tail, now.epoch):
                     self._lost_its_newest(live)
                 else:
-                    live.moved(now.tail, now.epoch)
-                    live.state = now.state
-                    if now.state in TERMINAL:
-                        self.lives.ended(live)
+                    live.told(now.tail, now.epoch, now.state)
+                    live.heard = heard
+                    self.lives.settle(live)
 
     async def _page(self, live: LiveStream, after: int, limit: int) -> Page:
-        """What the store has after `after`: whoever asks at the same time gets the same."""
-        asked = (live, after, limit)
+        """What the store has after `after`: whoever asks at the same time gets the same. Who has heard of a takeover since asks anew."""
+        asked = (live, live.epoch, after, limit)
         under_way = self._pages.get(asked)
         if under_way is None:
             under_way = self._pages[asked] = asyncio.create_task(self._shelf.records(live, after, limit))
@@ -314,6 +360,7 @@ def _readable(key: StreamKey) -> Generator[None]:
 
 
 def _met(key: StreamKey, stored: Stored) -> LiveStream:
+    """The stream as the store has it."""
     live = LiveStream(key, stored.row, stored.tail, stored.epoch, stored.state)
     live.stored = stored.bytes
     live.cancelled = stored.cancelled

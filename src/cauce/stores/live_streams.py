@@ -7,8 +7,9 @@ ring and reads from the store at its own pace. All of it belongs to the event lo
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from math import inf
 
-from cauce.domain.stream import TERMINAL, Record, State, StreamKey
+from cauce.domain.stream import Record, State, StreamKey
 
 RING = 256 * 1024
 """Bytes of newest records that are kept of one stream."""
@@ -29,26 +30,32 @@ AT_ONCE = 16 * 1024
 _GROUP = 32
 """Records that leave a ring together."""
 
+_MISSED = 8
+"""Reads beyond a ring of another process's stream after which it is begun anew there."""
+
 
 class LiveStream:
     """`row` is the store's own name for the stream. `tail` only moves with what has been committed.
 
-    The ring has records of one epoch and those before it, without holes. It reaches up to the tail where this process writes the stream;
-    where another does, as far as readers have read here.
+    The ring has some of the newest records, without holes, as the store has had them in `epoch`. It ends at the tail where this process
+    writes the stream; where another does, as far as somebody has read here.
     """
 
     __slots__ = (
         "_commits",
         "_doorbell",
         "_first",
+        "_missed",
         "_ring",
         "_trimmed",
         "bytes",
         "cancelled",
         "epoch",
         "gone",
+        "heard",
         "held",
         "key",
+        "over",
         "row",
         "shorter",
         "state",
@@ -69,6 +76,10 @@ class LiveStream:
         """It is gone from here since its store has lost the newest of it."""
         self.held = False
         """Whether this process may write it, as far as it knows."""
+        self.over = False
+        """This process has written its end."""
+        self.heard = -inf
+        """When the store last told how it stands (monotonic clock)."""
         self.stored = 0
         """Bytes of all its records, as stored. Known to its holder."""
         self.bytes = 0
@@ -78,11 +89,13 @@ class LiveStream:
         self._first = tail + 1
         self._trimmed = False
         """The ring was full: what came before it is not kept."""
+        self._missed = 0
+        """What was read lately beyond the ring, which therefore does not grow."""
         self._commits: deque[tuple[int, int]] = deque()
         self._doorbell: asyncio.Event | None = None
 
     def committed(self, records: Sequence[Record], size: int) -> None:
-        """These follow what was committed, and are `size` bytes in the store. Readers may have them from now on."""
+        """This process has written these: they follow the tail, and are `size` bytes in the store. Readers may have them from now on."""
         self.stored += size
         if not records:
             return
@@ -93,31 +106,43 @@ class LiveStream:
         self.tail = max(self.tail, records[-1].seq)
         self.ring_doorbell()
 
-    def moved(self, tail: int, epoch: int) -> None:
-        """In the store the stream has come to `tail`, in `epoch`."""
+    def is_short_of(self, tail: int, epoch: int) -> bool:
+        """Whether a store where it has come to `tail` in `epoch` has lost some of it."""
+        return epoch > self.epoch and tail < self.tail
+
+    def told(self, tail: int, epoch: int, state: State) -> bool:
+        """How the stream stands in the store; False where more is known than that."""
+        if (epoch, tail) < (self.epoch, self.tail):
+            return False
+        changed = tail > self.tail or epoch != self.epoch or state != self.state
         if epoch != self.epoch:
             # It may have lost some of what is in the ring before somebody went on.
             self.forget()
-            self.epoch = epoch
-        if tail > self.tail:
-            self.tail = tail
+        self.tail, self.epoch, self.state = tail, epoch, state
+        if changed:
             self.ring_doorbell()
+        return True
 
     def learned(self, records: Sequence[Record], size: int) -> None:
         """The store has told a reader of these, of `size` bytes: others need not ask it. Another process writes the stream."""
+        self.told(self.tail, max(self.epoch, records[-1].epoch), self.state)
         first, end = records[0].seq, self._first + len(self._ring)
-        if not self._ring or (first < self._first and not self._trimmed):
-            # Whoever reads from further back will come past the rest.
+        if not self._ring or (first < self._first and not self._trimmed) or self._missed >= _MISSED:
+            # Whoever reads from further back will come past the rest; a ring that everybody has gone past is of no use.
             self.forget()
             self._first = end = first
+        if first > end:
+            self._missed += 1
+            return
         new = [record for record in records if record.seq >= end]
-        if first <= end and new:
+        if new:
+            self._missed = 0
             self._extend(new, size * len(new) // len(records))
 
     def refill(self, records: Sequence[Record], size: int) -> None:
         """These are all there are, of `size` bytes: the newest are kept."""
-        self.forget()
         if records and records[-1].seq == self.tail:
+            self.forget()
             for start in range(0, len(records), _GROUP):
                 group = records[start : start + _GROUP]
                 self._extend(group, size * len(group) // len(records))
@@ -157,6 +182,7 @@ class LiveStream:
         self.bytes = 0
         self._first = self.tail + 1
         self._trimmed = False
+        self._missed = 0
 
     async def more(self) -> None:
         """Return when something has changed."""
@@ -187,8 +213,10 @@ class LiveStreams:
         return self._streams.get(key)
 
     def put(self, live: LiveStream) -> None:
-        """Know of `live`."""
-        self._streams[live.key] = live
+        """Know of `live`. Who waits at another one of the same key is told to look again."""
+        if self._streams.get(live.key) is not live:
+            self.gone(live.key)
+            self._streams[live.key] = live
         self.settle(live)
 
     def attach(self, key: StreamKey) -> None:
@@ -203,9 +231,9 @@ class LiveStreams:
             if (live := self._streams.get(key)) is not None:
                 self.settle(live)
 
-    def is_current(self, live: LiveStream) -> bool:
-        """Whether what is known of `live` need not be asked again: it is written or waited for here, is read, or has ended."""
-        return live.held or live.waiting > 0 or live.key in self._readers or live.state in TERMINAL
+    def is_read(self, live: LiveStream) -> bool:
+        """Whether somebody waits for it or reads it."""
+        return live.waiting > 0 or live.key in self._readers
 
     def waited_for(self) -> list[LiveStream]:
         """Those that somebody waits for and another process may write."""
@@ -223,13 +251,8 @@ class LiveStreams:
         while self._kept_bytes > KEPT:
             self._make_room(next(iter(self._kept)))
 
-    def ended(self, live: LiveStream) -> None:
-        """It has its `Finish`."""
-        live.held = False
-        self.settle(live)
-
     def gone(self, key: StreamKey) -> None:
-        """It has expired, or is another process's now: its readers are told to look again."""
+        """It has expired, or is not what was known: its readers are told to look again."""
         live = self._streams.get(key)
         if live is not None:
             self._drop(key)
@@ -244,7 +267,7 @@ class LiveStreams:
 
     def _make_room(self, key: StreamKey) -> None:
         live = self._streams[key]
-        if live.waiting or key in self._readers:
+        if self.is_read(live):
             live.forget()
             self._kept_bytes -= self._kept.pop(key)
         else:

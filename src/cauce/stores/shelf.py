@@ -47,6 +47,8 @@ class Page(msgspec.Struct, frozen=True):
     def and_then(self, records: Sequence[Record], size: int, after: int) -> "Page":
         """With those of `records` that come after `after`; all of them are `size` bytes."""
         wanted = [record for record in records if record.seq > after]
+        if not wanted:
+            return self
         return Page([*self.records, *wanted], self.size + size * len(wanted) // len(records))
 
     def cut(self, limit: int) -> "Page":

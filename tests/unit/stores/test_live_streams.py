@@ -39,7 +39,7 @@ def test_readers_are_given_what_is_in_the_log_or_nothing(told: list[tuple[str, i
     for what, where, count in told:
         match what:
             case "others write":
-                stream.moved(min(len(LOG), stream.tail + where), 1)
+                stream.told(min(len(LOG), stream.tail + where), 1, "running")
             case "we write":
                 if records := LOG[stream.tail : stream.tail + count]:
                     stream.committed(records, SIZE * len(records))
@@ -82,10 +82,27 @@ def test_one_who_reads_a_long_stream_from_the_beginning_does_not_take_the_newest
 def test_what_was_read_in_another_epoch_is_read_again() -> None:
     stream = live(20)
     stream.learned(*page(0, 20))
-    stream.moved(20, 1)
-    assert stream.newest(3, 5) == LOG[3:8]
-    stream.moved(20, 2)
+    assert stream.told(20, 1, "running") and stream.newest(3, 5) == LOG[3:8]
+    assert stream.told(20, 2, "running")
     assert stream.newest(3, 5) is None and stream.bytes == 0
+
+
+def test_what_the_store_said_before_what_is_known_changes_nothing() -> None:
+    stream = live(20)
+    stream.told(21, 2, "completed")
+    stream.learned(*page(0, 21))
+    assert not stream.told(40, 1, "running") and not stream.told(20, 2, "running")
+    assert (stream.tail, stream.epoch, stream.state) == (21, 2, "completed") and stream.newest(3, 5) == LOG[3:8]
+
+
+def test_ring_that_everybody_has_gone_past_is_begun_anew() -> None:
+    stream = live(1000)
+    stream.learned(*page(0, 50))
+    stream.learned(*page(900, 1))
+    assert stream.newest(900, 1) is None
+    for after in range(901, 912):
+        stream.learned(*page(after, 1))
+    assert stream.newest(911, 1) == LOG[911:912]
 
 
 def test_history_fills_the_ring_with_the_newest_of_it() -> None:
@@ -93,7 +110,45 @@ def test_history_fills_the_ring_with_the_newest_of_it() -> None:
     stream.refill(LOG, SIZE * len(LOG))
     assert stream.newest(len(LOG) - 200, 5) == LOG[-200:-195] and stream.newest(0, 5) is None
     stream.refill(LOG[:-1], SIZE * (len(LOG) - 1))
-    assert stream.newest(len(LOG) - 200, 5) is None, "it is not all there is"
+    assert stream.newest(len(LOG) - 200, 5) == LOG[-200:-195], "it is not all there is"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "learn", "attach", "detach", "hold", "let go", "gone"]), st.integers(0, 5)),
+        max_size=60,
+    )
+)
+def test_what_is_kept_is_counted(steps: list[tuple[str, int]]) -> None:
+    lives = LiveStreams()
+    streams = [live(500, str(number)) for number in range(6)]
+    attached = [0] * 6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live_streams, "KEPT", 70_000)
+        for what, number in steps:
+            stream = streams[number]
+            match what:
+                case "put":
+                    lives.put(stream)
+                case "learn":
+                    stream.learned(*page(0, 100 * (number + 1)))
+                    lives.settle(stream)
+                case "attach":
+                    attached[number] += 1
+                    lives.attach(stream.key)
+                case "detach" if attached[number]:
+                    attached[number] -= 1
+                    lives.detach(stream.key)
+                case "hold" | "let go":
+                    stream.held = what == "hold"
+                    lives.settle(stream)
+                case "gone":
+                    lives.gone(stream.key)
+                case _:
+                    pass
+            assert lives._kept_bytes == sum(lives._kept.values()) <= 70_000
+            assert lives._kept.keys() <= lives._streams.keys()
+            assert not [key for key in lives._kept if lives._streams[key].held]
 
 
 @pytest.fixture

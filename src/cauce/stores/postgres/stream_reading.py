@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class StreamReading:
-    """See `stores.followed.Shelf`."""
+    """See `stores.shelf.Shelf`."""
 
     def __init__(self, connections: Connections, clock: Clock) -> None:
         self._connections = connections

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class StreamShelf:
-    """See `stores.followed.Shelf`."""
+    """See `stores.shelf.Shelf`."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
@@ -144,7 +144,9 @@ class StreamShelf:
 
         found = await self.ask(look, urgent=True)
         return {
-            live.key: NOT_THERE if state is None else Standing(int(tail), int(epoch), cast(State, state.decode()))
+            live.key: NOT_THERE
+            if state is None
+            else Standing(int(tail or 0), int(epoch or 0), cast(State, state.decode()))
             for live, (tail, epoch, state) in zip(waited, found, strict=True)
         }
 

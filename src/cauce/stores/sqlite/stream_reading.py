@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class StreamReading:
-    """See `stores.followed.Shelf`. Any number of reads at a time; `close` lets go of the file."""
+    """See `stores.shelf.Shelf`. Any number of reads at a time; `close` lets go of the file."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
