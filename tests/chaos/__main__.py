@@ -6,11 +6,25 @@ python -m tests.chaos [--long] [--seed N] [--store NAME] [--write]
 import argparse
 import asyncio
 import sys
+from collections import Counter
 from pathlib import Path
 
 from cauce.testing.chaos import Report, chaos, write
 from tests.chaos.mutants import CATCHABLE, POWER, POWER_NORMAL
-from tests.chaos.runs import LONG_STORES, REFERENCE, alone, away, caught, long, losing, reference, short, standing, told
+from tests.chaos.runs import (
+    LONG_AT_LEAST,
+    LONG_STORES,
+    REFERENCE,
+    alone,
+    away,
+    caught,
+    long,
+    losing,
+    reference,
+    short,
+    standing,
+    told,
+)
 
 _REPORTS = Path(".bench")
 
@@ -35,6 +49,8 @@ def _short(seed: int) -> int:
     with alone() as there:
         found = asyncio.run(chaos(short(there, seed)))
     print(told(found), flush=True)
+    _REPORTS.mkdir(exist_ok=True)
+    write(found, _REPORTS / "chaos.html")
     violations = len(found.violations)
     for run in (POWER, POWER_NORMAL):
         found = asyncio.run(caught(run))
@@ -64,21 +80,24 @@ def _redis() -> list[Report]:
 
 
 def _long(stores: tuple[str, ...], seed: int) -> int:
-    events = kills = stops = violations = 0
+    all_of: Counter[str] = Counter()
+    violations = 0
     for number, store in enumerate(stores):
         with standing(store) as (there, backing):
             found = asyncio.run(chaos(long(there, seed + number, backing)))
         print(f"{store}: {told(found)}", flush=True)
         _REPORTS.mkdir(exist_ok=True)
         write(found, _REPORTS / f"chaos-{store}.html")
-        events += found.events
-        kills += found.faults.get("SIGKILL", 0)
-        stops += found.faults.get("SIGSTOP", 0)
+        all_of.update({"events": found.events, **found.faults})
         violations += len(found.violations)
     if "redis" in stores:
         violations += sum([len(found.violations) for found in _redis()])
-    print(f"together: {events:,} events, {kills} SIGKILL, {stops} SIGSTOP, {violations} violations")
-    return 1 if violations else 0
+    hurt = ", ".join([f"{all_of[what]:,} {what}" for what in LONG_AT_LEAST])
+    print(f"together: {hurt}, {violations} violations")
+    short_of = [what for what, least in LONG_AT_LEAST.items() if stores == LONG_STORES and all_of[what] < least]
+    if short_of:
+        print(f"too little of: {', '.join(short_of)}")
+    return 1 if violations or short_of else 0
 
 
 if __name__ == "__main__":

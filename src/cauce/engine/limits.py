@@ -25,7 +25,7 @@ Whose = Literal["provider", "model", "upstream", "key", "user", "tenant"]
 STARTING: dict[str, tuple[tuple[str, Rates], ...]] = {
     "google": (("*flash*", Rates(60, 100_000)),),
     "openai": (("gpt-5-mini*", Rates(30, 50_000)),),
-    "anthropic": (("claude-haiku*", Rates(50, 80_000)),),
+    "anthropic": (("claude-*haiku*", Rates(50, 80_000)),),
 }
 """By maker, for globs of its models: what holds where nothing is configured, at the maker's own address only."""
 
