@@ -85,7 +85,7 @@ class Followed:
         tail, epoch = live.tail, live.epoch
         with _readable(key):
             page = await self._page(live, after, limit)
-        if not page.records or page.records[0].seq != after + 1:
+        if not page.follows(after):
             # Another process deletes an expired stream from its beginning on.
             if self.lives.get(key) is live and not live.held:
                 self.lives.gone(key)

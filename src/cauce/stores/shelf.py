@@ -44,6 +44,11 @@ class Page(msgspec.Struct, frozen=True):
     records: list[Record]
     size: int
 
+    def follows(self, after: int) -> bool:
+        """Whether there are some, from `after` on and without holes."""
+        records = self.records
+        return bool(records) and records[0].seq == after + 1 and records[-1].seq == after + len(records)
+
     def and_then(self, records: Sequence[Record], size: int, after: int) -> "Page":
         """With those of `records` that come after `after`; all of them are `size` bytes."""
         wanted = [record for record in records if record.seq > after]

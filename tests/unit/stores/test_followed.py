@@ -249,6 +249,16 @@ async def test_everybody_who_shares_a_question_gets_its_error_and_nobody_is_stop
     assert shelf.asked.count("records") == 2
 
 
+@pytest.mark.parametrize("left", [records(4, 10, 1), [*records(1, 3, 1), *records(6, 10, 1)], []])
+async def test_log_with_a_hole_is_gone(followed: Followed, shelf: ShelfInHand, left: list[Record]) -> None:
+    shelf.has(OLD)
+    followed.lives.attach(KEY)
+    await followed.head(KEY)
+    shelf.log = left
+    with pytest.raises(Gone):
+        await followed.read(KEY, 0, 250)
+
+
 async def test_stream_that_is_taken_over_while_it_was_found_short_stays_ours(
     followed: Followed, shelf: ShelfInHand
 ) -> None:
