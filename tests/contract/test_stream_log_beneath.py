@@ -17,7 +17,7 @@ from cauce.domain.delta import Text
 from cauce.domain.errors import Gone
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
-from cauce.domain.stream import AttemptRow, Commit, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.postgres.settings import PostgresSettings
@@ -169,6 +169,14 @@ def asked(beneath: Beneath, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+async def spelled(log: StreamLog, word: str) -> Hold:
+    """A new stream with a record for each letter of `word`."""
+    hold = await created(log)
+    for letter in word:
+        hold = await log.append(hold, text(letter))
+    return hold
+
+
 async def read_through(log: StreamLog, tail: int, page: int = 2) -> list[tuple[int, int]]:
     """Number and epoch of all records up to `tail`, read a few at a time."""
     found: list[tuple[int, int]] = []
@@ -180,9 +188,7 @@ async def read_through(log: StreamLog, tail: int, page: int = 2) -> list[tuple[i
 async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read(
     beneath: Beneath, asked: list[str]
 ) -> None:
-    hold = await created(beneath.log)
-    for word in "abcd":
-        hold = await beneath.log.append(hold, text(word))
+    hold = await spelled(beneath.log, "abcd")
     reader = beneath.other
     reader.attach(KEY)
     reader.attach(KEY)
@@ -203,9 +209,7 @@ async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read
 async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_store_for(
     beneath: Beneath, asked: list[str]
 ) -> None:
-    hold = await created(beneath.log)
-    for word in "abcdefgh":
-        hold = await beneath.log.append(hold, text(word))
+    hold = await spelled(beneath.log, "abcdefgh")
     reader = beneath.other
     whole = [(seq, 1) for seq in range(1, 10)]
     reader.attach(KEY)
@@ -229,9 +233,7 @@ async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_stor
 async def test_whoever_takes_a_stream_over_has_read_it_for_its_readers(
     beneath: Beneath, asked: list[str], clock: FakeClock
 ) -> None:
-    hold = await created(beneath.log)
-    for word in "abc":
-        hold = await beneath.log.append(hold, text(word))
+    await spelled(beneath.log, "abc")
     heir = beneath.other
     await heir.read(KEY, 0, 1)
     clock.advance(LEASE + 1)

@@ -94,32 +94,38 @@ NEW = [*OLD[:7], *records(8, 12, 2, "new ")]
 """What another process has made of it after 8 to 10 were lost."""
 
 
+@pytest.fixture
+async def met(followed: Followed, shelf: ShelfInHand) -> Followed:
+    """One that has a reader of `OLD`."""
+    shelf.has(OLD)
+    followed.lives.attach(KEY)
+    await followed.head(KEY)
+    return followed
+
+
 def seen(found: Sequence[Record]) -> list[tuple[int, int]]:
     return [(record.seq, record.epoch) for record in found]
 
 
 async def test_answer_that_is_older_than_a_takeover_serves_nobody_who_has_heard_of_it(
-    followed: Followed, shelf: ShelfInHand
+    met: Followed, shelf: ShelfInHand
 ) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
     shelf.open.clear()
-    before = asyncio.create_task(followed.read(KEY, 5, 250))
+    before = asyncio.create_task(met.read(KEY, 5, 250))
     await asyncio.sleep(0.01)
     shelf.has(NEW)
-    heard = asyncio.create_task(followed.head(KEY))
+    heard = asyncio.create_task(met.head(KEY))
     await asyncio.sleep(0.01)
-    late = followed.lives.get(KEY)
+    late = met.lives.get(KEY)
     assert late is not None
     late.told(12, 2, "running")
-    after = asyncio.create_task(followed.read(KEY, 5, 250))
+    after = asyncio.create_task(met.read(KEY, 5, 250))
     await asyncio.sleep(0.01)
     shelf.open.set()
     assert seen(await before) == [(seq, 1) for seq in range(6, 11)]
     assert seen(await after) == [(6, 1), (7, 1), (8, 2), (9, 2), (10, 2), (11, 2), (12, 2)]
     await heard
-    assert seen(await followed.read(KEY, 9, 1)) == [(10, 2)], "who compares what it has read is told the truth"
+    assert seen(await met.read(KEY, 9, 1)) == [(10, 2)], "who compares what it has read is told the truth"
 
 
 async def test_what_was_known_is_asked_for_again_when_no_news_come(shelf: ShelfInHand) -> None:
@@ -209,13 +215,10 @@ async def test_reader_of_what_is_lost_is_told_when_the_stream_ended_without_it(
 
 
 async def test_news_that_cannot_be_understood_are_asked_for_again(
-    followed: Followed, shelf: ShelfInHand, caplog: pytest.LogCaptureFixture
+    met: Followed, shelf: ShelfInHand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
     shelf.broken = TypeError("damaged")
-    waiting = asyncio.create_task(followed.wait(KEY, 10))
+    waiting = asyncio.create_task(met.wait(KEY, 10))
     await asyncio.sleep(0.05)
     assert not waiting.done() and "cannot be heard of" in caplog.text
     shelf.broken = None
@@ -225,23 +228,20 @@ async def test_news_that_cannot_be_understood_are_asked_for_again(
 
 
 async def test_everybody_who_shares_a_question_gets_its_error_and_nobody_is_stopped_by_another_who_leaves(
-    followed: Followed, shelf: ShelfInHand
+    met: Followed, shelf: ShelfInHand
 ) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
     shelf.open.clear()
-    readers = [asyncio.create_task(followed.read(KEY, 0, 250)) for _ in range(3)]
+    readers = [asyncio.create_task(met.read(KEY, 0, 250)) for _ in range(3)]
     await asyncio.sleep(0.01)
     readers[0].cancel()
     shelf.open.set()
     done = await asyncio.gather(*readers, return_exceptions=True)
     assert isinstance(done[0], asyncio.CancelledError)
     assert [seen(one) for one in done[1:] if not isinstance(one, BaseException)] == [seen(OLD)] * 2
-    followed.lives.gone(KEY)
-    await followed.head(KEY)
+    met.lives.gone(KEY)
+    await met.head(KEY)
     shelf.open.clear()
-    readers = [asyncio.create_task(followed.read(KEY, 0, 250)) for _ in range(3)]
+    readers = [asyncio.create_task(met.read(KEY, 0, 250)) for _ in range(3)]
     await asyncio.sleep(0.01)
     shelf.broken = LogUnavailable("no", retry_after=1)
     shelf.open.set()
@@ -250,42 +250,31 @@ async def test_everybody_who_shares_a_question_gets_its_error_and_nobody_is_stop
 
 
 @pytest.mark.parametrize("left", [records(4, 10, 1), [*records(1, 3, 1), *records(6, 10, 1)], []])
-async def test_log_with_a_hole_is_gone(followed: Followed, shelf: ShelfInHand, left: list[Record]) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
+async def test_log_with_a_hole_is_gone(met: Followed, shelf: ShelfInHand, left: list[Record]) -> None:
     shelf.log = left
     with pytest.raises(Gone):
-        await followed.read(KEY, 0, 250)
+        await met.read(KEY, 0, 250)
 
 
-async def test_stream_that_is_taken_over_while_it_was_found_short_stays_ours(
-    followed: Followed, shelf: ShelfInHand
-) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
+async def test_stream_that_is_taken_over_while_it_was_found_short_stays_ours(met: Followed, shelf: ShelfInHand) -> None:
     shelf.log = OLD[:3]
     shelf.open.clear()
-    reading = asyncio.create_task(followed.read(KEY, 5, 250))
+    reading = asyncio.create_task(met.read(KEY, 5, 250))
     await asyncio.sleep(0.01)
-    followed.claimed(KEY, 1, Hold(KEY, 2, 10), "recovering", 500, cancelled=False)
+    met.claimed(KEY, 1, Hold(KEY, 2, 10), "recovering", 500, cancelled=False)
     shelf.open.set()
     with pytest.raises(Gone):
         await reading
-    mine = followed.lives.get(KEY)
+    mine = met.lives.get(KEY)
     assert mine is not None and mine.held and not mine.gone
 
 
-async def test_what_is_asked_is_not_waited_for_when_the_process_ends(followed: Followed, shelf: ShelfInHand) -> None:
-    shelf.has(OLD)
-    followed.lives.attach(KEY)
-    await followed.head(KEY)
+async def test_what_is_asked_is_not_waited_for_when_the_process_ends(met: Followed, shelf: ShelfInHand) -> None:
     shelf.open.clear()
-    reading = asyncio.create_task(followed.read(KEY, 0, 250))
-    waiting = asyncio.create_task(followed.wait(KEY, 10))
+    reading = asyncio.create_task(met.read(KEY, 0, 250))
+    waiting = asyncio.create_task(met.wait(KEY, 10))
     await asyncio.sleep(0.02)
     async with asyncio.timeout(2):
-        await followed.stop()
+        await met.stop()
     waiting.cancel()
     await asyncio.gather(reading, waiting, return_exceptions=True)
