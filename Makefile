@@ -65,7 +65,7 @@ faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the f
 chaos: $(VENV)/dev.done ## Break everything around streams, then find out servers that break a rule (about three minutes)
 	$(BIN)/python -m tests.chaos
 
-chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis (about ten minutes)
+chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis, and with power cuts on a SQLite that does not wait for the disk (about thirteen minutes)
 	$(BIN)/python -m tests.chaos --long
 
 test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about six minutes)

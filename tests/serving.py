@@ -16,7 +16,7 @@ from cauce.server.run import HTTPServer, listen
 
 _QUICK = {"CAUCE_DISCOVERY__ENABLED": "false", "CAUCE_SERVER__DRAIN": "0"}
 
-ONE_TRY = {"CAUCE_RETRY__ATTEMPTS": "1"}
+ONE_TRY = {"CAUCE_RETRY__ATTEMPTS": "1", "CAUCE_QUEUE__LENGTH": "0"}
 """For tests whose script has a failure that is to be seen."""
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]

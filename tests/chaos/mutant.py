@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 
+from cauce.testing.chaos import NodeSettings
+
 
 class Mutant(msgspec.Struct, frozen=True):
     """`rule` is what it does not keep, `parts` what it has in place of ours, by `module:name`, `caught` the invariants that it breaks.
 
-    `run` are the settings of the run that is aimed at it, `ground` those of where its nodes keep their streams; two nodes share one file.
+    `run` are the settings of the run that is aimed at it, `settings` those of its nodes, but for their lease; two nodes share one file.
     """
 
     name: str
@@ -17,4 +19,4 @@ class Mutant(msgspec.Struct, frozen=True):
     caught: tuple[str, ...]
     parts: Mapping[str, object]
     run: Mapping[str, Any] = {}
-    ground: Mapping[str, Any] = {}
+    settings: NodeSettings = NodeSettings()

@@ -15,18 +15,23 @@ import msgspec
 from cauce.domain.delta import Finish
 from cauce.domain.request import Request
 from cauce.domain.stream import Head, Hold, Record, Renewed, StreamKey
-from cauce.engine.recovery import prompt
+from cauce.engine.recovery import prompt, recovery
+from cauce.engine.recovery.rungs import Rungs, rungs
 from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.tail import READ_AT_ONCE, Waiting
 from cauce.engine.streams.takeover import Takeover
+from cauce.ports.provider import Call
+from cauce.ports.resilience import RecoverySettings
 from cauce.ports.stream_log import Fenced, StreamLog
+from cauce.server.leaving import Leaving
 from cauce.stores.sqlite.stream_log import SqliteStreamLog
 from cauce.stores.sqlite.stream_retention import Sweep
 from cauce.stores.sqlite.stream_tables import open_streams
 from cauce.stores.sqlite.stream_work import Append
 from cauce.stores.sqlite.stream_writer import Refused, StreamWriter, Work
-from cauce.testing.chaos import CALM, Rates
+from cauce.testing.chaos import CALM, NodeSettings, Rates, Route
+from cauce.testing.chaos.settings import with_streams
 from cauce.wire.native.frames import projector
 from tests.chaos.mutant import Mutant
 from tests.chaos.tool_mutants import BROKEN_CALLS, STALLED, TOOL_MUTANTS
@@ -230,6 +235,19 @@ def nothing_passes(_: Exception) -> bool:
     return False
 
 
+class Tireless(recovery._Answer):
+    """Has a budget that nothing uses up."""
+
+    def _has_budget(self) -> bool:
+        return True
+
+
+def unbidden(call: Call, delivered: Any) -> Rungs:
+    """Takes every route for one that goes on."""
+    willing = [msgspec.structs.replace(one, midstream="continue") for one in call.candidates]
+    return rungs(msgspec.structs.replace(call, candidates=tuple(willing)), delivered)
+
+
 def synced_lazily(path: Path, _: Any) -> sqlite3.Connection:
     """Says that what it acknowledges is synced, and leaves that for later."""
     return open_streams(path, "normal")
@@ -269,7 +287,7 @@ _ALL = (
     Mutant(
         "no fence",
         "an append is conditional on epoch and tail",
-        ("I3", "I4"),
+        ("I1", "I3", "I4"),
         {f"{_LOG}:Append": UnfencedAppend, "cauce.bootstrap.streaming:SqliteStreamLog": UnfencedLog},
         {**_TWO_NODES, "pause": 80, "seconds": 11.0, "harm": {"stop": 1}, "window": (0.1, 0.3)},
     ),
@@ -290,7 +308,7 @@ _ALL = (
     Mutant(
         "end apart from its state",
         "the end, its state and its bills are one transaction",
-        ("I5",),
+        ("I5", "I7"),
         {f"{_LOG}:StreamWriter": ApartWriter},
         {**_ONE_NODE, "pieces": 40, "spread": 3.0, "streams": 40, "harm": {"kill": 2}},
     ),
@@ -385,6 +403,29 @@ _ALL = (
         {f"{_LOG}:Sweep": SweepsOpen},
         {**_ONE_NODE, "streams": 6, "seconds": 3.0},
     ),
+    Mutant(
+        "cancel what its reader leaves",
+        "leaving is not cancelling",
+        ("I6",),
+        {"cauce.server.routes.streams:_STAYING": Leaving("cancel")},
+        {**_ONE_NODE, "streams": 8, "steady": ()},
+    ),
+    Mutant(
+        "go on for ever",
+        "an answer is gone on with as often as [recovery] attempts says",
+        ("I15",),
+        {"cauce.engine.recovery.recovery:_Answer": Tireless},
+        {**_ONE_NODE, "rates": Rates(0.7, 0, 0, 0, 0, 0)},
+        msgspec.structs.replace(NodeSettings(), recovery=RecoverySettings(attempts=1)),
+    ),
+    Mutant(
+        "go on where the route forbids it",
+        'midstream = "fail" ends an answer where it breaks',
+        ("I15",),
+        {"cauce.engine.recovery.recovery:rungs": unbidden},
+        {**_ONE_NODE, "rates": Rates(0.7, 0, 0, 0, 0, 0)},
+        msgspec.structs.replace(NodeSettings(), routes=(Route("fail"),)),
+    ),
 )
 
 LOSING = Mutant("answers of the store are lost", "", (), {f"{_LOG}:StreamWriter": LosingWriter}, _ONE_NODE)
@@ -393,7 +434,12 @@ LOSING = Mutant("answers of the store are lost", "", (), {f"{_LOG}:StreamWriter"
 _POWER = {**_ONE_NODE, "seconds": 40.0, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
 POWER = Mutant("power loss", "", (), {}, _POWER)
 POWER_NORMAL = Mutant(
-    "power loss with what is not synced", "", (), {}, {**_POWER, "wires": (), "loses": True}, {"synchronous": "normal"}
+    "power loss with what is not synced",
+    "",
+    (),
+    {},
+    {**_POWER, "wires": (), "loses": True},
+    with_streams(synchronous="normal"),
 )
 """No mutants either: the shipped server, which loses nothing, and, told not to wait for the disk, says what it has lost."""
 

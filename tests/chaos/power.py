@@ -3,7 +3,7 @@
 A shim around the system's own way of SQLite to files (a VFS), over the very library that `sqlite3` uses. It only looks: all goes on to
 where it would have gone. What it knows is in a small file beside the write-ahead log that outlives a SIGKILL and is shared by all nodes.
 
-    in the node      watch()        before anything is opened
+    in the node      watch()        before anything is opened; watch(file) also writes down each write (`w`) and sync (`s`) there
     in the harness   cut(file)      while no node runs
 """
 
@@ -82,7 +82,8 @@ class _Notes:
 class _Shim:
     """What stands between. It lives as long as the process: SQLite holds on to all of it."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, said: int | None) -> None:
+        self._said = said
         library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
         library.sqlite3_vfs_find.argtypes = [ctypes.c_char_p]
         library.sqlite3_vfs_register.argtypes = [ctypes.POINTER(_Vfs), ctypes.c_int]
@@ -118,10 +119,12 @@ class _Shim:
             write, sync = _WRITE(table.write), _SYNC(table.sync)
 
             def on_write(file: int, data: int, size: int, offset: int) -> int:
+                self._say(b"w")
                 self._notes[file].change(lambda unsynced, syncing: (min(unsynced, offset), syncing))
                 return write(file, data, size, offset)
 
             def on_sync(file: int, flags: int) -> int:
+                self._say(b"s")
                 notes = self._notes[file]
                 notes.change(lambda unsynced, syncing: (_SYNCED, min(unsynced, syncing)))
                 status = sync(file, flags)
@@ -135,14 +138,20 @@ class _Shim:
             self._tables[methods] = (table, *ours)
         return ctypes.addressof(self._tables[methods][0])
 
+    def _say(self, what: bytes) -> None:
+        if self._said is not None:
+            os.write(self._said, what)
+
 
 _SHIMS: list[_Shim] = []
 
 
-def watch() -> None:
-    """Note what is synced from now on. The library is the one that `sqlite3` has loaded: its symbols are found through that module."""
+def watch(told: Path | None = None) -> None:
+    """Note what is synced from now on, and say each of it in `told`, which processes may share. The library is the one that `sqlite3` has
+    loaded: its symbols are found through that module."""
     if not _SHIMS:
-        _SHIMS.append(_Shim(ctypes.CDLL(_sqlite3.__file__)))
+        said = None if told is None else os.open(told, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _SHIMS.append(_Shim(ctypes.CDLL(_sqlite3.__file__), said))
 
 
 def cut(file: Path) -> int:

@@ -10,8 +10,9 @@ import msgspec
 
 from cauce.testing.chaos import CALM, INVARIANTS, Ground, NodeFault, Rates, Report, Settings, chaos
 from cauce.testing.chaos.beneath import Backing
+from cauce.testing.chaos.plan import CALLS, RESTARTS
 from cauce.testing.chaos.reader import WIRES
-from cauce.testing.chaos.run import CALLS, RESTARTS
+from cauce.testing.chaos.settings import with_streams
 from tests.chaos.forgetting import Forgetting
 from tests.chaos.mutants import CATCHABLE, NONE, Mutant
 from tests.chaos.power import Disk
@@ -24,9 +25,16 @@ _BEGIN, _END = "<!-- mutants -->\n", "<!-- end of mutants -->\n"
 _LEASE = 1.0
 """Seconds, of the runs that are aimed at mutants: the shortest that can be configured."""
 
-LONG_STORES = ("sqlite", "postgres", "redis")
+LONG_STORES = ("sqlite", "postgres", "redis", "sqlite-normal")
+"""The last one does not wait for the disk."""
 
-LONG_AT_LEAST = {"events": 1_000_000, "SIGKILL": 30, "SIGSTOP": 30}
+LONG_AT_LEAST = {
+    "events": 1_000_000,
+    "SIGKILL": 30,
+    "SIGSTOP": 30,
+    "bytes lost by power loss": 1,
+    "readers told of a loss": 1,
+}
 """What the long runs on all stores have to come to together: one in which little was hurt proves little."""
 
 
@@ -97,6 +105,25 @@ def long(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
     )
 
 
+def long_losing(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
+    """The long run of a store that may lose its newest when the power goes: a cancel as well as records, so that nothing is cancelled or made
+    old. Only our own wire says which epoch a reader has read."""
+    return msgspec.structs.replace(
+        long(ground, seed, backing),
+        streams=120,
+        seconds=200.0,
+        pieces=400,
+        length=5200,
+        spread=12.0,
+        harm={"kill": 3, "stop": 3, "kill at takeover": 1, "lock the file": 1, "power loss": 4},
+        rates=Rates(cancel=0.0),
+        # By then all of them are there, and on the disk.
+        window=(0.3, 0.9),
+        wires=(),
+        loses=True,
+    )
+
+
 def away(ground: Ground, backing: Backing) -> Settings:
     """A server of streams that dies, and comes back with everything."""
     return Settings(
@@ -125,7 +152,8 @@ async def caught(mutant: Mutant) -> Report:
     """The run that is aimed at `mutant`."""
     command = _node(mutant)
     with folder() as name:
-        there = Ground("sqlite", name, lease=_LEASE, **mutant.ground)
+        streams = msgspec.structs.replace(mutant.settings.streams, lease=_LEASE)
+        there = Ground("sqlite", name, settings=msgspec.structs.replace(mutant.settings, streams=streams))
         disk = Disk(there.file(alone=mutant.run.get("nodes", 1) == 1))
         return await chaos(Settings(there, command=command, backing=disk, **mutant.run))
 
@@ -133,16 +161,18 @@ async def caught(mutant: Mutant) -> Report:
 @contextlib.contextmanager
 def standing(store: str, lease: float = 2.0) -> Iterator[tuple[Ground, Backing | None]]:
     """A store of its own, for several nodes, and what can be done to it."""
+    settings = with_streams(lease=lease)
     with folder() as there:
         match store:
             case "postgres":
                 with running_postgres() as url:
-                    yield Ground("postgres", there, url, lease), None
+                    yield Ground("postgres", there, url, settings=settings), None
             case "redis":
                 with running_redis(there) as server:
-                    yield Ground("redis", there, server.url, lease), Forgetting(server, there)
+                    yield Ground("redis", there, server.url, settings=settings), Forgetting(server, there)
             case _:
-                ground = Ground("sqlite", there, lease=lease)
+                settings = with_streams(lease=lease, synchronous="normal" if store == "sqlite-normal" else "full")
+                ground = Ground("sqlite", there, settings=settings)
                 yield ground, Disk(ground.file(alone=False))
 
 

@@ -42,7 +42,7 @@ class Cauce(msgspec.Struct):
         return f"{self.url}/v1"
 
 
-ONCE = "[retry]\nattempts = 1\n[recovery]\nattempts = 0\n[breaker]\nenabled = false\n"
+ONCE = "[retry]\nattempts = 1\n[recovery]\nattempts = 0\n[breaker]\nenabled = false\n[limits]\nadaptive = false\n"
 """TOML with which a provider's failure is seen by the client, not mended on its way."""
 
 

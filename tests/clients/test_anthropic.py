@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cauce.testing.upstream import Reply, Upstream
+from cauce.testing.upstream import Reply, Upstream, fault
 from tests.clients.front import KEY, in_front_of
 from tests.clients.page import Proved
 from tests.clients.py import given
@@ -41,6 +41,15 @@ async def test_key_is_taken_from_either_header(
         # The provider gets its own key, never the client's.
         assert KEY not in str(sent) and "upstream-key" in str(sent)
     proved(name, kind, "headers")
+
+
+async def test_call_is_given_its_time_in_a_header(workers: Workers, upstream: Upstream, kind: str, name: str) -> None:
+    assert await asked(workers, upstream, kind, name, "short_time", seconds="15") == {"text": "Hello from upstream."}
+    upstream.script(fault("hang"))
+    late = await asked(workers, upstream, kind, name, "short_time", seconds="0.3")
+    wrong = await asked(workers, upstream, kind, name, "short_time", seconds="soon")
+    assert late["status"] == 504 and late["told"]["type"] == "error"
+    assert wrong["status"] == 400 and "X-Cauce-Timeout" in wrong["told"]["error"]["message"]
 
 
 async def test_events_have_the_order_and_the_fields_that_agents_read(

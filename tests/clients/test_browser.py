@@ -15,7 +15,7 @@ from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.clients.browser import Browser, Page
 from tests.clients.node import HERE
-from tests.clients.process import Cauce, Proxy, cauce, in_front_of
+from tests.clients.process import ONCE, Cauce, Proxy, cauce, in_front_of
 from tests.http import ask, within
 
 pytestmark = pytest.mark.anyio
@@ -235,7 +235,7 @@ async def test_page_reads_why_it_was_refused_and_when_to_come_back(
 ) -> None:
     upstream.answers = [Reply(status=429, error={"message": "slow"}, headers={"retry-after": "7"})]
     keys = f'[aliases]\ntu-modelo = "up/m"\n[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with cauce(tmp_path, in_front_of(upstream.base_url) + keys) as server:
+    async with cauce(tmp_path, in_front_of(upstream.base_url) + ONCE + keys) as server:
         async with browser.page(chat_page(origin, server.url, "refused")) as page:
             refused = await page.evaluate(f"({FETCH})('/llm/message', {QUESTION})")
             assert (refused["status"], refused["body"]["error_code"]) == (401, "unauthorized")

@@ -14,7 +14,7 @@ from cauce.stores.redis.cache import RedisCache
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.sqlite.cache import SqliteCache
-from cauce.testing.cache_contract import KEY, OTHER, CacheContract, cached
+from cauce.testing.cache_contract import KEY, MOST, OTHER, Bounded, CacheContract, cached, fill, kept, key_of
 from cauce.testing.clock import FakeClock
 from tests.redis_server import RedisServer, running_redis
 
@@ -30,6 +30,16 @@ class TestInprocCache(CacheContract):
     @pytest.fixture
     def cache(self, clock: FakeClock) -> Cache:
         return InprocCache(clock, 1 << 20)
+
+    @pytest.fixture
+    def bounded(self, clock: FakeClock) -> Bounded:
+        cache = InprocCache(clock, MOST)
+
+        async def make(most_bytes: int) -> Cache:
+            assert most_bytes == MOST
+            return cache
+
+        return make
 
     async def test_what_was_not_asked_for_longest_goes_first(self, clock: FakeClock) -> None:
         cache = InprocCache(clock, cached("0").size * 3)
@@ -58,15 +68,6 @@ class TestInprocCache(CacheContract):
         assert cache.size == 0
 
 
-class TestSqliteCache(CacheContract):
-    @pytest.fixture
-    async def cache(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Cache]:
-        cache = SqliteCache(tmp_path / "cache.sqlite", clock, 1 << 20)
-        cache.start()
-        yield cache
-        await cache.aclose()
-
-
 class Written:
     """A file that is read, not what waits to be written into it."""
 
@@ -82,7 +83,37 @@ class Written:
         return await self.file.get(key)
 
 
+@pytest.fixture
+async def bounded_file(clock: FakeClock, tmp_path: Path) -> AsyncIterator[Bounded]:
+    file = SqliteCache(tmp_path / "bounded.sqlite", clock, MOST)
+    file.start()
+
+    async def make(most_bytes: int) -> Cache:
+        assert most_bytes == MOST
+        return Written(file)
+
+    yield make
+    await file.aclose()
+
+
+class TestSqliteCache(CacheContract):
+    @pytest.fixture
+    async def cache(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Cache]:
+        cache = SqliteCache(tmp_path / "cache.sqlite", clock, 1 << 20)
+        cache.start()
+        yield cache
+        await cache.aclose()
+
+    @pytest.fixture
+    def bounded(self, bounded_file: Bounded) -> Bounded:
+        return bounded_file
+
+
 class TestSqliteFile(CacheContract):
+    @pytest.fixture
+    def bounded(self, bounded_file: Bounded) -> Bounded:
+        return bounded_file
+
     @pytest.fixture
     async def cache(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Cache]:
         file = await reopened(tmp_path / "cache.sqlite", clock)
@@ -97,6 +128,13 @@ class TestLayeredCache(CacheContract):
         behind.start()
         yield LayeredCache(InprocCache(clock, 3000), behind, clock, 60)
         await behind.aclose()
+
+    @pytest.fixture
+    def bounded(self, clock: FakeClock, bounded_file: Bounded) -> Bounded:
+        async def make(most_bytes: int) -> Cache:
+            return LayeredCache(InprocCache(clock, 3000), await bounded_file(most_bytes), clock, 60)
+
+        return make
 
     async def test_what_is_found_behind_is_near_from_then_on(self, clock: FakeClock) -> None:
         near, behind = InprocCache(clock, 1 << 20), InprocCache(clock, 1 << 20)
@@ -127,22 +165,83 @@ class TestRedisCache(CacheContract):
 
     @pytest.fixture
     def cache(self, redis: RedisConnection) -> Cache:
-        return RedisCache(redis)
+        return RedisCache(redis, 1 << 20)
+
+    @pytest.fixture
+    async def bounded(self, redis: RedisConnection, server: RedisServer, clock: FakeClock) -> AsyncIterator[Bounded]:
+        connections: list[RedisConnection] = []
+
+        async def make(most_bytes: int) -> Cache:
+            connection = RedisConnection(RedisSettings(server.url), clock)
+            await connection.start()
+            connections.append(connection)
+            return RedisCache(connection, most_bytes)
+
+        yield make
+        for connection in connections:
+            await connection.aclose()
 
     async def test_redis_lets_go_of_it_when_its_time_is_over(self, redis: RedisConnection) -> None:
-        await RedisCache(redis).put(KEY, cached(), 60)
-        left = await redis.run(lambda redis: redis.pttl(f"cauce:cache:{KEY.hex()}"))
+        await RedisCache(redis, MOST).put(KEY, cached(), 60)
+        left = await redis.run(lambda redis: redis.pttl(f"cauce:{{cache}}:{KEY.hex()}"))
         assert 59_000 < left <= 60_000
 
     async def test_what_another_version_wrote_is_not_there(self, redis: RedisConnection) -> None:
-        await redis.run(lambda redis: redis.set(f"cauce:cache:{KEY.hex()}", b"\xc1"))
-        assert await RedisCache(redis).get(KEY) is None
+        await redis.run(lambda redis: redis.set(f"cauce:{{cache}}:{KEY.hex()}", b"\xc1"))
+        assert await RedisCache(redis, MOST).get(KEY) is None
+
+    async def test_what_redis_uses_is_what_is_counted(self, redis: RedisConnection) -> None:
+        cache = RedisCache(redis, MOST)
+        before = await used(redis)
+        await fill(cache, range(300), size=1000)
+        assert cache.size <= MOST
+        assert 0.8 < (await used(redis) - before) / cache.size < 1.1
+
+    async def test_all_that_is_kept_goes_by_itself_when_nobody_uses_it(self, redis: RedisConnection) -> None:
+        await fill(RedisCache(redis, MOST), range(10), 60)
+        left = [await redis.run(lambda redis, name=name: redis.pttl(name)) for name in await names(redis)]
+        assert len(left) == 13 and all([0 < one <= 61_000 for one in left])
+
+    async def test_bound_that_became_smaller_is_kept_from_then_on(self, redis: RedisConnection) -> None:
+        await fill(RedisCache(redis, MOST), range(60))
+        less = RedisCache(redis, MOST // 4)
+        await fill(less, range(60, 61))
+        assert less.size <= MOST // 4 and await less.get(key_of(60)) is not None
+        assert sum(await kept(less, range(61))) <= MOST // 4
+
+    @pytest.mark.parametrize("part", ["order", "over", "sizes"])
+    async def test_bound_is_kept_after_redis_lost_a_part_of_what_it_counts_with(
+        self, redis: RedisConnection, part: str
+    ) -> None:
+        cache = RedisCache(redis, MOST)
+        await fill(cache, range(50))
+        await redis.run(lambda redis: redis.delete(f"cauce:{{cache}}:{part}"))
+        await fill(cache, range(50, 200))
+        assert MOST / 2 < sum(await kept(cache, range(50, 200))) <= MOST
+        assert len(await kept(cache, range(180, 200))) == 20
+
+    async def test_what_redis_let_go_of_by_itself_is_no_fault(self, redis: RedisConnection) -> None:
+        cache = RedisCache(redis, MOST)
+        await fill(cache, range(50))
+        await redis.run(
+            lambda redis: redis.delete(*[f"cauce:{{cache}}:{key_of(one).hex()}" for one in range(0, 50, 2)])
+        )
+        await fill(cache, range(200))
+        assert MOST / 2 < sum(await kept(cache, range(200))) <= MOST
+
+
+async def used(redis: RedisConnection) -> int:
+    return (await redis.run(lambda redis: redis.info("memory")))["used_memory"]
+
+
+async def names(redis: RedisConnection) -> list[bytes]:
+    return await redis.run(lambda redis: redis.keys("cauce:{cache}:*"))
 
 
 async def test_answers_are_kept_in_memory_while_redis_is_gone(clock: FakeClock) -> None:
     connection = RedisConnection(RedisSettings("redis://127.0.0.1:1/0"), clock)
     await connection.start()
-    cache = LayeredCache(InprocCache(clock, 1 << 20), RedisCache(connection), clock, 60)
+    cache = LayeredCache(InprocCache(clock, 1 << 20), RedisCache(connection, MOST), clock, 60)
     await cache.put(KEY, cached(), 60)
     assert await cache.get(KEY) == cached()
     await cache.delete(KEY)
@@ -151,7 +250,7 @@ async def test_answers_are_kept_in_memory_while_redis_is_gone(clock: FakeClock) 
 
 
 async def test_two_processes_share_what_one_has_kept(redis: RedisConnection, clock: FakeClock) -> None:
-    one, two = [LayeredCache(InprocCache(clock, 1 << 20), RedisCache(redis), clock, 60) for _ in range(2)]
+    one, two = [LayeredCache(InprocCache(clock, 1 << 20), RedisCache(redis, MOST), clock, 60) for _ in range(2)]
     answer = cached(stored=clock.now())
     await one.put(KEY, answer, 60)
     assert await two.get(KEY) == answer

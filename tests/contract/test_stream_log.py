@@ -25,6 +25,7 @@ from cauce.testing.stream_samples import END, LEASE, RETENTION, Logs, created, n
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 
+MOST = 4 * 1024 * 1024 * 1024
 _NUMBERS = itertools.count()
 
 
@@ -39,8 +40,9 @@ class TestInprocStreamLog(StreamLogContract):
         # One process only: all nodes are the same.
         made: dict[StreamLimits, InprocStreamLog] = {}
 
-        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
-            return made.setdefault(limits, InprocStreamLog(clock, retention=RETENTION, lease=LEASE, limits=limits))
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
+            log = InprocStreamLog(clock, retention=RETENTION, max_bytes=max_bytes, lease=LEASE, limits=limits)
+            return made.setdefault(limits, log)
 
         return make
 
@@ -79,8 +81,8 @@ class TestSqliteStreamLog(StreamLogContract):
     async def logs(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Logs]:
         made: list[SqliteStreamLog] = []
 
-        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
-            options = StreamLogOptions(RETENTION, lease=LEASE, limits=limits)
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
+            options = StreamLogOptions(RETENTION, max_bytes, LEASE, limits=limits)
             log = SqliteStreamLog(tmp_path / "streams.db", clock, f"node {len(made)}", options)
             await log.start()
             made.append(log)
@@ -104,11 +106,11 @@ class TestRedisStreamLog(StreamLogContract):
         prefix = f"test{next(_NUMBERS)}:"
         connections: list[RedisConnection] = []
 
-        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
             connection = RedisConnection(RedisSettings(redis.url, prefix=prefix), clock)
             await connection.start()
             connections.append(connection)
-            options = SharedLogOptions(RETENTION, LEASE, limits=limits)
+            options = SharedLogOptions(RETENTION, LEASE, limits=limits, max_bytes=max_bytes)
             log = RedisStreamLog(connection, clock, f"node {len(made)}", options, time=clock.now)
             made.append(log)
             return log
@@ -132,8 +134,8 @@ class TestPostgresStreamLog(StreamLogContract):
         made: list[PostgresStreamLog] = []
         settings = PostgresSettings(postgres, f"test{next(_NUMBERS)}")
 
-        async def make(limits: StreamLimits = StreamLimits()) -> StreamLog:  # noqa: B008
-            options = SharedLogOptions(RETENTION, LEASE, limits=limits)
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
+            options = SharedLogOptions(RETENTION, LEASE, limits=limits, max_bytes=max_bytes)
             log = PostgresStreamLog(settings, clock, f"node {len(made)}", options, time=clock.now)
             await log.start()
             made.append(log)

@@ -18,8 +18,9 @@ from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.postgres.stream_log import PURGE_AFTER, PostgresStreamLog
+from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.postgres.stream_reading import StreamReading
+from cauce.stores.postgres.stream_retention import PURGE_AFTER
 from cauce.system.clock import SystemClock
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_samples import END, KEY, RETENTION, created, text

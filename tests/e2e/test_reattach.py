@@ -13,7 +13,7 @@ from cauce.domain.stream import AttemptRow
 from cauce.testing.upstream import Reply, Upstream
 from tests.e2e.process import Serve
 from tests.http import ask, connection, within
-from tests.integration.test_recovery import ORACLE, background, going_on, table
+from tests.integration.test_recovery import ORACLE, background, going_on, keeping, table
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +58,53 @@ async def test_answer_that_is_made_in_the_background_outlives_the_server_that_re
             await asyncio.to_thread(serve.start)
             told = (await ask(serve.port, "GET", "/usage")).json()
     assert (told["total"]["output_tokens"], told["estimated"]["output_tokens"]) == (5, 0), "paid once"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_stream_that_a_llama_cpp_server_keeps_outlives_the_server_that_read_it(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    gate = asyncio.Semaphore(12)
+    async with Upstream(Reply(ORACLE, gate=gate)) as provider:
+        (tmp_path / "cauce.toml").write_text(keeping("one", provider))
+        assert await whole_after(tmp_path, how, gate) == ORACLE
+        assert len(provider.requests) == 1, "generated once"
+        assert provider.replay.attached == [(provider.headers[0]["x-conversation-id"], 0)]
+        assert not provider.replay.stopped
+        with Serve(tmp_path) as serve:
+            await asyncio.to_thread(serve.start)
+            told = (await ask(serve.port, "GET", "/usage")).json()
+    assert (told["total"]["output_tokens"], told["estimated"]["output_tokens"]) == (5, 0), "paid once"
+    [file] = tmp_path.rglob("streams.db")
+    with closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT row FROM attempts ORDER BY n").fetchall()
+    bills = [msgspec.json.decode(row, type=AttemptRow) for (row,) in rows]
+    left = "detached" if how == signal.SIGKILL else "cancelled"
+    assert [(bill.strategy, bill.outcome) for bill in bills] == [("open", left), ("attach", "completed")]
+    assert bills[0].usage is None or not bills[0].usage.output_tokens, "its successor takes over the bill"
+
+
+async def test_cancel_between_two_servers_stops_the_stream_that_a_llama_cpp_server_keeps(tmp_path: Path) -> None:
+    gate = asyncio.Semaphore(12)
+    async with Upstream(Reply(ORACLE, gate=gate)) as provider:
+        (tmp_path / "cauce.toml").write_text(keeping("one", provider))
+        with Serve(tmp_path) as serve:
+            await asyncio.to_thread(serve.start)
+            async with connection(serve.port) as client:
+                await client.send("POST", "/chat/stream/s", BODY)
+                await client.head()
+                await within(client.until(b"palabra9"), 20)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        [file] = tmp_path.rglob("streams.db")
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("UPDATE streams SET cancel_requested = 1")
+        with Serve(tmp_path) as serve:
+            await asyncio.to_thread(serve.start)
+            frames = (await within(ask(serve.port, "GET", "/chat/stream/s/resume?after=0"), 30)).frames()
+            await asyncio.to_thread(serve.stop, signal.SIGTERM)
+        assert frames[-1]["type"] == "cancelled", frames[-1]
+        assert provider.replay.stopped == [provider.headers[0]["x-conversation-id"]]
+        assert len(provider.requests) == 1 and not provider.replay.attached
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cauce.testing.upstream import Reply, Upstream
+from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
 from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
 from tests.http import ask, connection, within
@@ -105,6 +106,33 @@ async def test_answer_is_ended_honestly_where_recovery_is_off(tmp_path: Path) ->
     assert (last["type"], last["final_error"], last["error_code"]) == ("error", True, "overloaded")
     assert (last["epoch"], last["partial"]) == (2, TALE[: len(last["partial"])])
     assert (found["state"], found["epoch"]) == ("incomplete", 2) and len(teller.begun) == 1
+
+
+async def test_next_start_goes_on_with_each_answer_as_its_own_route_says(tmp_path: Path) -> None:
+    def told(request: Ask) -> Reply:
+        last = request.body["messages"][-1]
+        begun = last["content"] if last["role"] == "assistant" else ""
+        return Reply(TALE[len(begun) :], stall_after=None if begun else 5)
+
+    routes = "".join([f'[models.{name}]\ncandidates = ["up/m"]\n' for name in ("goes-on", "ends")])
+    async with Upstream(told) as upstream:
+        toml = table(upstream.base_url) + "[recovery]\nattempts = 0\n" + routes
+        (tmp_path / "cauce.toml").write_text(
+            toml.replace("[models.ends]", "recovery = { attempts = 3 }\n[models.ends]")
+        )
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as one, connection(serve.port) as other:
+                for name, client in {"goes-on": one, "ends": other}.items():
+                    body = f'{{"model":"{name}","messages":[{{"role":"user","content":"Tell."}}]}}'
+                    await client.send("POST", f"/chat/stream/{name}", body.encode())
+                    await client.head()
+                    await within(client.until("palabra4ñ ".encode()), 20)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            found = {name: (await ended(serve.port, name))["state"] for name in ("goes-on", "ends")}
+    assert found == {"goes-on": "completed", "ends": "incomplete"} and len(upstream.requests) == 3
 
 
 async def test_server_that_is_stopped_hands_over_and_the_next_one_goes_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cauce.testing.upstream import Limits
 from tests.load.scenarios import Burst, burst, killed, mixed, open_streams, redis_outage, spending, two_processes
 from tests.load.test_ledger_under_load import KINDS
 from tests.redis_server import running_redis
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_many_clients_before_few_places_are_all_answered_with_equal_shares(tmp_path: Path) -> None:
-    tally, record = await burst(tmp_path, Burst(clients=120, concurrent=8, per_minute=0, takes=0.1))
+    tally, record = await burst(tmp_path, Burst(120, Limits(8), takes=0.1))
     assert dict(tally.statuses) == {200: 120}, tally.first_error
     assert record.violations == 0 and record.most_at_once == 8
     # Of those that had to wait: the first eight were alone.
@@ -22,7 +23,7 @@ async def test_many_clients_before_few_places_are_all_answered_with_equal_shares
 
 
 async def test_requests_per_minute_are_waited_for_and_not_passed(tmp_path: Path) -> None:
-    tally, record = await burst(tmp_path, Burst(clients=90, concurrent=20, per_minute=600, takes=0.05))
+    tally, record = await burst(tmp_path, Burst(90, Limits(20, 600), takes=0.05))
     assert dict(tally.statuses) == {200: 90}, tally.first_error
     assert record.violations == 0 and record.most_at_once <= 20
 
@@ -66,7 +67,7 @@ async def test_redis_may_go_and_come_back_while_requests_run(tmp_path: Path, fro
 
 async def test_two_processes_on_one_redis_keep_to_one_limit(tmp_path: Path) -> None:
     with running_redis() as redis:
-        size = Burst(clients=100, concurrent=6, per_minute=0, takes=0.05)
+        size = Burst(100, Limits(6), takes=0.05)
         tally, record = await two_processes(tmp_path, redis, size)
     assert dict(tally.statuses) == {200: 100}, tally.first_error
     assert record.violations == 0 and record.most_at_once == 6

@@ -476,6 +476,32 @@ async def test_servers_with_one_redis_share_answers(upstream: Upstream) -> None:
     assert len(upstream.requests) == 2
 
 
+async def test_answers_that_servers_share_stay_within_their_bytes(upstream: Upstream) -> None:
+    with running_redis() as redis:
+        toml = upstream_table("up", upstream.base_url) + f'[redis]\nurl = "{redis.url}"\n[cache]\nshared = 8000\n'
+        async with serving(toml) as one, serving(toml) as two, serving(toml) as fresh:
+            for seed in range(40):
+                await ask((one, two)[seed % 2].port, "POST", CHAT, {**COLD, "seed": seed})
+            shown = (await ask(two.port, "GET", "/metrics")).body.decode()
+            found = [
+                (await ask(fresh.port, "POST", CHAT, {**COLD, "seed": seed})).headers["x-cauce-cache"]
+                for seed in (39, 38, 37, 0, 1, 2)
+            ]
+    held = re.search(r'^cauce_cache_bytes{where="redis"} (\S+)$', shown, re.MULTILINE)
+    assert held is not None and 4000 < float(held[1]) <= 8000
+    assert found == ["hit"] * 3 + ["miss"] * 3
+
+
+async def test_servers_whose_answers_are_not_to_be_shared_keep_their_own(upstream: Upstream) -> None:
+    with running_redis() as redis:
+        toml = upstream_table("up", upstream.base_url) + f'[redis]\nurl = "{redis.url}"\n[cache]\nshared = 0\n'
+        async with serving(toml) as one, serving(toml) as other:
+            answers = [await ask(served.port, "POST", CHAT, COLD) for served in (one, other, one, other)]
+            shown = (await ask(one.port, "GET", "/metrics")).body.decode()
+    assert [answer.headers["x-cauce-cache"] for answer in answers] == ["miss", "miss", "hit", "hit"]
+    assert 'where="memory"' in shown and 'where="redis"' not in shown
+
+
 async def test_answer_of_before_does_not_make_a_provider_look_well(upstream: Upstream) -> None:
     upstream.answers = [Reply(), Reply(status=503, error={"message": "down"})]
     async with serving(upstream_table("up", upstream.base_url) + "[cache]\nttl = 0.0\n", ONE_TRY) as served:

@@ -108,7 +108,7 @@ async def test_mistakes_and_upstreams_errors_are_told_in_this_wires_form(
     assert limited.value.response.headers["retry-after"] == "3"
     upstream.answers = [Reply(raw=b'{"data": []}')]
     with pytest.raises(openai.InternalServerError, match="0 embeddings for 1 inputs"):
-        await client.embeddings.create(model="up/embed-1", input="a")
+        await client.embeddings.create(model="up/embed-2", input="a")
 
 
 async def test_client_that_leaves_closes_the_upstream(client: AsyncOpenAI, upstream: Upstream, served: Served) -> None:

@@ -197,17 +197,20 @@ async def test_chatbot_without_retries_sees_503_with_the_seconds_to_wait(direct:
 
 
 async def test_chatbot_that_sleeps_the_whole_retry_after_is_not_sent_to_sleep_for_an_hour(
-    direct: Cauce, upstream: Upstream
+    upstream: Upstream, tmp_path: Path
 ) -> None:
     slow = Reply(status=429, error={"message": "slow"}, headers={"retry-after": "3600"})
     upstream.answers = [slow, slow, Reply(text="Here.")]
-    response = await in_thread(ask_once, direct)
-    # Looked at first: the chatbot would sleep through the test.
-    assert "retry-after" not in response.headers and response.json()["retry_after"] == 3600
-    bot = Chatbot(direct.url)
-    answer = await in_thread(bot.say, "Hello?")
-    assert answer["text"] == "Here." and len(upstream.requests) == 3
-    bot.session.close()
+    # Nobody leaves the upstream alone for what it says.
+    toml = in_front_of(upstream.base_url) + DIRECT + "[limits]\nadaptive = false\n"
+    async with cauce(tmp_path, toml) as direct:
+        response = await in_thread(ask_once, direct)
+        # Looked at first: the chatbot would sleep through the test.
+        assert "retry-after" not in response.headers and response.json()["retry_after"] == 3600
+        bot = Chatbot(direct.url)
+        answer = await in_thread(bot.say, "Hello?")
+        assert answer["text"] == "Here." and len(upstream.requests) == 3
+        bot.session.close()
 
 
 async def test_chatbot_whose_upstream_stays_down_gives_up_with_its_own_error(direct: Cauce, upstream: Upstream) -> None:

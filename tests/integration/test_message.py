@@ -110,7 +110,7 @@ async def test_long_retry_after_stands_in_the_body_only(upstream: Upstream) -> N
     async with serving(upstream_table("up", upstream.base_url)) as served:
         response = await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})
     assert "retry-after" not in response.headers
-    assert response.json()["retry_after"] == 3600
+    assert response.json()["retry_after"] == pytest.approx(3600, abs=5)
 
 
 async def test_plain_call_that_runs_out_of_time_is_a_504(upstream: Upstream) -> None:

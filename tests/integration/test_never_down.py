@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cauce.server.gate import hash_key
-from cauce.testing.upstream import Reply, Upstream
+from cauce.testing.upstream import Limits, Reply, Upstream
 from tests.http import Response, ask, connection, within
 from tests.serving import MESSAGES, Served, serving, upstream_table
 
@@ -87,7 +87,7 @@ async def test_breaker_opens_and_finds_its_way_back(upstream: Upstream, spare: U
         response = await within(recovered())
         up = (await ask(served.port, "GET", "/metrics")).body.decode()
     assert response.headers["x-cauce-level"] == "primary"
-    line = 'cauce_circuit_open{deployment="",endpoint="chat",model="m",provider="up"}'
+    line = 'cauce_circuit_open{deployment="",endpoint="chat",model="m",provider="up",route=""}'
     assert f"{line} 0.0" not in down and f"{line} 0.0" in up
     assert 'cauce_answers_total{level="fallback"}' in up and 'cauce_answers_total{level="primary"} 1.0' in up
 
@@ -162,6 +162,75 @@ async def test_client_that_leaves_gives_up_its_place(upstream: Upstream) -> None
             gate.release()
         assert (await within(stays)).status == (await within(first)).status == 200
     assert [body["messages"][0]["content"] for body in upstream.requests] == ["first", "stays"]
+
+
+async def test_what_an_upstream_takes_is_learned_without_a_setting_and_the_others_wait(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    upstream.record.limits = Limits(concurrent=2)
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        asking = [asyncio.create_task(message(served)) for _ in range(6)]
+        await until(lambda: served.runtime.services.waiting() == 4)
+        health = (await ask(served.port, "GET", "/health")).json()
+        figures = (await ask(served.port, "GET", "/metrics")).body
+        plan = await ask(served.port, "POST", "/admin/route/explain", {"model": "up/m", "messages": MESSAGES})
+        for _ in range(60):
+            gate.release()
+        answers = await within(asyncio.gather(*asking))
+    assert [one.status for one in answers] == [200] * 6
+    assert {one.headers["x-cauce-level"] for one in answers} == {"primary"}
+    assert health["providers"]["up"]["crowded"] == [{"model": "m", "most": 2, "under_way": 2, "seconds": 0.0}]
+    assert health["status"] == "healthy" and "circuits" not in health["providers"]["up"]
+    assert b'cauce_upstream_concurrency{deployment="",model="m",provider="up"} 2.0' in figures
+    assert plan.json()["candidates"][0]["limits"] == ["2 at once, learned from what it refused"]
+    assert upstream.record.most_at_once == 2
+
+
+async def test_provider_that_refuses_some_with_503_while_it_answers_others_is_up(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    upstream.record.limits = Limits(concurrent=1, status=503)
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        asking = [asyncio.create_task(message(served)) for _ in range(2)]
+        await until(lambda: served.runtime.services.waiting() == 1)
+        health = (await ask(served.port, "GET", "/health")).json()
+        for _ in range(20):
+            gate.release()
+        answers = await within(asyncio.gather(*asking))
+    assert (health["status"], health["providers"]["up"]["status"]) == ("healthy", "up")
+    assert [one.status for one in answers] == [200] * 2
+
+
+async def test_outage_under_load_ends_in_errors_at_once_and_in_an_open_circuit(upstream: Upstream) -> None:
+    upstream.answers = [BUSY]
+    async with serving(upstream_table("up", upstream.base_url), AT_ONCE) as served:
+        refused = await within(asyncio.gather(*[message(served) for _ in range(60)]))
+        health = (await ask(served.port, "GET", "/health")).json()
+        upstream.script(Reply(text="well again"))
+        well = await message(served)
+    assert {(one.status, one.json()["error_code"]) for one in refused} == {(503, "overloaded")}
+    assert health["providers"]["up"]["status"] == "down" and health["providers"]["up"]["circuits"]
+    assert well.json()["response"] == "well again"
+
+
+async def test_refusals_are_errors_where_nothing_is_to_be_learned_from_them(upstream: Upstream) -> None:
+    upstream.answers = [Reply(status=429, error={"message": "slow"}), Reply()]
+    toml = upstream_table("up", upstream.base_url) + "[limits]\nadaptive = false\n"
+    async with serving(toml, {"CAUCE_RETRY__ATTEMPTS": "1"}) as served:
+        assert [(await message(served)).status for _ in range(2)] == [429, 200]
+
+
+async def test_call_that_is_refused_waits_for_the_next_and_is_told_so(upstream: Upstream) -> None:
+    """One try per call: what is waited for is not the retry's."""
+    slow = Reply(status=429, error={"message": "slow"}, retry_after=0.3)
+    upstream.answers = [slow, Reply(text="second")]
+    async with serving(upstream_table("up", upstream.base_url), {"CAUCE_RETRY__ATTEMPTS": "1"}) as served:
+        frames = await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES, "stream": True})
+        assert frames.status == 200 and b'"place":1' in frames.body and b"second" in frames.body
+        assert upstream.record.requests == {"m": 2}
+        upstream.script(slow, Reply(text="second"))
+        plain = (await message(served)).json()
+    assert [one.get("error_code") for one in plain["attempts"]] == ["rate_limited", None]
 
 
 async def test_past_the_bound_a_client_is_told_when_to_come_again(upstream: Upstream) -> None:
@@ -259,6 +328,19 @@ async def test_slow_model_is_overtaken_by_the_next_one_and_its_connection_closed
     assert response.headers["x-cauce-attempts"] == "2"
     said = response.frames()[-1]["data"] if stream else response.json()["response"]
     assert said == "from the spare one"
+
+
+@pytest.mark.parametrize("attempts", [1, 3], ids=["never retried", "retried"])
+async def test_calls_that_go_well_refill_what_hedging_may_use(
+    upstream: Upstream, spare: Upstream, attempts: int
+) -> None:
+    slow, quick = Reply(silent=True), Reply(text="in time")
+    # Three are in hand; then there is nothing left until five more calls have been made.
+    upstream.answers = [slow, slow, slow, *[quick] * 5, slow, quick]
+    toml = both(upstream, spare) + f"hedge = 0.05\n[retry]\nattempts = {attempts}\n[timeouts]\nfirst_delta = 20\n"
+    async with serving(toml) as served:
+        said = [(await within(message(served, "safe", stream=True))).frames()[-1] for _ in range(9)]
+    assert [frame["data"] for frame in said] == [*["from the spare one"] * 3, *["in time"] * 5, "from the spare one"]
 
 
 async def test_vectors_are_asked_for_again_and_wait_for_room_like_answers(upstream: Upstream) -> None:

@@ -16,13 +16,16 @@ from tests.serving import Served, serving, upstream_table
 pytestmark = pytest.mark.anyio
 
 HELLO = [{"role": "user", "content": "Say hello."}]
+AT_ONCE = {"CAUCE_QUEUE__LENGTH": "0"}
+"""What an upstream refuses is told, not waited for."""
+
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 
 
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
     keys = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with serving(upstream_table("up", upstream.base_url, default_model="m") + keys) as running:
+    async with serving(upstream_table("up", upstream.base_url, default_model="m") + keys, AT_ONCE) as running:
         yield running
 
 

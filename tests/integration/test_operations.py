@@ -117,6 +117,21 @@ async def test_models_of_a_local_server_come_answer_in_auto_and_go_with_it() -> 
             assert answer["model"] == "offline"
 
 
+async def test_llama_cpp_server_that_was_found_is_asked_whether_it_keeps_streams() -> None:
+    elsewhere = ("foundry", "foundry-v1", "lmstudio", "ollama", "vllm", "openai-compatible")
+    async with local_server("llamacpp", models=("m.gguf",)) as local:
+        ports = ", ".join([f"llamacpp = [{local.port}]", *[f"{kind} = []" for kind in elsewhere]])
+        toml = f"[discovery]\ninterval = 0.05\nports = {{ {ports} }}"
+        async with serving(toml, {"CAUCE_DISCOVERY__ENABLED": "true"}) as served:
+            await within(listed(served, "llamacpp/m.gguf", there=True))
+            body = {"model": "llamacpp/m.gguf", "messages": MESSAGES, "stream": True}
+            told = (await ask(served.port, "POST", "/llm/message", body)).frames()[-1]
+    # One of an older version, which does not know the question.
+    assert (told["type"], told["data"]) == ("complete", "This is m.gguf on llamacpp.")
+    asked = [line for line in local.requests if line.startswith(("DELETE", "POST"))]
+    assert asked[0].startswith("DELETE /v1/stream?conv_id=cauce_") and asked[1:] == ["POST /v1/chat/completions"]
+
+
 def test_localhost_listens_on_both_loopback_addresses_where_there_are_two() -> None:
     sockets = listen("localhost", 0)
     try:

@@ -13,7 +13,7 @@ from cauce.client import Client
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.cutting import CuttingProxy
-from tests.http import ask, within
+from tests.http import ask, connection, within
 from tests.serving import serving
 from tests.surfaces import SURFACES, Surface
 
@@ -122,6 +122,77 @@ async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int],
         assert len(exact.requests) == 50
 
 
+BREAKS: dict[str, Callable[[int], Reply]] = {
+    "cut": lambda place: Reply(ORACLE, cut_after=place),
+    "reset": lambda place: Reply(ORACLE, cut_after=place, reset=True),
+    "clean end": lambda place: Reply(ORACLE, ends_after=place),
+    "silence": lambda place: Reply(ORACLE, stall_after=place),
+    "error event": lambda place: Reply(ORACLE, error={"message": "it broke"}, error_after=place),
+    "half an object": lambda place: Reply(ORACLE, garbled_after=place),
+    "no object": lambda place: Reply(ORACLE, garbled_after=place, garbage=b"data: null\n\n"),
+    "bytes that are no text": lambda place: Reply(ORACLE, garbled_after=place, garbage=b'data: {"a": "\xff\xfe"}\n\n'),
+    "a page of a proxy": lambda place: Reply(ORACLE, garbled_after=place, garbage=b"data: <html></html>\n\n"),
+}
+ENDS = {
+    "chat": (b"data: [DONE]", b'"finish_reason":"stop"'),
+    "responses": (b'data: {"type":"response.completed"',),
+    "messages": (b"event: message_delta", b"event: message_stop"),
+    "native": (b'"type":"complete"',),
+}
+"""What each surface says once, at the end of a whole answer."""
+
+
+@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_every_break_of_every_wire_is_bridged_by_one_request(surface: Surface, name: str) -> None:
+    def answering(request: Ask) -> Reply:
+        return going_on(request) if request.body["messages"][-1]["role"] == "assistant" else Reply(ORACLE)
+
+    async with AsyncExitStack() as stack:
+        broken = await stack.enter_async_context(Upstream())
+        exact = await stack.enter_async_context(Upstream(answering))
+        toml = f'[providers.one]\n{surface.provider.format(root=broken.root)}api_key = "k"\n'
+        toml += "timeouts = { first_delta = 0.3, idle = 0.3 }\n" if name == "silence" else ""
+        toml += table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        for place in (0, 1, 20, 59):
+            broken.script(BREAKS[name](place))
+            exact.script(answering)
+            body = {**surface.body, "model": "route", "stream": True}
+            response = await within(ask(served.port, "POST", surface.path, body), 30)
+            outcome = surface.outcome(response, stream=True)
+            assert (outcome.kind, outcome.text) == ("answer", ORACLE), place
+            assert [response.body.count(end) for end in ENDS[surface.name]] == [1] * len(ENDS[surface.name]), place
+            assert len(broken.requests) == len(exact.requests) == 1, place
+            # Whoever broke is let go of, though it might have more to say.
+            await within(broken.record.idle.wait())
+            one, two = [served.runtime.services.last_entry(provider) for provider in ("one", "two")]
+            assert one is not None and two is not None and one.request_id == two.request_id
+            assert (one.outcome, one.n, two.outcome, two.n) == ("failed", 1, "completed", 2)
+            assert (one.usage.output_tokens > 0, two.usage.estimated) == (place > 0, False)
+        told = (await ask(served.port, "GET", "/usage?group_by=provider")).json()
+    groups = {group["provider"]: group for group in told["groups"]}
+    assert groups["two"]["output_tokens"] == 5 * 4
+    assert told["estimated"]["output_tokens"] == groups["one"]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    "asking", [asked_of_gemini, asked_with_an_id, asked_for_the_log, asked_by_a_page, asked_by_our_client]
+)
+async def test_garbage_amid_a_stream_is_bridged_on_every_other_surface(
+    asking: Callable[[int, int], Awaitable[str]],
+) -> None:
+    async with AsyncExitStack() as stack:
+        broken = await stack.enter_async_context(Upstream())
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = table("one", broken) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        for place in range(1, 51, 7):
+            broken.script(Reply(ORACLE, garbled_after=place))
+            assert await asking(served.port, place) == ORACLE, place
+        assert len(exact.requests) == 8
+
+
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 async def test_any_model_is_asked_to_continue_and_what_it_repeats_is_not_shown(surface: Surface) -> None:
     def continuing(request: Ask) -> Reply:
@@ -181,18 +252,71 @@ async def test_model_that_begins_anew_is_refused_and_the_next_one_asked() -> Non
     assert outcome.kind == "answer" and outcome.text == ORACLE
 
 
-async def test_complete_calls_of_a_cut_answer_end_the_step() -> None:
-    calls = Reply("", tool_calls=(("find", '{"q": "río"}'),), cut_after=3)
+FINDING = {"tools": [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}]}
+FOUND = '{"q":"río"}'
+CALLED: dict[str, tuple[dict[str, Any], ...]] = {
+    "responses": (
+        {"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {"type": "function_call", "id": "f", "call_id": "c", "name": "find", "arguments": ""},
+        },
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "f", "delta": FOUND},
+        {"type": "response.function_call_arguments.done", "output_index": 0, "item_id": "f", "arguments": FOUND},
+        {
+            "type": "response.output_item.done",
+            "output_index": 0,
+            "item": {"type": "function_call", "id": "f", "call_id": "c", "name": "find", "arguments": FOUND},
+        },
+    ),
+    "messages": (
+        {
+            "type": "message_start",
+            "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 3}},
+        },
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "tool_use", "id": "c", "name": "find", "input": {}},
+        },
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": FOUND}},
+        {"type": "content_block_stop", "index": 0},
+    ),
+    "native": ({"candidates": [{"content": {"parts": [{"functionCall": {"name": "find", "args": {"q": "río"}}}]}}]},),
+}
+"""A call that is complete, in the words of each wire that says so before the end of the answer. Then the stream ends without its own end."""
+
+
+@pytest.mark.parametrize("surface", [one for one in SURFACES if one.name in CALLED], ids=lambda surface: surface.name)
+async def test_complete_calls_of_a_cut_answer_end_the_step(surface: Surface) -> None:
+    calls = Reply(chunks=tuple([msgspec.json.encode(chunk) for chunk in CALLED[surface.name]]))
+    async with Upstream(calls) as cutting, Upstream(Reply("never")) as other:
+        toml = f'[providers.one]\n{surface.provider.format(root=cutting.root)}api_key = "k"\n'
+        async with serving(toml + table("two", other) + ROUTE) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Find."}], "stream": True, **FINDING}
+            response = await ask(served.port, "POST", "/v1/chat/completions", body)
+            entry = served.runtime.services.last_entry("one")
+    choices = [choice for frame in response.frames() for choice in frame["choices"]]
+    called = [call for choice in choices for call in choice["delta"].get("tool_calls", ())]
+    assert [call["function"]["name"] for call in called if "id" in call] == ["find"]
+    assert "".join([call["function"].get("arguments", "") for call in called]) == FOUND
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["tool_calls"]
+    assert response.complete and response.body.endswith(b"data: [DONE]\n\n")
+    assert not other.requests and entry is not None and entry.outcome == "failed"
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+async def test_call_that_nobody_said_was_complete_ends_in_an_error_and_is_not_made_twice(place: int) -> None:
+    calls = Reply("", tool_calls=(("find", FOUND),), cut_after=place)
     async with Upstream(calls) as cutting, Upstream(Reply("never")) as other:
         async with serving(table("one", cutting) + table("two", other) + ROUTE) as served:
-            body = {
-                "model": "route",
-                "messages": [{"role": "user", "content": "Find."}],
-                "stream": True,
-                "tools": [{"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}],
-            }
+            body = {"model": "route", "messages": [{"role": "user", "content": "Find."}], "stream": True, **FINDING}
             response = await ask(served.port, "POST", "/v1/chat/completions", body)
-    assert response.complete or not other.requests
+    frames = response.frames()
+    assert not any([choice["finish_reason"] for frame in frames for choice in frame.get("choices", ())])
+    assert frames[-1]["error"]["code"] == "provider_error" and b"[DONE]" not in response.body
+    assert response.body.count(b'"name":"find"') == 1
     assert not other.requests
 
 
@@ -275,6 +399,104 @@ async def test_cancel_of_a_stream_cancels_the_answer_that_is_made_in_the_backgro
         # The server has ended, and waited for what it had to tell.
         assert provider.background.cancelled == ["resp_fake_1"]
         assert provider.closed.is_set()
+
+
+def keeping(name: str, upstream: Upstream) -> str:
+    upstream.replay.on = True
+    return table(name, upstream) + 'dialect = "llamacpp"\n'
+
+
+@pytest.mark.parametrize(
+    "asking", [asked_of_gemini, asked_with_an_id, asked_for_the_log, asked_by_a_page, asked_by_our_client]
+)
+async def test_stream_that_the_server_keeps_is_attached_to_again_wherever_the_connection_breaks(
+    asking: Callable[[int, int], Awaitable[str]],
+) -> None:
+    async with Upstream(Reply(ORACLE)) as provider, Upstream(Reply("never")) as other:
+        async with serving(keeping("one", provider) + table("two", other) + ROUTE) as served:
+            for place in range(0, 9000, 613):
+                provider.script(Reply(ORACLE))
+                provider.replay.cuts, provider.replay.resets = [place, 100], place % 2 == 0
+                assert await asking(served.port, place) == ORACLE, place
+                assert len(provider.requests) == 1, "generated once"
+            told = (await ask(served.port, "GET", "/usage?group_by=provider")).json()
+    assert not other.requests and len(provider.replay.attached) == 2 * 15
+    [group] = told["groups"]
+    assert (group["provider"], group["requests"], told["estimated"]["output_tokens"]) == ("one", 15, 0)
+    assert not provider.replay.stopped
+
+
+async def test_server_that_goes_down_with_its_streams_is_gone_on_for_by_another() -> None:
+    async with AsyncExitStack() as stack:
+        provider = Upstream(Reply(ORACLE, gate=asyncio.Semaphore(10)))
+        await provider.__aenter__()
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = keeping("one", provider) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        reading = asyncio.create_task(asked_with_an_id(served.port, 1))
+        await within(provider.asked.wait())
+        while (await within(ask(served.port, "GET", "/chat/stream/tale-1"))).json()["tail"] < 4:
+            pass
+        await provider.__aexit__()
+        assert await within(reading, 30) == ORACLE
+        assert len(provider.requests) == len(exact.requests) == 1
+
+
+async def test_server_that_has_forgotten_the_stream_is_asked_to_go_on_from_its_beginning() -> None:
+    def answering(request: Ask) -> Reply:
+        if request.body["messages"][-1]["role"] == "user":
+            return Reply(ORACLE)
+        assert request.body["continue_final_message"] is True
+        return going_on(request)
+
+    async with Upstream(answering) as provider:
+        toml = keeping("one", provider) + ROUTE.replace(', "two/m"', "") + '[facts."one/*"]\nprefill = true\n'
+        async with serving(toml) as served:
+            provider.replay.cuts, provider.replay.lost = [3000], True
+            assert await asked_with_an_id(served.port, 1) == ORACLE
+        assert len(provider.requests) == 2 and len(provider.replay.attached) == 1
+        assert provider.replay.stopped == [provider.headers[0]["x-conversation-id"]], "it would be made twice"
+
+
+@pytest.mark.parametrize("how", ["no such path", "background = false"])
+async def test_server_that_keeps_no_streams_or_is_not_to_is_asked_as_ever(how: str) -> None:
+    def answering(request: Ask) -> Reply:
+        return Reply(ORACLE, cut_after=9) if request.body["messages"][-1]["role"] == "user" else going_on(request)
+
+    async with Upstream(answering) as provider:
+        toml = keeping("one", provider) + "background = false\n" * (how == "background = false")
+        provider.replay.on = how != "no such path"
+        toml += ROUTE.replace(', "two/m"', "") + '[facts."one/*"]\nprefill = true\n'
+        async with serving(toml) as served:
+            assert await asked_with_an_id(served.port, 1) == ORACLE
+        assert len(provider.requests) == 2 and not provider.replay.attached
+        assert all(["x-conversation-id" not in headers for headers in provider.headers])
+
+
+async def test_cancel_of_a_stream_stops_the_one_that_the_server_keeps() -> None:
+    async with Upstream(Reply(ORACLE, gate=asyncio.Semaphore(5))) as provider:
+        async with serving(keeping("one", provider) + ROUTE.replace(', "two/m"', "")) as served:
+            body = {"model": "route", "messages": [{"role": "user", "content": "Tell."}]}
+            reading = asyncio.create_task(ask(served.port, "POST", "/chat/stream/tale", body))
+            await within(provider.asked.wait())
+            while (await within(ask(served.port, "GET", "/chat/stream/tale"))).json()["tail"] < 4:
+                pass
+            assert (await within(ask(served.port, "DELETE", "/chat/stream/tale"))).json()["state"] == "cancelled"
+            assert (await within(reading)).frames()[-1]["type"] == "cancelled"
+        # The server has ended, and waited for what it had to tell.
+        assert provider.replay.stopped == [provider.headers[0]["x-conversation-id"]]
+
+
+async def test_client_that_leaves_a_plain_stream_stops_the_one_that_the_server_keeps() -> None:
+    async with Upstream(Reply(ORACLE, gate=asyncio.Semaphore(5))) as provider:
+        async with serving(keeping("one", provider) + ROUTE.replace(', "two/m"', "")) as served:
+            body = {"model": "route", "stream": True, "messages": [{"role": "user", "content": "Tell."}]}
+            async with connection(served.port) as client:
+                await client.send("POST", "/v1/chat/completions", msgspec.json.encode(body))
+                await client.head()
+                await within(client.until(b"palabra3"))
+            await within(provider.replay.asked_to_stop.wait())
+        assert provider.replay.stopped == [provider.headers[0]["x-conversation-id"]]
 
 
 RESTARTING = 'midstream = "restart"\n[retry]'
@@ -362,7 +584,7 @@ async def test_stream_with_three_attempts_has_one_start(surface: Surface, prolog
 
 @pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
 async def test_eof_without_terminal_is_a_failure(surface: Surface) -> None:
-    async with Upstream(Reply(ORACLE, cut_after=5)) as cutting:
+    async with Upstream(Reply(ORACLE, ends_after=5)) as cutting:
         toml = table("one", cutting) + ROUTE.replace(', "two/m"', "").replace(
             "[retry]", 'midstream = "resume"\n[retry]'
         )

@@ -64,7 +64,7 @@ async def served(upstream: Upstream) -> AsyncIterator[Served]:
     tables = upstream_table("chat", upstream.base_url) + upstream_table(
         "responses", upstream.base_url, wire="responses"
     )
-    async with serving(tables + others + keys) as running:
+    async with serving(tables + others + keys, {"CAUCE_QUEUE__LENGTH": "0"}) as running:
         yield running
 
 

@@ -95,6 +95,29 @@ async def test_balanced_route_leaves_a_candidate_that_is_down_to_the_last(upstre
     assert len(upstream.requests) == 1
 
 
+async def test_tiered_route_asks_by_the_tiers_of_its_providers_and_leaves_the_one_that_rests_to_the_last(
+    upstream: Upstream, other: Upstream
+) -> None:
+    upstream.answers = [Reply(status=503, error={"message": "busy"})]
+    toml = upstream_table("b", other.base_url, tier=5) + upstream_table("a", upstream.base_url, tier=1)
+    toml += '[models.r]\nroute = "tiered"\ncandidates = ["b/m", "a/m", "offline"]\n[retry]\nattempts = 1\n'
+    async with serving(toml + "[breaker]\nresults = 2\n") as served:
+        body = {"model": "r", "messages": MESSAGES}
+        explained = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+        answers = [await say(served, "r") for _ in range(4)]
+        after = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+    assert [(one["name"], one["why"]) for one in explained["candidates"]] == [
+        ("a/m", "tier"),
+        ("b/m", "tier"),
+        ("offline", "resort"),
+    ]
+    assert explained["route"] == "tiered" and explained["candidates"][1]["text"] == "by its tier 5"
+    # It was asked first until its circuit opened.
+    assert [headers["x-cauce-attempts"] for _, headers, _ in answers] == ["2", "2", "1", "1"]
+    assert {body["model"] for _, _, body in answers} == {"b/m"}
+    assert [one["name"] for one in after["candidates"]] == ["b/m", "a/m", "offline"]
+
+
 def hybrid(local: Upstream, cloud: Upstream, *rules: str) -> str:
     toml = upstream_table("near", local.base_url) + upstream_table("far", cloud.base_url, local=False) + NO_RETRY
     return toml + "\n".join(['[models.h]\nroute = "hybrid"\ncandidates = ["far/m", "near/m"]', *rules, ""])

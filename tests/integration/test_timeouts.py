@@ -1,7 +1,10 @@
 """One deadline, as the client sees it: to the first delta, between bytes, for the whole answer. Times are real, and short."""
 
+from typing import Any
+
 import msgspec
 import pytest
+from openai import AsyncOpenAI, InternalServerError
 
 from cauce.testing.upstream import Reply, Upstream, fault
 from tests.http import ask, within
@@ -47,6 +50,19 @@ async def test_silence_between_deltas_ends_the_stream_and_closes_the_upstream(up
     assert (got.kind, got.text, got.code) == ("broken off", "Hello from ", "timeout")
 
 
+async def test_times_of_a_route_go_before_those_of_its_provider_member_by_member(upstream: Upstream) -> None:
+    upstream.scripts = {"quiet": [Reply(stall_after=2)], "slow": [Reply(silent=True)]}
+    toml = configured(upstream, CHAT, "idle = 0.2, first_delta = 50")
+    toml += '[models.route]\ncandidates = ["up/quiet"]\ntimeouts = { first_delta = 0.3 }\n'
+    toml += '[models.slow]\ncandidates = ["up/slow"]\ntimeouts = { first_delta = 0.3 }\n[retry]\nattempts = 1\n'
+    async with serving(toml + "[recovery]\nattempts = 0\n") as served:
+        # The route says nothing of silence, so its provider does; of the first delta both do.
+        quiet = await within(CHAT.asked(served.port, "route", stream=True))
+        slow = await within(CHAT.asked(served.port, "slow", stream=True))
+    assert (quiet.kind, quiet.text, quiet.code) == ("broken off", "Hello from ", "timeout")
+    assert (slow.kind, slow.status) == ("refused", 504)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_whole_answers_end_with_the_total_time(upstream: Upstream, stream: bool) -> None:
     # It never falls silent, and would go on for a minute.
@@ -78,3 +94,92 @@ async def test_deadline_of_a_request_is_shared_by_all_that_are_asked(upstream: U
         got = await within(ask(served.port, "POST", "/llm/message", body))
         await within(upstream.record.idle.wait())
     assert (got.status, got.json()["error_code"]) == (504, "timeout")
+
+
+HANGING = "[streams]\nhold_headers = 60\n"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_time_of_a_call_may_stand_in_a_header_on_every_surface(
+    upstream: Upstream, surface: Surface, stream: bool
+) -> None:
+    upstream.answers = [fault("hang")]
+    async with serving(configured(upstream, surface, "idle = 50") + HANGING) as served:
+        got = await within(surface.asked(served.port, "up/m", stream=stream, headers={"X-Cauce-Timeout": "0.3"}))
+        await within(upstream.closed.wait())
+    assert (got.kind, got.status) == ("refused", 504)
+
+
+@pytest.mark.parametrize("value", ["soon", "", "0", "-1", "nan", "inf", "1e2", "1_0", "86401", "0.05", "5 s", "٣"])
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_time_that_is_none_is_a_mistake_of_the_client(upstream: Upstream, surface: Surface, value: str) -> None:
+    async with serving(configured(upstream, surface, "idle = 5")) as served:
+        for stream in (False, True):
+            headers = {"X-Cauce-Timeout": value.encode().decode("latin-1")}
+            got = await within(surface.asked(served.port, "up/m", stream=stream, headers=headers))
+            assert (got.kind, got.status) == ("refused", 400)
+            assert "X-Cauce-Timeout: must be seconds from 0.1 to 86400, such as 30 or 2.5" in got.message
+    assert upstream.requests == []
+
+
+async def test_time_in_the_body_goes_before_the_one_in_the_header_and_that_before_the_configured_one(
+    upstream: Upstream,
+) -> None:
+    upstream.answers = [fault("hang")]
+    toml = upstream_table("up", upstream.base_url) + "[timeouts]\nmessage = 50\n"
+    async with serving(toml) as served:
+        for body, header in (({"timeout": 0.3}, "50"), ({}, "0.3")):
+            asked = {"model": "up/m", "messages": MESSAGES, **body}
+            got = await within(ask(served.port, "POST", "/llm/message", asked, {"X-Cauce-Timeout": header}))
+            assert (got.status, got.json()["error_code"]) == (504, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"model": "up/m", "input": "a"}),
+        ("/v1/completions", {"model": "up/m", "prompt": ["a", "b"]}),
+        ("/v1beta/models/up%2Fm:generateContent", {"contents": [{"role": "user", "parts": [{"text": "a"}]}]}),
+        ("/v1beta/models/up%2Fm:embedContent", {"content": {"parts": [{"text": "a"}]}}),
+    ],
+)
+async def test_vectors_completions_and_gemini_have_it_too(upstream: Upstream, path: str, body: dict[str, Any]) -> None:
+    upstream.answers = [fault("hang")]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        late = await within(ask(served.port, "POST", path, body, {"X-Cauce-Timeout": "0.3"}))
+        wrong = await within(ask(served.port, "POST", path, body, {"X-Cauce-Timeout": "soon"}))
+    assert (late.status, wrong.status) == (504, 400)
+
+
+async def test_time_of_a_logged_call_is_that_of_its_first_request(upstream: Upstream) -> None:
+    upstream.answers = [fault("hang")]
+    headers = {"Idempotency-Key": "k", "X-Cauce-Timeout": "0.3"}
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        first = await within(CHAT.asked(served.port, "up/m", stream=False, headers=headers))
+        # What is left of a client's time differs from try to try: it is the same call.
+        again = await within(
+            CHAT.asked(served.port, "up/m", stream=False, headers={**headers, "X-Cauce-Timeout": "50"})
+        )
+    assert (first.status, again.status) == (504, 504) and upstream.record.requests == {"m": 1}
+
+
+async def test_time_between_reads_that_official_clients_tell_by_themselves_is_no_bound_of_a_call(
+    upstream: Upstream,
+) -> None:
+    upstream.answers = [Reply(pace=0.1)]
+    async with serving(configured(upstream, CHAT, "idle = 5")) as served:
+        for name in ("X-Stainless-Read-Timeout", "X-Stainless-Timeout"):
+            got = await within(CHAT.asked(served.port, "up/m", stream=True, headers={name: "0.1"}))
+            assert (got.kind, got.text) == ("answer", "Hello from upstream.")
+
+
+async def test_official_client_is_given_a_time_by_its_headers(upstream: Upstream) -> None:
+    upstream.answers = [fault("hang")]
+    asked: Any = [{"role": "user", "content": "a"}]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        headers = {"X-Cauce-Timeout": "0.3"}
+        async with AsyncOpenAI(base_url=served.v1, api_key="k", max_retries=0, default_headers=headers) as client:
+            with pytest.raises(InternalServerError) as late:
+                await within(client.chat.completions.create(model="up/m", messages=asked))
+    assert late.value.status_code == 504

@@ -17,11 +17,11 @@ from tests.surfaces import SURFACES, Surface
 
 
 class Burst(msgspec.Struct, frozen=True):
-    """Clients that all come at once, those of one key before those of the other."""
+    """Clients that all come at once, those of one key before those of the other. `told`: our configuration says the upstream's limits."""
 
     clients: int
-    concurrent: int
-    per_minute: int
+    limits: Limits
+    told: bool = True
     deadline: float = 60.0
     takes: float = 0.2
     """Seconds of one answer."""
@@ -30,11 +30,11 @@ class Burst(msgspec.Struct, frozen=True):
 async def burst(folder: Path, size: Burst) -> tuple[Tally, Record]:
     """What became of them, and what the upstream saw: it refuses what is over its limits."""
     tally = Tally()
-    limits = Limits(size.concurrent, size.per_minute)
+    limits = size.limits
     async with Upstream(Reply(delay=size.takes), limits=limits) as upstream:
-        limited = provider(upstream, max_concurrent=size.concurrent, requests_per_minute=size.per_minute)
+        known = {"max_concurrent": limits.concurrent, "requests_per_minute": limits.per_minute} if size.told else {}
         toml = (
-            limited
+            provider(upstream, **known)
             + f"[timeouts]\ntotal = {size.deadline}\n[queue]\nwait = {size.deadline}\n"
             + keys("first", "second")
         )
@@ -259,9 +259,9 @@ async def two_processes(folder: Path, redis: RedisServer, size: Burst) -> tuple[
     folders = [folder / name for name in ("one", "two")]
     for each in folders:
         each.mkdir()
-    limits = Limits(size.concurrent, size.per_minute)
+    limits = size.limits
     async with Upstream(Reply(delay=size.takes), limits=limits) as upstream:
-        toml = provider(upstream, max_concurrent=size.concurrent, requests_per_minute=size.per_minute)
+        toml = provider(upstream, max_concurrent=limits.concurrent, requests_per_minute=limits.per_minute)
         toml += f'[redis]\nurl = "{redis.url}"\nnodes = 2\n' + keys("web")
         async with gateway(folders[0], toml) as one, gateway(folders[1], toml) as two:
 

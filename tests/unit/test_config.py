@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cauce.config import Config, ConfigError, load
+from cauce.ports.provider import Timeouts
 
 
 def read(tmp_path: Path, toml: str | None = None, **environment: str) -> Config:
@@ -48,7 +49,7 @@ def test_variables_win_over_the_file(tmp_path: Path) -> None:
     )
     assert config.server.port == 9002
     assert config.providers["local"].base_url == "http://127.0.0.1:2/v1"
-    assert config.timeouts_of(config.providers["local"].timeouts).idle == 7.5
+    assert config.timeouts_of("local").idle == 7.5
     assert config.discovery.enabled is False
     assert config.server.cors_origins == ("null",)
 
@@ -71,10 +72,15 @@ def test_timeouts_are_taken_from_the_nearest_place(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         "[timeouts]\nidle = 10\ntotal = 99\n"
-        '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\ntimeouts = { idle = 5 }\n',
+        '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\ntimeouts = { idle = 5, first_delta = 7 }\n'
+        '[models.r]\ncandidates = ["a/m", "ollama/q"]\ntimeouts = { first_delta = 2 }\n'
+        '[models.plain]\ncandidates = ["a/m"]\n',
     )
-    timeouts = config.timeouts_of(config.providers["a"].timeouts)
-    assert (timeouts.connect, timeouts.idle, timeouts.total) == (5, 5, 99)
+    assert config.timeouts_of("a") == Timeouts(5, 7, 5, 99)
+    assert config.timeouts_of("a", "plain") == Timeouts(5, 7, 5, 99)
+    assert config.timeouts_of("a", "r") == Timeouts(5, 2, 5, 99)
+    # One that is found on this machine has none of its own.
+    assert config.timeouts_of("ollama", "r") == Timeouts(5, 2, 10, 99)
 
 
 PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'

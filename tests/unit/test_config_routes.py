@@ -93,7 +93,7 @@ def test_a_provider_is_on_this_machine_if_its_address_is(settings: ProviderSetti
         ("[models.r]\n", "models.r.candidates: must name at least one model"),
         (
             '[models.r]\nroute = "quickest"\ncandidates = ["up/a"]\n',
-            "models.r.route: must be one of ordered, balanced, cheapest, fastest, best_rated, hybrid, not 'quickest'",
+            "models.r.route: must be one of ordered, tiered, balanced, cheapest, fastest, best_rated, hybrid, not 'quickest'",
         ),
         (
             '[models.r]\ncandidates = ["up/a"]\ntasks = { draw = "here" }\n',
@@ -147,8 +147,11 @@ def test_mistakes_are_one_sentence_with_their_place(tmp_path: Path, toml: str, t
 
 def test_background_is_for_the_wire_that_has_it(tmp_path: Path) -> None:
     assert mistake(tmp_path, UP + "background = true\n") == (
-        'providers.up.background: is for kind = "openai" with wire = "responses"'
+        'providers.up.background: is for kind = "openai" with wire = "responses" or dialect = "llamacpp"'
     )
+    assert "is for kind" in mistake(tmp_path, UP + 'dialect = "vllm"\nbackground = true\n')
+    for told, background in (("", None), ("background = true\n", True), ("background = false\n", False)):
+        assert read(tmp_path, UP + f'dialect = "llamacpp"\n{told}').providers["up"].background is background
     assert read(tmp_path, UP + 'wire = "responses"\nbackground = true\n').providers["up"].background
 
 

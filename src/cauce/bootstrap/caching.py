@@ -9,7 +9,7 @@ from cauce.config import Config
 from cauce.engine.caching.key import Keys
 from cauce.engine.caching.shelf import Books, Shelf, Tally
 from cauce.engine.policies.cache import Caching
-from cauce.ports.cache import Cache
+from cauce.ports.cache import BoundedCache
 from cauce.stores.inproc.cache import InprocCache
 from cauce.stores.layered_cache import LayeredCache
 from cauce.stores.sqlite.cache import SqliteCache
@@ -30,7 +30,12 @@ class Cached(msgspec.Struct, frozen=True):
 
 
 def cached_answers(
-    config: Config, books: Books, metrics: PrometheusMetrics, *, shared: Cache | None = None, on_disk: bool = False
+    config: Config,
+    books: Books,
+    metrics: PrometheusMetrics,
+    *,
+    shared: BoundedCache | None = None,
+    on_disk: bool = False,
 ) -> Cached | None:
     """Who gives answers of before; None where nothing is kept.
 
@@ -42,13 +47,14 @@ def cached_answers(
     near = InprocCache(books.clock, settings.memory)
     keys = Keys(settings.scope, _meaning(config))
     file: SqliteCache | None = None
-    behind = shared
+    behind: BoundedCache | None = shared
     if behind is None and on_disk and settings.disk:
         behind = file = SqliteCache(config.data_dir / FILE, books.clock, settings.disk)
     store = near if behind is None else LayeredCache(near, behind, books.clock, settings.keep)
     shelf = Shelf(store, settings, keys, books, Tally())
     caching = Caching(shelf)
-    _watch(metrics, shelf.tally, near, file)
+    holding: dict[str, BoundedCache | None] = {"memory": near, "disk": file, "redis": shared}
+    _watch(metrics, shelf.tally, {where: cache for where, cache in holding.items() if cache is not None})
     if file is None:
         return Cached(shelf, caching, _nothing, _nothing_to_wait_for)
     return Cached(shelf, caching, file.start, file.aclose)
@@ -63,17 +69,16 @@ def _meaning(config: Config) -> bytes:
     return blake2b(msgspec.json.encode(meant, enc_hook=str)).digest()
 
 
-def _watch(metrics: PrometheusMetrics, tally: Tally, near: InprocCache, file: SqliteCache | None) -> None:
-    """Have what the cache does, and what it holds, among the figures."""
+def _watch(metrics: PrometheusMetrics, tally: Tally, holding: dict[str, BoundedCache]) -> None:
+    """Have what the cache does, and what is held where, among the figures."""
 
     def requests() -> Samples:
         for result in ("hits", "shared", "stale", "misses"):
             yield (_RESULTS[result],), float(getattr(tally, result))
 
     def held() -> Samples:
-        yield ("memory",), float(near.size)
-        if file is not None:
-            yield ("disk",), float(file.size)
+        for where, cache in holding.items():
+            yield (where,), float(cache.size)
 
     metrics.watch(
         Watched("cauce_cache_requests", "Requests that looked for a cached answer.", ("result",), requests, "counter")

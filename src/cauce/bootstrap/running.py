@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import msgspec
 
@@ -12,7 +13,7 @@ from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.manners import manners
-from cauce.bootstrap.resilience import watch_ledger, watch_resilience
+from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience
 from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
 from cauce.bootstrap.streaming import Streaming, shared_streaming, streaming
@@ -21,12 +22,15 @@ from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
 from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.compose import compose
+from cauce.engine.concurrency import LONGEST_ASKED
 from cauce.engine.embedding import Embedding, opening_vectors
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
 from cauce.engine.health import Health
+from cauce.engine.hedging import hedgeable
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.breaker import Breakers, breaker
+from cauce.engine.policies.concurrency import Upstreams, concurrency
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.health import health
 from cauce.engine.policies.limit import limit_caller, limit_candidate
@@ -99,17 +103,23 @@ def runtime(
     metered = meter(clock, bills, metrics, estimator)
     breakers = Breakers(config.breaker, clock)
     measured = Health(clock) if measures(config) else None
-    conditions = Conditions(clock, chance, measured, breakers if config.breaker.enabled else None, ledger)
+    conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
     router = make_router(config, fetcher, conditions)
-    allowances = Allowances()
-    guards: list[Policy] = []
-    if config.retry.attempts > 1:
-        guards.append(retry(config.retry, clock, chance, allowances))
-    if config.breaker.enabled:
-        guards.append(breaker(breakers))
     limits = limiting(config, router, Counting(clock, metrics, estimator, ledger), shared)
+    lines = Queue(config.queue, clock, metrics.waited)
+    queued = (limits is not None or config.limits.adaptive) and config.queue.length > 0
+    upstreams = Upstreams(clock, metrics)
+    guards: list[Policy] = []
+    if retries(config):
+        guards.append(retry(config.retry, clock, chance, Allowances(), queued=queued))
+    if breaks(config):
+        guards.append(breaker(breakers))
+    if config.limits.adaptive:
+        upstreams.on_room(lines.room)
+        guards.append(concurrency(upstreams))
     if limits is not None:
-        guards.append(limit_candidate(limits))
+        # Longer than that, who learns what is refused lets one try before.
+        guards.append(limit_candidate(limits, LONGEST_ASKED if config.limits.adaptive else inf))
     watch = [health(clock, measured)] if measured is not None else []
     measure: list[Policy] = [metered, *watch, patience(clock)]
     per_candidate = compose(open_candidate, overflow(estimator), *guards, attempt(), structured(clock), *measure)
@@ -120,32 +130,34 @@ def runtime(
     if cached is not None:
         entry.append(cached.caching.policy)
     entry.append(recovery(clock, config.recovery))
-    lines = Queue(config.queue, clock, metrics.waited)
-    queued = limits is not None and config.queue.length > 0
+    beside = Allowances()
+    hedging = [hedgeable(beside)] if hedges(config) else []
     room: list[Policy] = []
+    if queued:
+        room.append(queue(lines, Shares(config.limits.keys), limits.book if limits is not None else None))
     if limits is not None:
-        if queued:
-            limits.limiter.on_room(lines.room)
-            room.append(queue(lines, Shares(config.limits.keys), limits.book))
+        limits.limiter.on_room(lines.room)
         if config.limits.keys:
             room.append(limit_caller(limits))
     opened = compose(
         per_candidate,
         *entry,
+        *hedging,
         *room,
-        fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=allowances),
+        fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=beside),
     )
     vectors = compose(
         opening_vectors(router),
         deadline(clock),
+        *hedging,
         *room,
-        fallback(clock, queued=queued, allowances=allowances),
+        fallback(clock, queued=queued, allowances=beside),
         *guards,
         attempt(),
         *measure,
     )
     watch_ledger(metrics, lambda: ledger.standing)
-    watch_resilience(metrics, breakers, lines, answers)
+    watch_resilience(metrics, breakers, upstreams, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
     turn = Turn(router, opened, defaults, caches=cached is not None)
     streamed = streams(config, turn, clock, on_disk=on_disk, bills=bills)
@@ -178,7 +190,7 @@ def runtime(
         keys=config.auth.keys,
         message_timeout=config.timeouts.message,
         router=router,
-        explainer=explainer(router, estimator, limits),
+        explainer=explainer(router, estimator, limits, upstreams),
         turn=turn,
         embedding=CachedEmbedding(Embedding(router, vectors), None if cached is None else cached.shelf),
         estimator=estimator,
@@ -195,6 +207,7 @@ def runtime(
         feedback=ledger,
         answers=answers,
         circuits=breakers.standing,
+        crowded=upstreams.crowded,
         waiting=lambda: len(lines.waiters),
         limits=shared.mode if shared is not None else lambda: "",
         stream_log=streamed.standing,

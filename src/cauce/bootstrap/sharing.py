@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from cauce.config import Config, ConfigError
-from cauce.ports.cache import Cache
+from cauce.ports.cache import BoundedCache
 from cauce.ports.clock import Clock
 from cauce.ports.ids import Ids
 from cauce.ports.limiter import Limiter
@@ -18,11 +18,11 @@ Mode = Literal["shared", "local share"]
 
 
 class Sharing(msgspec.Struct, frozen=True):
-    """`limiter` puts the shared limiter around one of this process alone. `mode` says who decides on limits now. `start` never
-    fails: without a server the process goes on alone until there is one."""
+    """`limiter` puts the shared limiter around one of this process alone. `cache` None: no answers are to be shared. `mode` says who
+    decides on limits now. `start` never fails: without a server the process goes on alone until there is one."""
 
     limiter: Callable[[InprocLimiter, Spent], Limiter]
-    cache: Cache
+    cache: BoundedCache | None
     mode: Callable[[], Mode]
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
@@ -69,4 +69,5 @@ def sharing(config: Config, clock: Clock, ids: Ids, metrics: PrometheusMetrics) 
             lambda: [((), float(connection.up))],
         )
     )
-    return Sharing(limiter, RedisCache(connection), mode, start, stop)
+    cache = RedisCache(connection, config.cache.shared) if config.cache.shared else None
+    return Sharing(limiter, cache, mode, start, stop)

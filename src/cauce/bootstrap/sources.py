@@ -1,11 +1,14 @@
 """Providers as the configuration describes them, and the table of names that leads to them."""
 
+from functools import partial
+
 import msgspec
 
 from cauce.catalogue.packaged import PackagedCatalogue
 from cauce.catalogue.vendors import vendor_of
 from cauce.config import Config, ProviderSettings
-from cauce.config.shape import DeploymentSettings, ModelSettings
+from cauce.config.overrides import given
+from cauce.config.shape import DeploymentSettings, ModelSettings, overrides_of
 from cauce.engine.routing.conditions import Conditions
 from cauce.engine.routing.route import Route
 from cauce.engine.routing.router import Router
@@ -26,6 +29,7 @@ from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.openai_responses.provider import OpenAIResponses
 from cauce.providers.renaming import Renaming
+from cauce.system.ids import RandomIds
 from cauce.transport import HTTPTransport
 
 
@@ -62,12 +66,13 @@ def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fe
 def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     transport = HTTPTransport(name)
     dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
-    embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect)
+    ids = None if settings.background is False else RandomIds()
+    embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect, ids=ids)
     chats = settings.wire == "chat"
     provider = embedder
     if not chats:
         address, key = settings.base_url, settings.api_key
-        provider = OpenAIResponses(name, address, key, transport, dialect, background=settings.background)
+        provider = OpenAIResponses(name, address, key, transport, dialect, background=bool(settings.background))
     named = Renaming(provider, dialect.tool_names) if dialect.tool_names is not None else provider
     inlining = named if dialect.image_urls else Inlining(named, fetcher)
     return msgspec.structs.replace(
@@ -118,7 +123,8 @@ def make_router(config: Config, fetcher: Fetcher, conditions: Conditions | None 
     router = Router(routes, config.aliases, config.environment.default_model or "auto", catalogue, conditions)
     providers = {"offline": ProviderSettings("offline"), **config.providers}
     for name, settings in providers.items():
-        router.add(source(name, settings, config.timeouts_of(settings.timeouts), fetcher))
+        made = source(name, settings, config.timeouts_of(name), fetcher)
+        router.add(msgspec.structs.replace(made, resilience=config.resilience_of(name)))
     return router
 
 
@@ -135,7 +141,7 @@ def _route(name: str, model: ModelSettings, config: Config) -> Route:
     return Route(
         name,
         model.names,
-        config.timeouts_of(model.timeouts) if model.timeouts is not None else None,
+        partial(config.timeouts_of, route=name) if given(model.timeouts) else None,
         tuple([entry.weight for entry in entries]) if weighted else (),
         order=model.route,
         private=model.privacy == "local",
@@ -147,4 +153,5 @@ def _route(name: str, model: ModelSettings, config: Config) -> Route:
         hedge=model.hedge,
         overflow=model.overflow,
         midstream=model.midstream,
+        resilience=partial(config.resilience_of, route=name) if overrides_of(model) else None,
     )

@@ -218,7 +218,8 @@ def _in_redis(config: Config, clock: Clock, node: str) -> Opened:
 
 def _shared(config: Config) -> SharedLogOptions:
     settings = config.streams
-    return SharedLogOptions(settings.retention, settings.lease, min(PATIENCE, settings.lease))
+    patience = min(PATIENCE, settings.lease)
+    return SharedLogOptions(settings.retention, settings.lease, patience, max_bytes=settings.max_disk)
 
 
 async def _nothing() -> None:

@@ -1,7 +1,10 @@
 """Prove on this machine that streams lose nothing: nodes are started, killed and paused, connections cut, the provider fails, and
 everything readers have seen is compared.
 
-Everything runs on loopback, beside what is configured: nodes and a provider of its own, on the disk of the data folder, or in the
+The nodes have the settings that are configured: [streams], [recovery], [retry], [queue], [cache], [timeouts], and of [models]
+midstream and on_disconnect. What stands in place of one, and what it does not promise, is said before the run and in its report.
+
+Everything runs on loopback, beside what is configured: nodes and a provider of its own, on the disk that streams are on, or in the
 PostgreSQL or Redis that is configured, in a schema or under a prefix that is removed afterwards. No model is asked.
 
 Exit code: 0 when everything held, 1 when something was violated, 2 when it could not run.
@@ -13,6 +16,7 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -21,14 +25,15 @@ from cauce.bootstrap.streaming import trouble
 from cauce.cli.configuration import configured
 from cauce.cli.main import MISUSE, configuration_argument
 from cauce.cli.terminal import complain, line
+from cauce.cli.trial import SECONDS, Trial
 from cauce.cli.words import say
 from cauce.config import Config, ConfigError
 from cauce.server.gate import is_loopback
 from cauce.testing.chaos import INVARIANTS, Ground, Report, Settings, chaos, lasting, write
+from cauce.testing.chaos.node import Store
 
 VIOLATED = 1
 
-_STORES = ("sqlite", "postgres", "redis")
 _MOST_TOLD = 20
 
 
@@ -36,11 +41,19 @@ def configure(command: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     command.add_argument("--streams", type=_count, default=60, metavar="N", help="how many streams (default 60)")
     command.add_argument(
-        "--nodes", type=_count, default=2, metavar="N", help="servers that share the store (default 2)"
+        "--nodes",
+        type=_count,
+        metavar="N",
+        help="servers that share the store (default: 2 where [streams] lets several share it, else 1)",
     )
-    command.add_argument("--seconds", type=_count, default=20, metavar="S", help="how long, about (default 20)")
+    command.add_argument(
+        "--seconds",
+        type=_count,
+        metavar="S",
+        help=f"how long, about (default {SECONDS}, or what [streams] lease asks for)",
+    )
     command.add_argument("--seed", type=int, default=1, help="which faults, and when (default 1)")
-    command.add_argument("--store", choices=_STORES, help="where streams are kept (default: [streams] store)")
+    command.add_argument("--store", choices=get_args(Store), help="where streams are kept (default: [streams] store)")
     command.add_argument("--report", type=Path, metavar="FILE", help="write a page (or JSON, if it is named .json)")
     configuration_argument(command)
 
@@ -55,22 +68,27 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Prepare, run and tell."""
     config = configured(arguments)
-    store = arguments.store or (config.streams.store if config.streams.store in _STORES else "sqlite")
-    url = _url(config, store)
-    there = Path(config.server.data_dir).expanduser()
+    trial = Trial(config, arguments.store or config.streams.store, arguments.nodes, arguments.seconds)
+    url = _url(config, trial.store)
+    # On the disk that they are on.
+    there = Path(trial.settings.streams.folder or config.server.data_dir).expanduser()
     there.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=there, ignore_cleanup_errors=True) as folder:
-        ground = Ground(store, Path(folder), url, room=f"cauce_chaos_{secrets.token_hex(4)}")
-        return _on(ground, config, arguments)
+        room = f"cauce_chaos_{secrets.token_hex(4)}"
+        ground = Ground(trial.store, Path(folder), url, room, trial.settings)
+        return _on(ground, trial, arguments)
 
 
-def _on(ground: Ground, config: Config, arguments: argparse.Namespace) -> int:
-    settings = lasting(ground, arguments.seconds, arguments.streams, arguments.nodes, arguments.seed)
-    _refuse_unreachable(config, ground)
+def _on(ground: Ground, trial: Trial, arguments: argparse.Namespace) -> int:
+    settings = lasting(ground, trial.lasts, arguments.streams, trial.servers, arguments.seed)
+    _refuse_unreachable(trial.config, ground)
     told = {"streams": settings.streams, "nodes": settings.nodes, "store": ground.store, "seed": settings.seed}
-    print(say("{streams} streams at {nodes} nodes, kept in {store}, seed {seed}", **told), flush=True)
+    print(say("{streams} streams at {nodes} nodes, kept in {store}, seed {seed}", **told))
+    notes = tuple(trial.notes)
+    for sentence in notes:
+        print(f"- {line(sentence)}", flush=True)
     try:
-        found = asyncio.run(_run(settings))
+        found = msgspec.structs.replace(asyncio.run(_run(settings)), notes=notes)
         if arguments.report is not None:
             write(found, arguments.report)
     except (RuntimeError, OSError) as error:
@@ -95,13 +113,13 @@ async def _run(settings: Settings) -> Report:
                 from cauce.testing.chaos.redis import clear
 
                 await clear(ground.url, ground.room)
-            case "sqlite":
+            case "sqlite" | "memory":
                 pass
 
 
 def _refuse_unreachable(config: Config, ground: Ground) -> None:
     """Raises `ConfigError` when the store does not answer."""
-    if ground.store == "sqlite":
+    if ground.store not in ("postgres", "redis"):
         return
     there = msgspec.structs.replace(
         config,
@@ -143,6 +161,7 @@ def _hosts(url: str) -> Sequence[str]:
 
 def _said(found: Report) -> list[str]:
     ended = ", ".join([f"{count} {name}" for name, count in sorted(found.outcomes.items())])
+    excused = ", ".join([f"{count} ({name})" for name, count in found.excused.items()])
     faults = ", ".join([f"{count} {name}" for name, count in found.faults.items()])
     events, connections, seconds = f"{found.events:,}", f"{found.connections:,}", f"{found.seconds:.0f}"
     sentences = [
@@ -155,6 +174,17 @@ def _said(found: Report) -> list[str]:
             seconds=seconds,
         ),
     ]
+    if found.takeovers:
+        count, seconds = found.takeovers.values()
+        sentences.append(
+            say(
+                "{count:.0f} times a stream lost its server, and was gone on with after {seconds:g} s at most",
+                count=count,
+                seconds=seconds,
+            )
+        )
+    if excused:
+        sentences.append(say("answers that broke off, as the settings have it: {excused}", excused=excused))
     sentences += [f"✗ {one.invariant} {one.stream}: {one.message}" for one in found.violations[:_MOST_TOLD]]
     if not found.violations:
         return [*sentences, say("nothing was violated: {count} invariants held", count=len(INVARIANTS))]

@@ -134,6 +134,8 @@ def _provider(checked: Checked, common: Timeouts) -> Iterator[str]:
         yield f"    {_handshake(checked.handshake)}"
     if checked.timeouts != common:
         yield f"    {_timeouts(checked.timeouts)}"
+    if checked.overrides:
+        yield f"    {_overrides(checked.overrides)}"
 
 
 def _handshake(took: Handshake) -> str:
@@ -151,6 +153,8 @@ def _models(found: Diagnosis) -> Iterator[str]:
         yield say("auto asks, in this order: {models}", models=" > ".join(found.auto))
     for name, candidates in found.routes.items():
         yield say("{name} asks, in this order: {models}", name=name, models=" > ".join(candidates))
+        if said := found.route_overrides.get(name):
+            yield f"    {_overrides(said)}"
     for alias, target in found.aliases.items():
         yield say("{alias} stands for {model}", alias=alias, model=target)
     yield say("a request that names no model goes to {model}", model=found.default)
@@ -161,6 +165,16 @@ def _timeouts(timeouts: Timeouts) -> str:
         "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all",
         **msgspec.structs.asdict(timeouts),
     )
+
+
+def _overrides(said: dict[str, dict[str, object]]) -> str:
+    """Members by table, as they stand in the file."""
+    members = [
+        f"{table}.{name} = {msgspec.json.encode(value).decode()}"
+        for table, own in said.items()
+        for name, value in own.items()
+    ]
+    return say("of its own: {settings}", settings=", ".join(members))
 
 
 def _message_timeout(found: Diagnosis) -> str:

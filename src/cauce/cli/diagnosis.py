@@ -14,6 +14,7 @@ from cauce.cli.advice import advice
 from cauce.cli.session import PATIENT, offered, session, upstreams
 from cauce.cli.words import say
 from cauce.config import Config, ProviderSettings
+from cauce.config.shape import overrides_of
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.request import Request
 from cauce.engine.routing.names import AUTO
@@ -60,6 +61,8 @@ class Checked(msgspec.Struct, frozen=True):
     advice: str = ""
     handshake: Handshake | None = None
     """What a new connection took; None where there was none."""
+    overrides: dict[str, dict[str, object]] = {}
+    """What it says for itself of retry, breaker and recovery."""
 
 
 class LocalServer(msgspec.Struct, frozen=True):
@@ -86,6 +89,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     message_timeout: float
     warnings: tuple[str, ...]
     mistakes: tuple[str, ...]
+    route_overrides: dict[str, dict[str, dict[str, object]]] = {}
+    """What routes say for themselves of retry, breaker and recovery."""
 
     @property
     def failed(self) -> list[str]:
@@ -116,6 +121,7 @@ async def diagnose(config: Config) -> Diagnosis:
             config.timeouts.message,
             tuple(_warnings(config, running, models, stand)),
             tuple(_mistakes(stand)),
+            {name: said for name, model in config.models.items() if (said := overrides_of(model))},
         )
 
 
@@ -183,6 +189,7 @@ def _checked(
         failed.message if failed is not None else "",
         advice(name, settings, failed) if failed is not None else "",
         _handshake(source),
+        overrides_of(settings),
     )
 
 

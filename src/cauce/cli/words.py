@@ -5,6 +5,8 @@ Help texts are English only.
 
 import os
 
+from cauce.cli.chaos_words import CHAOS
+
 _VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
 """Where POSIX looks for the language of messages, first come first served."""
 
@@ -238,6 +240,7 @@ SPANISH: dict[str, str] = {
     ),
     "auto asks, in this order: {models}": "auto pregunta, en este orden, a: {models}",
     "{name} asks, in this order: {models}": "{name} pregunta, en este orden, a: {models}",
+    "of its own: {settings}": "lo suyo: {settings}",
     "{alias} stands for {model}": "{alias} significa {model}",
     "a request that names no model goes to {model}": "una petición que no nombra modelo va a {model}",
     "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all": (
@@ -324,14 +327,5 @@ SPANISH: dict[str, str] = {
         "ninguno (Ollama, LM Studio, llama.cpp, vLLM y Foundry Local se buscan cada {seconds} s)"
     ),
     # chaos
-    "{streams} streams at {nodes} nodes, kept in {store}, seed {seed}": (
-        "{streams} streams en {nodes} nodos, guardados en {store}, semilla {seed}"
-    ),
-    "streams: {ended}": "streams: {ended}",
-    "faults: {faults}": "fallos: {faults}",
-    "{events} events checked over {connections} connections in {seconds} s": (
-        "{events} eventos comprobados en {connections} conexiones en {seconds} s"
-    ),
-    "nothing was violated: {count} invariants held": "no se ha violado nada: {count} invariantes se cumplen",
-    "{count} violations: {broken}": "{count} violaciones: {broken}",
+    **CHAOS,
 }

@@ -15,6 +15,7 @@ _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _POSTGRES = ("postgresql://", "postgres://")
 _REDIS = ("redis://", "rediss://", "unix://")
+_GOING_ON = 'wire = "responses" or dialect = "llamacpp"'
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 
@@ -29,8 +30,8 @@ def check(config: Config, where: str) -> None:
             _check_address(provider.base_url, f"{place}.base_url", "with" if provider.kind == "openai" else "without")
         if provider.dialect is not None and provider.dialect not in DIALECTS:
             raise ConfigError(f"{place}.dialect: must be one of {', '.join(DIALECTS)}, not {provider.dialect!r}")
-        if provider.background and (provider.kind != "openai" or provider.wire != "responses"):
-            raise ConfigError(f'{place}.background: is for kind = "openai" with wire = "responses"')
+        if provider.background and not _goes_on(provider):
+            raise ConfigError(f'{place}.background: is for kind = "openai" with {_GOING_ON}')
         _check_deployments(provider, place)
     for name, model in config.models.items():
         _check_route(config, model, f"{where}: models.{name}")
@@ -131,6 +132,12 @@ def _check_facts(glob: str, facts: FactsSettings, place: str) -> None:
     if prices[:2].count(None) == 1 or (prices[:2] == (None, None) and prices != (None,) * 4):
         missing = "output_price" if facts.output_price is None and facts.input_price is not None else "input_price"
         raise ConfigError(f"{place}.{missing}: must be given: input_price and output_price stand together")
+
+
+def _goes_on(provider: ProviderSettings) -> bool:
+    """Whether its answers can go on there whoever reads them."""
+    kept = provider.dialect is not None and DIALECTS[provider.dialect].streams is not None
+    return provider.kind == "openai" and (provider.wire == "responses" or kept)
 
 
 def _check_files(provider: ProviderSettings, place: str) -> None:

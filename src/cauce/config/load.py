@@ -28,11 +28,9 @@ from cauce.config.shape import (
     ProviderSettings,
 )
 from cauce.engine.caching.settings import CacheSettings
-from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, LimitsSettings
-from cauce.engine.policies.retry import RetrySettings
 from cauce.engine.queue.settings import QueueSettings
-from cauce.engine.recovery.settings import RecoverySettings
+from cauce.ports.resilience import BreakerSettings, RecoverySettings, RetrySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
 from cauce.stores.postgres.settings import PostgresSettings

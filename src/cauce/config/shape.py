@@ -7,14 +7,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cauce.catalogue.settings import FactsSettings
+from cauce.config.overrides import BreakerOverrides, RecoveryOverrides, RetryOverrides, given, laid_over
 from cauce.engine.caching.settings import CacheSettings
-from cauce.engine.circuits import BreakerSettings
 from cauce.engine.limit_settings import BudgetsSettings, Count, LimitsSettings
-from cauce.engine.policies.retry import RetrySettings
 from cauce.engine.queue.settings import QueueSettings
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.engine.routing.route import Order, Side
 from cauce.ports.provider import Midstream, Overflow, Timeouts
+from cauce.ports.resilience import BreakerSettings, RecoverySettings, Resilience, RetrySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.providers.llamacpp.settings import LlamaCppSettings
 from cauce.server.gate import is_loopback
@@ -36,7 +35,7 @@ class ConfigError(Exception):
 
 
 class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds. In `[providers.*]` and `[models.*]` what is not given is taken from `[timeouts]`."""
+    """Seconds. What is not given in `[providers.*]` is taken from `[timeouts]`, and what is not given in `[models.*]` from the provider."""
 
     connect: Period | None = None
     first_delta: Period | None = None
@@ -81,8 +80,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key: str = ""
     dialect: str | None = None
     wire: Literal["chat", "responses"] = "chat"
-    background: bool = False
-    """Streamed answers of the wire `responses` are made in the background there, so that they can be attached to again."""
+    background: bool | None = None
+    """Streamed answers go on there whoever reads them, so that they can be attached to again: on the wire `responses`, and on servers of
+    a dialect that keep streams. None: on such servers only."""
     api_version: str | None = None
     default_model: str | None = None
     tier: int | None = None
@@ -94,6 +94,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether what it is asked stays on this machine. None: whether its address does."""
     deployments: tuple[DeploymentSettings, ...] = ()
     timeouts: TimeoutSettings = TimeoutSettings()
+    retry: RetryOverrides = RetryOverrides()
+    breaker: BreakerOverrides = BreakerOverrides()
+    recovery: RecoveryOverrides = RecoveryOverrides()
 
     def __repr__(self) -> str:
         return f"ProviderSettings({self.kind}, {self.base_url})"
@@ -135,7 +138,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What becomes of a logged stream that nobody reads any more (empty: what its surface does)."""
     buffer: bool = False
     """Nobody is shown anything of an answer before its end."""
-    timeouts: TimeoutSettings | None = None
+    timeouts: TimeoutSettings = TimeoutSettings()
+    retry: RetryOverrides = RetryOverrides()
+    breaker: BreakerOverrides = BreakerOverrides()
+    recovery: RecoveryOverrides = RecoveryOverrides()
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
@@ -214,12 +220,30 @@ class Config(msgspec.Struct, frozen=True):
         """The data folder."""
         return Path(self.server.data_dir).expanduser()
 
-    def timeouts_of(self, *overrides: TimeoutSettings | None) -> Timeouts:
-        """The common timeouts with `overrides` laid over them, the last one strongest."""
-        values = {name: getattr(self.timeouts, name) for name in TimeoutSettings.__struct_fields__}
-        for override in overrides:
-            for name in TimeoutSettings.__struct_fields__:
-                value = getattr(override, name) if override is not None else None
-                if value is not None:
-                    values[name] = value
-        return Timeouts(**values)
+    def timeouts_of(self, provider: str = "", route: str = "") -> Timeouts:
+        """How long `provider` is waited for, asked by its own name or for `route`: the route's word goes before the provider's, and
+        that before the common one."""
+        common = Timeouts(**{name: getattr(self.timeouts, name) for name in Timeouts.__struct_fields__})
+        layers = (self.providers.get(provider, _SILENT), self.models.get(route, _SILENT))
+        return laid_over(common, [layer.timeouts for layer in layers])
+
+    def resilience_of(self, provider: str, route: str = "") -> Resilience:
+        """What the failures of `provider` are met with, asked by its own name or for `route`: the route's word goes before the
+        provider's, and that before the common one."""
+        own = self.models.get(route, _SILENT)
+        layers = (self.providers.get(provider, _SILENT), own)
+        return Resilience(
+            laid_over(self.retry, [layer.retry for layer in layers]),
+            laid_over(self.breaker, [layer.breaker for layer in layers]),
+            laid_over(self.recovery, [layer.recovery for layer in layers]),
+            route if given(own.breaker) else "",
+        )
+
+
+_SILENT = ModelSettings()
+
+
+def overrides_of(settings: ProviderSettings | ModelSettings) -> dict[str, dict[str, object]]:
+    """What `settings` say of retry, breaker and recovery, by table."""
+    tables = {"retry": settings.retry, "breaker": settings.breaker, "recovery": settings.recovery}
+    return {name: members for name, table in tables.items() if (members := given(table))}

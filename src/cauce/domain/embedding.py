@@ -21,6 +21,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True):
     extra: Extra | None = None
     privacy: str | None = None
     """`local`: it must not leave this machine."""
+    timeout: float | None = None
+    """Seconds for the whole call."""
 
 
 class Embeddings(msgspec.Struct, frozen=True):

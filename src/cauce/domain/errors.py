@@ -198,7 +198,8 @@ class ProviderFailure(CauceError):
 
     `provider` is its configured name, `upstream_status` its HTTP status where one arrived, `should_retry` its own word on
     whether asking again makes sense (`x-should-retry`), stronger than the class of the failure. `shape`: what it sent is no
-    answer of its wire, which says nothing of its health.
+    answer of its wire, which says nothing of its health. `waits`: this call was one too many for it, and here there will be room,
+    as in `Throttled`; empty for every other failure.
     """
 
     def __init__(
@@ -217,6 +218,7 @@ class ProviderFailure(CauceError):
         self.failure = failure
         self.should_retry = should_retry
         self.shape = shape
+        self.waits: dict[str, float] = {}
         self.code = code or TREATMENT[failure].code
         self.provider = provider
         self.upstream_status = upstream_status
@@ -236,7 +238,7 @@ class Throttled(CauceError):
     """A limit of ours denied the call before anybody was asked. Waiting helps: `retry_after` says how long, at least.
 
     `bottleneck` is the key of the limit that denied it; `waits` has, by key, the seconds of every limit that did: any of them may be
-    the first to have room.
+    the first to have room. `after` is what somebody else who was asked, or the same one before that, has failed with.
     """
 
     code = "rate_limited"
@@ -246,6 +248,7 @@ class Throttled(CauceError):
         super().__init__(message, retry_after=retry_after)
         self.bottleneck = bottleneck
         self.waits: dict[str, float] = {bottleneck: retry_after}
+        self.after: CauceError | None = None
 
 
 class CircuitOpen(CauceError):
@@ -296,9 +299,9 @@ def says_unwell(error: ProviderFailure) -> bool:
     """Whether `error` tells of a candidate that is not well: what a circuit breaker counts.
 
     Transport errors, timeouts, 5xx, 408, 409, 429, refused keys and used-up quotas do. What the caller got wrong, what a filter
-    stopped, other 4xx and answers of the wrong shape do not.
+    stopped, other 4xx and answers of the wrong shape do not, nor does what was one too many (`waits`).
     """
-    if error.failure is None or error.shape or not TREATMENT[error.failure].breaks:
+    if error.failure is None or error.shape or error.waits or not TREATMENT[error.failure].breaks:
         return False
     return error.failure != "transient" or not _lasting(error.upstream_status)
 

@@ -9,9 +9,9 @@
 No I/O, no clock: times are readings of a monotonic clock, in seconds, that callers bring.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-import msgspec
+from cauce.ports.resilience import BreakerSettings
 
 State = Literal["closed", "open", "half_open"]
 Event = Literal["tripped", "probed", "passed", "failed", "left"]
@@ -30,20 +30,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 """All there are."""
 
 _SLOTS = 10
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class BreakerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Times are in seconds. It opens when `ratio` of at least `results` results of the last `window` are failures, for `cooldown`,
-    which doubles with each probe that fails, up to `longest`. A probe without a first delta after `probe` has failed."""
-
-    enabled: bool = True
-    window: _Positive = 30.0
-    results: Annotated[int, msgspec.Meta(ge=1)] = 5
-    ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
-    cooldown: _Positive = 5.0
-    longest: _Positive = 60.0
-    probe: _Positive = 10.0
 
 
 class Window:

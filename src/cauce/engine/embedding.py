@@ -87,4 +87,4 @@ def _weighed(request: EmbeddingRequest) -> Request:
     """`request` as one to be estimated: all it has is input."""
     texts = [each if isinstance(each, str) else _AS_LONG * len(each) for each in request.inputs]
     said = Message("user", tuple([TextPart(text) for text in texts]))
-    return Request(request.model, (said,), Sampling(max_tokens=0), user=request.user)
+    return Request(request.model, (said,), Sampling(max_tokens=0), user=request.user, timeout=request.timeout)

@@ -10,12 +10,9 @@ _UNKNOWN = Usage(estimated=True)
 def failed(error: CauceError, usage: Usage = _UNKNOWN, *, text_delivered: bool) -> Finish:
     """How an answer ends that broke: `incomplete` if its reader has text of it, else `failed`. `usage` is what it has used."""
     outcome = "incomplete" if text_delivered else "failed"
-    return Finish(
-        "error",
-        usage,
-        outcome=outcome,
-        error=Failed(error.code, error.message, error.retry_after),
-    )
+    # A whole number would be shown otherwise than as it comes back out of a log.
+    retry_after = None if error.retry_after is None else float(error.retry_after)
+    return Finish("error", usage, outcome=outcome, error=Failed(error.code, error.message, retry_after))
 
 
 def cancelled(usage: Usage = _UNKNOWN, cause: str = "") -> Finish:

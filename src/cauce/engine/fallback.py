@@ -6,7 +6,7 @@ is left, so that the last ones are reached before the client gives up.
 | what became of a candidate | what follows |
 |---|---|
 | it failed | the next one, unless its failure is the caller's own mistake |
-| our limits have no room for it | the next one; if all models have been asked so and the call waits, it waits, and gets no less than a model |
+| our limits have no room for it, or it refused the call as one too many | the next one; after the last the call waits, if it does that, and gets no less than a model |
 | the call does not fit a budget, or its circuit is open | the next one |
 | it was the last model | an answer of before, then the offline answerer; if nobody was asked, a probe of the model that may soonest be well |
 """
@@ -16,7 +16,15 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from cauce.domain.errors import DENIALS, CauceError, CircuitOpen, DeadlineExceeded, Throttled, may_ask_next
+from cauce.domain.errors import (
+    DENIALS,
+    CauceError,
+    CircuitOpen,
+    DeadlineExceeded,
+    ProviderFailure,
+    Throttled,
+    may_ask_next,
+)
 from cauce.engine.hedging import race
 from cauce.engine.policies.patience import LONG
 from cauce.engine.policies.retry import Allowances
@@ -63,8 +71,8 @@ def fallback(
                     return deltas
             if (deltas := await cascade.models()) is not None:
                 return deltas
-            if cascade.throttled is not None and queued and call.waits:
-                raise cascade.throttled
+            if queued and call.waits and (denied := cascade.crowded()) is not None:
+                raise denied
             if stale is not None and first.level != "offline" and (deltas := await stale(call)) is not None:
                 return deltas
             return await cascade.rest()
@@ -90,13 +98,15 @@ class _Cascade:
         """What the last one asked has failed with."""
         self._resting: list[tuple[float, Candidate]] = []
         """Candidates whose circuits are open, and for how many seconds."""
-        self.throttled: Throttled | None = None
+        self._throttled: Throttled | None = None
         """What denied the candidate that has room soonest."""
+        self._refused: ProviderFailure | None = None
+        """What the last one said that this call was too many for."""
 
     def failed(self, candidate: Candidate, error: CauceError) -> None:
         """Note why `candidate` does not answer. Raises `error` if no other could."""
         if isinstance(error, Throttled):
-            self.throttled = error if self.throttled is None else _sooner(self.throttled, error)
+            self._throttled = error if self._throttled is None else _sooner(self._throttled, error)
         elif isinstance(error, CircuitOpen):
             self._resting.append((error.retry_after or 0.0, candidate))
         if isinstance(error, DENIALS):
@@ -105,7 +115,23 @@ class _Cascade:
         if not may_ask_next(error):
             raise error
         self._error = error
+        if isinstance(error, ProviderFailure) and error.waits:
+            if self._refused is not None:
+                error.waits = {**self._refused.waits, **error.waits}
+            self._refused = error
         logger.info("%s: %s failed: %s", self._call.request_id, candidate.name, error.message)
+
+    def crowded(self) -> Throttled | None:
+        """Where room for the call is worth waiting for; None where nobody is only short of it."""
+        denied, refused = self._throttled, self._refused
+        if refused is not None:
+            bottleneck, seconds = min(refused.waits.items(), key=_second)
+            told = Throttled(refused.message, retry_after=seconds, bottleneck=bottleneck)
+            told.waits = refused.waits
+            denied = told if denied is None else _sooner(denied, told)
+        if denied is not None:
+            denied.after = self._error
+        return denied
 
     async def hedged(self, call: Call, after: float, allowances: Allowances | None) -> Deltas | None:
         """The answer to `call`, or to the same for the next model, if nothing has come after that many seconds."""
@@ -149,7 +175,7 @@ class _Cascade:
                 return await self._open(msgspec.structs.replace(call, strategy="probe", probe=True))
             except CauceError as error:
                 self.failed(candidate, error)
-        error = self.throttled or self._error or self._denial or refused
+        error = self._throttled or self._error or self._denial or refused
         assert error is not None, "a candidate that does not answer has a reason"
         raise error from refused
 
@@ -175,6 +201,10 @@ def _sooner(one: Throttled, other: Throttled) -> Throttled:
 
 def _seconds(resting: tuple[float, Candidate]) -> float:
     return resting[0]
+
+
+def _second(wait: tuple[str, float]) -> float:
+    return wait[1]
 
 
 def _remaining(clock: Clock, call: Call, error: CauceError | None = None) -> float | None:

@@ -1,17 +1,36 @@
 """Asking a second model beside one that is slow to begin: the first to have a delta answers, the other is closed.
 
 Both are attempts: each passes breaker and limits, and has its row in the ledger. What the one that lost had to tell is not told.
+How many calls have a second model is bounded: every call that may have one fills what those that do use up.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from cauce.domain.delta import Attempt, Status
 from cauce.domain.errors import CauceError
+from cauce.engine.policies.retry import Allowances
 from cauce.ports.clock import Clock
-from cauce.ports.provider import Call, Candidate, Deltas, Notice, Open
+from cauce.ports.provider import Call, Candidate, Deltas, Notice, Open, Policy
+
+
+def hedgeable(allowances: Allowances) -> Policy:
+    """Count calls by the model that would be asked beside the first. It stands where a call passes once, however often it waits."""
+
+    def policy(open: Open) -> Open:
+        def opened(call: Call) -> Awaitable[Deltas]:
+            candidates = call.candidates
+            if candidates[0].hedge is not None:
+                beside = next((one for one in candidates[1:] if one.level != "offline"), None)
+                if beside is not None:
+                    allowances.called(beside)
+            return open(call)
+
+        return opened
+
+    return policy
 
 
 class Race(msgspec.Struct):

@@ -27,8 +27,9 @@ class KeyRates(Rates, frozen=True, forbid_unknown_fields=True):
 
 class LimitsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By glob of `provider/model`, and of the names of API keys. What a glob says holds for each that it fits, by itself; of several
-    that fit, the later ones win, setting by setting."""
+    that fit, the later ones win, setting by setting. `adaptive`: how much at once an upstream takes is learned from what it refuses."""
 
+    adaptive: bool = True
     models: dict[str, Rates] = {}
     keys: dict[str, KeyRates] = {}
 

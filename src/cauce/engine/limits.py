@@ -1,7 +1,8 @@
 """Which limits hold: for a candidate, by its provider and its model; for a caller, by its key, its user and its tenant.
 
 The key of a limit is `whose:who:what`, such as `provider:gemini:tokens/minute`, `model:gemini/gemini-2.5-flash:requests/minute`,
-`key:default/web:calls`, `user:default/ana:dollars/day`, and `upstream:…` for what a provider says itself. Names are quoted.
+`key:default/web:calls`, `user:default/ana:dollars/day`, and `upstream:…` for what a provider says itself, or lets be seen. Names are
+quoted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +116,7 @@ class LimitBook:
 
     def upstream(self, candidate: Candidate, unit: Unit) -> Limit:
         """The limit that stands for what the upstream says of itself; from now on it holds for `candidate`."""
-        limit = Limit(f"upstream:{_place(candidate)}:{unit}/minute", unit, "minute", inf)
+        limit = Limit(upstream_key(candidate, unit), unit, "minute", inf)
         if limit.key not in self._told:
             if len(self._told) >= MOST_REMEMBERED:
                 self._told.clear()
@@ -134,8 +135,8 @@ class LimitBook:
         told = [
             limit
             for limit in (
-                Limit(f"upstream:{_place(candidate)}:requests/minute", "requests", "minute", inf),
-                Limit(f"upstream:{_place(candidate)}:tokens/minute", "tokens", "minute", inf),
+                Limit(upstream_key(candidate, "requests"), "requests", "minute", inf),
+                Limit(upstream_key(candidate, "tokens"), "tokens", "minute", inf),
             )
             if limit.key in self._told
         ]
@@ -161,6 +162,11 @@ class LimitBook:
             budgets += _budget("user", f"{tenant}/{quote(user, safe='')}", self._budgets.users, user)
         units = {limit.unit for limit in rates}
         return CallerLimits(tuple(rates), "tokens" in units, not units <= {"requests"}, tuple(budgets))
+
+
+def upstream_key(candidate: Candidate, unit: Unit) -> str:
+    """The key of what is known of the limits of `candidate` by its own doing: what it says (in a minute), what it refuses (calls)."""
+    return f"upstream:{_place(candidate)}:{unit}" + ("" if unit == "calls" else "/minute")
 
 
 def holder(key: str) -> Holder:

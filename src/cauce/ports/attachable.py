@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from cauce.domain.stream import Upstream
-from cauce.ports.provider import Candidate
+from cauce.ports.provider import Candidate, Provider
 
 
 @runtime_checkable
@@ -17,9 +17,15 @@ class Attachable(Protocol):
 
 
 def give_up(candidates: Sequence[Candidate], upstream: Upstream | None) -> None:
-    """Have the provider of `upstream`, if it is one of `candidates`, told that nobody wants its answer: it would be billed to its end."""
+    """Have the provider of `upstream`, if it is one of `candidates`, told that nobody wants its answer: it would be billed to its end.
+
+    Where it has several places, each is told: which of them makes the answer is not known.
+    """
+    told: list[Provider] = []
     for one in candidates:
-        if upstream is not None and one.provider.name == upstream.provider:
-            if isinstance(one.provider, Attachable):
-                one.provider.give_up(upstream)
-            return
+        provider = one.provider
+        if upstream is None or provider.name != upstream.provider or provider in told:
+            continue
+        told.append(provider)
+        if isinstance(provider, Attachable):
+            provider.give_up(upstream)

@@ -41,3 +41,12 @@ class Cache(Protocol):
     async def delete(self, key: bytes) -> None:
         """Forget the answer under `key`."""
         ...
+
+
+class BoundedCache(Cache, Protocol):
+    """A cache that says how much it holds."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all answers, as far as this process knows."""
+        ...

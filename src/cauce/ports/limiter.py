@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+SOON = 1.0
+"""Seconds to wait where nobody can tell, since some call must end first."""
+
 Unit = Literal["requests", "tokens", "calls", "dollars"]
 """`calls` are those under way at once; `dollars` are USD."""
 

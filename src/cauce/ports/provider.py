@@ -17,6 +17,7 @@ from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
+from cauce.ports.resilience import COMMON, Resilience
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """Seconds without a first delta after which the next candidate is asked too (None: never)."""
     overflow: Overflow = "larger"
     midstream: "Midstream" = "continue"
+    resilience: Resilience = COMMON
     label: str = ""
     """Its name, where it has been made already."""
 

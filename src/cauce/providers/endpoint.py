@@ -113,7 +113,17 @@ class Endpoint:
     async def open(
         self, path: str, body: Any, call: Call, decoder: Decoder, headers: Mapping[str, str] | None = None
     ) -> Deltas:
-        """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it. Returns with the first delta in hand."""
+        """Ask, and read the answer through `decoder`, as a stream or whole, as `call` wants it. Returns with the first delta in hand.
+
+        Raises `ProviderFailure`, also where `call` wants a stream of this provider read on: a new answer is not that.
+        """
+        if call.upstream is not None and call.upstream.provider == self.name:
+            raise ProviderFailure(
+                f"{self.name}: its own streams are not attached to (any more)",
+                failure="bad_request",
+                provider=self.name,
+                code="provider_error",
+            )
         if call.streamed:
             return await Deltas.opened(self.answer(path, body, call, decoder, headers), self.name, decoder.so_far)
         incoming = await self._ask(path, body, call, headers)
@@ -124,10 +134,19 @@ class Endpoint:
         finally:
             await incoming.aclose()
 
-    async def begin(self, path: str, call: Call, body: Any = None) -> Incoming:
+    async def delete(self, path: str, seconds: float | None = None) -> int:
+        """The status that a DELETE is answered with, whatever it is. Raises `CauceError` where there is none."""
+        total = SHORT.total if seconds is None else seconds
+        incoming = await self._transport.send(Outgoing("DELETE", f"{self.base_url}{path}", self._headers, total=total))
+        await incoming.read(_ERROR_BODY)
+        return incoming.status
+
+    async def begin(
+        self, path: str, call: Call, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Incoming:
         """The head of an answer to `body`, or to a GET without one, whose own body is still to be read. Raises `ProviderFailure`."""
         candidate = call.candidates[0]
-        outgoing = self._outgoing(path, body, candidate.timeouts, None)
+        outgoing = self._outgoing(path, body, candidate.timeouts, headers)
         if body is None:
             outgoing = msgspec.structs.replace(outgoing, method="GET", body=None)
         incoming = await self._transport.send(outgoing)

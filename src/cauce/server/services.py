@@ -10,6 +10,7 @@ from cauce.domain.stream import StreamKey
 from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
+from cauce.engine.policies.concurrency import Crowd
 from cauce.engine.routing.explain import Explainer
 from cauce.engine.routing.router import Router
 from cauce.engine.streams.streams import Streams
@@ -68,6 +69,8 @@ class Services(msgspec.Struct, frozen=True):
     """How many calls were answered, by level."""
     circuits: Callable[[], list[Standing]]
     """How the circuits of candidates stand that were asked."""
+    crowded: Callable[[], list[Crowd]]
+    """The candidates that have refused calls lately, as too many."""
     waiting: Callable[[], int]
     """How many calls wait in the queue."""
     limits: Callable[[], str]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cauce.domain.request import Scope
+from cauce.engine.streams.settings import UNATTENDED_MAX_COST
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Period = Annotated[float, msgspec.Meta(gt=0)]
@@ -38,7 +39,8 @@ class StreamSettings(msgspec.Struct, frozen=True):
     share a store. `synchronous` says whether what is in the file outlives a power cut (`full`) or only the process (`normal`).
     `retention` is the seconds that an ended stream can still be read, `retention_api` the same on wires that are not ours. What becomes
     of streams of those that nobody reads any more is `on_disconnect`, after `grace` seconds. `unattended_max_cost` (USD, 0: any)
-    ends a stream that goes on unread. `max_disk` bounds the file, `max_bytes` all streams in memory together.
+    ends a stream that goes on unread. `max_disk` bounds what all streams take together, in the file, or of all servers in PostgreSQL or
+    Redis; `max_bytes` bounds those in memory.
     """
 
     hold_headers: Seconds = 3.0
@@ -52,7 +54,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
     retention_api: Kept = 3600.0
     on_disconnect: Literal["continue", "grace", "cancel"] = "grace"
     grace: Seconds = 30.0
-    unattended_max_cost: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    unattended_max_cost: Annotated[float, msgspec.Meta(ge=0)] = UNATTENDED_MAX_COST
     max_disk: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
 

@@ -6,6 +6,7 @@ import msgspec
 
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Created, Head, History, Hold, NewStream, Record, StreamKey, StreamLimits
+from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, Full, LogUnavailable
 from cauce.stores.batches import PATIENCE
 from cauce.stores.followed import Followed
@@ -15,13 +16,19 @@ LEASE = 10.0
 """Seconds that a process may be silent before others take over its streams."""
 
 
+_LOOKING = 0.01
+"""The part of the time that looking may take whether the streams of a log that several processes write take more than they may."""
+
+
 class SharedLogOptions(msgspec.Struct, frozen=True):
-    """Of a log that several processes write. `retention` and `lease` are in seconds, `patience` too: how long a write waits for the server."""
+    """Of a log that several processes write. `retention` and `lease` are in seconds, `patience` too: how long a write waits for the server.
+    `max_bytes` bounds what all streams take together: beyond it those that ended first expire early."""
 
     retention: float = 86_400.0
     lease: float = LEASE
     patience: float = PATIENCE
     limits: StreamLimits = StreamLimits()
+    max_bytes: int = 4 * 1024 * 1024 * 1024
 
 
 class FollowedLog:
@@ -71,6 +78,12 @@ class FollowedLog:
             return await self._followed.live(hold.key)
         except Gone as error:
             raise Fenced from error
+
+
+def look_again(clock: Clock, began: float) -> float:
+    """From when on somebody may look again whether streams take more than they may who has looked since `began`."""
+    now = clock.monotonic()
+    return now + (now - began) / _LOOKING
 
 
 def check(limits: StreamLimits, live: LiveStream, hold: Hold, commit: Commit, size: int) -> None:

@@ -2,10 +2,10 @@
 
     class TestMyLog(StreamLogContract):
         @pytest.fixture
-        async def logs(self, clock): yield lambda limits=StreamLimits(): MyLog(..., limits)
+        async def logs(self, clock): yield lambda limits=StreamLimits(), max_bytes=4 << 30: MyLog(..., limits, max_bytes)
 
 `logs` makes logs over the same records, as several nodes would have them: each of another node, with leases of `LEASE` seconds and a
-retention of `RETENTION`. Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
+retention of `RETENTION`, whose streams take `max_bytes` together. Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from cauce.domain.signature import Signature
 from cauce.domain.stream import AttemptRow, Commit, Hold, Record, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
+from cauce.testing.stream_room_contract import StreamRoomContract
 from cauce.testing.stream_samples import (
     CANCELLED,
     CREATED,
@@ -38,7 +39,7 @@ from cauce.testing.stream_samples import (
 from cauce.testing.stream_takeover_contract import StreamTakeoverContract
 
 
-class StreamLogContract(StreamTakeoverContract):
+class StreamLogContract(StreamTakeoverContract, StreamRoomContract):
     """See the module."""
 
     pytestmark = pytest.mark.anyio

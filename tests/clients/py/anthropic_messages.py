@@ -6,7 +6,7 @@ from typing import Any
 
 import given
 import worker
-from anthropic import Anthropic
+from anthropic import Anthropic, APIStatusError
 from anthropic._types import Omit
 
 HELLO = [{"role": "user", "content": given.SAY_HELLO}]
@@ -216,6 +216,17 @@ def other_header(asked: SimpleNamespace) -> Any:
         headers = {"X-Api-Key": Omit(), "Authorization": f"Bearer {asked.api_key}"}
     sdk = Anthropic(base_url=asked.base_url, api_key="unused", default_headers=headers, max_retries=0)
     return {"text": text(sdk.messages.create(**request(asked)))}
+
+
+@worker.case
+def short_time(asked: SimpleNamespace) -> Any:
+    """What becomes of calls that give themselves little time in a header."""
+    headers = {"X-Cauce-Timeout": asked.seconds}
+    sdk = Anthropic(base_url=asked.base_url, api_key=asked.api_key, default_headers=headers, max_retries=0, timeout=20)
+    try:
+        return {"text": text(sdk.messages.create(**request(asked)))}
+    except APIStatusError as error:
+        return {"status": error.status_code, "told": error.body}
 
 
 if __name__ == "__main__":

@@ -56,6 +56,36 @@ async def test_it_tells_how_long_connecting_and_the_first_byte_take(home: Home) 
     assert handshake["connect"] > 0 and handshake["first_byte"] > 0 and handshake["tls"] is None
 
 
+async def test_it_tells_what_providers_and_routes_have_of_their_own(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(
+            PORT
+            + upstream_table("up", upstream.base_url, default_model="fake-model")
+            + "[providers.up.retry]\nattempts = 5\nbase = 1\n[providers.up.breaker]\nenabled = false\n"
+            + upstream_table("plain", upstream.base_url, default_model="fake-model")
+            + '[models.fast]\ncandidates = ["up/fake-model"]\n[models.fast.recovery]\nmax_cost = 0.5\n'
+        )
+        told = await home.cauce("check")
+        in_spanish = await home.cauce("check", LANG="es_ES.UTF-8")
+        found = json.loads((await home.cauce("check", "--json")).out)
+        shown = (await home.cauce("config", "show")).out
+    lines = told.out.splitlines()
+    own = [line.strip() for line in lines if line.startswith("      of its own")]
+    assert own == [
+        "of its own: retry.attempts = 5, retry.base = 1.0, breaker.enabled = false",
+        "of its own: recovery.max_cost = 0.5",
+    ]
+    assert lines[lines.index("      " + own[1]) - 1].strip().startswith("fast asks")
+    assert f"      {own[0].replace('of its own', 'lo suyo')}" in in_spanish.out
+    assert {one["name"]: one["overrides"] for one in found["providers"]} == {
+        "up": {"retry": {"attempts": 5, "base": 1.0}, "breaker": {"enabled": False}},
+        "plain": {},
+    }
+    assert found["route_overrides"] == {"fast": {"recovery": {"max_cost": 0.5}}}
+    assert "retry = { attempts = 5, base = 1.0 }\nbreaker = { enabled = false }\n" in shown
+    assert "recovery = { max_cost = 0.5 }\n" in shown and shown.count("recovery = ") == 1
+
+
 async def test_secrets_are_shown_nowhere(home: Home) -> None:
     async with Upstream() as upstream:
         home.configure(PORT + upstream_table("up", upstream.base_url).replace("upstream-key", "sesame"))

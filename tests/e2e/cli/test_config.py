@@ -50,7 +50,8 @@ async def test_the_written_file_shows_every_setting_there_is(home: Home) -> None
     assert shown == set(ProviderSettings.__struct_fields__)
     assert {name for table in raw["models"].values() for name in table} == set(ModelSettings.__struct_fields__)
     assert {name for table in raw["facts"].values() for name in table} == set(FactsSettings.__struct_fields__)
-    rates = {name for tables in raw["limits"].values() for table in tables.values() for name in table}
+    by_glob = (raw["limits"]["models"], raw["limits"]["keys"])
+    rates = {name for tables in by_glob for table in tables.values() for name in table}
     assert set(raw["limits"]) == set(LimitsSettings.__struct_fields__) and rates == set(KeyRates.__struct_fields__)
     assert set(raw["budgets"]) == set(BudgetsSettings.__struct_fields__)
     assert set(raw["budgets"]["keys"]["*"]) == set(Budget.__struct_fields__)

@@ -47,6 +47,19 @@ async def test_it_tells_the_rule_the_order_and_who_is_left_out(home: Home) -> No
     assert upstream.requests == []
 
 
+async def test_tiers_are_told(home: Home) -> None:
+    tables = [upstream_table(name, "http://127.0.0.1:9/v1", tier=tier) for name, tier in (("low", 7), ("high", 3))]
+    home.configure("".join(tables) + '[models.t]\nroute = "tiered"\ncandidates = ["low/m", "high/m"]\n')
+    told = await home.cauce("route", "explain", "t", "--tokens", "100")
+    spanish = await home.cauce("route", "explain", "t", "--tokens", "100", LANG="es_ES.UTF-8")
+    assert told.out.splitlines()[0] == "t, order tiered:"
+    assert told.out.splitlines()[2:] == [
+        "  1. high/m: by tier (3), on this machine",
+        "  2. low/m: by tier (7), on this machine",
+    ]
+    assert "  1. high/m: por nivel (3), en esta máquina" in spanish.out
+
+
 async def test_request_may_come_from_a_file_or_a_pipe(home: Home) -> None:
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "Hi?"}], "task": "t"})
     (home.folder / "request.json").write_text(body)

@@ -6,17 +6,18 @@ from cauce.domain.delta import Attempt, Status
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
-from cauce.engine.circuits import BreakerSettings
 from cauce.engine.compose import collect, compose
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import Stale, fallback
+from cauce.engine.hedging import hedgeable
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.breaker import Breakers, breaker
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
 from cauce.engine.policies.patience import patience
-from cauce.engine.policies.retry import Allowances, RetrySettings, retry
+from cauce.engine.policies.retry import Allowances, retry
 from cauce.ports.provider import Call, Candidate, Deltas, Policy, Timeouts
+from cauce.ports.resilience import BreakerSettings, RetrySettings
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.telemetry.prometheus import PrometheusMetrics
 from cauce.testing.chance import FakeChance
@@ -47,7 +48,7 @@ class Guarded:
         self.ledger = InprocLedger()
         self.noticed: list[Status | Attempt] = []
         self.breakers = Breakers(breaking or BreakerSettings(), self.clock)
-        self.allowances = Allowances()
+        self.beside = Allowances()
         self.candidates = tuple(
             [
                 Candidate(one, "m", "offline" if one.name == "offline" else "primary", Timeouts(first_delta=60))
@@ -60,7 +61,7 @@ class Guarded:
 
         one = compose(
             ask,
-            retry(retries or RetrySettings(), self.clock, self.chance, self.allowances),
+            retry(retries or RetrySettings(), self.clock, self.chance, Allowances(), queued=bool(entry)),
             breaker(self.breakers),
             *limits,
             attempt(),
@@ -70,8 +71,9 @@ class Guarded:
         self.open = compose(
             one,
             deadline(self.clock),
+            hedgeable(self.beside),
             *entry,
-            fallback(self.clock, stale, queued=bool(entry), allowances=self.allowances),
+            fallback(self.clock, stale, queued=bool(entry), allowances=self.beside),
         )
 
     def call(self, *, timeout: float | None = None, streamed: bool = True, key: str = "anonymous") -> Call:

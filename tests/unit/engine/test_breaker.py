@@ -9,9 +9,8 @@ import pytest
 from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import CauceError, CircuitOpen, ProviderFailure
 from cauce.domain.request import Prompt
-from cauce.engine.circuits import BreakerSettings
 from cauce.engine.policies.breaker import MOST
-from cauce.engine.policies.retry import RetrySettings
+from cauce.ports.resilience import BreakerSettings, RetrySettings
 from cauce.testing.scripted import ScriptedProvider, Step, answering
 from tests.http import within
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cauce.engine.circuits import TRANSITIONS, BreakerSettings, Circuit
+from cauce.engine.circuits import TRANSITIONS, Circuit
+from cauce.ports.resilience import BreakerSettings
 
 SETTINGS = BreakerSettings(window=30, results=5, ratio=0.5, cooldown=5, longest=60, probe=10)
 

@@ -8,8 +8,8 @@ import pytest
 
 from cauce.domain.delta import Attempt
 from cauce.domain.errors import BudgetExceeded, CauceError, CircuitOpen, DeadlineExceeded, Throttled
-from cauce.engine.policies.retry import RetrySettings
 from cauce.ports.provider import Call, Deltas, Open, Policy
+from cauce.ports.resilience import RetrySettings
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.http import within
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from math import inf
 
 import pytest
 
@@ -47,6 +48,7 @@ class House:
         limits: LimitsSettings = _NO_LIMITS,
         budgets: BudgetsSettings = _NO_BUDGETS,
         facts: ModelFacts = UNKNOWN,
+        longest: float = inf,
     ) -> None:
         self.provider = ScriptedProvider("up", *(scripts or (answering("hello"),)))
         self.clock = FakeClock()
@@ -59,7 +61,7 @@ class House:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        self.open: Open = compose(ask, limit_caller(self.limiting), limit_candidate(self.limiting))
+        self.open: Open = compose(ask, limit_caller(self.limiting), limit_candidate(self.limiting, longest))
 
     def call(self, text: str = "hi", **sampling: int) -> Call:
         request = Request("up/m", (Message("user", (TextPart(text),)),), Sampling(**sampling))
@@ -195,4 +197,16 @@ async def test_upstream_that_is_over_its_limit_is_left_alone_for_as_long_as_it_s
     with pytest.raises(Throttled, match="what up/m says it takes now"):
         await house.open(house.call())
     house.clock.advance(20.1)
+    await collect(await house.open(house.call()))
+
+
+async def test_where_one_is_to_try_before_a_long_delay_is_over_limits_do_not_deny_it() -> None:
+    limited = ProviderFailure("slow down", failure="rate_limited", provider="up", retry_after=3600)
+    house = House((limited,), answering("hello"), longest=60)
+    with pytest.raises(ProviderFailure):
+        await house.open(house.call())
+    house.clock.advance(59)
+    with pytest.raises(Throttled):
+        await house.open(house.call())
+    house.clock.advance(1.1)
     await collect(await house.open(house.call()))

@@ -6,8 +6,9 @@ import pytest
 
 from cauce.domain.delta import Attempt, Text
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure, Throttled
-from cauce.engine.policies.retry import RetrySettings, retry
+from cauce.engine.policies.retry import Allowances, retry
 from cauce.ports.provider import Call, Deltas, Open
+from cauce.ports.resilience import RetrySettings
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.http import within
 from tests.unit.engine.guarded import Guarded, failing, settled
@@ -204,4 +205,4 @@ def _only_retry(guarded: Guarded) -> Open:
         return await call.candidate.provider.open(call)
 
     settings = RetrySettings(attempts=3, base=0)
-    return retry(settings, guarded.clock, guarded.chance, guarded.allowances)(ask)
+    return retry(settings, guarded.clock, guarded.chance, Allowances())(ask)

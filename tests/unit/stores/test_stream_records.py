@@ -23,7 +23,9 @@ from cauce.domain.delta import (
 from cauce.domain.extra import Extra
 from cauce.domain.signature import Signature
 from cauce.domain.usage import Usage
+from cauce.engine import ending
 from cauce.stores.stream_records import FORMAT, decode, encode
+from cauce.wire.native.frames import NativeProjector
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(
@@ -84,6 +86,12 @@ def test_surrogate_pair_within_a_text_is_one_character_and_half_of_one_is_the_si
     whole, high, low = "a\ud83d\ude00b", "ñ\ud83d", "\ude00c"
     _, written = encode([Text(whole), Reasoning(high), Text(low), Text("\ude00\ud83d")])
     assert written == [Text("a😀b"), Reasoning("ñ\ufffd"), Text("\ufffdc"), Text("\ufffd\ufffd")]
+
+
+def test_end_with_an_error_is_shown_in_the_same_bytes_before_and_after_it_is_written() -> None:
+    end = ending.failed(ending.cut_off(), text_delivered=True)
+    shown = [NativeProjector("s").feed([finish]) for finish in (end, *decode(encode([end])[0]))]
+    assert b'"retry_after"' in shown[0] and shown[0] == shown[1]
 
 
 def test_records_of_another_format_cannot_be_read() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import msgspec
 
-from cauce.testing.chaos import CALM, Rates, write
+from cauce.ports.provider import Timeouts
+from cauce.ports.resilience import RecoverySettings
+from cauce.testing.chaos import CALM, NodeSettings, Rates, write
 from cauce.testing.chaos.faults import Faults
-from cauce.testing.chaos.invariants import Bounds, Outage, judge
+from cauce.testing.chaos.invariants import Bounds, Outage, excused, judge
 from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
 from cauce.testing.chaos.reader import Frame, Reader
 from cauce.testing.chaos.report import Nodes, page, report
@@ -151,6 +153,110 @@ def test_answer_that_breaks_off_is_found() -> None:
     told = story(log)
     told.state = "incomplete"
     assert "I12" in broken(told)
+
+
+def cut(*asked: str) -> list[Frame]:
+    """The log of an answer that broke after its first words, with further attempts by these strategies."""
+    again = [
+        frame(4 + place, "error", "it broke", retrying=True, strategy=strategy) for place, strategy in enumerate(asked)
+    ]
+    end = frame(4 + len(asked), "error", "it broke", final_error=True, partial=TEXT[:30])
+    return [*frames()[:3], *again, end]
+
+
+def broke_off(log: list[Frame], **facts: object) -> Story:
+    told = story(log)
+    told.state = "incomplete"
+    for name, fact in facts.items():
+        setattr(told, name, fact)
+    told.attempts += [Attempt("s", 1, "n0", "prefill", 12.0, TEXT[:30], status=429, closed=12.0) for _ in log[4:]]
+    return told
+
+
+def with_settings(**settings: object) -> Bounds:
+    return Bounds(slack=0.5, settings=msgspec.structs.replace(NodeSettings(), **settings))
+
+
+def test_answer_may_break_off_after_as_many_recoveries_as_the_settings_have_and_no_sooner() -> None:
+    two = with_settings(recovery=RecoverySettings(attempts=2))
+    assert "I12" in broken(broke_off(cut("prefill")), two)
+    # A retry goes on with nothing.
+    assert "I12" in broken(broke_off(cut("prefill", "retry")), two)
+    assert broken(broke_off(cut("prefill", "continue")), two) == set()
+    assert excused(broke_off(cut()), broke_off(cut()).records(), with_settings(recovery=RecoverySettings(attempts=0)))
+
+
+def test_answer_that_is_gone_on_with_more_often_than_the_settings_have_is_found() -> None:
+    log = cut("prefill", "continue")
+    assert broken(broke_off(log), with_settings(recovery=RecoverySettings(attempts=1))) == {"I15"}
+
+
+def test_answer_may_break_off_when_it_is_as_old_as_the_settings_allow() -> None:
+    for settings in (
+        {"recovery": RecoverySettings(age=5.0)},
+        {"recovery": RecoverySettings(no_progress=1.0)},
+        {"timeouts": Timeouts(total=5.0)},
+    ):
+        assert broken(broke_off(cut()), with_settings(**settings)) == set()
+    assert "I12" in broken(broke_off(cut()), with_settings(recovery=RecoverySettings(age=6.0)))
+
+
+def test_route_that_forbids_going_on_is_kept_to() -> None:
+    assert broken(broke_off(cut(), midstream="fail")) == set()
+    assert broken(broke_off(cut("prefill"), midstream="fail")) == {"I15"}
+    # It may still be opened anew as long as nothing was shown.
+    log = [*frames()[:2], frame(3, "error", "x", retrying=True, strategy="again"), frame(4, "content", TEXT[:30])]
+    log.append(frame(5, "error", "it broke", final_error=True, partial=TEXT[:30]))
+    assert broken(broke_off(log, midstream="fail")) == set()
+
+
+def test_stitched_seam_of_a_route_that_goes_on_exactly_is_found() -> None:
+    log = [*frames()[:3], frame(4, "status", "", status="seam", quality="stitched"), frame(5, "content", TEXT[30:])]
+    told = story([*log, frame(6, "complete", TEXT, usage={}, finish_reason="stop", epoch=2)])
+    assert broken(told) == set()
+    told.midstream = "resume"
+    assert broken(told) == {"I15"}
+
+
+def test_stream_that_nobody_cancelled_and_that_ends_as_cancelled_is_found() -> None:
+    told = story([*frames()[:3], frame(4, "cancelled", TEXT[:30], reason="abandoned")])
+    told.state = "cancelled"
+    assert broken(told) == {"I6"}
+    told.leaves = True
+    assert broken(told) == set()
+
+
+def test_stream_that_went_with_its_server_is_judged_by_what_its_readers_have() -> None:
+    told = story(frames()[:4])
+    told.forgotten, told.readers[0].ended_at, told.attempts[0].closed = 14.0, None, 14.0
+    told.readers.append(reader(frames()[:3], "another"))
+    told.readers[1].ended_at = None
+    told.replays.clear()
+    memory = msgspec.structs.replace(BOUNDS, keeps=False)
+    assert broken(told, memory) == set()
+    told.readers[1].frames = [*frames()[:2], frame(3, "content", TEXT[:29])]
+    assert broken(told, memory) == {"I2"}
+    del told.readers[1]
+    assert broken(told, BOUNDS) == {"I5"}
+
+
+def test_end_by_a_server_that_stops_and_remembers_nothing_is_none_by_the_provider() -> None:
+    told = broke_off(cut())
+    memory = msgspec.structs.replace(BOUNDS, keeps=False)
+    told.forgotten = 20.0
+    assert "I12" in broken(told, memory)
+    told.forgotten = 14.0
+    assert broken(told, memory) == set()
+
+
+def test_node_that_is_paused_for_less_than_a_lease_keeps_its_streams() -> None:
+    told = story()
+    told.attempts[0].whole, told.attempts[0].closed = False, 15.0
+    told.readers[0].ended_at = told.replays[0].ended_at = 15.5
+    away = Outage("n0", 11.0, 12.0, paused=True)
+    bounds = Bounds(slack=0.5, takeover=1.0, alone=False, lease=0.9, outages=(away,))
+    assert "I11" in broken(told, bounds)
+    assert broken(told, msgspec.structs.replace(bounds, lease=1.1)) == set()
 
 
 def test_same_seed_draws_the_same_faults_whatever_is_drawn_before() -> None:

@@ -511,6 +511,31 @@ class TestAnswers:
         decoder.feed(part("c", None, continuationToken="three") + part("d", "STOP"))
         assert isinstance(decoder.finish()[-1], Finish) and decoder.continuation is None
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            7,
+            "text",
+            {"parts": 7},
+            {"parts": ["text"]},
+            {"parts": [{"text": 7}]},
+            {"parts": [{"text": ["a"], "thought": True}]},
+            {"parts": [{"functionCall": "f"}]},
+        ],
+    )
+    def test_content_that_cannot_be_read_is_a_failure_and_not_left_out(self, content: Any) -> None:
+        broken = b"data: " + encode({"candidates": [{"content": content}]}) + b"\r\n\r\n"
+        with pytest.raises(ProviderFailure) as caught:
+            read(event([{"text": "a"}]) + broken + event([{"text": "b"}], "STOP"))
+        assert caught.value.shape
+
+    def test_content_that_is_not_there_is_none(self) -> None:
+        empty = [
+            b"data: " + encode({"candidates": [one]}) + b"\r\n\r\n" for one in ({"content": {}}, {"content": None})
+        ]
+        completion = whole(read(event([{"text": "a"}]), *empty, event([{"text": "b"}], "STOP")))
+        assert completion.choices[0].text == "ab"
+
     def test_answer_that_goes_on_without_saying_where_is_a_failure(self) -> None:
         with pytest.raises(ProviderFailure, match="goes on"):
             read(event([{"text": "a"}], "CONTINUATION"))

@@ -63,7 +63,7 @@ class Keys:
 
     def of_vectors(self, request: EmbeddingRequest, scope: Scope, names: list[str]) -> bytes | None:
         """The key of the vectors that one of `names` makes of `request`."""
-        same = msgspec.structs.replace(request, user=None)
+        same = msgspec.structs.replace(request, user=None, timeout=None)
         return _digest(self._vectors, (*self._owner(scope), names, same))
 
     def _owner(self, scope: Scope) -> tuple[str, str]:

@@ -11,8 +11,8 @@ Bytes = Annotated[int, msgspec.Meta(ge=0)]
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`ttl` is the seconds an answer is fresh, `stale` those it may still be given for when no model answers.
 
-    `scope` is who shares answers: all keys of a tenant, or each key for itself. `memory` and `disk` are bytes, all answers
-    together (disk 0: memory only); `max_answer` is the bytes of one.
+    `scope` is who shares answers: all keys of a tenant, or each key for itself. `memory`, `disk` and `shared` are bytes, all
+    answers together: here, in this server's file, and in Redis for all servers (0: none there); `max_answer` is the bytes of one.
     """
 
     enabled: bool = True
@@ -21,6 +21,7 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scope: Literal["tenant", "key"] = "tenant"
     memory: Bytes = 64 * 1024 * 1024
     disk: Bytes = 512 * 1024 * 1024
+    shared: Bytes = 512 * 1024 * 1024
     max_answer: Bytes = 1024 * 1024
 
     @property

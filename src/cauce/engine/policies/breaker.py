@@ -1,7 +1,8 @@
 """Candidates that are not well are left alone until they are: nobody waits for what will fail, and they get the rest they need.
 
-There is one circuit per provider, deployment, model and endpoint; a key that is refused, or has no money left, opens those of all
-models of the provider and deployment. What opens one stands in `domain.errors.says_unwell`, when in `engine.circuits`.
+There is one circuit per provider, deployment, model and endpoint, and for a route with settings of its own another one, which counts
+that route's calls alone. A key that is refused, or has no money left, opens all circuits of the provider and deployment. What opens
+one stands in `domain.errors.says_unwell`, when in `engine.circuits`.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ import msgspec
 from cauce.domain.delta import Outcome
 from cauce.domain.errors import CauceError, CircuitOpen, ProviderFailure, says_unwell
 from cauce.domain.usage import Usage
-from cauce.engine.circuits import BreakerSettings, Circuit, State
+from cauce.engine.circuits import Circuit, State
 from cauce.engine.duration import in_words
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
+from cauce.ports.resilience import BreakerSettings
 
 MOST = 2000
 """Circuits that are kept. Beyond that, those of candidates that are well are forgotten, then those known for longest."""
@@ -27,16 +29,17 @@ HURRY = 5.0
 
 _ROUNDING = 0.1
 _KEY_REFUSED = frozenset({401, 402})
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, str, str, str, str]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How one circuit stands. `seconds` until it may be probed; `reason` is the failure that opened it."""
+    """How one circuit stands. `route`: whose it is alone. `seconds` until it may be probed; `reason` is the failure that opened it."""
 
     provider: str
     deployment: str
     model: str
     endpoint: str
+    route: str
     state: State
     seconds: float = 0.0
     reason: str = ""
@@ -63,6 +66,8 @@ class Breaker:
         circuit, clock = self.circuit, self._clock
         probe = circuit.ask(clock.monotonic(), forced=call.probe)
         while probe is None and call.probe and circuit.state == "half_open" and not self._late(call):
+            # Whoever queues behind it may wait for the same.
+            call.admitted()
             await self._outcome(call)
             probe = circuit.ask(clock.monotonic())
         if probe is None:
@@ -141,20 +146,24 @@ class Breaker:
 
 
 class Breakers:
-    """All of them."""
+    """All of them. `common` holds where a candidate has no settings of its own."""
 
-    def __init__(self, settings: BreakerSettings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, common: BreakerSettings, clock: Clock) -> None:
+        self._common = common
         self._clock = clock
         self._kept: dict[_Key, Breaker] = {}
         self._refused: dict[tuple[str, str], CauceError] = {}
         """Keys that are refused, and how."""
 
+    def guards(self, candidate: Candidate) -> bool:
+        """Whether `candidate` has a circuit."""
+        return (candidate.resilience.breaker or self._common).enabled
+
     def of(self, candidate: Candidate, endpoint: str = "chat") -> Breaker:
         """That of `candidate` at `endpoint`."""
-        key = (candidate.provider.name, candidate.deployment, candidate.model, endpoint)
+        key = _key(candidate, endpoint)
         kept = self._kept.get(key)
-        return kept if kept is not None else self._made(key)
+        return kept if kept is not None else self._made(key, candidate.resilience.breaker or self._common)
 
     def failed(self, candidate: Candidate, breaker: Breaker, probe: int, error: CauceError) -> None:
         """`candidate` has failed by its own fault: note it, for every model of its key if that is what was refused."""
@@ -179,7 +188,7 @@ class Breakers:
 
     def state(self, candidate: Candidate, endpoint: str = "chat") -> State:
         """How the circuit of `candidate` stands, without making one."""
-        kept = self._kept.get((candidate.provider.name, candidate.deployment, candidate.model, endpoint))
+        kept = self._kept.get(_key(candidate, endpoint))
         return kept.circuit.state if kept is not None else "closed"
 
     def standing(self) -> list[Standing]:
@@ -195,12 +204,12 @@ class Breakers:
     def _under(self, key: tuple[str, str]) -> Iterator[Breaker]:
         return iter([one for of, one in self._kept.items() if of[:2] == key])
 
-    def _made(self, key: _Key) -> Breaker:
+    def _made(self, key: _Key, settings: BreakerSettings) -> Breaker:
         if len(self._kept) >= MOST:
             ill = [(of, one) for of, one in self._kept.items() if one.circuit.state != "closed"]
             # Of too many that are not well, those known for longest have to go too.
             self._kept = dict(ill[-MOST // 2 :])
-        made = self._kept[key] = Breaker(self._settings, self._clock)
+        made = self._kept[key] = Breaker(settings, self._clock)
         refused = self._refused.get(key[:2])
         if refused is not None:
             made.of_key = True
@@ -214,7 +223,7 @@ def breaker(breakers: Breakers) -> Policy:
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             candidate = call.candidates[0]
-            if candidate.level == "offline":
+            if candidate.level == "offline" or not breakers.guards(candidate):
                 return await open(call)
             one = breakers.of(candidate, call.endpoint)
             probe = 0 if one.circuit.state == "closed" else await one.admit(call)
@@ -247,6 +256,10 @@ def hurried(call: Call, error: ProviderFailure) -> bool:
     if error.code != "timeout" or patience is None:
         return False
     return patience < min(HURRY, call.candidates[0].timeouts.first_delta)
+
+
+def _key(candidate: Candidate, endpoint: str) -> _Key:
+    return candidate.provider.name, candidate.deployment, candidate.model, endpoint, candidate.resilience.route
 
 
 def _of_key(error: ProviderFailure) -> bool:

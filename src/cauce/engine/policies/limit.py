@@ -1,6 +1,7 @@
 """Nobody is asked beyond the limits: what a call will use is reserved before it is opened, and settled when it has ended."""
 
 from collections.abc import Awaitable
+from math import inf
 
 import msgspec
 
@@ -11,12 +12,9 @@ from cauce.domain.usage import Usage
 from cauce.engine.amounts import Amounts
 from cauce.engine.duration import in_words
 from cauce.engine.limits import LimitBook, described, holder
-from cauce.ports.limiter import Amount, Denial, Limit, Limiter, Reservation
+from cauce.ports.limiter import SOON, Amount, Denial, Limit, Limiter, Reservation
 from cauce.ports.metrics import Metrics
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
-
-SOON = 1.0
-"""Seconds to wait where nobody can tell, since some call must end first."""
 
 _ONE = Amount()
 
@@ -47,11 +45,11 @@ def limit_caller(limiting: Limiting) -> Policy:
     return policy
 
 
-def limit_candidate(limiting: Limiting) -> Policy:
+def limit_candidate(limiting: Limiting, longest: float = inf) -> Policy:
     """Reserve for each attempt: under the limits of its provider and model, and under the budgets of who asks.
 
     Raises `Throttled`, and `BudgetExceeded` for what no waiting within the day or month will change. What an upstream says
-    about its own limits holds from then on.
+    about its own limits holds from then on; when it refuses a call, for `longest` seconds at most.
     """
     book = limiting.book
 
@@ -66,7 +64,7 @@ def limit_candidate(limiting: Limiting) -> Policy:
             except ProviderFailure as error:
                 if error.failure == "rate_limited" and error.retry_after:
                     limit = book.upstream(candidate, "requests")
-                    await limiting.limiter.tighten(limit, 0.0, error.retry_after)
+                    await limiting.limiter.tighten(limit, 0.0, min(error.retry_after, longest))
                 raise
             if course.headroom is not None:
                 try:

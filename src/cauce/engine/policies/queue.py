@@ -1,4 +1,4 @@
-"""Calls that our limits have no room for wait in a fair queue, instead of being refused.
+"""Calls that our limits or the upstreams have no room for wait in a fair queue, instead of being refused.
 
 A newcomer does not overtake: where others wait for everything it could use, it joins them without trying. When a call has
 waited as long as it may, or too many wait, it is opened once more without waiting: that may give an answer of before, or the
@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from cauce.domain.errors import Throttled
+from cauce.domain.errors import ProviderFailure, Throttled
 from cauce.domain.request import Scope
 from cauce.engine.duration import in_words
 from cauce.engine.limit_settings import KeyRates
-from cauce.engine.limits import LimitBook
+from cauce.engine.limits import LimitBook, upstream_key
 from cauce.engine.queue.line import Share
 from cauce.engine.queue.queue import Queue, Waiter
 from cauce.ports.provider import Call, Deltas, Open, Policy, unnoticed_admission
@@ -48,8 +48,9 @@ class Shares:
         return Share(flow, priority, weight)
 
 
-def queue(lines: Queue, shares: Shares, book: LimitBook) -> Policy:
-    """Wait where `Throttled` would be raised. It still is, with a truthful `retry_after`, when waiting did not help."""
+def queue(lines: Queue, shares: Shares, book: LimitBook | None) -> Policy:
+    """Wait where `Throttled` would be raised. It still is, with a truthful `retry_after`, when waiting did not help. `book` has our
+    limits (None: there are none)."""
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
@@ -61,7 +62,7 @@ def queue(lines: Queue, shares: Shares, book: LimitBook) -> Policy:
                 try:
                     return await open(call)
                 except Throttled as denied:
-                    waits = denied.waits
+                    waits, call = denied.waits, _following(call, denied)
             waiter = lines.entered(call, shares.of(call.scope), waits, since)
             return await _waited(lines, waiter, call, open, lines.seconds(waits))
 
@@ -70,24 +71,36 @@ def queue(lines: Queue, shares: Shares, book: LimitBook) -> Policy:
     return policy
 
 
-def _ahead(lines: Queue, book: LimitBook, call: Call) -> dict[str, float]:
+def _following(call: Call, denied: Throttled) -> Call:
+    """`call`, after what was asked before it was `denied` again."""
+    if denied.after is None:
+        return call
+    # What recovery asks for stays what it is.
+    strategy = "retry" if call.strategy == "open" else call.strategy
+    return msgspec.structs.replace(call, strategy=strategy, after=denied.after)
+
+
+def _ahead(lines: Queue, book: LimitBook | None, call: Call) -> dict[str, float]:
     """The bottlenecks that others wait at and that `call` cannot get around. Empty if there is a way."""
     waited = lines.lines
-    for limit in book.of_caller(call.scope, call.scope.user or call.request.user).rates:
-        if limit.key in waited:
-            return {limit.key: 0.0}
+    if book is not None:
+        for limit in book.of_caller(call.scope, call.scope.user or call.request.user).rates:
+            if limit.key in waited:
+                return {limit.key: lines.pause(limit.key)}
     found: dict[str, float] = {}
     for candidate in call.candidates:
         if candidate.level == "offline":
             continue
-        keys = [limit.key for limit in book.of_candidate(candidate).limits if limit.key in waited]
+        keys = [key for key in (upstream_key(candidate, "calls"),) if key in waited]
+        if book is not None:
+            keys += [limit.key for limit in book.of_candidate(candidate).limits if limit.key in waited]
         if not keys:
             return {}
-        found.update(dict.fromkeys(keys, 0.0))
+        found.update({key: lines.pause(key) for key in keys})
     return found
 
 
-async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | None, dict[str, float] | None]:
+async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | None, Throttled | None]:
     """Its answer; or what denied it after it had been let through once; or neither, when it has waited long enough."""
 
     def admitted() -> None:
@@ -99,7 +112,7 @@ async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | Non
             return await open(call), None
         except Throttled as denied:
             if waiter not in lines.waiters:
-                return None, denied.waits
+                return None, denied
             lines.denied(waiter, denied.waits)
     return None, None
 
@@ -116,17 +129,22 @@ async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, s
             lines.left(waiter, served=False)
         if deltas is not None:
             return deltas
-        # Perhaps it was let through, and then there was no room for its next attempt.
-        waiter = lines.entered(call, waiter.share, denied, waiter.since) if denied is not None else None
+        if denied is None:
+            break
+        # It was let through, and then was one too many, or there was no room for its next attempt.
+        call = _following(call, denied)
+        waiter = lines.again(waiter, call, denied)
     call = msgspec.structs.replace(call, waits=False, admitted=unnoticed_admission)
     try:
         return await open(call)
-    except Throttled as denied:
-        seconds = max(seconds, denied.retry_after or 0.0)
+    except (Throttled, ProviderFailure) as denied:
+        if not denied.waits:
+            raise
+        seconds = max(seconds, denied.retry_after or 0.0, min(denied.waits.values()))
         waited, others = call.course.waited - began, len(lines.waiters)
         came = f"no room came within {in_words(waited)} of waiting" if waited else "there is no room now"
         raise Throttled(
             f"{came}, and {others} calls wait: try again in {in_words(seconds)} ({denied.message})",
             retry_after=seconds,
-            bottleneck=denied.bottleneck,
+            bottleneck=next(iter(denied.waits)),
         ) from denied

@@ -1,17 +1,16 @@
 """A candidate that failed in passing is asked again, before anybody has seen anything, within the time it has.
 
-Only what may go well the next time is repeated, after the delay the upstream asks for or a growing, random one; and never more
-than one call in five on top of the usual load, so that repeating does not keep an upstream down.
+Only what may go well the next time is repeated, after the delay the upstream asks for or a growing, random one; and, but for a few in
+hand, never more than one call in five on top of the usual load, so that repeating does not keep an upstream down.
 """
-
-from typing import Annotated
 
 import msgspec
 
-from cauce.domain.errors import CircuitOpen, ProviderFailure, may_ask_again
+from cauce.domain.errors import CircuitOpen, ProviderFailure, Throttled, may_ask_again
 from cauce.ports.chance import Chance
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy
+from cauce.ports.resilience import RetrySettings
 
 SHARE = 0.2
 """Retries per call: what a retry costs upstream must not exceed it."""
@@ -28,26 +27,15 @@ LONGEST = 60.0
 MOST_CANDIDATES = 2000
 """Candidates whose allowance is kept. Beyond that, all begin anew."""
 
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class RetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`attempts` of one candidate, the first included. `base` and `cap` are seconds: before the nth retry it waits a random time up
-    to `base` * 2^(n-1), at most `cap`."""
-
-    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    base: _Seconds = 0.25
-    cap: _Seconds = 8.0
-
 
 class Allowances:
-    """The retries that each candidate still has: a token bucket that calls fill and retries empty."""
+    """The retries, or the calls beside others, that each candidate still has: a token bucket that calls fill and these empty."""
 
     def __init__(self) -> None:
         self._left: dict[tuple[str, str, str], float] = {}
 
     def called(self, candidate: Candidate) -> None:
-        """`candidate` is asked, not for the second time."""
+        """`candidate` is asked, not for the second time, or might be asked beside another."""
         key = (candidate.provider.name, candidate.deployment, candidate.model)
         left = self._left.get(key)
         if left is None:
@@ -58,7 +46,7 @@ class Allowances:
             self._left[key] = left + SHARE
 
     def take(self, candidate: Candidate) -> bool:
-        """Whether `candidate` has a retry left, or a call beside another; it is used up by that."""
+        """Whether `candidate` has one left; it is used up by that."""
         key = (candidate.provider.name, candidate.deployment, candidate.model)
         left = self._left.get(key, ALLOWANCE)
         if left < 1.0:
@@ -67,8 +55,13 @@ class Allowances:
         return True
 
 
-def retry(settings: RetrySettings, clock: Clock, chance: Chance, allowances: Allowances) -> Policy:
-    """Ask a candidate again while `may_ask_again` says so, at most `settings.attempts` times in all."""
+def retry(
+    common: RetrySettings, clock: Clock, chance: Chance, allowances: Allowances, *, queued: bool = False
+) -> Policy:
+    """Ask a candidate again while `may_ask_again` says so, as often as its own settings allow, else the `common` ones.
+
+    `queued`: what the last candidate has refused as too many is left to the queue above, where it waits in its turn.
+    """
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
@@ -81,7 +74,10 @@ def retry(settings: RetrySettings, clock: Clock, chance: Chance, allowances: All
                 return await open(call)
             except ProviderFailure as error:
                 failed = error
+            settings = candidate.resilience.retry or common
             for number in range(1, settings.attempts):
+                if queued and failed.waits and call.waits and call.last:
+                    break
                 if number == 1 and call.last and failed.code == "timeout":
                     # One connection that hangs says nothing of the next: the candidate gets its time once more.
                     began = clock.monotonic()
@@ -94,6 +90,10 @@ def retry(settings: RetrySettings, clock: Clock, chance: Chance, allowances: All
                     return await open(_again(call, failed, began, clock.monotonic()))
                 except CircuitOpen:
                     # The failure that opened it says more.
+                    break
+                except Throttled as denied:
+                    # So does this one, and now it may wait.
+                    failed.waits = denied.waits
                     break
                 except ProviderFailure as error:
                     failed = error

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from cauce.domain.delta import Status
+from cauce.domain.errors import Throttled
 from cauce.engine.queue.line import Line, Place, Share
 from cauce.engine.queue.settings import QueueSettings
 from cauce.ports.clock import Clock
+from cauce.ports.limiter import SOON
 from cauce.ports.provider import Call
 
 TELL = 1.0
@@ -26,7 +28,11 @@ _MOST_KEYS = 4096
 """Bottlenecks of which it is remembered when they last had room."""
 
 _BY_TIME = ":requests/minute"
-"""How the keys of limits end whose room nothing but time brings."""
+_AT_ONCE = ":calls"
+"""How keys of limits end."""
+
+REGAINED = 2
+"""How often a call that was asked for in vain gets its place back. Then others try: perhaps it is this one that is too much."""
 
 _MEMORY = 60.0
 """Seconds over which the rate of admissions is measured, about."""
@@ -35,7 +41,7 @@ _MEMORY = 60.0
 class Waiter:
     """A call that waits. `told` is the place it was last told."""
 
-    __slots__ = ("began", "call", "places", "share", "since", "starts", "told", "until", "woken")
+    __slots__ = ("began", "call", "places", "regained", "share", "since", "starts", "told", "until", "woken")
 
     def __init__(self, call: Call, share: Share, began: float, until: float, since: int) -> None:
         self.call = call
@@ -47,7 +53,9 @@ class Waiter:
         self.woken = asyncio.Event()
         self.places: dict[str, Place[Waiter]] = {}
         self.starts: dict[str, float] = {}
-        """Where it stood in lines it left unserved."""
+        """Where it stood in lines it left."""
+        self.regained = 0
+        """How often it has come back after it was asked for in vain."""
         self.told = 0
 
 
@@ -100,9 +108,21 @@ class Queue:
         until = now + self._settings.wait
         if call.deadline is not None:
             until = min(until, call.deadline - ANSWER)
-        if until <= now or len(self.waiters) >= self._settings.length or _in_vain(waits, until - now):
+        if len(self.waiters) >= self._settings.length:
             return None
-        waiter = Waiter(call, share, now, until, since)
+        return self._placed(Waiter(call, share, now, until, since), waits)
+
+    def again(self, before: Waiter, call: Call, denied: Throttled) -> Waiter | None:
+        """The place of `call`, which was let through as `before`, and then `denied`: where it stood, for what is left of its wait."""
+        waiter = Waiter(call, before.share, self._clock.monotonic(), before.until, before.since)
+        waiter.regained = before.regained + (denied.after is not None)
+        if waiter.regained <= REGAINED:
+            waiter.starts = before.starts
+        return self._placed(waiter, denied.waits)
+
+    def _placed(self, waiter: Waiter, waits: dict[str, float]) -> Waiter | None:
+        if waiter.until <= waiter.began or _in_vain(waits, waiter.until - waiter.began):
+            return None
         self.waiters[waiter] = None
         self.denied(waiter, waits)
         if self._telling is None:
@@ -110,7 +130,7 @@ class Queue:
         return waiter
 
     async def turn(self, waiter: Waiter) -> bool:
-        """Return True when `waiter` is to try, False when it has waited long enough."""
+        """Return True when `waiter` is to try, False when it has waited long enough, or would wait in vain."""
         while True:
             now = self._clock.monotonic()
             due = self._due(waiter)
@@ -118,7 +138,7 @@ class Queue:
                 waiter.woken.clear()
                 waiter.since = self.told
                 return True
-            if waiter.until <= now:
+            if waiter.until <= now or self._in_vain(waiter, now):
                 return False
             with contextlib.suppress(TimeoutError):
                 async with self._clock.timeout(min(due, waiter.until) - now):
@@ -139,9 +159,17 @@ class Queue:
                 waiter.places[key] = line.join(waiter, waiter.share, waiter.starts.get(key))
                 if line.turn is None:
                     line.turn = waiter
+            came = self._rooms.get(key, self._forgotten) > waiter.since
+            pause = now if came else now + seconds
+            if not came and _takes_time(key, seconds):
+                # That holds for all who wait here: those whose time is over before need not.
+                if pause > line.pause + SOON:
+                    for other in line.ordered():
+                        if other.until < pause:
+                            other.woken.set()
+                line.pause = max(line.pause, pause)
             if line.turn is waiter:
-                came = self._rooms.get(key, self._forgotten) > waiter.since
-                line.pause = now if came else now + seconds
+                line.pause = pause
 
     def left(self, waiter: Waiter, *, served: bool) -> None:
         """It waits no longer: it was let through (`served`), or gave up."""
@@ -155,6 +183,7 @@ class Queue:
         for key in list(waiter.places):
             line = self.lines[key]
             through = served and line.turn is waiter
+            waiter.starts[key] = waiter.places[key].start
             if through:
                 line.note(now)
             self._leave(waiter, key, served=through)
@@ -174,10 +203,18 @@ class Queue:
             line.pause = 0.0
             line.turn.woken.set()
 
+    def pause(self, key: str) -> float:
+        """Seconds for which there is no use in trying at the bottleneck `key`, where others wait."""
+        return max(0.0, self.lines[key].pause - self._clock.monotonic())
+
     def seconds(self, keys: Iterable[str]) -> float:
         """How long all those will take who wait at the bottleneck of `keys` that is soonest done with them, at the rate of late."""
         now = self._clock.monotonic()
         return min([self.lines[key].seconds(now) for key in keys if key in self.lines], default=0.0)
+
+    def _in_vain(self, waiter: Waiter, now: float) -> bool:
+        """Whether no room can come in its time."""
+        return _in_vain({key: self.lines[key].pause - now for key in waiter.places}, waiter.until - now)
 
     def _due(self, waiter: Waiter) -> float:
         """When `waiter` is to try: at once where it has the turn and there may be room; never where it has not."""
@@ -223,5 +260,11 @@ class Queue:
 
 
 def _in_vain(waits: dict[str, float], seconds: float) -> bool:
-    """Whether no room can come within `seconds`: requests of a minute come back with time alone. Tokens and calls may come back sooner."""
-    return bool(waits) and all([wait > seconds and key.endswith(_BY_TIME) for key, wait in waits.items()])
+    """Whether no room can come within `seconds`."""
+    return bool(waits) and all([wait > seconds and _takes_time(key, wait) for key, wait in waits.items()])
+
+
+def _takes_time(key: str, seconds: float) -> bool:
+    """Whether nothing but time brings room at the bottleneck `key`, which has none for `seconds`: tokens may come back sooner, and so may
+    calls, unless none is taken for a while."""
+    return key.endswith(_BY_TIME) or (seconds > SOON and key.endswith(_AT_ONCE))

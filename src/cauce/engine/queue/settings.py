@@ -9,4 +9,4 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At most `length` calls wait (0: none does), each at most `wait` seconds."""
 
     length: Annotated[int, msgspec.Meta(ge=0)] = 10_000
-    wait: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    wait: Annotated[float, msgspec.Meta(gt=0)] = 60.0

@@ -46,6 +46,13 @@ def past(call: Call) -> Past:
     return Past(number, recoveries, last, _created(call.begun), before, used[-1] if used else None)
 
 
+def spoke_last(call: Call, attempt: Attempt | None) -> Candidate:
+    """Who made `attempt`, if it is one of those that `call` may ask; else the first of them."""
+    if attempt is None:
+        return call.candidates[0]
+    return next((one for one in call.candidates if _is_of(one, attempt)), call.candidates[0])
+
+
 def attachable(begun: Sequence[Delta], upstream: Upstream | None) -> Upstream | None:
     """`upstream`, if it is the provider's own stream that the newest of `begun` came from: not where another has gone on since."""
     for delta in begun:

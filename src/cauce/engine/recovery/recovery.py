@@ -12,6 +12,8 @@
 How far it goes is the route's `midstream`: `resume` (only what is exact), `continue`, `restart`, `fail` (never). An answer that
 another process began (`Call.begun`) is gone on with in the same way; there the provider's own stream comes first, where it can be
 attached to. Each attempt is told by an `Attempt` and has its row in the ledger; the answer's usage is the sum of all.
+
+Whose settings bound it: those of the candidate that broke, which are its route's where the route says something.
 """
 
 import logging
@@ -27,14 +29,14 @@ from cauce.engine import ending
 from cauce.engine.recovery import joining
 from cauce.engine.recovery.delivered import MOST_KEPT, TOGETHER, Called, Delivered, Seen
 from cauce.engine.recovery.order import Order, behind
-from cauce.engine.recovery.past import attachable, past, was_begun
+from cauce.engine.recovery.past import attachable, past, spoke_last, was_begun
 from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
 from cauce.engine.recovery.rungs import Rungs, rungs
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
+from cauce.ports.resilience import RecoverySettings
 
 _PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
@@ -43,8 +45,11 @@ _LONGEST_PAUSE = 0.5
 logger = logging.getLogger("cauce.calls")
 
 
-def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
-    """Go on with streamed answers that break. Plain ones have shown nothing: they are retried where they are opened."""
+def recovery(clock: Clock, common: RecoverySettings) -> Policy:
+    """Go on with streamed answers that break, as far as the settings of who broke allow it, else the `common` ones.
+
+    Plain answers have shown nothing: they are retried where they are opened.
+    """
 
     def policy(open: Open) -> Open:
         prefills = Prefills(clock, open)
@@ -52,14 +57,15 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
         async def opened(call: Call) -> Deltas:
             if call.begun:
                 if was_begun(call.begun):
-                    answer = _Answer(clock, settings, open, call, prefills)
+                    answer = _Answer(clock, common, open, call, prefills)
                     return await Deltas.opened(answer.batches(None), "upstream", answer.so_far, answer.position)
                 # It has only waited so far: it is opened like any other.
                 call = msgspec.structs.replace(call, begun=(), upstream=None)
             deltas = await open(call)
-            if not call.streamed or not settings.attempts:
+            speaker = call.course.asked or call.candidate
+            if not call.streamed or not (speaker.resilience.recovery or common).attempts:
                 return deltas
-            answer = _Answer(clock, settings, open, call, prefills)
+            answer = _Answer(clock, common, open, call, prefills)
             # Read up to its first batch: what has not begun could not close what it has opened.
             return await Deltas.opened(answer.batches(deltas), "upstream", answer.so_far, answer.position)
 
@@ -71,9 +77,11 @@ def recovery(clock: Clock, settings: RecoverySettings) -> Policy:
 class _Answer:
     """One answer, whoever gives it."""
 
-    def __init__(self, clock: Clock, settings: RecoverySettings, open: Open, call: Call, prefills: Prefills) -> None:
+    def __init__(self, clock: Clock, common: RecoverySettings, open: Open, call: Call, prefills: Prefills) -> None:
         self._clock = clock
-        self._settings = settings
+        self._common = common
+        self._settings = call.candidate.resilience.recovery or common
+        """Of who speaks, or has spoken last."""
         self._open = open
         self._call = call
         self._prefills = prefills
@@ -133,6 +141,8 @@ class _Answer:
                         yield batch
                 except CauceError as error:
                     self._position = unplaced
+                    if seen.count > self._seen_before:
+                        self._seen_before, self._progress = seen.count, self._clock.monotonic()
                     deltas = await self._attached_again(error)
                     if deltas is not None:
                         continue
@@ -143,6 +153,7 @@ class _Answer:
                     abandoned = self._abandoned(error, delivered)
                     if abandoned:
                         new.append(abandoned)
+                        self._seen_before += 1
                         yield abandoned
                     deltas = self._current = await self._bridged(error, delivered)
         finally:
@@ -158,6 +169,7 @@ class _Answer:
         self._seen.new.append(call.begun)
         self._seen_before = self._seen.count
         self._recoveries = before.recoveries
+        self._settings = spoke_last(call, before.last).resilience.recovery or self._common
         if before.last is not None:
             self._order.broke_at(before.last)
         if before.created is not None:
@@ -214,6 +226,8 @@ class _Answer:
     def _attended(self, deltas: Deltas) -> Deltas:
         """`deltas`, which are of the attempt that is made now; what it uses in vain is added up, and whoever it was comes last."""
         asked, strategy = self._call.course.asked, self._strategy
+        if asked is not None:
+            self._settings = asked.resilience.recovery or self._common
 
         async def ended(outcome: Outcome, usage: Usage, _: CauceError | None) -> None:
             if outcome in ("failed", "cancelled"):
@@ -231,8 +245,6 @@ class _Answer:
 
     async def _bridged(self, error: CauceError, delivered: Delivered) -> Deltas:
         """What goes on with the answer, its first delta in hand. Raises `error` where nothing does."""
-        if self._seen.count > self._seen_before:
-            self._seen_before, self._progress = self._seen.count, self._clock.monotonic()
         latest = error
         while self._may_go_on(latest, delivered):
             if latest is not error and not await self._paused(latest):
@@ -247,6 +259,13 @@ class _Answer:
                 if self._recoveries == made:
                     # There was nobody to ask.
                     break
+        if self._is_too_dear():
+            logger.warning(
+                "%s: the answer is not gone on with: its attempts have cost %.2f USD (max_cost of [recovery]: %g)",
+                self._call.request_id,
+                0.0 if self._spent is None else self._spent.cost,
+                self._settings.max_cost,
+            )
         raise error from (latest if latest is not error else None)
 
     async def _paused(self, error: CauceError) -> bool:
@@ -269,9 +288,12 @@ class _Answer:
             return False
         if now - self._began > settings.age or now - self._progress > settings.no_progress:
             return False
-        if settings.max_cost and self._spent is not None and self._spent.cost >= settings.max_cost:
-            return False
-        return deadline is None or now < deadline
+        return not self._is_too_dear() and (deadline is None or now < deadline)
+
+    def _is_too_dear(self) -> bool:
+        """Whether its attempts have cost all that they may."""
+        most = self._settings.max_cost
+        return bool(most) and self._spent is not None and self._spent.cost >= most
 
     def _rungs(self, delivered: Delivered) -> Rungs:
         return Rungs() if len(delivered.text) > MOST_KEPT else rungs(self._call, delivered)

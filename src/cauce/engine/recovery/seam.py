@@ -15,6 +15,7 @@ held back until it can be told which:
 import re
 from typing import Literal
 
+from cauce.domain.tokens import weigh_text
 from cauce.engine.recovery.preamble import talks
 
 HELD = 200
@@ -35,6 +36,9 @@ LEAST_OVERLAP = 12
 LEAST_RESTART = 40
 """Characters, white space and case aside, from which on a head that equals the beginning is a beginning."""
 
+LEAST_TOKENS = 16.0
+"""Tokens that stand for them in scripts whose characters are words or syllables: sixteen Han characters say as much as forty letters."""
+
 Verdict = Literal["hold", "go on", "anew", "talk"]
 """What becomes of a head: the last two refuse the attempt."""
 
@@ -42,13 +46,14 @@ Verdict = Literal["hold", "go on", "anew", "talk"]
 def begins_anew(delivered: str, head: str) -> bool | None:
     """Whether `head`, which was to go on from `delivered`, begins the answer anew; None: more of it must be seen to tell."""
     plain, beginning = _plain(head), _plain(delivered[: 2 * HELD])
+    least = _telling(beginning)
     # Where the whole answer is short, its beginning is its end: repeating that is no new beginning.
-    if len(_plain(delivered)) < 2 * LEAST_RESTART:
+    if len(beginning) < 2 * least and len(_plain(delivered)) < 2 * least:
         return False
-    length = min(len(plain), LEAST_RESTART)
+    length = min(len(plain), least)
     if plain[:length] != beginning[:length]:
         return False
-    return True if len(plain) >= LEAST_RESTART else None
+    return True if len(plain) >= least else None
 
 
 class Seam:
@@ -131,7 +136,15 @@ class Seam:
 
 def _is_clear(head: str) -> bool:
     """Whether there is enough of it to tell whether it repeats, or talks."""
-    return len(head) >= LEAST_RESTART
+    return len(head) >= _telling(head)
+
+
+def _telling(text: str) -> int:
+    """Characters of `text` from which on it can be told by them."""
+    beginning = text[:LEAST_RESTART]
+    if beginning.isascii() or weigh_text(beginning) < LEAST_TOKENS:
+        return LEAST_RESTART
+    return next(length for length in range(1, LEAST_RESTART + 1) if weigh_text(beginning[:length]) >= LEAST_TOKENS)
 
 
 def _plain(text: str) -> str:

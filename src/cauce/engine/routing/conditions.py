@@ -9,7 +9,7 @@ from cauce.domain.usage import Usage
 from cauce.engine.health import Health
 from cauce.engine.policies.breaker import Breakers
 from cauce.engine.routing.names import Group, Option
-from cauce.engine.routing.order import Standing, balanced, best_rated, cheapest, fastest
+from cauce.engine.routing.order import Standing, balanced, best_rated, cheapest, fastest, tiered
 from cauce.engine.routing.route import Order
 from cauce.engine.routing.rules import Traits
 from cauce.ports.chance import Chance
@@ -81,6 +81,8 @@ class Conditions:
         match order:
             case "balanced":
                 return balanced(standings, self._chance)
+            case "tiered":
+                return tiered(standings)
             case "cheapest":
                 return cheapest(standings)
             case "fastest":
@@ -102,7 +104,7 @@ class Conditions:
     def _group(self, group: Group, order: Order, look: Look) -> Standing[Group]:
         """How a whole entry stands: as its deployments together."""
         each = [self._option(option, look) for option in group.options]
-        standing = Standing(group, group.weight)
+        standing = Standing(group, group.weight, tier=group.tier)
         if len(each) == 1:
             [only] = each
             standing.latency, standing.age, standing.under_way = only.latency, only.age, only.under_way

@@ -16,7 +16,7 @@ too long for it; or was too long for one before, which ends the matter."""
 Why = Literal[
     "listed", "tier", "rule", "behind", "balanced", "cheapest", "fastest", "best_rated", "deployment", "asked", "resort"
 ]
-"""Why a candidate stands where it does: as listed; by the order of `auto`; first, or behind, by a rule; by the order of the route; as
+"""Why a candidate stands where it does: as listed; by its tier; first, or behind, by a rule; by the order of the route; as
 another deployment of the one before it; because the request names it; as the last resort."""
 
 

@@ -46,11 +46,15 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """One entry of a cascade: a model at a provider, with all that provider's deployments. `weight` is its share among entries."""
+    """One entry of a cascade: a model at a provider, with all that provider's deployments. `weight` is its share among entries.
+
+    `tier` is its provider's place in `auto`, the lowest first.
+    """
 
     name: str
     options: tuple[Option, ...]
     weight: float = 1.0
+    tier: tuple[int, int] = (0, 0)
 
     @property
     def here(self) -> bool:
@@ -208,11 +212,12 @@ class Names:
                 source.timeouts,
                 facts,
                 deployment=place.name,
+                resilience=source.resilience,
                 label=named(place.provider.name, model),
             )
             later = msgspec.structs.replace(candidate, level=own or "fallback")
             options.append(Option(candidate, later, place.here and not passed_on(model), place.weight))
-        return Group(options[0].first.name, tuple(options))
+        return Group(options[0].first.name, tuple(options), tier=_auto_order(source))
 
     def _model_names(self) -> list[str]:
         names: list[str] = []
@@ -240,13 +245,18 @@ def _of_route(group: Group, route: Route, weight: float) -> Group:
         msgspec.structs.replace(option, first=_told(option.first, route), later=_told(option.later, route))
         for option in group.options
     ]
-    return Group(group.name, tuple(options), weight)
+    return Group(group.name, tuple(options), weight, group.tier)
 
 
 def _told(candidate: Candidate, route: Route) -> Candidate:
-    timeouts = route.timeouts or candidate.timeouts
+    own, timeouts, provider = route.resilience, route.timeouts, candidate.provider.name
     return msgspec.structs.replace(
-        candidate, timeouts=timeouts, hedge=route.hedge, overflow=route.overflow, midstream=route.midstream
+        candidate,
+        timeouts=candidate.timeouts if timeouts is None else timeouts(provider),
+        hedge=route.hedge,
+        overflow=route.overflow,
+        midstream=route.midstream,
+        resilience=candidate.resilience if own is None else own(provider),
     )
 
 

@@ -1,4 +1,4 @@
-"""Putting candidates in order: by chance and load, by price, by time, by feedback. Whoever is not well comes last."""
+"""Putting candidates in order: by tier, by chance and load, by price, by time, by feedback. Whoever is not well comes last."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -20,7 +20,7 @@ FADES = 15.0
 
 
 class Standing(msgspec.Struct, Generic[T]):
-    """One to be put in order. `latency` is seconds to its first delta, `price` USD for this call, `rating` 0 to 1."""
+    """One to be put in order. `latency` is seconds to its first delta, `tier` its place in `auto`, `price` USD for this call, `rating` 0 to 1."""
 
     item: T
     weight: float = 1.0
@@ -31,6 +31,7 @@ class Standing(msgspec.Struct, Generic[T]):
     ailing: bool = False
     open: bool = False
     """Its breaker is open."""
+    tier: tuple[int, int] = (0, 0)
     price: float | None = None
     rating: float | None = None
 
@@ -65,6 +66,11 @@ def balanced(standings: Sequence[Standing[T]], chance: Chance) -> list[T]:
             leader = other
     rest = sorted([one for one in standings if one is not leader], key=lambda one: (one.illness, load(one)))
     return [leader.item, *[one.item for one in rest]]
+
+
+def tiered(standings: Sequence[Standing[T]]) -> list[T]:
+    """The lowest tier first; those of one tier in the order they are listed."""
+    return _by(standings, lambda one: one.tier)
 
 
 def cheapest(standings: Sequence[Standing[T]]) -> list[T]:

@@ -1,14 +1,15 @@
 """A public model name: whom it stands for, and by what rules they are put in order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 
 from cauce.ports.provider import Midstream, Overflow, Timeouts
+from cauce.ports.resilience import Resilience
 
-Order = Literal["ordered", "balanced", "cheapest", "fastest", "best_rated", "hybrid"]
-"""How candidates are put in order: as listed; by chance and load; by price; by time to the first words; by feedback; by rules."""
+Order = Literal["ordered", "tiered", "balanced", "cheapest", "fastest", "best_rated", "hybrid"]
+"""How candidates are put in order: as listed; by the tiers of their providers, as `auto` does; by chance and load; by price; by time to the first words; by feedback; by rules."""
 
 Side = Literal["local", "cloud"]
 """Models on this machine, and all others."""
@@ -23,7 +24,7 @@ COMPLEX = 0.6
 class Route(msgspec.Struct, frozen=True):
     """A public model name: a cascade of candidate names.
 
-    `timeouts` (None: the provider's own) holds for all of them. `weights` are shares under `balanced`, one per candidate (none:
+    `timeouts` says how long a provider of that name is waited for (None: as long as the provider wants). `weights` are shares under `balanced`, one per candidate (none:
     all alike). The rules, first come first served: `private` leaves out what is not on this machine; `tasks` says per task
     which side, or which candidate, comes first; `long` and `complex` send to the cloud first, `short` to this machine first;
     `prefer` decides where no rule did. `hedge` is seconds after which the next one is asked too; `overflow` is what becomes of
@@ -32,7 +33,7 @@ class Route(msgspec.Struct, frozen=True):
 
     name: str
     candidates: tuple[str, ...]
-    timeouts: Timeouts | None = None
+    timeouts: Callable[[str], Timeouts] | None = None
     weights: tuple[float, ...] = ()
     order: Order = "ordered"
     private: bool = False
@@ -44,6 +45,8 @@ class Route(msgspec.Struct, frozen=True):
     hedge: float | None = None
     overflow: Overflow = "larger"
     midstream: Midstream = "continue"
+    resilience: Callable[[str], Resilience] | None = None
+    """What it wants the failures of a provider of that name to be met with (None: what the provider wants)."""
 
     @property
     def ruled(self) -> bool:

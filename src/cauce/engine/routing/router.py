@@ -198,7 +198,7 @@ class _Work:
             if len(kept) == len(group.options):
                 allowed.append(group)
             elif kept:
-                allowed.append(Group(group.name, tuple(kept), group.weight))
+                allowed.append(Group(group.name, tuple(kept), group.weight, group.tier))
         return allowed
 
     def _leave_out(self, group: Group, options: Sequence[Option], reason: Absence) -> None:
@@ -230,7 +230,7 @@ class _Work:
             return "rule" if _is_first(group, fired) else "behind"
         if order == "ordered" or order == "hybrid":
             return "listed" if section.route.candidates or len(section.groups) == 1 else "tier"
-        return order
+        return "tier" if order == "tiered" else order
 
     def _is_new(self, group: Group, option: Option) -> bool:
         key = (group.name, option.deployment)

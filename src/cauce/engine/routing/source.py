@@ -7,6 +7,7 @@ import msgspec
 from cauce.domain.delta import Level
 from cauce.ports.embedder import Embedder
 from cauce.ports.provider import ModelInfo, Provider, Timeouts
+from cauce.ports.resilience import COMMON, Resilience
 
 MOST_LOCAL_MODELS = 3
 """Models of one local server that `auto` lists: loaded ones first, models for embeddings never."""
@@ -28,8 +29,9 @@ class Deployment(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """A provider the router knows of.
 
-    `tier` orders `auto` (lower first). `local`: found on this machine. `sole`: it has one nameless model and is called by
-    its own name alone. `level` is what its answers count as, where that does not depend on their place in the cascade.
+    `tier` orders `auto` (lower first). `resilience` is what its failures are met with. `local`: found on this machine. `sole`: it has
+    one nameless model and is called by its own name alone. `level` is what its answers count as, where that does
+    not depend on their place in the cascade.
     """
 
     provider: Provider
@@ -40,6 +42,7 @@ class Source(msgspec.Struct, frozen=True):
     sole: bool = False
     level: Level | None = None
     timeouts: Timeouts = Timeouts()
+    resilience: Resilience = COMMON
     embedder: Embedder | None = None
     """Who makes embeddings with its models. None: it makes none."""
     completes: bool = False

@@ -47,6 +47,7 @@ class Producing:
         """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
         self._reached = clock.monotonic()
         """When the log answered last."""
+        self._renewing = asyncio.Lock()
         self.lease: float | None = None
         """Seconds that this process may be silent (None: for ever)."""
         self.listeners: list[Callable[[StreamKey], None]] = []
@@ -122,7 +123,11 @@ class Producing:
         if self.lease is None:
             return
         if self._silent:
-            await self.renew()
+            # All streams ask at once: one question is for all. If it fails, they are given up, unless another was answered meanwhile.
+            async with self._renewing:
+                if self._silent:
+                    with contextlib.suppress(LogUnavailable):
+                        await self.renew()
         else:
             with contextlib.suppress(LogUnavailable, Gone):
                 head = await self._log.head(key)

@@ -2,20 +2,23 @@
 
 import msgspec
 
-from cauce.engine.recovery.settings import RecoverySettings
+from cauce.ports.resilience import RecoverySettings
+
+UNATTENDED_MAX_COST = 2.0
+"""USD that a stream may cost that goes on unread, where nobody says otherwise."""
 
 
 class Life(msgspec.Struct, frozen=True):
     """`lasting`: the log outlives this process, so that streams are handed over at its end and not ended. `lease`: the seconds that one
     of several processes may be silent (None: no other writes the log).
 
-    `recovery` says how far a stream is gone on with. `unattended_max_cost` is in USD (0: any).
+    `recovery` says how far a stream is gone on with whose provider and route say nothing of it. `unattended_max_cost` is in USD (0: any).
     """
 
     lasting: bool = False
     lease: float | None = None
     recovery: RecoverySettings = RecoverySettings()
-    unattended_max_cost: float = 0.0
+    unattended_max_cost: float = UNATTENDED_MAX_COST
 
     @property
     def tick(self) -> float:

@@ -331,6 +331,6 @@ class Streams:
 
 
 def _digest(request: Request) -> bytes:
-    """What makes two requests the same: everything but how the answer is sent."""
-    same = msgspec.structs.replace(request, stream=True, include_usage=False)
+    """What makes two requests the same: everything but how the answer is sent, and how long its client still has."""
+    same = msgspec.structs.replace(request, stream=True, include_usage=False, timeout=None)
     return hashlib.sha256(msgspec.json.encode(same)).digest()

@@ -15,6 +15,7 @@ from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
 from cauce.domain.errors import CauceError, Gone, InternalError
 from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, StreamKey
 from cauce.engine import ending
+from cauce.engine.recovery.past import spoke_last
 from cauce.engine.streams.bills import Bills, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
 from cauce.engine.streams.options import StreamOptions
@@ -23,6 +24,7 @@ from cauce.engine.turn import Turn
 from cauce.ports.attachable import give_up
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Course
+from cauce.ports.resilience import RecoverySettings
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog, unreadable
 
 _LOOK = 100
@@ -94,8 +96,8 @@ class Takeover:
         self._busy = busy
         self._room = asyncio.Semaphore(AT_ONCE)
         self._claimed: dict[StreamKey, Hold] = {}
-        self._left_alone: set[StreamKey] = set()
-        """Those that this version cannot read: another may."""
+        self._left_alone: dict[StreamKey, float] = {}
+        """Those that this version cannot read: another may, up to that time (UNIX, in seconds)."""
         self._began = clock.monotonic()
         self._at_work = asyncio.Lock()
         self._stopped = False
@@ -139,7 +141,7 @@ class Takeover:
         limit = _LOOK
         while True:
             found = await self._log.orphans(limit)
-            some = [head for head in found if not self._is_left_alone(head, life) and not self._busy(head.key)]
+            some = [head for head in found if not self._is_left_alone(head) and not self._busy(head.key)]
             if some or len(found) < limit:
                 return some[:_LOOK]
             # All of them have to wait, and others may be behind them.
@@ -176,7 +178,7 @@ class Takeover:
             history = await self._log.history(hold.key)
             head = history.head
             if history.deltas is None or history.attempts is None:
-                return await self._is_unreadable(history, hold, life)
+                return await self._is_unreadable(history, hold, _bounds(call, (), life))
             orphan = self._decided(self._found(history, hold, call), life)
             now = await self._settled(orphan)
         except (LogUnavailable, Fenced):
@@ -200,14 +202,14 @@ class Takeover:
             self._begin(msgspec.structs.replace(orphan, hold=now))
         return True
 
-    async def _is_unreadable(self, history: History, hold: Hold, life: Life) -> bool:
+    async def _is_unreadable(self, history: History, hold: Hold, bounds: RecoverySettings) -> bool:
         """Whether the stream, whose log cannot be read, has ended for that. A process of another version may go on with it as long as it is
         young, and nobody has cancelled it."""
         head = history.head
         error = unreadable(head.key)
-        if not head.cancel_requested and not self._is_old(head, life):
+        if not head.cancel_requested and not self._is_old(head, bounds):
             logger.error("%s: it is left to a process that can", error.message)
-            self._left_alone.add(head.key)
+            self._left_alone[head.key] = head.created + bounds.age
             self._drop(hold)
             return False
         if history.attempts is None:
@@ -216,13 +218,15 @@ class Takeover:
         await self._finished(hold, msgspec.structs.replace(begun, text=head.state != "queued"), head, (), error)
         return True
 
-    def _is_left_alone(self, head: Head, life: Life) -> bool:
-        if head.cancel_requested or self._is_old(head, life):
-            self._left_alone.discard(head.key)
-        return head.key in self._left_alone
+    def _is_left_alone(self, head: Head) -> bool:
+        until = self._left_alone.get(head.key)
+        if until is not None and (head.cancel_requested or self._clock.now() > until):
+            del self._left_alone[head.key]
+            until = None
+        return until is not None
 
-    def _is_old(self, head: Head, life: Life) -> bool:
-        return self._clock.now() - head.created > life.recovery.age
+    def _is_old(self, head: Head, bounds: RecoverySettings) -> bool:
+        return self._clock.now() - head.created > bounds.age
 
     def _call(self, head: Head, options: StreamOptions | None) -> Call | CauceError:
         """The call that was made for the stream, made anew."""
@@ -290,14 +294,14 @@ class Takeover:
         return msgspec.structs.replace(orphan, call=going_on)
 
     def _may_go_on(self, orphan: Orphan, call: Call, life: Life) -> bool:
-        head, recovery = orphan.head, life.recovery
-        if head.epoch > 1 + max(recovery.attempts, _LEAST_TAKEOVERS):
+        head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
+        if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
             return False
-        if self._is_old(head, life):
+        if self._is_old(head, bounds):
             return False
         if not orphan.begun.shown:
             return True
-        if not recovery.attempts:
+        if not bounds.attempts:
             return False
         forbidden = any([candidate.midstream == "fail" for candidate in call.candidates[:1]])
         return call.request.sampling.n == 1 and not forbidden
@@ -338,6 +342,15 @@ def _options(head: Head) -> StreamOptions | None:
         return msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else None
     except msgspec.MsgspecError:
         return None
+
+
+def _bounds(call: Call | CauceError, deltas: Sequence[Delta], life: Life) -> RecoverySettings:
+    """How far a stream with these `deltas` is gone on with: as its route says, or whoever wrote it last."""
+    if isinstance(call, CauceError) or not call.candidates:
+        return life.recovery
+    attempts = [delta for delta in deltas if isinstance(delta, Attempt)]
+    last = max(attempts, key=lambda attempt: attempt.n, default=None)
+    return spoke_last(call, last).resilience.recovery or life.recovery
 
 
 def _unanswered(deltas: Sequence[Delta]) -> list[ToolResult]:

@@ -40,6 +40,8 @@ class Dialect(msgspec.Struct, frozen=True):
     infill_chats: bool = False
     """What `infill` answers with has the shape of a chat answer."""
     embeddings: str | None = "/embeddings"
+    streams: str | None = None
+    """Where it keeps streams of chat answers while it makes them, so that they can be attached to again (`kept_streams`)."""
 
     renames: tuple[tuple[str, str], ...] = ()
     """Fields of the standard form that it has under another name."""
@@ -154,9 +156,11 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect(
             # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md; `suffix`, `best_of` and `echo` are
-            # refused there, and /infill answers in a form of its own.
+            # refused there, and /infill answers in a form of its own. Streams are kept since
+            # https://github.com/ggml-org/llama.cpp/pull/23226, and are where they are since /pull/26137.
             "llamacpp",
             infill=None,
+            streams="/stream",
             prefill="continue_final_message",
             schema=GRAMMAR,
             packs_embeddings=True,

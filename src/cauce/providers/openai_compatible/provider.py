@@ -7,12 +7,15 @@ import msgspec
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import ProviderFailure, Unsupported
 from cauce.domain.request import Prompt, Request
+from cauce.domain.stream import Upstream
 from cauce.domain.tokens import estimate_input_tokens
+from cauce.ports.ids import Ids
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Deltas, ModelInfo, Timeouts
 from cauce.providers.endpoint import Endpoint
 from cauce.providers.openai_compatible.adaptation import adapt, begin_answer
 from cauce.providers.openai_compatible.dialect import Dialect
+from cauce.providers.openai_compatible.kept_streams import KeptStreams
 from cauce.transport import Transport
 from cauce.wire.openai_chat.decode import ChatDecoder
 from cauce.wire.openai_chat.errors import refused
@@ -30,10 +33,19 @@ class OpenAICompatible:
     """See `ports.provider.Provider` and `ports.embedder.Embedder`.
 
     `base_url` is with `/v1`, and may hold a query that every request is sent with; `api_key` may be empty, as local servers
-    want none.
+    want none. `ids` names streams where the dialect has its servers keep them; without it none are kept.
     """
 
-    def __init__(self, name: str, base_url: str, api_key: str, transport: Transport, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        api_key: str,
+        transport: Transport,
+        dialect: Dialect,
+        *,
+        ids: Ids | None = None,
+    ) -> None:
         headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
         address, _, self._query = base_url.partition("?")
         url = urlsplit(address)
@@ -41,6 +53,9 @@ class OpenAICompatible:
         self._root = Endpoint(name, f"{url.scheme}://{url.netloc}", headers, transport, refused)
         self._dialect = dialect
         self._name = name
+        self._streams: KeptStreams | None = None
+        if ids is not None and dialect.streams is not None:
+            self._streams = KeptStreams(*self._path(dialect.streams, ""), ids)
 
     @property
     def name(self) -> str:
@@ -69,6 +84,9 @@ class OpenAICompatible:
         chats = prompted is None or (prompted == self._dialect.infill and self._dialect.infill_chats)
         decoder = (ChatDecoder if chats else CompletionDecoder)(self._name, estimate_input_tokens, request)
         endpoint, path = self._path(prompted or chat, model)
+        streams = self._streams if call.streamed and prompted is None else None
+        if streams is not None and (streams.has(call.upstream) or await streams.kept()):
+            return await streams.open(path, body, call, decoder)
         return await endpoint.open(path, body, call, decoder)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
@@ -94,7 +112,14 @@ class OpenAICompatible:
         endpoint, path = self._path(self._dialect.embeddings, model)
         return parse_answer(await endpoint.post(path, body, timeouts), request, self.name)
 
+    def give_up(self, upstream: Upstream) -> None:
+        """See `ports.attachable.Attachable`."""
+        if self._streams is not None and self._streams.has(upstream):
+            self._streams.stop(upstream.response_id)
+
     async def aclose(self) -> None:
+        if self._streams is not None:
+            await self._streams.aclose()
         await self._endpoint.aclose()
 
     def _prompted(self, prompt: Prompt) -> str | None:

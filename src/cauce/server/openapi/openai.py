@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cauce.server.openapi.operation import at_its_end, described, json_of, last_event_id, logged
+from cauce.server.openapi.operation import TIMEOUT, at_its_end, described, json_of, last_event_id, logged
 from cauce.server.routes.kept_responses import Deleted
 from cauce.server.routes.models import ModelBody, ModelsBody
 from cauce.server.routes.responses import InputTokens
@@ -86,6 +86,7 @@ def responses_api() -> dict[str, Any]:
         answers={200: json_of(InputTokens)},
         errors=OpenAIErrorBody,
     )
+    create["parameters"] = [TIMEOUT]
     for operation in (create, tokens):
         operation["requestBody"]["content"]["application/json"]["example"] = example
     return {
@@ -139,4 +140,5 @@ def _embeddings() -> dict[str, Any]:
         errors=OpenAIErrorBody,
     )
     operation["requestBody"]["content"]["application/json"]["example"] = {"model": "auto", "input": "a text"}
+    operation["parameters"] = [TIMEOUT]
     return operation

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cauce.wire.native.answer import ErrorBody
+from cauce.wire.native.request import LONGEST, SHORTEST
 
 REF = "#/components/schemas/{name}"
 
@@ -70,6 +71,7 @@ def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
 
 
 LEAVING = header("X-Cauce-On-Disconnect", "What becomes of the call when nobody reads it any more.", pattern=_LEAVING)
+TIMEOUT = header("X-Cauce-Timeout", "Seconds for the whole call.", type="number", minimum=SHORTEST, maximum=LONGEST)
 RESTART = header("X-Cauce-Restart", "Text that was shown may be taken back, by a `restart`.", enum=["accept"])
 
 
@@ -90,6 +92,7 @@ def logged(operation: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
         ),
         header("X-Cauce-Durable", "Put the call into the log under an id that is made here.", enum=["true", "false"]),
         LEAVING,
+        TIMEOUT,
         *more,
     ]
     return operation

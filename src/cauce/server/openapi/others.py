@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cauce.server.openapi.operation import EXAMPLE, at_its_end, described, json_of, last_event_id, logged
+from cauce.server.openapi.operation import EXAMPLE, TIMEOUT, at_its_end, described, json_of, last_event_id, logged
 from cauce.server.routes.gemini import GeminiModels, GeminiTokenCount
 from cauce.server.routes.messages import TokenCount
 from cauce.wire.anthropic_messages.request import CountTokensBody, MessagesBody
@@ -89,6 +89,11 @@ def gemini() -> dict[str, Any]:
         operation["requestBody"]["content"]["application/json"]["example"] = example
         return {"parameters": [parameter], "post": operation}
 
+    def embedding(summary: str, body: type, example: dict[str, Any]) -> dict[str, Any]:
+        made = post(summary, body, {200: answer}, example)
+        made["post"]["parameters"] = [TIMEOUT]
+        return made
+
     stream = post("Stream an answer (Gemini)", GenerateContentBody, {200: streamed}, contents)
     stream["post"] = logged({**stream["post"], "parameters": [alt]})
     plain = post("Answer (Gemini)", GenerateContentBody, {200: answer}, contents)
@@ -97,10 +102,8 @@ def gemini() -> dict[str, Any]:
         ":generateContent": plain,
         ":streamGenerateContent": stream,
         ":countTokens": post("Count tokens (Gemini)", GenerateContentBody, {200: json_of(GeminiTokenCount)}, contents),
-        ":embedContent": post("Embed a text (Gemini)", EmbedContentBody, {200: answer}, embedded),
-        ":batchEmbedContents": post(
-            "Embed texts (Gemini)", BatchEmbedContentsBody, {200: answer}, {"requests": [embedded]}
-        ),
+        ":embedContent": embedding("Embed a text (Gemini)", EmbedContentBody, embedded),
+        ":batchEmbedContents": embedding("Embed texts (Gemini)", BatchEmbedContentsBody, {"requests": [embedded]}),
     }
     listed = described("List models (Gemini)", "", answers={200: json_of(GeminiModels)}, errors=GeminiErrorBody)
     return {

@@ -6,6 +6,7 @@ from cauce.server.openapi.operation import (
     CURSOR,
     LEAVING,
     RESTART,
+    TIMEOUT,
     at_its_end,
     described,
     event_stream,
@@ -42,7 +43,7 @@ def native() -> dict[str, Any]:
 
 
 def started(operation: dict[str, Any]) -> dict[str, Any]:
-    operation["parameters"] = [last_event_id(), LEAVING, RESTART]
+    operation["parameters"] = [last_event_id(), LEAVING, RESTART, TIMEOUT]
     return optional(operation)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cauce.server.openapi.operation import described, event_stream, json_of, optional
+from cauce.server.openapi.operation import TIMEOUT, described, event_stream, json_of, optional
 from cauce.server.routes.streams import StreamState
 from cauce.wire.ui_messages.request import ChatBody, StopBody
 
@@ -40,7 +40,7 @@ def chats() -> dict[str, Any]:
     )
     stopped["requestBody"]["content"]["application/json"]["example"] = {"stream_id": "chat-1~ui_0123456789abcdef"}
     return {
-        "/api/chat": {"post": posted},
+        "/api/chat": {"post": {**posted, "parameters": [TIMEOUT]}},
         "/api/chat/{id}/stream": {
             "parameters": [chat_id],
             "get": described(

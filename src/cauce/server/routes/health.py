@@ -1,7 +1,5 @@
 """`/health`, `/health/live`, `/health/ready` and `/metrics`. None of them calls a provider, except `/health?probe=MODEL`."""
 
-from collections.abc import Mapping
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +15,7 @@ from cauce.ports.ledger import LedgerStanding
 from cauce.server.services import Services
 
 _FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
+_TOO_MANY = frozenset({"rate_limited", "overloaded"})
 
 
 class CircuitHealth(msgspec.Struct, omit_defaults=True):
@@ -28,6 +27,19 @@ class CircuitHealth(msgspec.Struct, omit_defaults=True):
     state: str
     seconds: float
     deployment: str = ""
+    route: str = ""
+    """The route whose calls alone it holds for; empty: all the others."""
+
+
+class CrowdHealth(msgspec.Struct, omit_defaults=True):
+    """A model that has refused calls lately, as too many: it is asked for `most` at once, of which `under_way` are there, and for no
+    more within `seconds`."""
+
+    model: str
+    most: int
+    under_way: int
+    seconds: float = 0.0
+    deployment: str = ""
 
 
 class ProviderHealth(msgspec.Struct, omit_defaults=True):
@@ -38,6 +50,7 @@ class ProviderHealth(msgspec.Struct, omit_defaults=True):
     models: int = 0
     last_error: str | None = None
     circuits: list[CircuitHealth] = []
+    crowded: list[CrowdHealth] = []
 
 
 class ProbeBody(msgspec.Struct, omit_defaults=True):
@@ -77,9 +90,16 @@ async def health(request: Request) -> Response:
     resting: dict[str, list[CircuitHealth]] = {}
     for one in services.circuits():
         if one.state != "closed":
-            told = CircuitHealth(one.model, one.endpoint, one.state, round(one.seconds, 3), one.deployment)
+            told = CircuitHealth(one.model, one.endpoint, one.state, round(one.seconds, 3), one.deployment, one.route)
             resting.setdefault(one.provider, []).append(told)
-    providers = {source.provider.name: _provider(services, source, resting) for source in services.router.sources}
+    crowded: dict[str, list[CrowdHealth]] = {}
+    for crowd in services.crowded():
+        shown = CrowdHealth(crowd.model, crowd.most, crowd.under_way, round(crowd.seconds, 3), crowd.deployment)
+        crowded.setdefault(crowd.provider, []).append(shown)
+    providers: dict[str, ProviderHealth] = {}
+    for source in services.router.sources:
+        name = source.provider.name
+        providers[name] = _provider(services, source, resting.get(name, []), crowded.get(name, []))
     ailing = any(one.status == "down" or one.circuits for one in providers.values())
     limits = services.limits()
     log = services.stream_log()
@@ -122,14 +142,21 @@ async def metrics(request: Request) -> Response:
     return Response(figures, media_type=content_type)
 
 
-def _provider(services: Services, source: Source, resting: Mapping[str, list[CircuitHealth]]) -> ProviderHealth:
-    name, models = source.provider.name, len(source.models)
-    circuits = resting.get(name, [])
-    last = services.last_entry(name)
+def _provider(
+    services: Services, source: Source, circuits: list[CircuitHealth], crowded: list[CrowdHealth]
+) -> ProviderHealth:
+    models = len(source.models)
+    last = services.last_entry(source.provider.name)
     if last is None:
-        return ProviderHealth("unknown", source.local, models, circuits=circuits)
-    down = last.error_code in _FAULTS
-    return ProviderHealth("down" if down else "up", source.local, models, last.error_code if down else None, circuits)
+        return ProviderHealth("unknown", source.local, models, circuits=circuits, crowded=crowded)
+    down = last.error_code in _FAULTS and not _too_many(last.error_code, crowded)
+    error = last.error_code if down else None
+    return ProviderHealth("down" if down else "up", source.local, models, error, circuits, crowded)
+
+
+def _too_many(error_code: str, crowded: list[CrowdHealth]) -> bool:
+    """Whether `error_code` says no more than that a call was one too many: who refuses it while others are under way is there."""
+    return error_code in _TOO_MANY and any([error_code == "rate_limited" or one.under_way > 0 for one in crowded])
 
 
 def _ledger(standing: LedgerStanding) -> str:

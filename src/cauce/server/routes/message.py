@@ -9,6 +9,7 @@ from cauce.server.logged import RESTART, answer_logged, begin, is_logged, stream
 from cauce.server.relay import Answer, answer, relay
 from cauce.server.services import Services
 from cauce.server.wires import NATIVE
+from cauce.server.wishes import wished
 from cauce.wire.native.answer import Facts, render_answer
 from cauce.wire.native.frames import priming, projector
 from cauce.wire.native.request import parse_request
@@ -26,6 +27,7 @@ async def message(exchange: Exchange, services: Services) -> None:
         form = Form(opening=priming(0), replaces=replaces, abandons=True)
         await relay(exchange, services, request, projector(stream_id, request.response_format), stream_id, form)
         return
+    request = wished(exchange, request)
     if request.timeout is None:
         request = msgspec.structs.replace(request, timeout=services.message_timeout)
     got = await answer(exchange, services, request, stream_id)

@@ -16,7 +16,7 @@ from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced
 from cauce.stores.batches import PATIENCE, Batches, Pending, unavailable
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
-from cauce.stores.postgres.stream_tables import CLOCK
+from cauce.stores.postgres.stream_tables import CLOCK, takes
 from cauce.stores.stream_records import FORMAT
 
 _AT_ONCE = 1000
@@ -38,6 +38,7 @@ WITH stood AS MATERIALIZED (
            state = coalesce(a.state, s.state),
            terminal_at = CASE WHEN a.ends THEN coalesce(a.time, {CLOCK}) END,
            due = CASE WHEN a.ends THEN coalesce(a.time, {CLOCK}) + s.retention END,
+           kept = CASE WHEN a.ends THEN {takes("s.tail + a.n", "s.bytes + octet_length(a.data)", "s.")} END,
            upstream = coalesce(a.upstream, s.upstream), reader_mark = coalesce(nullif(a.mark, 0), s.reader_mark, a.mark)
       FROM asked a JOIN stood ON stood.key = a.key
      WHERE s.key = stood.key AND stood.epoch = a.epoch AND stood.tail = a.tail AND NOT stood.ended

@@ -18,30 +18,24 @@ from cauce.domain.stream import (
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.followed import Followed
-from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh
+from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh, look_again
 from cauce.stores.postgres.connections import ANSWER, Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends
 from cauce.stores.postgres.stream_reading import StreamReading
-from cauce.stores.postgres.stream_tables import NOW, make_tables
+from cauce.stores.postgres.stream_retention import Sweep, forget
+from cauce.stores.postgres.stream_tables import GIVEN_NOW, make_tables
 from cauce.stores.stream_records import FORMAT, encode, encode_value, records
-
-PURGE_AFTER = 60.0
-TOMBSTONE = 7 * 86_400.0
-"""Seconds from a stream's expiry to the deletion of its records, and from then on to that of its id."""
 
 _LEAST = 2.0
 """Seconds that the server has for an answer, however impatient others are."""
 
 _DEFAULT = SharedLogOptions()
 
-_NOW = f"coalesce(%(now)s::float8, {NOW})"
-"""The server's own time, unless `now` is given."""
-
 _CREATE = f"""
 WITH made AS (
     INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention)
-    VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
+    VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {GIVEN_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
             %(retention)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
 ), first AS (
     INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
@@ -50,11 +44,11 @@ SELECT key FROM made
 """  # noqa: S608
 # A row that somebody has locked is not waited for: it is being written.
 _CLAIM = f"""
-UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {_NOW} + %(lease)s,
+UPDATE streams SET epoch = epoch + 1, node = %(node)s, lease_until = {GIVEN_NOW} + %(lease)s,
        state = CASE state WHEN 'queued' THEN 'queued' ELSE 'recovering' END,
        reader_mark = CASE reader_mark WHEN -1 THEN tail ELSE reader_mark END
  WHERE key = (SELECT key FROM streams WHERE principal = %(principal)s AND id = %(id)s AND epoch = %(epoch)s AND terminal_at IS NULL
-                AND lease_until <= {_NOW} FOR NO KEY UPDATE SKIP LOCKED)
+                AND lease_until <= {GIVEN_NOW} FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING key, tail, state, bytes, cancel_requested
 """  # noqa: S608
 # Rows are locked in the order of their keys, as appends lock them: nobody waits for who waits for him.
@@ -67,7 +61,7 @@ WITH held AS (
 )
 """
 _RENEW = f"""{_HELD}
-UPDATE streams s SET lease_until = {_NOW} + %(lease)s FROM held WHERE s.key = held.key
+UPDATE streams s SET lease_until = {GIVEN_NOW} + %(lease)s FROM held WHERE s.key = held.key
 RETURNING s.principal, s.id, s.epoch, s.cancel_requested
 """  # noqa: S608
 _RELEASE = f"{_HELD} UPDATE streams s SET lease_until = 0 FROM held WHERE s.key = held.key RETURNING s.key"  # noqa: S608
@@ -77,15 +71,8 @@ WITH read AS (
         ON s.principal = h.principal AND s.id = h.id
      WHERE s.terminal_at IS NULL ORDER BY s.key FOR NO KEY UPDATE OF s
 )
-UPDATE streams s SET reader_seen = {_NOW} FROM read WHERE s.key = read.key RETURNING s.key
+UPDATE streams s SET reader_seen = {GIVEN_NOW} FROM read WHERE s.key = read.key RETURNING s.key
 """  # noqa: S608
-
-_EXPIRE = f"""
-UPDATE streams SET state = 'expired', request = '', request_hash = '', policy = '', upstream = NULL, due = {_NOW} + %(purge)s
-"""  # noqa: S608
-_FORGET = f"""{_EXPIRE}
- WHERE principal = %(principal)s AND id = %(id)s AND terminal_at IS NOT NULL AND state <> 'expired' RETURNING key
-"""
 
 
 class PostgresStreamLog(FollowedLog):
@@ -103,6 +90,7 @@ class PostgresStreamLog(FollowedLog):
         time: Callable[[], float] | None = None,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._node = node
         self._options = options
         self._time = time
@@ -111,6 +99,8 @@ class PostgresStreamLog(FollowedLog):
         self._connections = Connections(settings, prepare=self._prepare, answer=answer)
         self._appending = Connections(settings, 1, self._prepare_appending, answer)
         self._prepared = False
+        self._look_again = clock.monotonic()
+        """When whether streams take more than they may can be looked at again."""
         self._reading = StreamReading(self._connections, clock)
         self.appends = StreamAppends(self._appending, clock, options.patience)
         super().__init__(Followed(self._reading, clock, shared=True))
@@ -261,20 +251,38 @@ class PostgresStreamLog(FollowedLog):
         await self._reading.rows(_SEEN, facts, urgent=True)
 
     async def unseen(self, key: StreamKey) -> float | None:
-        statement = f"SELECT {_NOW} - reader_seen FROM streams WHERE principal = %(principal)s AND id = %(id)s"  # noqa: S608
+        statement = f"SELECT {GIVEN_NOW} - reader_seen FROM streams WHERE principal = %(principal)s AND id = %(id)s"  # noqa: S608
         facts = {"now": self._now(), "principal": key.principal, "id": key.id}
         found = await self._reading.rows(statement, facts)
         return found[0][0] if found else None
 
     async def forget(self, key: StreamKey) -> None:
-        facts = {"now": self._now(), "purge": PURGE_AFTER, "principal": key.principal, "id": key.id}
-        if await self._reading.rows(_FORGET, facts):
+        now = self._now()
+        if await self._reading.ask(lambda connection: forget(connection, key, now)):
             self._followed.forget([key])
 
     async def sweep(self, limit: int) -> int:
-        now = self._now()
-        done, ended = await self._reading.ask(lambda connection: _sweep(connection, now, limit))
+        sweep = Sweep(self._now(), limit)
+        due, ended = await self._reading.ask(sweep.due)
         self._followed.forget(ended)
+        # What expires anyway makes room first.
+        return due if due == limit else due + await self._make_room(sweep)
+
+    async def _make_room(self, sweep: Sweep) -> int:
+        """How much there was to do since streams take more than they may. Where looking takes long, that is not looked at each time."""
+        began = self._clock.monotonic()
+        if began < self._look_again:
+            return 0
+        done = 0
+        try:
+            forgotten, early = await self._reading.ask(
+                lambda connection: sweep.room(connection, self._options.max_bytes)
+            )
+            self._followed.forget(early)
+            done = forgotten + len(early)
+        finally:
+            if not done:
+                self._look_again = look_again(self._clock, began)
         return done
 
     def _now(self) -> float | None:
@@ -289,34 +297,3 @@ def _names(holds: Sequence[Hold]) -> dict[str, Any]:
         "ids": [hold.key.id for hold in holds],
         "epochs": [hold.epoch for hold in holds],
     }
-
-
-async def _sweep(connection: Connection, now: float | None, limit: int) -> tuple[int, list[StreamKey]]:
-    """How much there was to do, and which streams expired."""
-    facts: dict[str, Any] = {"now": now, "limit": limit, "purge": PURGE_AFTER, "forget": TOMBSTONE}
-    async with connection.transaction():
-        due = await fetched(
-            connection,
-            f"""SELECT key, principal, id, state = 'expired', bytes > 0 FROM streams WHERE due <= {_NOW} ORDER BY due
-                LIMIT %(limit)s FOR UPDATE SKIP LOCKED""",  # noqa: S608
-            facts,
-        )
-        facts["ended"] = [row for row, _, _, expired, _ in due if not expired]
-        facts["purged"] = [row for row, _, _, expired, full in due if expired and full]
-        facts["gone"] = [row for row, _, _, expired, full in due if expired and not full]
-        for statement in (
-            f"{_EXPIRE} WHERE key = ANY(%(ended)s)",
-            # From its beginning on, and not all at once: a transaction is as long as it deletes.
-            """DELETE FROM segments s USING (
-                SELECT one.* FROM unnest(%(purged)s::bigint[]) AS p (key) CROSS JOIN LATERAL (
-                    SELECT stream, first_seq FROM segments WHERE stream = p.key ORDER BY first_seq LIMIT %(limit)s) AS one
-                LIMIT %(limit)s) AS first
-                WHERE s.stream = first.stream AND s.first_seq = first.first_seq""",
-            f"""WITH empty AS (
-                UPDATE streams SET bytes = 0, due = {_NOW} + %(forget)s WHERE key = ANY(%(purged)s)
-                AND NOT EXISTS (SELECT 1 FROM segments WHERE stream = key) RETURNING key
-            ) DELETE FROM attempts USING empty WHERE stream = empty.key""",  # noqa: S608
-            "DELETE FROM streams WHERE key = ANY(%(gone)s)",
-        ):
-            await connection.execute(statement, facts)
-    return len(due), [StreamKey(principal, id) for _, principal, id, expired, _ in due if not expired]

@@ -1,11 +1,18 @@
-"""Cached answers that several processes share, in Redis: it lets go of them when their time is over, or when it needs the room.
+"""Cached answers that several processes share, in Redis, within one bound of bytes for all of them.
 
-Without `maxmemory` and a policy such as `allkeys-lru` it keeps all of them for their time.
+| key | what |
+|---|---|
+| `…{cache}:{digest}` | an answer, which goes by itself when its time is over |
+| `…{cache}:order`, `…{cache}:over`, `…{cache}:sizes` | which there are, from the oldest on, until when, and how large: see `cache.lua` |
+
+Where the server also has a bound of its own (`maxmemory`) and lets go of answers for it, they count until their time is over.
 """
 
-from typing import cast
+from importlib.resources import files
+from typing import Any, cast
 
 import msgspec
+from redis.asyncio import Redis
 
 from cauce.ports.cache import CachedAnswer
 from cauce.stores.redis.connection import RedisConnection, RedisGone
@@ -26,14 +33,26 @@ _decode = msgspec.msgpack.Decoder(_Kept).decode
 
 
 class RedisCache:
-    """See `ports.cache.Cache`. While the server is gone it is empty, and nothing waits for it."""
+    """See `ports.cache.BoundedCache`. `most_bytes` bounds what all processes keep together; the oldest answers go first, and one that
+    is larger alone is not kept. While the server is gone it is empty, and nothing waits for it."""
 
-    def __init__(self, connection: RedisConnection) -> None:
+    def __init__(self, connection: RedisConnection, most_bytes: int) -> None:
         self._connection = connection
-        self._prefix = connection.key("cache:")
+        self._most = most_bytes
+        # One hash tag: in a cluster all of them are in one slot, as the script needs them.
+        self._prefix = connection.key("{cache}:")
+        self._index = [self._prefix + name for name in ("order", "over", "sizes")]
+        self._text = files("cauce.stores.redis").joinpath("cache.lua").read_text("utf-8")
+        self._script: Any = None
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all answers with all that is kept for them, as of what this process wrote last."""
+        return self._size
 
     async def get(self, key: bytes) -> CachedAnswer | None:
-        name = self._name(key)
+        name = self._prefix + key.hex()
         try:
             found = cast(bytes | None, await self._connection.run(lambda redis: redis.get(name)))
         except RedisGone:
@@ -48,22 +67,26 @@ class RedisCache:
         return CachedAnswer(kept.deltas, kept.stored, kept.provider, kept.model, kept.pieces)
 
     async def put(self, key: bytes, answer: CachedAnswer, keep: float) -> None:
-        name, milliseconds = self._name(key), int(keep * 1000)
-        kept = _encode(_Kept(answer.deltas, answer.stored, answer.provider, answer.model, answer.pieces))
-        try:
-            if milliseconds > 0:
-                await self._connection.run(lambda redis: redis.set(name, kept, px=milliseconds))
-            else:
-                await self._connection.run(lambda redis: redis.delete(name))
-        except RedisGone:
+        milliseconds = int(keep * 1000)
+        if milliseconds <= 0:
+            await self.delete(key)
             return
+        kept = _encode(_Kept(answer.deltas, answer.stored, answer.provider, answer.model, answer.pieces))
+        await self._run("put", key, kept, milliseconds, self._most)
 
     async def delete(self, key: bytes) -> None:
-        name = self._name(key)
+        await self._run("delete", key)
+
+    async def _run(self, operation: str, key: bytes, *rest: bytes | int) -> None:
+        name = key.hex()
+        keys = [self._prefix + name, *self._index]
+
+        async def command(redis: Redis) -> Any:
+            if self._script is None:
+                self._script = redis.register_script(self._text)
+            return await self._script(keys, [operation, self._prefix, name, *rest])
+
         try:
-            await self._connection.run(lambda redis: redis.delete(name))
+            self._size = await self._connection.run(command)
         except RedisGone:
             return
-
-    def _name(self, key: bytes) -> str:
-        return self._prefix + key.hex()

@@ -1,7 +1,8 @@
 -- One operation on one stream, atomically.
 -- KEYS: meta (hash), log (stream), attempts (hash); all with one hash tag.
 -- ARGV: operation, now in seconds or '' for the server's own time, then what the operation needs.
--- meta: principal id wire request hash policy created retention state epoch node lease tail bytes cancel upstream mark ended
+-- meta: principal id wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended
+-- of one that has expired: principal id state epoch tail
 
 local meta, log, attempts = KEYS[1], KEYS[2], KEYS[3]
 local operation, now = ARGV[1], tonumber(ARGV[2])
@@ -44,12 +45,14 @@ local epoch, tail, state, cancel = known[1], tonumber(known[2] or '0'), known[3]
 
 if operation == 'append' then
     -- epoch, tail, tried before, lease, state, states it may come from, bytes, upstream, mark, whether it ends a cancelled stream,
-    -- number of records, records, then number and row of attempts; gives the seconds that an ended stream is kept for
+    -- number of records, records, then number and row of attempts; gives of an ended stream the seconds it is kept for, and the bytes of
+    -- its records and its request
     local kept = known[7] or '0'
     local n = tonumber(ARGV[13])
     if not epoch or epoch ~= ARGV[3] then return { 'fenced', '' } end
     local expected = tonumber(ARGV[4])
-    if ARGV[5] == '1' and n > 0 and tail == expected + n then return { 'ok', kept } end
+    local function written(bytes) return { 'ok', kept, bytes, redis.call('HGET', meta, 'asked') or '0' } end
+    if ARGV[5] == '1' and n > 0 and tail == expected + n then return written(known[6] or '0') end
     if tail ~= expected or not OPEN[state] then return { 'fenced', '' } end
     local to = ARGV[7]
     if cancel and ARGV[12] ~= '1' then return { 'cancelled', '' } end
@@ -60,8 +63,8 @@ if operation == 'append' then
     for i = 14 + n, #ARGV, 2 do
         redis.call('HSET', attempts, ARGV[i], ARGV[i + 1])
     end
-    redis.call('HSET', meta, 'tail', expected + n, 'lease', lease(ARGV[6]),
-        'bytes', string.format('%.0f', tonumber(known[6]) + tonumber(ARGV[9])))
+    local bytes = string.format('%.0f', tonumber(known[6]) + tonumber(ARGV[9]))
+    redis.call('HSET', meta, 'tail', expected + n, 'lease', lease(ARGV[6]), 'bytes', bytes)
     if to ~= '' then redis.call('HSET', meta, 'state', to) end
     if ARGV[10] ~= '' then redis.call('HSET', meta, 'upstream', ARGV[10]) end
     if ARGV[11] == '0' then
@@ -72,9 +75,9 @@ if operation == 'append' then
     if to ~= '' and not OPEN[to] then
         redis.call('HSET', meta, 'ended', string.format('%.6f', now))
         keep(KEEP + math.floor(tonumber(kept) * 1000))
-    else
-        keep(KEEP)
+        return written(bytes)
     end
+    keep(KEEP)
     return { 'ok', kept }
 end
 
@@ -123,11 +126,18 @@ if operation == 'unseen' then
 end
 
 if operation == 'expire' then
-    if not epoch or OPEN[state] or state == 'expired' then return 0 end
-    redis.call('HSET', meta, 'state', 'expired')
-    redis.call('HDEL', meta, 'request', 'hash', 'upstream', 'policy')
-    redis.call('DEL', log, attempts)
+    -- gives 1, or 2 if it had expired before
+    if not epoch or OPEN[state] then return 0 end
+    if state == 'expired' then return 2 end
+    local named = redis.call('HMGET', meta, 'principal', 'id')
+    redis.call('DEL', meta, log, attempts)
+    redis.call('HSET', meta, 'principal', named[1], 'id', named[2], 'state', 'expired', 'epoch', epoch, 'tail', tail)
     redis.call('PEXPIRE', meta, KEEP)
+    return 1
+end
+
+if operation == 'forget' then
+    if state == 'expired' then redis.call('DEL', meta) end
     return 1
 end
 

@@ -29,6 +29,7 @@ from cauce.stores.followed import Followed
 from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.stream_room import StreamRoom, takes
 from cauce.stores.redis.stream_script import Arguments, StreamScript
 from cauce.stores.redis.stream_shelf import StreamShelf
 from cauce.stores.shelf import Stored
@@ -69,6 +70,7 @@ class RedisStreamLog(FollowedLog):
         self._time = time
         self._shelf = StreamShelf(connection)
         self._script = StreamScript(connection, clock, options.patience)
+        self._room = StreamRoom(self._shelf, clock, options.max_bytes, time)
         super().__init__(Followed(self._shelf, clock, shared=True))
         self._numbers = itertools.count()
 
@@ -89,11 +91,13 @@ class RedisStreamLog(FollowedLog):
         if new.key.group:
             await self._hint(self._shelf.group(new.key), row, new.created)
             await self._shelf.ask(lambda redis: redis.expire(self._shelf.group(new.key), _GROUP_SECONDS))
-        meta = {
+        request = encode_value(new.request)
+        meta: dict[str, str | bytes | int] = {
             "principal": new.key.principal,
             "id": new.key.id,
             "wire": new.wire,
-            "request": encode_value(new.request),
+            "request": request,
+            "asked": len(request) + len(new.policy),
             "hash": new.request_hash,
             "policy": new.policy,
             "created": repr(new.created),
@@ -140,15 +144,15 @@ class RedisStreamLog(FollowedLog):
             if commit.finish is not None:
                 with contextlib.suppress(LogUnavailable):
                     # It is written all the same, and goes by itself in the end.
-                    await self._ended(hold.key, str(live.row), float(answer[1]))
+                    await self._ended(hold.key, str(live.row), hold.tail + len(deltas), *answer[1:])
             return Hold(hold.key, hold.epoch, hold.tail + len(deltas))
 
         # Once it is on its way it is heard to its end: whoever leaves meanwhile must not leave readers behind the log.
         return await asyncio.shield(appended())
 
-    def _check(self, answer: tuple[bytes, bytes], live: LiveStream, hold: Hold, commit: Commit) -> None:
+    def _check(self, answer: Sequence[bytes], live: LiveStream, hold: Hold, commit: Commit) -> None:
         """Raises what an append that wrote nothing raises."""
-        verdict, told = answer
+        verdict, told, *_ = answer
         match verdict:
             case b"ok":
                 pass
@@ -213,9 +217,9 @@ class RedisStreamLog(FollowedLog):
 
     async def forget(self, key: StreamKey) -> None:
         row = self._shelf.row(key)
-        if await self._run("expire", row, lambda again: []):
-            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.ended, row))
+        if await self._run("expire", row, lambda again: []) == 1:
             self._followed.forget([key])
+            await self._room.gone(row, remembered=True)
 
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
@@ -223,11 +227,15 @@ class RedisStreamLog(FollowedLog):
             names = await self._shelf.ask(
                 lambda redis, row=row: cast(Any, redis.hmget(f"{row}:meta", ["principal", "id"]))
             )
-            await self._run("expire", row, lambda again: [])
-            await self._shelf.ask(lambda redis, row=row: redis.zrem(self._shelf.ended, row))
+            expired = await self._run("expire", row, lambda again: [])
             if None not in names:
                 self._followed.forget([StreamKey(names[0].decode(), names[1].decode())])
-        return len(due)
+            await self._room.gone(row, remembered=bool(expired))
+        # What expires anyway makes room first.
+        early, forgotten = (0, []) if len(due) == limit else await self._room.make(limit)
+        for row in forgotten:
+            await self._run("forget", row, lambda again: [])
+        return len(due) + early + len(forgotten)
 
     async def _orphaned(self, most: int) -> list[Stored]:
         now = await self._now()
@@ -242,6 +250,7 @@ class RedisStreamLog(FollowedLog):
                     over.append(row)
             elif state.decode() in _ENDED:
                 over.append(row)
+                await self._count(row, now)
             elif lease > now:
                 # Its holder has written since.
                 later[row] = lease
@@ -277,11 +286,20 @@ class RedisStreamLog(FollowedLog):
         )
         return [(hint.decode(), since) for hint, since in found]
 
-    async def _ended(self, key: StreamKey, row: str, retention: float) -> None:
-        await self._hint(self._shelf.ended, row, await self._now() + retention)
+    async def _ended(self, key: StreamKey, row: str, tail: int, *figures: bytes) -> None:
+        retention, size, asked = [float(figure) for figure in figures]
+        await self._room.ended(row, retention, takes(int(size), tail, int(asked)))
         await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, row))
         if key.group:
             await self._shelf.ask(lambda redis: redis.zrem(self._shelf.group(key), row))
+
+    async def _count(self, row: str, now: float) -> None:
+        """Whoever ended that stream may not have come to have it counted."""
+        wanted = ("state", "ended", "retention", "bytes", "tail", "asked")
+        [[state, *figures]] = await self._shelf.fields([f"{row}:meta"], wanted, urgent=True)
+        if state is not None and state.decode() in TERMINAL:
+            ended, retention, size, tail, asked = [float(figure or 0) for figure in figures]
+            await self._room.ended(row, ended + retention - now, takes(int(size), int(tail), int(asked)))
 
     async def _now(self) -> float:
         if self._time is not None:

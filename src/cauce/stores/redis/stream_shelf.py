@@ -6,7 +6,8 @@
 | `…stream:{digest}:log` | a Redis stream: one entry for each record, its id is the sequence number |
 | `…stream:{digest}:attempts` | a hash: the bills |
 | `…streams:group:{digest}` | a sorted set of the open streams of a group, by when they were made: a hint |
-| `…streams:open`, `…streams:ended` | sorted sets of digests, by the end of the lease and by when they expire: hints |
+| `…streams:open` | a sorted set of what keys begin with, by the end of the lease: a hint |
+| `…{streams}:ended`, `…{streams}:gone`, `…{streams}:sizes` | those that have ended and have expired, and what they take: see `stream_room.lua` |
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,7 +38,10 @@ class StreamShelf:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self.open = connection.key("streams:open")
-        self.ended = connection.key("streams:ended")
+        # One hash tag: they change together.
+        self.ended, self.gone, self.sizes = [
+            connection.key(f"{{streams}}:{name}") for name in ("ended", "gone", "sizes")
+        ]
 
     def row(self, key: StreamKey) -> str:
         """What the stream's keys begin with. One hash tag: in a cluster they are together."""
@@ -77,15 +81,22 @@ class StreamShelf:
 
     async def leases(self, rows: Sequence[str]) -> list[tuple[bytes | None, float, float]]:
         """State, end of the lease and time of creation of each stream whose keys begin with one of `rows`."""
+        names = [f"{row}:meta" for row in rows]
+        found = await self.fields(names, ("state", "lease", "created"), urgent=True)
+        return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
+
+    async def fields(
+        self, names: Sequence[str], fields: Sequence[str], *, urgent: bool = False
+    ) -> list[list[bytes | None]]:
+        """`fields` of each of the hashes `names`."""
 
         async def look(redis: Redis) -> list[Any]:
             async with redis.pipeline(transaction=False) as pipeline:
-                for row in rows:
-                    pipeline.hmget(f"{row}:meta", ["state", "lease", "created"])
+                for name in names:
+                    pipeline.hmget(name, [*fields])
                 return await pipeline.execute()
 
-        found = await self.ask(look, urgent=True) if rows else []
-        return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
+        return await self.ask(look, urgent=urgent) if names else []
 
     async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         count = min(limit, _AT_ONCE)

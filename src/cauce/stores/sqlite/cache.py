@@ -49,7 +49,8 @@ logger = logging.getLogger("cauce.cache")
 
 
 class SqliteCache:
-    """See `ports.cache.Cache`. `most_bytes` bounds the file; the oldest answers go first. Empty until it is started."""
+    """See `ports.cache.BoundedCache`. `most_bytes` bounds the file; the oldest answers go first, and one that is larger alone is not
+    kept. Empty until it is started."""
 
     def __init__(self, path: Path, clock: Clock, most_bytes: int) -> None:
         self._path = path
@@ -100,7 +101,9 @@ class SqliteCache:
         return await asyncio.wrap_future(self._thread.submit(self._read, key))
 
     async def put(self, key: bytes, answer: CachedAnswer, keep: float) -> None:
-        if keep > 0 and self._usable and self._waiting_bytes + len(answer.deltas) <= _WAITING:
+        if len(answer.deltas) > self._most:
+            await self.delete(key)
+        elif keep > 0 and self._usable and self._waiting_bytes + len(answer.deltas) <= _WAITING:
             self._known.add(key)
             self._waiting_bytes += len(answer.deltas)
             self._enqueue(key, (answer, self._clock.now() + keep))

@@ -22,6 +22,9 @@ _TOMBSTONE_BYTES = 300
 _TOMBSTONES = 0.25
 """The part of the file's bound that tombstones may take: beyond it the oldest ones go, before streams that can be read."""
 
+_APART = 3600.0
+"""Seconds that the time of another process may be ahead, which has the file open too: what it let go of is on its way out as well."""
+
 _RECORDS_TAKE = "bytes + 30 * tail + 500"
 """Bytes that the records and bills of a stream take, roughly."""
 
@@ -111,7 +114,7 @@ class Sweep(msgspec.Struct):
             return 0
         (going,) = database.execute(
             f"""SELECT coalesce(sum({_RECORDS_TAKE}), 0) FROM streams WHERE due <= ? AND state = 'expired' AND bytes > 0""",  # noqa: S608
-            (self.now + PURGE_AFTER,),
+            (self.now + PURGE_AFTER + _APART,),
         ).fetchone()
         return excess - going
 

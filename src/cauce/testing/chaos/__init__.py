@@ -9,8 +9,10 @@
 from cauce.testing.chaos.faults import CALM, NodeFault, Rates
 from cauce.testing.chaos.invariants import INVARIANTS, Violation
 from cauce.testing.chaos.node import SERVE, Ground
+from cauce.testing.chaos.plan import Settings, lasting, shortest
 from cauce.testing.chaos.report import Report, page, write
-from cauce.testing.chaos.run import Settings, chaos, lasting
+from cauce.testing.chaos.run import chaos
+from cauce.testing.chaos.settings import NodeSettings, Route
 
 __all__ = [
     "CALM",
@@ -18,12 +20,15 @@ __all__ = [
     "SERVE",
     "Ground",
     "NodeFault",
+    "NodeSettings",
     "Rates",
     "Report",
+    "Route",
     "Settings",
     "Violation",
     "chaos",
     "lasting",
     "page",
+    "shortest",
     "write",
 ]

@@ -74,6 +74,17 @@ async def gone(story: Story, nodes: Sequence[Node]) -> None:
             story.odd.append(Oddity("I13", f"{node.name} answers {status}, though it is gone"))
 
 
+async def unknown(story: Story, nodes: Sequence[Node]) -> None:
+    """Have every node say of the stream, which went down with its server, that there is none."""
+    for node in nodes:
+        status, until = 0, asyncio.get_running_loop().time() + _GOES
+        while not status and asyncio.get_running_loop().time() < until:
+            with contextlib.suppress(Broken):
+                status, _ = await told(node.port, "GET", f"/chat/stream/{story.stream}")
+        if status not in (404, 410):
+            story.odd.append(Oddity("I13", f"{node.name} answers {status}, though its server forgot it"))
+
+
 async def age(ground: Ground, stream: str, *, alone: bool) -> None:
     """Have the next sweep take the next step with `stream`, if that has ended: it expires, or its records are deleted."""
     match ground.store:
@@ -83,6 +94,8 @@ async def age(ground: Ground, stream: str, *, alone: bool) -> None:
             await _in_postgres(ground, stream)
         case "redis":
             await _in_redis(ground, stream)
+        case "memory":
+            pass
 
 
 # What has expired and has no bytes any more is a tombstone: without it the id would be unknown, and not gone.
@@ -113,7 +126,7 @@ async def _in_redis(ground: Ground, stream: str) -> None:
     from redis.exceptions import RedisError
 
     client: Any = Redis.from_url(ground.url)  # pyright: ignore[reportUnknownMemberType]
-    ended = f"{ground.room}:streams:ended"
+    ended = f"{ground.room}:{{streams}}:ended"
     try:
         for row in cast("list[bytes]", await client.zrange(ended, 0, -1)):
             if await client.hget(row + b":meta", "id") == stream.encode():

@@ -5,12 +5,13 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from cauce.testing.chaos.beneath import Backing, Beneath
+from cauce.testing.chaos.beneath import Beneath
 from cauce.testing.chaos.faults import Faults, Planned
 from cauce.testing.chaos.invariants import Outage, Violation
-from cauce.testing.chaos.node import Ground, Node
+from cauce.testing.chaos.node import Node
+from cauce.testing.chaos.plan import Settings
 
 _PAUSE_ALONE = 1.0
 _JUMP = 60.0
@@ -20,21 +21,31 @@ _KILLED = 0.5
 """How often a node is killed while its disk is full: what it gave to readers must be there all the same."""
 
 
+_SAFE = 2.0
+"""Seconds after which what was written is on the disk, whatever is waited for."""
+
+
 class Harm:
     """Does to nodes what is planned. `broken` is set when that went wrong, as when a node does not start: `settle` raises it.
 
     Nothing is done before the caller sets `read`: what nobody has seen anything of cannot be missed.
     """
 
-    def __init__(self, faults: Faults, ground: Ground, backing: Backing | None, *, alone: bool) -> None:
+    def __init__(self, faults: Faults, settings: Settings, ending: Callable[[], None] | None = None) -> None:
+        """`ending` is called just before a node is killed, or told to end."""
+        ground = settings.ground
         self.broken = asyncio.Event()
         self.read = asyncio.Event()
         self._outages: list[Outage] = []
         self._found: list[Violation] = []
         self._faults = faults
-        self._lease = ground.lease
+        self._ending = ending
+        self._away = ground.lease if settings.away is None else settings.away
+        self._outlasts = self._away >= ground.lease
         self._tick = ground.tick
-        self._beneath = Beneath(faults, ground.file(alone=alone), backing)
+        taken_over = ground.lease + 2 * ground.tick if ground.leased(settings.nodes) else 0.0
+        self._settling = taken_over + _SAFE if settings.loses and settings.nodes > 1 else 0.0
+        self._beneath = Beneath(faults, ground.file(alone=settings.nodes == 1), settings.backing)
         self._busy: dict[str, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -78,13 +89,15 @@ class Harm:
         node = nodes[plan.node]
         match plan.fault:
             case "lock the file":
-                await self._beneath.lock(nodes, chance.uniform(0.3, 2 * self._lease))
+                await self._beneath.lock(nodes, chance.uniform(0.3, 2 * self._away))
             case "fill the disk":
                 async with self._all(nodes):
                     killed = [node] if chance.random() < _KILLED else []
-                    await self._beneath.fill(nodes, chance.uniform(0.5, 2 * self._lease), killed)
+                    await self._beneath.fill(nodes, chance.uniform(0.5, 2 * self._away), killed)
             case "power loss":
                 async with self._all(nodes):
+                    # A takeover that is lost with what it wrote cannot be told from the one after it.
+                    await asyncio.sleep(self._settling)
                     await self._beneath.cut_power(nodes)
             case "store away" | "lose the tail":
                 await self._beneath.take_away(nodes, chance.uniform(0.3, 1.5), whole=plan.fault == "store away")
@@ -96,15 +109,15 @@ class Harm:
         async with self._lock(node):
             match plan.fault:
                 case "kill":
-                    await self._down(node, signal.SIGKILL, 0.0 if alone else chance.uniform(0, 1.5 * self._lease))
+                    await self._down(node, signal.SIGKILL, 0.0 if alone else chance.uniform(0, 1.5 * self._away))
                 case "terminate":
                     await self._down(node, signal.SIGTERM, 0.0)
                 case "stop":
-                    await self._pause(node, _PAUSE_ALONE if alone else 2 * self._lease + chance.uniform(0.5, 1.5))
+                    await self._pause(node, _PAUSE_ALONE if alone else self._pause_of(chance))
                 case "kill at takeover":
-                    await self._down(node, signal.SIGKILL, 0.0 if alone else self._lease * (1 + chance.random()))
+                    await self._down(node, signal.SIGKILL, 0.0 if alone else self._away * (1 + chance.random()))
                 case _:
-                    await self._jump(node, chance.choice((-_JUMP, _JUMP)), chance.uniform(0.5, 2 * self._lease))
+                    await self._jump(node, chance.choice((-_JUMP, _JUMP)), chance.uniform(0.5, 2 * self._away))
         if plan.fault == "kill at takeover":
             # Whoever has taken over has begun to go on just now.
             await asyncio.sleep(chance.uniform(0, 0.3))
@@ -131,6 +144,12 @@ class Harm:
         end = asyncio.get_running_loop().time()
         self._outages.append(Outage(node.name, begin, end, paused=True, beneath=True))
 
+    def _pause_of(self, chance: random.Random) -> float:
+        """Seconds that one of several is paused: for longer than a lease, or for less."""
+        return (2 * self._away if self._outlasts else 0.0) + chance.uniform(0.5, 1.5) * (
+            1 if self._outlasts else self._away
+        )
+
     def _lock(self, node: Node) -> asyncio.Lock:
         """One thing at a time is done to a node."""
         return self._busy.setdefault(node.name, asyncio.Lock())
@@ -146,6 +165,8 @@ class Harm:
         begin = loop.time()
         index = len(self._outages)
         self._outages.append(Outage(node.name, begin, float("inf"), paused=False))
+        if self._ending is not None:
+            self._ending()
         node.send(number)
         await node.gone()
         # What it held is nobody's from now on.

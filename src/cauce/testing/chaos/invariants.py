@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.promise import Promise, beyond, excuse
 from cauce.testing.chaos.seams import called_wrongly, taken_back_wrongly
+from cauce.testing.chaos.settings import NodeSettings
 from cauce.testing.chaos.shown import KEEPING, Shown, shown
 from cauce.testing.chaos.story import Record, Story, text_of, voices
 from cauce.testing.chaos.text import read, written
@@ -17,15 +19,16 @@ INVARIANTS: dict[str, str] = {
     "I3": "each token stands at its own place, on every wire, and what a provider is sent to go on with is what was committed",
     "I4": "attempts never interleave, and none comes back",
     "I5": "a stream ends exactly once, with nothing after it, and no stream goes without",
-    "I6": "after a cancel is acknowledged nothing is written or asked any more, and the stream ends as cancelled",
+    "I6": "after a cancel is acknowledged nothing is written or asked any more, and the stream ends as cancelled; none does unasked",
     "I7": "what a stream is billed is what the provider served; a repeated request asks nobody",
     "I8": "each tool call begins at most once, is whole and of one attempt where it is said to be, and nobody is asked again after it",
     "I9": "the provider sees its connection closed soon after an attempt is over",
     "I10": "readers that take nothing do not make a node grow",
     "I11": "a stream whose node is gone is written on in time",
-    "I12": "an answer breaks off only where no way on was left",
+    "I12": "an answer breaks off only where no way on was left that the settings allow",
     "I13": "a stream whose time is over is gone for everybody, and is read as it was until then",
     "I14": "what is taken back is told from where, and what stands then is one attempt's, on each wire that can take it back",
+    "I15": "an answer is gone on with no further than the settings allow",
 }
 
 
@@ -56,17 +59,18 @@ class Bounds(msgspec.Struct, frozen=True):
     """What depends on the run. `slack` (seconds) is added to every bound in time: how late the machine itself was.
 
     `renewal`: seconds until a holder hears of a cancel elsewhere. `takeover`: until an orphan is written on, after its node is back
-    where there is `alone` one, else after it went. `memory` is in kilobytes. `budget` are the attempts an answer may have. `goes_on`:
-    a stream whose node died is gone on with, not ended.
+    where there is `alone` one, else after it went; who is away for less than a `lease` loses nothing to others. `memory` is in kilobytes.
+    `keeps`: streams outlive their server.
     """
 
     slack: float
     renewal: float = 3.0
     takeover: float = 6.0
     alone: bool = True
+    lease: float = 0.0
     memory: int = 600_000
-    budget: int = 40
-    goes_on: bool = True
+    settings: NodeSettings = NodeSettings()
+    keeps: bool = True
     outages: tuple[Outage, ...] = ()
 
 
@@ -90,19 +94,21 @@ def _dense(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]
 
 def _same(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     references = {replay.wire: replay for replay in reversed(story.replays)}
+    if story.forgotten is not None:
+        references = {reader.wire: reader for reader in sorted(story.readers, key=lambda one: len(one.frames))}
     for reader in (*story.readers, *story.replays):
         reference = references.get(reader.wire)
         if reference is None or reference is reader:
             continue
         for mine, theirs in zip(reader.frames, reference.frames, strict=False):
             if (mine.id, mine.data) != (theirs.id, theirs.data):
-                yield f"{reader.name} has {mine.data[:120]!r} as {mine.id}, the replay {theirs.data[:120]!r} as {theirs.id}"
+                yield f"{reader.name} has {mine.data[:120]!r} as {mine.id}, {reference.name} {theirs.data[:120]!r} as {theirs.id}"
                 break
         else:
             if len(reader.frames) > len(reference.frames) or (
                 reader.ended_at is not None and len(reader.frames) < len(reference.frames)
             ):
-                yield f"{reader.name} has {len(reader.frames)} frames, the replay {len(reference.frames)}"
+                yield f"{reader.name} has {len(reader.frames)} frames, {reference.name} {len(reference.frames)}"
 
 
 def _placed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
@@ -157,6 +163,13 @@ def _apart(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]
 
 def _ended(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     ends = [record.seq for record in records if record.terminal]
+    if story.forgotten is not None:
+        # By what its readers have: how it ended is what a server that lived would have said.
+        if len(ends) > 1 or (ends and ends[0] != records[-1].seq):
+            yield f"its ends are {ends}, and it goes on to {records[-1].seq}"
+        if bounds.keeps and story.ended is None:
+            yield "it is gone, and nobody saw its end"
+        return
     if not records:
         yield "nothing is left of it"
     elif len(ends) != 1:
@@ -172,9 +185,12 @@ def _ended(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]
 
 
 def _cancelled(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    if records and records[-1].type == "cancelled" and not (story.cancelling or story.leaves):
+        yield f"it ended as cancelled ({records[-1].beside.get('reason')}), and nobody cancelled it"
     for cancel in story.cancels:
         over = cancel.state in ("completed", "incomplete", "failed", "cancelled")
-        if not over and records and records[-1].type != "cancelled":
+        open_still = story.forgotten is not None and not (records and records[-1].terminal)
+        if not over and not open_still and records and records[-1].type != "cancelled":
             yield f"a cancel was acknowledged while it was {cancel.state}, and it ended as {records[-1].type}"
         late = [
             record.seq for record in records if record.seq > cancel.tail and record.type in ("content", "tool_call")
@@ -259,6 +275,18 @@ def _in_vain(attempts: list[Attempt], attempt: Attempt, spoke: set[str], bounds:
 
 def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
     """For each time the holder went away: when somebody went on, as the provider or a reader saw it first."""
+    for away, sign in orphaned(story, bounds):
+        due, end = _due(away, bounds), f"after the end of {away.node} at {away.begin:.3f} nobody went on"
+        if sign is None:
+            yield end
+        elif sign > due:
+            yield f"{end} for {sign - away.begin:.1f} s, {sign - due:.1f} s too long"
+
+
+def orphaned(story: Story, bounds: Bounds) -> Iterator[tuple[Outage, float | None]]:
+    """Each time the stream lost its holder, and when somebody was seen to go on (None: nobody was)."""
+    if story.forgotten is not None:
+        return
     for away in bounds.outages:
         begun = [attempt for attempt in story.attempts if attempt.began < away.begin]
         if not begun or begun[-1].node != away.node or (story.ended or away.begin) < away.begin:
@@ -268,16 +296,12 @@ def _taken_over(story: Story, records: list[Record], bounds: Bounds) -> Iterator
             begun[-1].whole
             or (closed is not None and closed < away.begin)
             or away.beneath
-            or (away.paused and bounds.alone)
+            or (away.paused and (bounds.alone or away.end - away.begin < bounds.lease))
         ):
             continue
         signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
         signs += [story.ended] if story.ended is not None else []
-        due, end = _due(away, bounds), f"after the end of {away.node} at {away.begin:.3f} nobody went on"
-        if not signs:
-            yield end
-        elif min(signs) > due:
-            yield f"{end} for {min(signs) - away.begin:.1f} s, {min(signs) - due:.1f} s too long"
+        yield away, min(signs, default=None)
 
 
 def _due(away: Outage, bounds: Bounds) -> float:
@@ -290,14 +314,26 @@ def _due(away: Outage, bounds: Bounds) -> float:
 
 
 def _gone_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
-    if not records or records[-1].type != "error" or not records[-1].terminal:
-        return
-    if _died(story, bounds) and not bounds.goes_on:
-        return
-    refused = [attempt for attempt in story.attempts[-2:] if not attempt.served]
-    if len(story.attempts) > bounds.budget or (refused and not text_of(records)):
-        return
-    yield f"it broke off after {len(story.attempts)} attempts: {records[-1].data}"
+    if broke_off(records) and not excused(story, records, bounds):
+        yield f"it broke off after {len(story.attempts)} attempts: {records[-1].data}"
+
+
+def _no_further(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    yield from beyond(story, records, _promise(story, bounds))
+
+
+def broke_off(records: list[Record]) -> bool:
+    """Whether it ended in an error."""
+    return bool(records) and records[-1].type == "error" and records[-1].terminal
+
+
+def excused(story: Story, records: list[Record], bounds: Bounds) -> str:
+    """Why it may end in an error; empty: it may not."""
+    return excuse(story, records, _promise(story, bounds))
+
+
+def _promise(story: Story, bounds: Bounds) -> Promise:
+    return Promise(bounds.settings, bounds.slack, bounds.keeps)
 
 
 def _died(story: Story, bounds: Bounds) -> bool:
@@ -320,6 +356,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("I11", _taken_over),
     ("I12", _gone_on),
     ("I14", _taken_back),
+    ("I15", _no_further),
 )
 
 

@@ -15,8 +15,9 @@ from typing import Literal
 import msgspec
 
 from cauce.testing.chaos.http import Broken, told
+from cauce.testing.chaos.settings import NodeSettings, lines
 
-Store = Literal["sqlite", "postgres", "redis"]
+Store = Literal["sqlite", "postgres", "redis", "memory"]
 
 FILLABLE = hasattr(resource, "prlimit")
 """Whether a process can be kept from here from making its files larger: on Linux."""
@@ -26,18 +27,10 @@ SERVE: tuple[str, ...] = (sys.executable, "-m", "cauce", "serve")
 
 _START = 60.0
 _LOOK = 0.03
-_DRAIN = 1
+_PATIENCE = 30.0
+"""Seconds beyond its drain that a node may take to end."""
 
-_CONFIG = """\
-[server]
-data_dir = "{folder}"
-drain = {drain}
-
-[streams]
-store = "{store}"
-{shared}
-heartbeat = 1
-
+_OWN = """\
 [providers.exact]
 kind = "openai"
 base_url = "http://127.0.0.1:{upstream}/{name}/v1"
@@ -50,30 +43,11 @@ base_url = "http://127.0.0.1:{upstream}/{name}/v1"
 api_key = "chaos"
 dialect = "compatible"
 
-[models.chaos]
-candidates = ["exact/chaos", "other/chaos"]
-
-[models.chaos-restart]
-candidates = ["exact/chaos", "other/chaos"]
-midstream = "restart"
-
 [facts."exact/chaos"]
 prefill = true
 
 [facts."other/chaos"]
 prefill = false
-
-[timeouts]
-connect = 2
-first_delta = 4
-idle = 2
-
-[retry]
-base = 0.05
-cap = 0.2
-
-[recovery]
-attempts = {attempts}
 
 [breaker]
 enabled = false
@@ -82,57 +56,71 @@ enabled = false
 enabled = false
 """
 
+_CANDIDATES = ("exact/chaos", "other/chaos")
+RESTART = "chaos-restart"
+"""The model whose answers begin anew where they break."""
+
+
+def model(number: int) -> str:
+    """What the model of route `number` is called."""
+    return f"chaos-{number}" if number else "chaos"
+
+
+def goes_by_leases(store: Store, nodes: int) -> bool:
+    """Whether leases decide who takes over. A server that comes back to a folder, and is alone there, waits for none."""
+    return store in ("postgres", "redis") or (store == "sqlite" and nodes > 1)
+
 
 class Ground(msgspec.Struct, frozen=True):
-    """Where nodes keep their streams. `url` is that of a server, `room` the schema or the prefix of keys there that is the run's alone,
-    so that nodes of a run and others leave each other's streams alone. `lease` is in seconds."""
+    """Where nodes keep their streams, and what they are configured with. `url` is that of a server, `room` the schema or the prefix of
+    keys there that is the run's alone, so that nodes of a run and others leave each other's streams alone."""
 
     store: Store
     folder: Path
     url: str = ""
-    lease: float = 2.0
     room: str = "cauce_chaos"
-    attempts: int = 40
-    """Recoveries that one answer may have."""
-    synchronous: Literal["full", "normal"] = "full"
-    """What SQLite does before it acknowledges."""
+    settings: NodeSettings = NodeSettings()
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a node may be silent, where leases decide."""
+        return self.settings.streams.lease
 
     @property
     def tick(self) -> float:
         """Seconds between two looks of a node at what it holds and at what nobody holds, where several share the store."""
         return min(1.5, self.lease / 4)
 
+    def leased(self, nodes: int) -> bool:
+        """Whether streams of one of so many nodes wait for the end of its lease when it has gone."""
+        return goes_by_leases(self.store, nodes)
+
     def file(self, *, alone: bool) -> Path:
         """Where SQLite keeps them."""
-        return self.folder / ("n0" if alone else "shared") / "streams.db"
+        return self.folder / ("n0" if alone and not self.settings.streams.folder else "shared") / "streams.db"
 
     def config(self, name: str, upstream: int, *, several: bool) -> str:
         """The configuration of node `name`, whose provider is behind port `upstream`. `several`: others share the store."""
-        shared = f"lease = {self.lease:g}" if several or self.store != "sqlite" else ""
-        if several and self.store == "sqlite":
-            shared += f'\nfolder = "{self.folder / "shared"}"'
-        text = _CONFIG.format(
-            folder=self.folder / name,
-            drain=_DRAIN,
-            store=self.store,
-            shared=shared,
-            upstream=upstream,
-            name=name,
-            attempts=self.attempts,
-        )
-        if self.synchronous != "full":
-            text = text.replace("[streams]\n", f'[streams]\nsynchronous = "{self.synchronous}"\n')
+        sections = self.settings.sections()
+        sections["server"]["data_dir"] = str(self.folder / name)
+        sections["streams"]["store"] = self.store
+        if self.store == "sqlite" and (several or self.settings.streams.folder):
+            sections["streams"]["folder"] = str(self.folder / "shared")
+        for number, route in enumerate(self.settings.routes):
+            sections[f"models.{model(number)}"] = {"candidates": _CANDIDATES, **msgspec.structs.asdict(route)}
+        sections[f"models.{RESTART}"] = {"candidates": _CANDIDATES, "midstream": "restart"}
         if self.store == "postgres":
-            text += f'\n[postgres]\nurl = "{self.url}"\nschema = "{self.room}"\n'
+            sections["postgres"] = {"url": self.url, "schema": self.room}
         elif self.store == "redis":
-            text += f'\n[redis]\nurl = "{self.url}"\nprefix = "{self.room}:"\n'
-        return text
+            sections["redis"] = {"url": self.url, "prefix": f"{self.room}:"}
+        own = _OWN.format(upstream=upstream, name=name)
+        return own + "".join([lines(section, values) for section, values in sections.items()])
 
 
 class Node:
-    """One process. Times are the loop's."""
+    """One process. Times are the loop's. `drain` are the seconds that it takes to end when it is told to."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, config: str) -> None:
+    def __init__(self, name: str, command: Sequence[str], folder: Path, config: str, drain: float = 1.0) -> None:
         self.name = name
         self.port = _free_port()
         self.starts = 0
@@ -145,6 +133,7 @@ class Node:
         self.clock = folder / f"{name}.clock"
         """How many seconds its clock is ahead, for nodes that look there."""
         self._command = command
+        self._drain = drain
         self._file = folder / f"{name}.toml"
         self._file.write_text(config, "utf-8")
         self._process: asyncio.subprocess.Process | None = None
@@ -194,7 +183,7 @@ class Node:
         if self._process is None:
             return
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(self._drain + _PATIENCE):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()

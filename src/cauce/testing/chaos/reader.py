@@ -27,7 +27,7 @@ WIRES: tuple[Wire, ...] = tuple(_TERMINAL)
 _EPOCH = re.compile(rb'"epoch":(\d+)')
 _PAUSE = 0.1
 _SILENCE = 15.0
-"""Seconds without a byte after which a connection is taken for dead: heartbeats come every second."""
+"""Seconds without a byte after which a connection is taken for dead, where heartbeats come more often than that."""
 
 _DELAYS = 100
 """What kept a reader waiting last, so much of which it remembers."""
@@ -78,6 +78,10 @@ class Reader:
         """It may be told that the stream is gone."""
         self.reads_anew = False
         """It may be told that what it has does not fit any more: then it drops that, and reads from the beginning."""
+        self.forgotten = False
+        """Its server has ended, and remembers nothing: it may be told that the stream is not known, and does not ask for it again."""
+        self.silence = _SILENCE
+        """Seconds without a byte after which a connection is taken for dead."""
         self.losses = 0
         """How often it was told so."""
         self.looks_again = False
@@ -100,7 +104,7 @@ class Reader:
         """
         while self.ended_at is None and not self.sent_away:
             try:
-                answer = await self._connect(None if self.frames else body)
+                answer = await self._connect(None if self.frames or self.forgotten else body)
             except Broken:
                 await asyncio.sleep(_PAUSE)
                 continue
@@ -150,6 +154,8 @@ class Reader:
                 self._numbered = 0
             case 410 if self.expects_end:
                 self.sent_away = True
+            case 404 if self.forgotten:
+                self.sent_away = True
             case 409 | 410:
                 self._note("I1", f"{answer.status} at {self.cursor}: what was read is not there any more")
                 self.sent_away = True
@@ -173,11 +179,11 @@ class Reader:
     async def _read(self, answer: Answer, lives: float | None) -> How:
         loop = asyncio.get_running_loop()
         until = None if lives is None else loop.time() + lives
-        unread, silence = b"", loop.time() + _SILENCE
+        unread, silence = b"", loop.time() + self.silence
         pieces = answer.pieces()
         try:
             while True:
-                silence = loop.time() + _SILENCE
+                silence = loop.time() + self.silence
                 async with asyncio.timeout_at(silence if until is None else min(silence, until)):
                     piece = await anext(pieces, None)
                 if piece is None:
@@ -188,7 +194,7 @@ class Reader:
         except (Broken, TimeoutError):
             await pieces.aclose()
             if loop.time() >= silence:
-                self._delayed(f"silent for {_SILENCE:g} s")
+                self._delayed(f"silent for {self.silence:g} s")
             return "dropped" if until is not None and loop.time() >= until else "broken"
         if self.ended_at is None:
             self._note("I5", f"the body ended properly after {self.cursor}, without the end of the stream")

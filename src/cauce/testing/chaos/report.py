@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 
-from cauce.testing.chaos.invariants import INVARIANTS, Outage, Violation, attempts_of
+from cauce.testing.chaos.invariants import (
+    INVARIANTS,
+    Bounds,
+    Outage,
+    Violation,
+    attempts_of,
+    broke_off,
+    excused,
+    orphaned,
+)
 from cauce.testing.chaos.story import Story
 
 _MOST_LOGS = 20
@@ -32,7 +41,8 @@ class Log(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True):
     """`events` are frames that were checked. `outcomes` counts streams by how they ended, `faults` what was done, `seams` how answers went
-    on where they broke, and their calls of tools, `delays` what kept readers waiting. `seconds` are of the whole run."""
+    on where they broke, and their calls of tools, `excused` streams that broke off because a setting says so, `takeovers` how often
+    somebody went on for a node that had gone, and after how many seconds at most, `delays` what kept readers waiting. `seconds` are of the whole run. `notes` is what whoever made the run has to say of it."""
 
     parameters: dict[str, Any]
     seconds: float
@@ -43,11 +53,14 @@ class Report(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]
     faults: dict[str, int]
     seams: dict[str, int]
+    excused: dict[str, int]
+    takeovers: dict[str, float]
     delays: dict[str, int]
     memory: dict[str, int]
     outages: list[str]
     violations: list[Violation]
     logs: list[Log]
+    notes: tuple[str, ...] = ()
 
     @property
     def broken(self) -> dict[str, int]:
@@ -56,10 +69,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Nodes(msgspec.Struct, frozen=True):
-    """`memory` is what each had at most, in kilobytes."""
+    """`memory` is what each had at most, in kilobytes, `bounds` what their run had to keep."""
 
     memory: dict[str, int]
-    outages: Sequence[Outage] = ()
+    bounds: Bounds = Bounds(0.0)
 
 
 def report(
@@ -83,9 +96,11 @@ def report(
         dict(Counter([_outcome(story) for story in stories])),
         dict(sorted(faults.items())),
         _seams(stories),
+        _excused(stories, nodes.bounds),
+        _takeovers(stories, nodes.bounds),
         dict(sorted(Counter([delay.what for reader in readers for delay in reader.delays]).items())),
         nodes.memory,
-        [_told(outage) for outage in nodes.outages],
+        [_told(outage) for outage in nodes.bounds.outages],
         violations[:_MOST_VIOLATIONS],
         [_log(story) for story in stories if story.stream in concerned][:_MOST_LOGS],
     )
@@ -108,6 +123,7 @@ def page(found: Report) -> str:
         f"<h1>Cauce chaos: <span class={'bad' if broken else 'good'}>{verdict}</span></h1>",
         f"<p>{found.streams} streams, {found.events:,} events checked over {found.connections:,} connections, "
         f"{found.attempts} requests to the provider, {found.seconds:g} s.</p>",
+        *[f"<p>{_e(note)}</p>" for note in found.notes],
         "<h2>Invariants</h2>",
         _table(["", "what must hold", "violations"], rows),
         "<h2>How streams ended</h2>",
@@ -116,6 +132,10 @@ def page(found: Report) -> str:
         _facts(found.faults),
         "<h2>How answers went on, and their calls</h2>",
         _facts(found.seams),
+        "<h2>What let answers break off</h2>",
+        _facts(found.excused),
+        "<h2>Takeovers</h2>",
+        _facts(found.takeovers),
         "<h2>What kept readers waiting</h2>",
         _facts(found.delays),
         "<h2>Parameters</h2>",
@@ -156,11 +176,23 @@ def _e(text: str) -> str:
 def _outcome(story: Story) -> str:
     records = story.records()
     if not records or not records[-1].terminal:
-        return "no end"
+        return "forgotten" if story.forgotten is not None else "no end"
     last = records[-1]
     if last.type == "error":
         return "incomplete" if last.beside.get("partial") else "failed"
     return {"complete": "completed"}.get(last.type, last.type)
+
+
+def _excused(stories: Sequence[Story], bounds: Bounds) -> dict[str, int]:
+    ends = [(story, story.records()) for story in stories]
+    found = Counter([excused(story, records, bounds) for story, records in ends if broke_off(records)])
+    # What nothing excuses is a violation.
+    return {why: count for why, count in sorted(found.items()) if why}
+
+
+def _takeovers(stories: Sequence[Story], bounds: Bounds) -> dict[str, float]:
+    waits = [sign - away.begin for story in stories for away, sign in orphaned(story, bounds) if sign is not None]
+    return {"streams": len(waits), "seconds at most": round(max(waits), 1)} if waits else {}
 
 
 def _seams(stories: Sequence[Story]) -> dict[str, int]:

@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from cauce.testing.chaos.aging import Aging, gone
-from cauce.testing.chaos.beneath import Backing
+from cauce.testing.chaos.aging import Aging, gone, unknown
 from cauce.testing.chaos.calls import TOOLS
-from cauce.testing.chaos.faults import Faults, NodeFault, Rates
+from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.harm import Harm
 from cauce.testing.chaos.http import Answer, Broken, told
 from cauce.testing.chaos.invariants import Bounds, Violation, judge
-from cauce.testing.chaos.node import FILLABLE, SERVE, Ground, Node
+from cauce.testing.chaos.node import RESTART, Node, model
 from cauce.testing.chaos.oracle import Oracle, question
+from cauce.testing.chaos.plan import Settings
 from cauce.testing.chaos.proxy import Proxy
 from cauce.testing.chaos.reader import WIRES, Reader, Wire, lifetimes, stall
 from cauce.testing.chaos.report import Nodes, Report, report
@@ -27,13 +27,6 @@ from cauce.testing.chaos.story import Cancel, Oddity, Story
 
 _SLACK = 0.7
 _LOOK = 0.05
-_PAUSE = 25
-"""Milliseconds between two pieces of an answer."""
-
-CALLS = 0.3
-RESTARTS = 0.25
-"""Parts of the streams of a run that hurts everything."""
-
 _MOST_CALLS = 3
 _WITHOUT_TEXT = 0.25
 """Part of the answers with calls that say nothing before them."""
@@ -45,72 +38,6 @@ _REPLAYING = 60.0
 
 _ASKS = 100
 """How often it is asked how a stream stands, until somebody says it."""
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """`seconds` bounds the run from the first stream on. Each answer has `pieces` pieces, `pause` milliseconds apart, `length` characters.
-
-    `harm` says how often nodes are hurt, and how. `wires` are those of further readers, in turns. `stalled` readers take nothing: they
-    are of the streams in turns. `calls` is the part of the streams that call tools, `restarts` that of those that begin anew where they
-    break.
-    """
-
-    ground: Ground
-    streams: int = 60
-    nodes: int = 1
-    seconds: float = 60.0
-    seed: int = 1
-    length: int = 3000
-    pieces: int = 260
-    pause: int = 25
-    spread: float = 3.0
-    rates: Rates = Rates()
-    harm: dict[NodeFault, int] = {}
-    window: tuple[float, float] = (0.25, 0.85)
-    """Between which parts of the time that answers take nodes are hurt."""
-    wires: tuple[Wire, ...] = ()
-    steady: tuple[Wire, ...] = ("native",)
-    """Of readers of each stream that never leave by themselves."""
-    stalled: int = 0
-    calls: float = 0.0
-    restarts: float = 0.0
-    command: Sequence[str] = SERVE
-    backing: Backing | None = None
-    """What can be done to the store itself."""
-    loses: bool = False
-    """The store may lose what it acknowledged, and then says so: readers that are told read anew."""
-    goes_on: bool = True
-    memory: int = 600_000
-
-
-def lasting(ground: Ground, seconds: float, streams: int, nodes: int, seed: int) -> Settings:
-    """A run that hurts everything for about so many seconds."""
-    life = max(2.0, 0.6 * seconds)
-    often = max(1, round(seconds / 12))
-    harm: dict[NodeFault, int] = {"kill": often, "stop": often, "terminate": 1}
-    if nodes > 1:
-        harm["kill at takeover"] = max(1, often // 3)
-    if ground.store == "sqlite":
-        harm["lock the file"] = often
-        if FILLABLE:
-            harm["fill the disk"] = max(1, often // 2)
-    pieces = int(life * 1000 / _PAUSE)
-    return Settings(
-        ground,
-        streams,
-        nodes,
-        seconds=2 * seconds + 30,
-        seed=seed,
-        length=12 * pieces,
-        pieces=pieces,
-        pause=_PAUSE,
-        spread=0.2 * seconds,
-        harm=harm,
-        wires=WIRES[1:],
-        stalled=min(10, streams),
-        calls=CALLS,
-        restarts=RESTARTS,
-    )
 
 
 async def chaos(settings: Settings) -> Report:
@@ -130,7 +57,7 @@ async def chaos(settings: Settings) -> Report:
         if node.most_memory > bounds.memory:
             found.append(Violation("I10", "", f"node {node.name} had {node.most_memory} kB"))
     found += run.found
-    nodes = Nodes({node.name: node.most_memory for node in run.nodes}, bounds.outages)
+    nodes = Nodes({node.name: node.most_memory for node in run.nodes}, bounds)
     return report(_told(settings), faults.injected, stories, found, nodes, time.monotonic() - began)
 
 
@@ -138,7 +65,9 @@ def _told(settings: Settings) -> dict[str, Any]:
     """The parameters, for the report: no folder, no address."""
     told: dict[str, Any] = {name: getattr(settings, name) for name in settings.__struct_fields__}
     told["rates"] = msgspec.to_builtins(settings.rates)
-    told["store"] = told.pop("ground").store
+    ground = told.pop("ground")
+    told["store"] = ground.store
+    told |= ground.settings.facts()
     del told["command"], told["backing"]
     return told
 
@@ -153,7 +82,8 @@ class _Run:
         # Streams of an earlier run may still be in the store.
         self._name = f"chaos-{settings.seed}-{secrets.token_hex(4)}"
         self._clients: list[Proxy] = []
-        self._harm = Harm(faults, settings.ground, settings.backing, alone=settings.nodes == 1)
+        ending = None if settings.keeps else self._forget
+        self._harm = Harm(faults, settings, ending)
         self._aging = Aging(faults, settings.ground, alone=settings.nodes == 1)
         self._lag = 0.0
         self._turns = itertools.cycle(self.nodes)
@@ -170,7 +100,7 @@ class _Run:
                 name = f"n{number}"
                 up = await stack.enter_async_context(Proxy(f"upstream {name}", lambda: self.oracle.port, self._faults))
                 config = settings.ground.config(name, up.port, several=settings.nodes > 1)
-                node = Node(name, settings.command, folder, config)
+                node = Node(name, settings.command, folder, config, settings.ground.settings.drain)
                 stack.push_async_callback(node.stop)
                 self.nodes.append(node)
                 client = Proxy(f"client {name}", _port_of(node), self._faults)
@@ -217,17 +147,18 @@ class _Run:
     def bounds(self) -> Bounds:
         """What this run has to keep, on this machine."""
         settings = self.settings
-        alone = settings.nodes == 1
+        alone, leased = settings.nodes == 1, settings.ground.leased(settings.nodes)
         # Taking over all that a node left is work, as starting is: where that is slow, this is.
         taking = max(1.0, *[2 * node.slowest_start for node in self.nodes])
         return Bounds(
             slack=_SLACK + 2 * self._lag,
             renewal=3.0 if alone else settings.ground.tick,
-            takeover=taking + (0.0 if alone else settings.ground.lease + 2 * settings.ground.tick),
+            takeover=taking + (settings.ground.lease + 2 * settings.ground.tick if leased else 0.0),
             alone=alone,
+            lease=settings.ground.lease if leased else 0.0,
             memory=settings.memory,
-            budget=settings.ground.attempts,
-            goes_on=settings.goes_on,
+            settings=settings.ground.settings,
+            keeps=settings.keeps,
             outages=self._harm.outages,
         )
 
@@ -239,24 +170,26 @@ class _Run:
         chance = self._faults.chance("life", number)
         await asyncio.sleep(max(0.0, began + settings.spread * chance.random() - loop.time()))
         length, calls, restarts = self._kind(number)
+        routes = settings.ground.settings.routes
+        place = self._faults.chance("route", number).randrange(len(routes))
+        midstream = "restart" if restarts else routes[place].midstream
+        asked = RESTART if restarts else model(place)
+        restarts = midstream == "restart"
         said = question(stream, length, settings.pieces, settings.pause, calls)
-        body: dict[str, Any] = {"model": "chaos", "messages": [{"role": "user", "content": said}]}
+        body: dict[str, Any] = {"model": asked, "messages": [{"role": "user", "content": said}]}
         if calls:
             body["tools"] = TOOLS
-        if restarts:
-            body["model"] = "chaos-restart"
-        story = Story(stream, length, loop.time(), calls, restarts)
+        leaves = asked != RESTART and routes[place].leaves
+        story = Story(stream, length, loop.time(), calls, restarts, midstream, leaves)
         self.stories.append(story)
-        dropping = Reader(stream, "dropping reader", self._somewhere(chance, hurt=True), replaces=restarts)
-        dropping.reads_anew = settings.loses
-        story.readers.append(dropping)
+        dropping = self._reader(story, "dropping reader", self._somewhere(chance, hurt=True), asks=True)
         following = [asyncio.create_task(dropping.follow(lifetimes(self._faults, number, settings.rates.drop), body))]
         further = settings.wires[number % max(1, len(settings.wires)) :][:1]
         wires: tuple[Wire, ...] = (*settings.steady, *further)
         for index, wire in enumerate(wires):
-            reader = Reader(stream, f"steady {wire} reader {index}", self._somewhere(chance, hurt=False), wire)
-            reader.reads_anew = settings.loses
-            story.readers.append(reader)
+            reader = self._reader(
+                story, f"steady {wire} reader {index}", self._somewhere(chance, hurt=False), wire, asks=False
+            )
             following.append(asyncio.create_task(reader.follow(lambda: None)))
         life = settings.pieces * settings.pause / 1000
         aside: list[asyncio.Task[None]] = []
@@ -288,6 +221,7 @@ class _Run:
     async def _cancel(self, story: Story, after: float, chance: random.Random) -> None:
         await asyncio.sleep(after)
         loop = asyncio.get_running_loop()
+        story.cancelling = True
         for _ in range(20):
             node = chance.choice(self.nodes)
             sent = loop.time()
@@ -305,13 +239,32 @@ class _Run:
     async def _repeat(self, story: Story, body: object, after: float, chance: random.Random) -> None:
         """Send the request that made the stream once more, and read a while."""
         await asyncio.sleep(after)
-        again = Reader(story.stream, "repeated request", self._somewhere(chance, hurt=False), replaces=story.restarts)
-        again.reads_anew = self.settings.loses
-        story.readers.append(again)
+        again = self._reader(story, "repeated request", self._somewhere(chance, hurt=False), asks=True)
         self._faults.count("repeated request")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5 + 2 * chance.random()):
                 await again.follow(lambda: None, body)
+
+    def _reader(self, story: Story, name: str, port: Callable[[], int], wire: Wire = "native", *, asks: bool) -> Reader:
+        """One more reader of the stream, who `asks` for it or only follows it."""
+        reader = self._mild(Reader(story.stream, name, port, wire, replaces=asks and story.restarts))
+        reader.reads_anew, reader.forgotten = self.settings.loses, story.forgotten is not None
+        story.readers.append(reader)
+        return reader
+
+    def _mild(self, reader: Reader) -> Reader:
+        """What the settings make of any reader."""
+        reader.expects_end = self.settings.tight
+        reader.silence = max(reader.silence, 1.5 * self.settings.ground.settings.streams.heartbeat)
+        return reader
+
+    def _forget(self) -> None:
+        """The node ends, and all it has with it."""
+        now = asyncio.get_running_loop().time()
+        for story in self.stories:
+            story.forgotten = now if story.forgotten is None else story.forgotten
+            for reader in story.readers:
+                reader.forgotten = True
 
     def _somewhere(self, chance: random.Random, *, hurt: bool) -> Callable[[], int]:
         """A port to connect to, another one each time."""
@@ -325,7 +278,12 @@ class _Run:
 
         async def one(story: Story) -> None:
             async with slots:
-                await (gone(story, self.nodes) if story.swept else self._late(story))
+                if story.forgotten is not None:
+                    await unknown(story, self.nodes)
+                elif story.swept:
+                    await gone(story, self.nodes)
+                else:
+                    await self._late(story)
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPLAYING):
@@ -338,10 +296,15 @@ class _Run:
         story.odd += [odd for replay in story.replays for odd in replay.odd]
         story.replays.clear()
         for wire in wires:
-            reader = Reader(story.stream, f"late {wire} replay", lambda: next(self._turns).port, wire)
+            reader = self._mild(Reader(story.stream, f"late {wire} replay", lambda: next(self._turns).port, wire))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REPLAY if story.ended is not None else 2):
                     await reader.follow(lambda: None)
+            if reader.sent_away and reader.expects_end:
+                # There was no room for it.
+                story.forgotten = asyncio.get_running_loop().time()
+                story.replays.clear()
+                return False
             story.replays.append(reader)
         for _ in range(_ASKS):
             # A node may be away just now: streams that are swept are replayed while the run goes on.

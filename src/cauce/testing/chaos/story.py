@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from cauce.ports.provider import Midstream
 from cauce.testing.chaos.calls import maker
 from cauce.testing.chaos.oracle import Attempt
 from cauce.testing.chaos.reader import Frame, Oddity, Reader
@@ -51,13 +52,16 @@ class Record(msgspec.Struct, frozen=True):
 
 class Story(msgspec.Struct):
     """`length` is that of the text of the whole answer, `calls` the number of calls behind it. `restarts`: where the answer breaks it
-    begins anew, and its readers take that. `born` and `ended` are the loop's times; `ended` None: nobody saw its end."""
+    begins anew, and its readers take that. `midstream` is its route's, `leaves` whether that cancels what nobody reads. `born` and `ended`
+    are the loop's times; `ended` None: nobody saw its end."""
 
     stream: str
     length: int
     born: float
     calls: int = 0
     restarts: bool = False
+    midstream: Midstream = "continue"
+    leaves: bool = False
     readers: list[Reader] = []
     replays: list[Reader] = []
     """From the beginning, after its end."""
@@ -65,6 +69,10 @@ class Story(msgspec.Struct):
     tail: int = 0
     """What the node that was asked last says of it."""
     cancels: list[Cancel] = []
+    cancelling: bool = False
+    """A cancel was sent, whether or not it was acknowledged."""
+    forgotten: float | None = None
+    """Since when its server does not have it any more, and need not: it is judged by what its readers have."""
     swept: bool = False
     """It was made old after its late replay, and must be gone."""
     odd: list[Oddity] = []
@@ -79,11 +87,10 @@ class Story(msgspec.Struct):
 
     @property
     def log(self) -> list[Frame]:
-        """The frames of its late replay on the native wire."""
-        for reader in self.replays:
-            if reader.wire == "native":
-                return reader.frames
-        return []
+        """The frames of its late replay on the native wire; of one that is forgotten, the most that a reader has."""
+        readers = self.replays if self.forgotten is None else self.readers
+        logs = [reader.frames for reader in readers if reader.wire == "native"]
+        return max(logs, key=len) if logs else []
 
     def records(self) -> list[Record]:
         """What the late replay says, read."""

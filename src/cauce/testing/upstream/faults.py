@@ -7,6 +7,7 @@ What stands in bodies is what the providers send; the sources are their error pa
 
 from typing import Any
 
+from cauce.testing.upstream.record import Limits
 from cauce.testing.upstream.reply import Answer, Ask, Reply
 
 HTML = b"<!doctype html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
@@ -126,9 +127,10 @@ FAULTS: dict[str, Answer] = {
 """By name. Each is a reply, or makes one of what was asked."""
 
 
-def over_limits(ask: Ask) -> Reply:
+def over_limits(ask: Ask, limits: Limits) -> Reply:
     """What a request over the fake's own limits is told."""
-    return Reply(status=429, error=_LIMITED[_maker(ask)])
+    errors = _LIMITED if limits.status == 429 else _BUSY
+    return Reply(status=limits.status, error=errors[_maker(ask)], retry_after=limits.retry_after)
 
 
 def fault(name: str) -> Answer:

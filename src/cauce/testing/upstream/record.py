@@ -12,10 +12,14 @@ MINUTE = 60.0
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Requests at once and within any 60 seconds that are answered; further ones get a 429 (0: no limit)."""
+    """Requests at once, and within any 60 seconds or any second, that are answered; further ones get `status`, 429 or 503 (0: no
+    limit), which asks them to wait for `retry_after` seconds (None: it does not say)."""
 
     concurrent: int = 0
     per_minute: int = 0
+    per_second: int = 0
+    status: int = 429
+    retry_after: float | None = None
 
 
 class Exchange:
@@ -89,6 +93,8 @@ class Record:
         self._forget(now)
         limits = self.limits
         full = 0 < limits.concurrent <= self._now_under_way or 0 < limits.per_minute <= len(self._arrivals)
+        if 0 < limits.per_second <= len(self._arrivals):
+            full |= self._arrivals[-limits.per_second] > now - 1.0
         self.violations += full
         return not full
 

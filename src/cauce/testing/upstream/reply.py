@@ -30,8 +30,10 @@ class Reply(msgspec.Struct, frozen=True):
     `finish_reason` is `stop`, `length` or `content_filter`, said in the wire's word; any other word is sent as it is.
     `usage` is `Tokens`, or what is sent in its place as it is; None leaves it out.
 
-    `cut_after` closes the connection (`reset`: with RST) after that many deltas, `stall_after` goes silent after that many,
+    `cut_after` closes the connection (`reset`: with RST) after that many deltas, `stall_after` goes silent after that many, `ends_after`
+    ends the body there, cleanly and without what the wire says at its end,
     `error_after` sends `error` in the wire's in-band form after that many and ends; they count before the first delta as 0.
+    `garbled_after` sends `garbage` in place of the delta after that many, and goes on as if nothing had been.
     `raw` replaces the body, `chunks` the stream's data payloads. `message` adds fields to a plain chat message.
     Of a plain answer they cut and stall behind its head. `truncated` is a plain body, in place of a stream too, whose second half
     does not come.
@@ -54,6 +56,10 @@ class Reply(msgspec.Struct, frozen=True):
     """Seconds, told as the wire tells them: a header, or Gemini's `RetryInfo`."""
     cut_after: int | None = None
     stall_after: int | None = None
+    ends_after: int | None = None
+    garbled_after: int | None = None
+    garbage: bytes = b'data: {"broken": \n\n'
+    """Bytes of the body, framing included."""
     truncated: bool = False
     silent: bool = False
     delay: float = 0.0

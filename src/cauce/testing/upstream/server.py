@@ -26,6 +26,7 @@ from cauce.testing.upstream import anthropic, chat, completions, embeddings, gem
 from cauce.testing.upstream.background import Attachment, Background, left
 from cauce.testing.upstream.faults import over_limits
 from cauce.testing.upstream.record import Exchange, Limits, Record
+from cauce.testing.upstream.replay import KeptStream, Replay, refusal
 from cauce.testing.upstream.reply import Answer, Ask, Reply, Steps, Wire
 
 _WIRES = tuple(
@@ -61,6 +62,7 @@ class Upstream:
         """Of the POST requests, as sent, with their queries."""
         self.models: list[str] = ["fake-model"]
         self.background = Background()
+        self.replay = Replay()
         self.closed = asyncio.Event()
         self.asked = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -108,6 +110,7 @@ class Upstream:
             # A task that was cancelled before it began has closed nothing.
             writer.close()
         self._connections.clear()
+        self.replay.forget()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:
@@ -142,7 +145,12 @@ class Upstream:
             attachment = self.background.attach(target)
             if attachment is not None:
                 return b"" if await _attach(writer, attachment) else None
+            if (kept := self.replay.found(target)) is not None:
+                return b"" if await self._replayed(writer, *kept) else None
             await self._list(writer, path, headers)
+            return b""
+        if method == "DELETE" and self.replay.delete(target):
+            await _send(writer, 204, {}, b"")
             return b""
         if self.background.cancel(path):
             await _send(writer, 200, {}, msgspec.json.encode({"object": "response", "status": "cancelled"}))
@@ -159,14 +167,19 @@ class Upstream:
         self.paths.append(target)
         self.asked.set()
         if not self.record.admits(asyncio.get_running_loop().time()):
-            limited = over_limits(ask)
-            await _send(writer, limited.status, {}, msgspec.json.encode(wire.failure(limited)))
+            limited = over_limits(ask, self.record.limits)
+            await _send(writer, limited.status, _headers(wire, limited), msgspec.json.encode(wire.failure(limited)))
             return b""
         reply = self._next(ask)
         if name == "responses" and ask.body.get("background"):
             ask = self.background.keep(ask, reply)
         exchange = self.record.begin(ask, reply, asyncio.get_running_loop().time())
-        answering = asyncio.create_task(_answer(writer, wire, exchange))
+        if reply.status == 200 and not reply.reset and self.replay.keeps(headers, path):
+            exchange.end(whole=True)
+            kept = self.replay.begin(headers["x-conversation-id"], wire.stream(reply, ask), reply)
+            answering = asyncio.create_task(self._kept(writer, kept))
+        else:
+            answering = asyncio.create_task(_answer(writer, wire, exchange))
         # A client that waits for its answer sends nothing: what is read here is its leaving, or its next request.
         leaving = asyncio.create_task(reader.read(1))
         try:
@@ -184,6 +197,21 @@ class Upstream:
             leaving.cancel()
             await asyncio.gather(leaving, answering, return_exceptions=True)
             exchange.end(whole=False)
+
+    async def _kept(self, writer: asyncio.StreamWriter, stream: KeptStream) -> bool:
+        """Show a stream that goes on when its reader has gone, but for one who goes before its first byte."""
+        try:
+            await stream.read(0)
+        except asyncio.CancelledError:
+            stream.end()
+            raise
+        return await self.replay.show(writer, stream, 0)
+
+    async def _replayed(self, writer: asyncio.StreamWriter, status: int, found: KeptStream | str, start: int) -> bool:
+        if not isinstance(found, str):
+            return await self.replay.show(writer, found, start)
+        await _send(writer, status, {}, refusal(status, found))
+        return True
 
     def _next(self, ask: Ask) -> Reply:
         model = ask.model if ask.model in self.scripts else None
@@ -261,15 +289,19 @@ async def _stream(writer: asyncio.StreamWriter, exchange: Exchange, framed: Step
             if reply.reset:
                 writer.transport.abort()
             return False
+        if reply.ends_after == number:
+            break
         if reply.gate is not None:
             await reply.gate.acquire()
         if reply.pace:
             await asyncio.sleep(reply.pace)
+        if reply.garbled_after == number:
+            piece = reply.garbage
         if number == len(pieces) - 1:
             exchange.end(whole=reply.error_after is None)
         writer.write(_chunk(piece))
         await writer.drain()
-    exchange.end(whole=True)
+    exchange.end(whole=reply.ends_after is None)
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True

@@ -60,6 +60,7 @@ _ANSWER = frozenset(
 )
 _CANDIDATE = frozenset({"content", "index", "finishReason", "continuationToken"})
 _PLAIN_PART = frozenset({"text"})
+_NO_PARTS: list[dict[str, Any]] = []
 
 _RAW = Extra(WIRE, {})
 """On sources: what this wire says of them stands in the finish, raw."""
@@ -195,7 +196,7 @@ class GeminiDecoder:
         candidate = self._candidates.get(place)
         if candidate is None:
             candidate = self._candidates[place] = _Candidate(place, self._ids)
-        for number, part in enumerate(items(member(raw, "content").get("parts"))):
+        for number, part in enumerate(self._parts(raw)):
             text = part.get("text")
             if type(text) is str and part.keys() == _PLAIN_PART:
                 # The part most streams consist of. The first of an answer goes on with the text before it, others begin anew.
@@ -212,6 +213,18 @@ class GeminiDecoder:
             candidate.reason = word(reason) or "STOP"
             self._characters += candidate.calls.close(deltas)
 
+    def _parts(self, raw: dict[str, Any]) -> list[dict[str, Any]]:
+        """The parts of a candidate. One that cannot be read must not be missing from an answer that looks whole."""
+        content = raw.get("content")
+        if content is None:
+            return _NO_PARTS
+        parts = cast(dict[str, Any], content).get("parts") if type(content) is dict else content
+        if parts is None:
+            return _NO_PARTS
+        if type(parts) is not list or any([type(part) is not dict for part in cast(list[Any], parts)]):
+            raise self._broken("sent content of an unknown shape")
+        return cast(list[dict[str, Any]], parts)
+
     def _goes_on(self, raw: dict[str, Any]) -> None:
         """Keep the newest token. Google's SDK looks for it in the candidate; tokens on the way are checkpoints."""
         if "continuationToken" in raw:
@@ -220,10 +233,14 @@ class GeminiDecoder:
     def _part(self, part: dict[str, Any], candidate: _Candidate, deltas: list[Delta], *, begins: bool) -> None:
         place = candidate.place
         if "functionCall" in part:
+            if type(part["functionCall"]) is not dict:
+                raise self._broken("sent a call of an unknown shape")
             self._characters += candidate.calls.add(part, deltas)
             return
         text, signed = part.get("text"), part.get("thoughtSignature")
         if type(text) is not str:
+            if text is not None:
+                raise self._broken("sent a text that is no text")
             if part.keys() - {"thoughtSignature"}:
                 deltas.append(Opaque(WIRE, part, place))
             return

@@ -25,6 +25,12 @@ from cauce.wire.openai_chat.tools import (
     render_tool_choice,
 )
 
+SHORTEST = 0.1
+"""Seconds that a request must give itself at least."""
+
+LONGEST = 86_400
+"""Seconds that it may."""
+
 _PLAIN = ("model", "stream", "conversation_id", "user", "task", "timeout")
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
 
@@ -52,7 +58,7 @@ class MessageRequestBody(msgspec.Struct):
     tool_choice: str | ToolChoiceBody | None = None
     task: str | None = None
     fallbacks: list[str] = []
-    timeout: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=SHORTEST, le=LONGEST)] | None = None
     metadata: dict[str, Any] | None = None
 
 

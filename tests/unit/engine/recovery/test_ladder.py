@@ -15,8 +15,8 @@ from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.recovery.prefills import VERDICT
 from cauce.engine.recovery.recovery import recovery
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.provider import Call, Deltas, Open
+from cauce.ports.resilience import RecoverySettings
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.unit.engine.guarded import failing, settled
 from tests.unit.engine.recovery.test_recovery import LONG, Recovered
@@ -64,6 +64,19 @@ async def test_broken_tool_call_is_abandoned_and_reissued_under_a_new_id() -> No
         (2, "c_3", "ready"),
     ]
     assert [strategy for _, _, strategy in guarded.told] == ["open", "again", "again"]
+
+
+async def test_call_that_breaks_late_in_a_long_answer_is_abandoned_like_any_other() -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider("p", (Text(LONG), CALLING[0], gate, CALLING[1]), answering(MORE))
+    guarded = Recovered(provider)
+    reading = asyncio.create_task(guarded.deltas(having(guarded.call(), abandons=True)))
+    await settled()
+    guarded.clock.advance(RecoverySettings().no_progress + 1)
+    gate.set()
+    deltas = await reading
+    assert [one.mark for one in deltas if isinstance(one, ToolCall)] == ["piece", "abandoned"]
+    assert shown(deltas) == LONG + MORE
 
 
 async def test_text_before_a_broken_call_is_gone_on_with_and_the_model_told_of_the_call() -> None:

@@ -8,9 +8,9 @@ from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
 from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
 from cauce.engine.recovery.recovery import recovery
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.engine.streams.streams import Streams
 from cauce.ports.provider import Call, Deltas
+from cauce.ports.resilience import RecoverySettings
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.scripted import ScriptedProvider
 from cauce.testing.stream_samples import KEY, whole

@@ -11,8 +11,8 @@ from cauce.domain.model import ModelFacts
 from cauce.domain.request import Sampling
 from cauce.domain.usage import Usage
 from cauce.engine.recovery.recovery import recovery
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.provider import Call
+from cauce.ports.resilience import RecoverySettings
 from cauce.testing.scripted import ScriptedProvider, Step, answering
 from tests.unit.engine.guarded import failing
 from tests.unit.engine.recovery.test_ladder import BYTES, MORE, seams, shown

@@ -11,8 +11,8 @@ from cauce.domain.request import Prompt, Sampling
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.recovery.recovery import recovery
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.provider import Call, Open, Policy
+from cauce.ports.resilience import RecoverySettings
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cauce.domain.tokens import weigh_text
 from cauce.engine.recovery.seam import HELD_REPEATING, LEAST_OVERLAP, Seam
 
 WORDS = [f"word{number}" for number in range(400)]
@@ -97,3 +98,42 @@ def test_what_still_repeats_the_end_is_held_though_it_is_late() -> None:
     seam = Seam(DELIVERED)
     assert seam.feed(DELIVERED[-40:-20], late=True) == ("hold", "")
     assert seam.feed(DELIVERED[-20:] + REST, late=True) == ("go on", REST)
+
+
+BEGUN = {
+    "Chinese": "这条河发源于山中，穿过许多村庄和城镇，两岸长满了柳树与芦苇，然后它慢慢地转向东方，流过广阔的平原，最后流",
+    "Japanese": "この川は山に源を発し、多くの村や町を通り抜け、柳と葦の茂る岸辺をゆっくりと東へ向かい、広い平野を流れて",
+    "Korean": "이 강은 산에서 시작하여 수많은 마을과 도시를 지나고 버드나무와 갈대가 우거진 강변을 따라 천천히 동쪽으로 흘러",
+}
+ENDED = {
+    "Chinese": "入大海。那里的渔民清晨出海，傍晚归来，在码头上分拣当天的收获，孩子们在沙滩上奔跑。",
+    "Japanese": "海へと注ぎます。漁師たちは夜明け前に船を出し、夕方には港へ戻ってその日の獲物を分け合います。",
+    "Korean": "바다로 들어간다. 어부들은 새벽에 배를 띄우고 저녁이면 부두로 돌아와 그날 잡은 것을 나눈다.",
+}
+
+
+@pytest.mark.parametrize("language", BEGUN)
+def test_text_whose_characters_say_more_is_held_for_as_few_tokens(language: str) -> None:
+    seam, fed, kept = Seam(BEGUN[language]), "", ""
+    for letter in ENDED[language]:
+        fed += letter
+        verdict, kept = seam.feed(letter)
+        if verdict == "go on":
+            break
+    assert kept == fed
+    assert 12 < weigh_text(kept) < 20
+
+
+@pytest.mark.parametrize("language", BEGUN)
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_answer_begun_anew_is_refused_in_every_script_wherever_it_is_cut(language: str, cuts: list[int]) -> None:
+    # One that goes another way after its first words: no repetition, which would be dropped.
+    anew = BEGUN[language][:30] + ENDED[language]
+    assert shown(BEGUN[language], anew, cuts) is None
+    assert shown(BEGUN[language], ENDED[language], cuts) == ENDED[language]
+
+
+@pytest.mark.parametrize("language", BEGUN)
+@given(repeated=st.integers(LEAST_OVERLAP, 30), cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_repeated_end_is_dropped_in_every_script(language: str, repeated: int, cuts: list[int]) -> None:
+    assert shown(BEGUN[language], BEGUN[language][-repeated:] + ENDED[language], cuts) == ENDED[language]

@@ -12,8 +12,8 @@ from cauce.domain.errors import InvalidRequest, Overloaded
 from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.recovery.recovery import recovery
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.ports.provider import Call, Deltas, Midstream
+from cauce.ports.resilience import RecoverySettings
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.unit.engine.guarded import failing
 from tests.unit.engine.recovery.test_recovery import LONG, Recovered

@@ -37,7 +37,7 @@ def test_window_that_a_server_tells_holds_until_it_tells_another() -> None:
 
 
 def test_facts_stay_with_the_candidates_of_a_route() -> None:
-    router = Router([Route("fast", ("up/gpt-5-mini",), Timeouts(total=1))], {}, "auto", PackagedCatalogue())
+    router = Router([Route("fast", ("up/gpt-5-mini",), lambda _: Timeouts(total=1))], {}, "auto", PackagedCatalogue())
     router.add(source("up", vendor="openai"))
     assert facts(router, "fast").reasoning is True
 

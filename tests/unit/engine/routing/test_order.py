@@ -7,11 +7,11 @@ import pytest
 
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
-from cauce.engine.circuits import BreakerSettings
 from cauce.engine.health import AILING, FORGOTTEN, Health
 from cauce.engine.policies.breaker import Breakers
 from cauce.engine.routing import Route, Source
 from cauce.engine.routing.order import Standing, balanced
+from cauce.ports.resilience import BreakerSettings
 from cauce.ports.usage import Votes
 from cauce.testing.chance import FakeChance
 from tests.unit.engine.routing.table import Table, asking, deployment, source
@@ -173,6 +173,28 @@ def test_health_is_bounded_and_keeps_those_with_calls_under_way() -> None:
     assert not health.of(new).ailing
     assert health.figures(busy, streamed=False).under_way == 1
     assert not health.figures(idle, streamed=False).ailing
+
+
+def test_tiered_is_the_order_of_auto_over_what_is_listed() -> None:
+    listed = ("offline", "here/gguf", "ollama/qwen", "other/large", "other/small", "cloud/big")
+    table = Table(Route("t", listed, order="tiered"))
+    told = table.router.decide(asking("t"))
+    assert [one.name for one in told.candidates] == [
+        "cloud/big",
+        "other/large",
+        "other/small",
+        "here/gguf",
+        "ollama/qwen",
+        "offline",
+    ]
+    assert set(told.whys) == {"tier", "resort"}
+
+
+def test_tiers_hold_on_each_side_that_a_rule_makes_and_follow_their_providers() -> None:
+    table = Table(Route("t", ("here/gguf", "other/small", "cloud/big"), order="tiered", prefer="local"))
+    assert table.names(asking("t")) == ["here/gguf", "cloud/big", "other/small"]
+    table.router.add(source("cloud", default_model="big", tier=9))
+    assert table.names(asking("t")) == ["here/gguf", "other/small", "cloud/big"]
 
 
 def test_cheapest_compares_what_the_call_is_thought_to_cost() -> None:

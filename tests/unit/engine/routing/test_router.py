@@ -75,11 +75,11 @@ def test_model_name_alone_is_enough_when_one_provider_has_it() -> None:
 
 
 def test_route_is_taken_literally_and_skips_what_is_away() -> None:
-    fast = Route("fast", ("ollama/small", "openai/x"), Timeouts(total=9))
+    fast = Route("fast", ("ollama/small", "openai/x"), lambda provider: Timeouts(total=len(provider)))
     made = router(OFFLINE, OPENAI, routes=(fast,))
     assert names(made, "fast") == [("openai/x", "primary")]
     request = Request("fast", (Message("user", (TextPart("hi"),)),))
-    assert made.candidates(request)[0].timeouts.total == 9
+    assert made.candidates(request)[0].timeouts.total == len("openai")
 
 
 def test_fallbacks_of_the_request_follow_its_model_once_each() -> None:

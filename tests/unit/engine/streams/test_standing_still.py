@@ -9,7 +9,7 @@ import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Text
 from cauce.domain.request import Scope
-from cauce.domain.stream import Created, Head, Hold, NewStream
+from cauce.domain.stream import Created, Head, Hold, NewStream, Renewed
 from cauce.domain.usage import Usage
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import StreamOptions
@@ -17,6 +17,7 @@ from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
+from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_samples import KEY, LEASE, head_of, new_stream
@@ -71,6 +72,50 @@ async def test_process_asks_how_a_stream_stands_before_it_goes_on_with_it(
         while holder.open_streams:
             await asyncio.sleep(0)
     assert asked.is_set() == goes_on and (await head_of(log)).state == state
+
+
+class Away(InprocStreamLog):
+    """Does not say whose streams are: never, or only to those who ask after the first one, which waits for `let`."""
+
+    def __init__(self, clock: FakeClock, *, answers: bool) -> None:
+        super().__init__(clock, lease=LEASE)
+        self.answers = answers
+        self.asked = 0
+        self.let = asyncio.Event()
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
+        self.asked += 1
+        if self.asked == 1 or not self.answers:
+            await self.let.wait()
+            raise LogUnavailable("streams cannot be written now: try again", retry_after=5)
+        return await super().renew(holds)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_question_whose_streams_are_that_gets_no_answer_ends_none(*, answers: bool) -> None:
+    clock = FakeClock()
+    log = Away(clock, answers=answers)
+    breaks, asked = asyncio.Event(), asyncio.Event()
+    turn: Any = Breaking(breaks, asked)
+    holder = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    await start(holder)
+    await until_text(log)
+    clock.advance(LEASE + 1)
+    breaks.set()
+    async with asyncio.timeout(5):
+        while not log.asked:
+            await asyncio.sleep(0)
+        if answers:
+            # It asks for all its streams now and then, too.
+            async with tended(holder):
+                while log.asked < 2:
+                    clock.advance(0.5)
+                    await asyncio.sleep(0)
+        log.let.set()
+        while holder.open_streams:
+            await asyncio.sleep(0)
+    assert asked.is_set() == answers
+    assert (await head_of(log)).state == ("completed" if answers else "running")
 
 
 @pytest.mark.parametrize("how", ["told", "fenced", "not in the log"])

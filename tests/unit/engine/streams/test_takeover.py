@@ -14,7 +14,6 @@ from cauce.domain.request import Request, Scope
 from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
-from cauce.engine.recovery.settings import RecoverySettings
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.commits import NOWHERE
 from cauce.engine.streams.options import StreamOptions
@@ -23,6 +22,7 @@ from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.takeover import AT_ONCE
 from cauce.ports.ledger import Entry
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas
+from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
@@ -178,6 +178,53 @@ async def test_route_that_forbids_it_ends_as_what_it_is() -> None:
     turn.candidates = (msgspec.structs.replace(turn.candidates[0], midstream="fail"),)
     left = Left(turn)
     await left.leave(FIRST, Text("Once"))
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and turn.calls == []
+
+
+@pytest.mark.parametrize(
+    ("own", "common", "goes_on"),
+    [
+        (RecoverySettings(attempts=0), RecoverySettings(), False),
+        (RecoverySettings(), RecoverySettings(attempts=0), True),
+        (RecoverySettings(age=10), RecoverySettings(), False),
+        (RecoverySettings(age=3600), RecoverySettings(age=10), True),
+    ],
+    ids=["its route never", "its route does", "too old for its route", "young enough for its route"],
+)
+async def test_stream_is_gone_on_with_as_its_own_route_says(
+    own: RecoverySettings, common: RecoverySettings, goes_on: bool
+) -> None:
+    turn = Telling(*REST)
+    turn.candidates = (msgspec.structs.replace(turn.candidates[0], resilience=Resilience(recovery=own)),)
+    left = Left(turn, Life(lasting=True, recovery=common))
+    await left.leave(FIRST, Text("Once"))
+    left.clock.advance(60)
+    finish = (await left.adopted())[-1]
+    assert isinstance(finish, Finish)
+    assert (finish.outcome, len(turn.calls)) == (("completed", 1) if goes_on else ("incomplete", 0))
+
+
+async def test_stream_is_given_up_when_its_own_route_has_no_takeovers_left() -> None:
+    turn = Telling(*REST)
+    own = Resilience(recovery=RecoverySettings(attempts=4))
+    turn.candidates = (msgspec.structs.replace(turn.candidates[0], resilience=own),)
+    left = Left(turn)
+    await left.leave()
+    for _ in range(5):
+        claimed = await left.log.claim(await head_of(left.log), "dying")
+        assert claimed is not None
+        await left.log.release([claimed])
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "failed" and turn.calls == []
+
+
+async def test_last_one_to_write_a_stream_says_how_far_it_is_gone_on_with() -> None:
+    turn = Telling(*REST)
+    never = Resilience(recovery=RecoverySettings(attempts=0))
+    turn.candidates = (*turn.candidates, Candidate(ScriptedProvider("other"), "m", resilience=never))
+    left = Left(turn)
+    await left.leave(FIRST, Text("Once"), Attempt(2, "other", "m", "fallback", strategy="continue"), Text("upon"))
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and turn.calls == []
 
