@@ -462,11 +462,22 @@ async def test_vectors_of_many_texts_are_given_again_to_those_who_ask_for_it(ups
     assert refused.status == 504 and len(upstream.requests) == 4
 
 
+async def until_kept(served: Served, body: dict[str, Any]) -> None:
+    """An answer is kept where servers share it just after its client has it."""
+
+    async def look() -> None:
+        while (await ask(served.port, "POST", CHAT, body, {"Cache-Control": "only-if-cached"})).status != 200:
+            await asyncio.sleep(0.01)
+
+    await within(look())
+
+
 async def test_servers_with_one_redis_share_answers(upstream: Upstream) -> None:
     with running_redis() as redis:
         toml = upstream_table("up", upstream.base_url) + f'[redis]\nurl = "{redis.url}"\n'
         async with serving(toml) as one, serving(toml) as other:
             await ask(one.port, "POST", CHAT, COLD)
+            await until_kept(other, COLD)
             hit = await ask(other.port, "POST", CHAT, COLD)
             redis.stop()
             alone = await ask(other.port, "POST", CHAT, COLD)
@@ -482,6 +493,7 @@ async def test_answers_that_servers_share_stay_within_their_bytes(upstream: Upst
         async with serving(toml) as one, serving(toml) as two, serving(toml) as fresh:
             for seed in range(40):
                 await ask((one, two)[seed % 2].port, "POST", CHAT, {**COLD, "seed": seed})
+            await until_kept(fresh, {**COLD, "seed": 39})
             shown = (await ask(two.port, "GET", "/metrics")).body.decode()
             found = [
                 (await ask(fresh.port, "POST", CHAT, {**COLD, "seed": seed})).headers["x-cauce-cache"]

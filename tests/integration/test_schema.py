@@ -14,6 +14,9 @@ from tests.serving import serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).parents[2]
+HOOKS = "tests.integration.patient_requests"
+
 
 async def test_generated_requests_never_meet_a_server_error(upstream: Upstream, tmp_path: Path) -> None:
     import asyncio
@@ -37,7 +40,7 @@ async def test_generated_requests_never_meet_a_server_error(upstream: Upstream, 
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=tmp_path,
-            env={**os.environ, "HOME": str(tmp_path)},
+            env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
         )
         output, _ = await asyncio.wait_for(process.communicate(), 240)
     assert process.returncode == 0, output.decode()[-6000:]

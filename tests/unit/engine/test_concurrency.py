@@ -743,6 +743,10 @@ async def test_whatever_clients_and_upstreams_do_nobody_is_lost_and_every_place_
         system.clock.advance(chance.choice([0.0, 0.01, 0.1, 0.7]))
     for up in ups:
         up.most = 1000
+    # Longer than the longest delay that one of them asks for: those who come before that are told so, and rightly.
+    for _ in range(500):
+        await settled()
+        system.clock.advance(0.25)
     late = [system.asking(timeout=600) for _ in range(5)]
     for _ in range(500):
         await settled()
