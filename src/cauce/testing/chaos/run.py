@@ -36,6 +36,9 @@ _REPLAY = 15.0
 _REPLAYING = 60.0
 """Seconds that one late replay may take, and all of them together."""
 
+_ANSWER = 5.0
+"""Seconds in which a cancel is answered."""
+
 _ASKS = 100
 """How often it is asked how a stream stands, until somebody says it."""
 
@@ -202,6 +205,9 @@ class _Run:
                 self._stalled.append(held)
         try:
             await asyncio.gather(*following)
+            if story.cancelling:
+                # Its readers may know of it before who has sent it.
+                await asyncio.wait(aside, timeout=_ANSWER)
         finally:
             for task in (*following, *aside):
                 task.cancel()
@@ -226,7 +232,7 @@ class _Run:
             node = chance.choice(self.nodes)
             sent = loop.time()
             with contextlib.suppress(Broken):
-                status, body = await told(node.port, "DELETE", f"/chat/stream/{story.stream}", 5.0)
+                status, body = await told(node.port, "DELETE", f"/chat/stream/{story.stream}", _ANSWER)
                 if status == 200:
                     self._faults.count("cancel")
                     story.cancels.append(Cancel(sent, loop.time(), node.name, body["state"], body["tail"]))
