@@ -78,5 +78,5 @@ async def serving(
         await built.first_scan.wait()
         yield Served(sockets[0].getsockname()[1], built, server)
     finally:
-        server.should_exit = True
+        server.stop()
         await task

@@ -172,6 +172,26 @@ async def test_stream_that_nobody_reads_may_end_by_itself_when_the_server_is_sto
     assert (found["state"], found["epoch"], len(upstream.requests)) == ("completed", 1, 1)
 
 
+async def test_server_that_is_told_twice_waits_for_nothing_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    teller = Teller(before=5)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[server]\ndrain = 600\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 5)
+                stopping = asyncio.ensure_future(asyncio.to_thread(serve.stop, signal.SIGINT))
+                while (await ask(serve.port, "GET", "/health/ready")).status == 200:
+                    pass
+                assert not stopping.done()
+                assert await within(asyncio.to_thread(serve.stop, signal.SIGINT), 20) == 0
+                assert await within(stopping) == 0
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await rest(serve.port, seen)
+    check_whole(seen, response)
+
+
 async def test_server_that_is_being_stopped_is_still_there_for_its_streams_and_refuses_what_is_new(
     tmp_path: Path,
 ) -> None:

@@ -247,7 +247,7 @@ async def test_shutdown_ends_streams_without_a_log_honestly_too(kept: Kept, upst
         async with connection(served.port) as client:
             await client.send("POST", path, RAW[:-1] + b',"stream":true}')
             await read_until(client, b'"b "')
-            served.server.should_exit = True
+            served.server.stop()
             assert b"shut down" in await within(client.until(b"overloaded"))
             assert (await within(client.chunk())) == b""
 
@@ -258,7 +258,7 @@ async def test_shutdown_answers_plain_calls_that_wait(kept: Kept, upstream: Upst
         async with connection(served.port) as client:
             await client.send("POST", "/llm/message", RAW)
             await within(upstream.asked.wait())
-            served.server.should_exit = True
+            served.server.stop()
             response = await within(client.response())
     assert (response.status, response.json()["error_code"]) == (503, "overloaded")
 
@@ -269,7 +269,7 @@ async def test_shutdown_ends_streams_honestly_that_are_kept_in_memory(upstream: 
         async with connection(served.port) as client:
             await client.send("POST", "/chat/stream/s", RAW)
             await read_until(client, b'"data":"b "')
-            served.server.should_exit = True
+            served.server.stop()
             frame = await within(client.until(b'"final_error":true'))
             assert b'"error_code":"overloaded"' in frame
 
@@ -280,7 +280,7 @@ async def test_shutdown_breaks_connections_to_streams_that_are_gone_on_with(upst
         async with connection(served.port) as client:
             await client.send("POST", "/chat/stream/s", RAW)
             await read_until(client, b'"data":"b "')
-            served.server.should_exit = True
+            served.server.stop()
             # Never a clean end of the body: nobody may take it for the end of the answer.
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await within(client.until(b'"final_error":true'))

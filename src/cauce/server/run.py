@@ -1,9 +1,12 @@
 """Listening and serving: uvicorn with our protocol, and a shutdown that lets open streams end."""
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -16,8 +19,10 @@ KEEP_ALIVE = 75
 
 BACKLOG = 2048
 
-_LOOK = 0.1
-_AT_LEAST = 2
+_TICK = 1.0
+"""Seconds for which the date in answers stands."""
+
+_AT_LEAST = 2.0
 """Seconds that open connections get, whatever streams have taken of the time."""
 
 
@@ -28,8 +33,23 @@ async def _nothing() -> None:
     return None
 
 
+class _Connections(set[Any]):
+    """Open connections; `lost` is set when one goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = asyncio.Event()
+
+    def discard(self, element: Any) -> None:
+        super().discard(element)
+        self.lost.set()
+
+
 class HTTPServer(uvicorn.Server):
-    """Serves `services` until it is told to stop. `ready` is awaited once requests are taken."""
+    """Serves `services` until it is told to stop. `ready` is awaited once requests are taken.
+
+    uvicorn looks ten times a second whether it is to stop, and whether what is open has ended; here both are heard of.
+    """
 
     def __init__(self, services: Services, ready: Callable[[], Awaitable[None]] = _nothing) -> None:
         super().__init__(
@@ -48,26 +68,80 @@ class HTTPServer(uvicorn.Server):
         )
         self._services = services
         self._ready = ready
+        self._told, self._forced = asyncio.Event(), asyncio.Event()
+        self._connections = self.server_state.connections = _Connections()
+
+    def stop(self) -> None:
+        """Have it end as a signal would."""
+        self.should_exit = True
+        self._told.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        loop = asyncio.get_running_loop()
+        # It interrupts whatever is going on: the loop is only woken here.
+        loop.call_soon_threadsafe(self._told.set)
+        if self.force_exit:
+            loop.call_soon_threadsafe(self._forced.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await self._ready()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._told.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop, seconds = asyncio.get_running_loop(), self._services.settings.drain
         began = loop.time()
         drain = asyncio.create_task(self._services.streams.drain(seconds))
         # Until streams have ended, or are handed over, they can be read and cancelled here; what is new is refused.
-        while not drain.done() and not self.force_exit:
-            await asyncio.wait({drain}, timeout=_LOOK)
+        await self._unless_forced(asyncio.wait({drain}))
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        # Whoever was let in last is made known.
+        await asyncio.sleep(0)
+        for connection in list(self._connections):
+            connection.shutdown()
         # Answers that are no streams of ours get what is left of the time.
-        self.config.timeout_graceful_shutdown = int(max(0.0, seconds - loop.time() + began)) + _AT_LEAST
-        await super().shutdown(sockets)
+        left = max(0.0, seconds - loop.time() + began) + _AT_LEAST
+        if not await self._unless_forced(self._all_gone(), left):
+            tasks = self.server_state.tasks
+            logger.log(logging.DEBUG if self.force_exit else logging.WARNING, "%d answers are cut short", len(tasks))
+            for task in list(tasks):
+                task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
         # Told twice to stop, we wait for nothing: what is open then is taken over at the next start.
         drain.cancel()
         await asyncio.wait({drain})
         if not drain.cancelled() and (error := drain.exception()) is not None:
             logger.error("streams were not handed over", exc_info=error)
+
+    async def _unless_forced(self, wait: Coroutine[Any, Any, Any], seconds: float | None = None) -> bool:
+        """Await it, for so long, and until it is told twice to stop; returns whether it came to its end."""
+        waiting, forced = asyncio.create_task(wait), asyncio.create_task(self._forced.wait())
+        await asyncio.wait({waiting, forced}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done = waiting.done()
+        waiting.cancel()
+        forced.cancel()
+        await asyncio.wait({waiting, forced})
+        return done
+
+    async def _all_gone(self) -> None:
+        """Return once no connection is open and no request is worked on."""
+        while self._connections:
+            self._connections.lost.clear()
+            await self._connections.lost.wait()
+        while tasks := set(self.server_state.tasks):
+            await asyncio.wait(tasks)
+        for server in self.servers:
+            await server.wait_closed()
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
