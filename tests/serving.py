@@ -19,6 +19,9 @@ _QUICK = {"CAUCE_DISCOVERY__ENABLED": "false", "CAUCE_SERVER__DRAIN": "0"}
 ONE_TRY = {"CAUCE_RETRY__ATTEMPTS": "1", "CAUCE_QUEUE__LENGTH": "0"}
 """For tests whose script has a failure that is to be seen."""
 
+BREAKS = {"CAUCE_RECOVERY__ATTEMPTS": "2"}
+"""For tests whose answers break whatever is asked: that is found out after two pauses, not after ten that grow."""
+
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 
 

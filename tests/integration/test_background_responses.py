@@ -22,7 +22,7 @@ from tests.cutting import CuttingProxy
 from tests.http import ask, connection, within
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
-from tests.serving import ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def tables(upstream: Upstream) -> str:
 
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
-    async with serving(tables(upstream), ONE_TRY) as running:
+    async with serving(tables(upstream), {**ONE_TRY, **BREAKS}) as running:
         yield running
 
 

@@ -17,7 +17,7 @@ from cauce.domain.errors import CauceError, DeadlineExceeded
 from cauce.domain.message import Message, TextPart
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import within
-from tests.serving import ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +42,7 @@ class Creature:
 
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
-    async with serving(upstream_table("up", upstream.base_url, default_model="m"), ONE_TRY) as running:
+    async with serving(upstream_table("up", upstream.base_url, default_model="m"), {**ONE_TRY, **BREAKS}) as running:
         yield running
 
 

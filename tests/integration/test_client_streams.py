@@ -13,13 +13,13 @@ from cauce.domain.errors import CauceError, DeadlineExceeded
 from cauce.testing.upstream import Reply, Upstream
 from tests.cutting import CuttingProxy, How
 from tests.http import ask, within
-from tests.serving import ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
 AT_ONCE = Reconnect(base=0, most=0)
 WORDS = "El río 🌊 baja."
-QUICK = {**ONE_TRY, "CAUCE_STREAMS__HEARTBEAT": "1"}
+QUICK = {**ONE_TRY, **BREAKS, "CAUCE_STREAMS__HEARTBEAT": "1"}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,6 +19,9 @@ pytestmark = pytest.mark.anyio
 EXACT = '[facts."two/*"]\nprefill = true\n'
 DEAR = '[facts."one/*"]\ninput_price = 5\noutput_price = 50000\n'
 """Nobody's price: a short answer costs what a book would."""
+
+OFTEN = '[streams]\nfolder = "{folder}"\nlease = 1\n'
+"""Servers that may share their streams look four times per lease at what those cost."""
 
 BODY = {"model": "route", "messages": [{"role": "user", "content": "Tell."}]}
 
@@ -76,10 +80,13 @@ async def test_long_answer_of_a_dear_model_that_breaks_five_times_is_whole() -> 
 
 
 @pytest.mark.parametrize(("facts", "ends"), [(DEAR, True), ("", False)], ids=["priced", "without a price"])
-async def test_answer_that_has_cost_the_ceiling_unread_is_cancelled_with_its_text(facts: str, *, ends: bool) -> None:
+async def test_answer_that_has_cost_the_ceiling_unread_is_cancelled_with_its_text(
+    tmp_path: Path, facts: str, *, ends: bool
+) -> None:
     gate = asyncio.Semaphore(40)
+    toml = ROUTE.replace(', "two/m"', "") + facts + OFTEN.format(folder=tmp_path / "streams")
     async with Upstream(Reply(ORACLE, gate=gate)) as provider:
-        async with serving(table("one", provider) + ROUTE.replace(', "two/m"', "") + facts) as served:
+        async with serving(table("one", provider) + toml, data=tmp_path / "data") as served:
             async with connection(served.port) as client:
                 await client.send("POST", "/chat/stream/s", msgspec.json.encode(BODY))
                 await client.head()
@@ -87,9 +94,9 @@ async def test_answer_that_has_cost_the_ceiling_unread_is_cancelled_with_its_tex
             if ends:
                 await within(provider.closed.wait(), 20)
             else:
-                # Two looks at what streams cost, in which nothing happens to it.
+                # Four looks at what streams cost, in which nothing happens to it.
                 with pytest.raises(TimeoutError):
-                    await within(provider.closed.wait(), 7)
+                    await within(provider.closed.wait(), 1.2)
                 for _ in range(30):
                     gate.release()
             frames = (await within(ask(served.port, "GET", "/chat/stream/s/resume?after=0"), 30)).frames()

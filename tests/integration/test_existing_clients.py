@@ -403,9 +403,11 @@ async def test_streaming_client_hears_of_a_fallback_and_then_reads_the_answer(
     chat.session.close()
 
 
-async def test_streaming_client_is_told_the_final_error(direct: Cauce, upstream: Upstream) -> None:
+async def test_streaming_client_is_told_the_final_error(upstream: Upstream, tmp_path: Path) -> None:
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
-    chat = StreamingChat(direct.url, "final-1")
-    await in_thread(chat.start, "Go.")
+    toml = in_front_of(upstream.base_url) + DIRECT + "[recovery]\nattempts = 2\n"
+    async with cauce(tmp_path, toml) as direct:
+        chat = StreamingChat(direct.url, "final-1")
+        await in_thread(chat.start, "Go.")
     assert chat.error is not None and chat.full is None and "".join(chat.pieces) == "a b "
     chat.session.close()

@@ -10,7 +10,7 @@ from msgspec.json import decode, encode
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Response, ask, connection, within
-from tests.serving import Served, serving, upstream_table
+from tests.serving import BREAKS, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ async def served(upstream: Upstream, other: Upstream) -> AsyncIterator[Served]:
     tables = gemini_table("gem", upstream) + upstream_table("gpt", other.base_url, default_model="m")
     both = '[models.both]\ncandidates = ["gem/m", "gpt/m"]\n'
     keys = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with serving(tables + both + keys) as running:
+    async with serving(tables + both + keys, BREAKS) as running:
         yield running
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import ask, connection, within
-from tests.serving import MESSAGES, ONE_TRY, serving, upstream_table
+from tests.serving import BREAKS, MESSAGES, ONE_TRY, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -156,7 +156,7 @@ async def test_stream_gives_native_frames_and_ends_with_the_full_text(upstream: 
 
 async def test_stream_that_breaks_says_so_and_never_ends_cleanly_as_complete(upstream: Upstream) -> None:
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url), BREAKS) as served:
         body = {"model": "up/m", "messages": MESSAGES, "stream": True}
         response = await ask(served.port, "POST", "/llm/message", body)
     last = response.frames()[-1]

@@ -9,7 +9,7 @@ from msgspec.json import decode, encode
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Tokens, Upstream
 from tests.http import Response, ask, connection, within
-from tests.serving import ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ async def served(upstream: Upstream, other: Upstream) -> AsyncIterator[Served]:
     tables = anthropic_table("claude", upstream) + upstream_table("gpt", other.base_url, default_model="m")
     both = '[models.both]\ncandidates = ["claude/m", "gpt/m"]\n'
     keys = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with serving(tables + both + keys, ONE_TRY) as running:
+    async with serving(tables + both + keys, {**ONE_TRY, **BREAKS}) as running:
         yield running
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import within
-from tests.serving import Served, serving, upstream_table
+from tests.serving import BREAKS, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type"
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
     keys = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with serving(upstream_table("up", upstream.base_url, default_model="m") + keys, AT_ONCE) as running:
+    async with serving(upstream_table("up", upstream.base_url, default_model="m") + keys, {**AT_ONCE, **BREAKS}) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Tokens
 from tests.http import ask, within
-from tests.serving import Served, serving, upstream_table
+from tests.serving import BREAKS, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ async def served(upstream: Upstream) -> AsyncIterator[Served]:
     tables = upstream_table("chat", upstream.base_url) + upstream_table(
         "responses", upstream.base_url, wire="responses"
     )
-    async with serving(tables + others + keys, {"CAUCE_QUEUE__LENGTH": "0"}) as running:
+    async with serving(tables + others + keys, {"CAUCE_QUEUE__LENGTH": "0", **BREAKS}) as running:
         yield running
 
 

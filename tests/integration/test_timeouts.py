@@ -8,7 +8,7 @@ from openai import AsyncOpenAI, InternalServerError
 
 from cauce.testing.upstream import Reply, Upstream, fault
 from tests.http import ask, within
-from tests.serving import MESSAGES, serving, upstream_table
+from tests.serving import BREAKS, MESSAGES, serving, upstream_table
 from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +44,7 @@ async def test_pings_of_a_provider_are_signs_of_life(upstream: Upstream) -> None
 
 async def test_silence_between_deltas_ends_the_stream_and_closes_the_upstream(upstream: Upstream) -> None:
     upstream.answers = [Reply(stall_after=2)]
-    async with serving(configured(upstream, CHAT, "idle = 0.2")) as served:
+    async with serving(configured(upstream, CHAT, "idle = 0.2"), BREAKS) as served:
         got = await within(CHAT.asked(served.port, "up/m", stream=True))
         await within(upstream.closed.wait())
     assert (got.kind, got.text, got.code) == ("broken off", "Hello from ", "timeout")
