@@ -491,3 +491,15 @@ async def test_error_that_nobody_expected_fails_what_was_asked_and_not_the_threa
             await log.writer.submit(Broken())
         hold = await log.append(hold, text("a"))
         assert len(await whole(log)) == 2
+
+
+async def test_record_that_cannot_be_read_does_not_keep_the_log_of_writes_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    async with opened(path) as log, opened(path) as other:
+        await log.append(await created(log), text("a"))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("UPDATE segments SET data = ? WHERE first_seq > 1", (b'["no',))
+            with pytest.raises(Gone, match="cannot be read") as caught:
+                await other.read(KEY, 1, 10)
+            busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not busy, caught.value

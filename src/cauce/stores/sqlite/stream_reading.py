@@ -1,6 +1,7 @@
 """Reading the streams' file: short reads, each in a thread of a small pool, beside the one that writes."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -133,11 +134,12 @@ def _records(database: sqlite3.Connection, row: int | str, after: int, limit: in
         (row, after + 1),
     )
     page = Page([], 0)
-    for segment in cursor:
-        page = page.and_then(of_segment(*segment), len(segment[-1]), after)
-        if len(page.records) >= limit or page.size + OVERHEAD * len(page.records) >= AT_ONCE:
-            cursor.close()
-            break
+    # Closed even where a record cannot be read: an open cursor keeps the log of writes from being taken into the file.
+    with contextlib.closing(cursor):
+        for segment in cursor:
+            page = page.and_then(of_segment(*segment), len(segment[-1]), after)
+            if len(page.records) >= limit or page.size + OVERHEAD * len(page.records) >= AT_ONCE:
+                break
     return page.cut(limit)
 
 
