@@ -303,7 +303,7 @@ _ALL = (
         "a record reaches readers after its commit",
         ("I1",),
         {f"{_LOG}:StreamWriter": EarlyWriter},
-        {**_ONE_NODE, "harm": {"kill": 1}},
+        {**_ONE_NODE, "harm": {"kill": 1}, "seconds": 10.0},
     ),
     Mutant(
         "end apart from its state",

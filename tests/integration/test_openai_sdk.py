@@ -25,7 +25,9 @@ TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type"
 @pytest.fixture
 async def served(upstream: Upstream) -> AsyncIterator[Served]:
     keys = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
-    async with serving(upstream_table("up", upstream.base_url, default_model="m") + keys, {**AT_ONCE, **BREAKS}) as running:
+    async with serving(
+        upstream_table("up", upstream.base_url, default_model="m") + keys, {**AT_ONCE, **BREAKS}
+    ) as running:
         yield running
 
 

@@ -228,11 +228,14 @@ class Reader:
             self.odd.append(Oddity(invariant, f"{self.name}: {message}"))
 
 
-async def stall(stream: str, port: Callable[[], int]) -> Answer | None:
-    """Begin to read from the beginning, once the stream is there, and take nothing of the body; the caller closes it."""
+async def stall(stream: str, port: Callable[[], int], comes: Callable[[], bool]) -> Answer | None:
+    """Begin to read from the beginning, once the stream is there, and take nothing of the body; the caller closes it.
+
+    None when it does not come in time, or `comes` says that it will not.
+    """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SILENCE):
-            while True:
+            while comes():
                 with contextlib.suppress(Broken):
                     answer = await ask_narrowly(port(), f"/chat/stream/{stream}/resume?after=0", _ROOM)
                     if answer.status == 200:

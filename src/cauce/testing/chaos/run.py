@@ -201,7 +201,8 @@ class _Run:
         if chance.random() < settings.rates.duplicate:
             aside.append(asyncio.create_task(self._repeat(story, body, life * chance.random(), chance)))
         for _ in range(number, settings.stalled, settings.streams):
-            if (held := await stall(stream, self._somewhere(chance, hurt=False))) is not None:
+            held = await stall(stream, self._somewhere(chance, hurt=False), lambda: story.forgotten is None)
+            if held is not None:
                 self._stalled.append(held)
         try:
             await asyncio.gather(*following)
