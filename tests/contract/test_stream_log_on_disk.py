@@ -496,7 +496,7 @@ async def test_error_that_nobody_expected_fails_what_was_asked_and_not_the_threa
 async def test_record_that_cannot_be_read_does_not_keep_the_log_of_writes_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / FILE
     async with opened(path) as log, opened(path) as other:
-        await log.append(await created(log), text("a"))
+        await log.append(await log.append(await created(log), text("a")), text("b"))
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
             database.execute("UPDATE segments SET data = ? WHERE first_seq > 1", (b'["no',))
             with pytest.raises(Gone, match="cannot be read") as caught:
