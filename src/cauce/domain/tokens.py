@@ -88,6 +88,10 @@ def weigh(request: Request) -> float:
     """Input tokens of `request`, roughly: messages, tools, the schema of the answer, and a flat figure per image and document."""
     texts: list[str] = []
     weight = PER_MESSAGE * len(request.messages) + PER_TOOL * len(request.tools)
+    if request.prompt is not None:
+        # Its text is what the messages say.
+        weight += request.prompt.tokens
+        texts.append(request.prompt.suffix or "")
     for message in request.messages:
         for part in message.parts:
             if type(part) is TextPart:
@@ -118,6 +122,8 @@ def estimate_input_tokens(request: Request) -> int:
 def is_text(request: Request) -> bool:
     """Whether `request` is made of text, calls and functions alone: what can be counted from its characters."""
     counted = (TextPart, ReasoningPart, RefusalPart, ToolCallPart)
+    if request.prompt is not None and request.prompt.tokens:
+        return False
     return all([isinstance(tool, Tool) for tool in request.tools]) and all(
         [isinstance(part, counted) for message in request.messages for part in message.parts]
     )

@@ -81,6 +81,9 @@ def bound(request: Request) -> float:
                 tokens += _bound_of(part)
     if request.response_format is not None:
         tokens += _MOST_PER_TOOL
+    if request.prompt is not None:
+        tokens += request.prompt.tokens
+        characters += len(request.prompt.suffix or "")
     return tokens + characters * _MOST_PER_CHARACTER
 
 

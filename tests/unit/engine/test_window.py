@@ -15,7 +15,7 @@ from cauce.domain.message import (
     TextPart,
     ToolCallPart,
 )
-from cauce.domain.request import Request, ResponseFormat, Sampling
+from cauce.domain.request import Prompt, Request, ResponseFormat, Sampling
 from cauce.domain.tokens import weigh
 from cauce.domain.tool import Tool
 from cauce.engine.summary import summary
@@ -171,6 +171,7 @@ def test_bound_is_never_below_the_estimate(messages: tuple[Message, ...], tools:
         (*messages, extra),
         tools=tuple([Tool(f"tool{number}", "does", {"type": "object"}) for number in range(tools)]),
         response_format=ResponseFormat("json_schema", schema={"type": "object"}) if schema else None,
+        prompt=Prompt("", "日本語 🎉" * 100, 20_000) if schema else None,
     )
     assert bound(request) >= weigh(request)
 
