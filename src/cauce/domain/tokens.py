@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cauce.domain.document import pages_of, text_of
 from cauce.domain.message import (
     DocumentPart,
     ImagePart,
@@ -37,8 +38,8 @@ PER_IMAGE = 1000.0
 PER_SMALL_IMAGE = 85.0
 """OpenAI's detail `low`, whatever the size (its guide "Images and vision")."""
 
-PER_DOCUMENT = 2000.0
-"""A page (Anthropic, "PDF support": 1,500 to 3,000 tokens each). How many pages there are is not looked up."""
+PER_PAGE = 2000.0
+"""A page of a document (Anthropic, "PDF support": 1,500 to 3,000 tokens each). One at an address is taken to have one."""
 
 _WEIGHTS: tuple[tuple[float, bytes], ...] = (
     (0.26, b"abcdefghijklmnopqrstuvwxyz"),
@@ -85,7 +86,7 @@ def weigh_text(text: str) -> float:
 
 
 def weigh(request: Request) -> float:
-    """Input tokens of `request`, roughly: messages, tools, the schema of the answer, and a flat figure per image and document."""
+    """Input tokens of `request`, roughly: messages, tools, the schema of the answer, and a flat figure per image and page."""
     texts: list[str] = []
     weight = PER_MESSAGE * len(request.messages) + PER_TOOL * len(request.tools)
     if request.prompt is not None:
@@ -138,8 +139,9 @@ def _weigh_part(part: Part, texts: list[str]) -> float:
             texts += (name, arguments)
         case ImagePart(_, detail):
             return PER_SMALL_IMAGE if detail == "low" else PER_IMAGE
-        case DocumentPart():
-            return PER_DOCUMENT
+        case DocumentPart(url):
+            text = text_of(url)
+            return max(PER_PAGE, weigh_text(text)) if text is not None else PER_PAGE * pages_of(url)
         case OpaquePart(_, data):
             texts.append(_json(data))
     return 0.0
