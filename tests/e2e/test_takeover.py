@@ -49,6 +49,24 @@ async def test_answer_cut_by_a_kill_is_gone_on_with_exactly_by_the_next_start(tm
     assert told["total"]["requests"] == 1
 
 
+async def test_lost_attempt_is_on_the_account_of_the_deployment_that_made_it(tmp_path: Path) -> None:
+    async with Upstream(Teller(before=7)) as upstream:
+        places = "".join([f'[[providers.up.deployments]]\nname = "{name}"\n' for name in ("east", "west")])
+        toml = table(upstream.base_url).replace("[facts", f"{places}[facts")
+        (tmp_path / "cauce.toml").write_text(toml + "input_price = 1.0\noutput_price = 10.0\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 7)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            last = (await rest(serve.port, seen)).frames()[-1]
+            told = (await ask(serve.port, "GET", "/usage?group_by=deployment")).json()
+    assert {group["deployment"] for group in told["groups"]} <= {"east", "west"}
+    assert last["usage"]["output_tokens"] == told["total"]["output_tokens"]
+
+
 async def test_stream_that_nothing_was_read_of_is_opened_anew_by_the_next_start(tmp_path: Path) -> None:
     async with Upstream(Reply(silent=True), Reply(text="a b")) as upstream:
         (tmp_path / "cauce.toml").write_text(table(upstream.base_url))

@@ -228,15 +228,18 @@ class Outage(msgspec.Struct, frozen=True):
     tally: Tally
     during: int
     """Answers while it was gone."""
+    limits: str
+    """What `/health` said of limits by the end of that."""
     upstream: Record
     used_again: bool
 
 
 async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, frozen: bool) -> Outage:
-    """A steady load whose limits are counted in Redis, which is gone for `seconds`: ended, or `frozen`."""
+    """A steady load, of more clients than may be served at once, whose limits are counted in Redis, which is gone for `seconds`: ended, or
+    `frozen`."""
     tally = Tally()
     loop = asyncio.get_running_loop()
-    async with Upstream(Reply(delay=0.02), limits=Limits(concurrent=20)) as upstream:
+    async with Upstream(Reply(delay=0.1), limits=Limits(concurrent=20)) as upstream:
         limited = provider(upstream, max_concurrent=20, requests_per_minute=60_000)
         toml = limited + f'[redis]\nurl = "{redis.url}"\n' + keys("web")
         async with gateway(folder, toml) as served:
@@ -248,12 +251,13 @@ async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, froz
                     tally.take("web", response)
                     await asyncio.sleep(0.05)
 
-            clients = [asyncio.create_task(client()) for _ in range(16)]
+            clients = [asyncio.create_task(client()) for _ in range(40)]
             await asyncio.sleep(1.0)
             (redis.stall if frozen else redis.stop)()
             before = len(tally.order)
             await asyncio.sleep(seconds)
             during = len(tally.order) - before
+            limits = (await served.get("/health"))["limits"]
             (redis.go_on if frozen else redis.start)()
             deadline = loop.time() + 20
             used = False
@@ -262,7 +266,7 @@ async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, froz
                 used = await _commands(redis) > 0
             over = True
             await asyncio.gather(*clients)
-        return Outage(tally, during, upstream.record, used)
+        return Outage(tally, during, limits, upstream.record, used)
 
 
 async def two_processes(folder: Path, redis: RedisServer, size: Burst) -> tuple[Tally, Record]:

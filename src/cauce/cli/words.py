@@ -263,6 +263,9 @@ SPANISH: dict[str, str] = {
     "the folder of streams {folder} cannot be used: {reason}: set another [streams] folder": (
         "la carpeta de streams {folder} no sirve: {reason}: pon otra en [streams] folder"
     ),
+    "[redis] nodes is 1: where several processes share Redis, each takes the whole of every limit while it is gone; set how many they are": (
+        "[redis] nodes es 1: si varios procesos comparten Redis, cada uno toma cada límite entero mientras falta; pon cuántos son"
+    ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (
         "{name} no tiene default_model: su nombre solo pregunta a {model}, el primero que enumera"

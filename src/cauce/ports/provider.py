@@ -207,9 +207,9 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def endpoint(self) -> str:
         """What is asked for: chat, completions, embeddings."""
-        if self.request.prompt is not None:
-            return "completions"
-        return "chat" if self.embedding is None else "embeddings"
+        if self.embedding is not None:
+            return "embeddings"
+        return "chat" if self.request.prompt is None else "completions"
 
 
 class Deltas:

@@ -16,7 +16,7 @@ from cauce.domain.errors import CauceError, Gone, InternalError
 from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, StreamKey
 from cauce.engine import ending
 from cauce.engine.recovery.past import spoke_last
-from cauce.engine.streams.bills import Bills, used_by
+from cauce.engine.streams.bills import Bills, Past, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
@@ -257,19 +257,20 @@ class Takeover:
         """The stream with what is in its log, as far as that can be read."""
         head, deltas = history.head, history.deltas or ()
         candidates = call.candidates if isinstance(call, Call) else ()
+        options = _options(head) or StreamOptions()
+        past = Past(head, options, deltas, candidates)
         closed: list[AttemptRow] = []
         open: list[AttemptRow] = []
         for row in history.attempts or ():
             if row.outcome is None:
-                used = row.usage or self._bills.received(head, row, deltas, candidates)
+                used = row.usage or self._bills.received(past, row)
                 open.append(msgspec.structs.replace(row, usage=used, outcome="failed"))
             else:
                 closed.append(row)
-        options = _options(head) or StreamOptions()
 
         def settle(failed: Sequence[AttemptRow]) -> None:
             for row in failed:
-                entry = self._bills.entry(head, row, options, deltas, self._clock.now())
+                entry = self._bills.entry(past, row, self._clock.now())
                 if entry is not None:
                     self._bills.write(entry)
 

@@ -10,7 +10,9 @@ import pytest
 from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.message import Message, TextPart
-from cauce.domain.request import Request, Scope
+from cauce.domain.model import ModelFacts
+from cauce.domain.price import Prices, Rates
+from cauce.domain.request import Prompt, Request, Scope
 from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
@@ -90,7 +92,8 @@ class Left:
         new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=self.clock.now())
         hold = (await self.log.create(new)).hold
         assert hold is not None
-        rows = tuple([AttemptRow(one.n, one.provider, one.model) for one in deltas if isinstance(one, Attempt)])
+        made = [one for one in deltas if isinstance(one, Attempt)]
+        rows = tuple([AttemptRow(one.n, one.provider, one.model, deployment=one.deployment) for one in made])
         if deltas:
             hold = await self.log.append(hold, Commit(deltas, "running", attempts=rows, **facts))
         await self.log.release([hold])
@@ -136,6 +139,39 @@ async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> 
     first, second = await bills(left.log)
     assert (first.outcome, first.usage) == ("failed", entry.usage) and second.outcome == "completed"
     assert isinstance(finish, Finish) and finish.usage.output_tokens == entry.usage.output_tokens + 4
+
+
+PRICED = ModelFacts(prices=Prices(Rates.given(1_000.0, 10_000.0), snapshot="of-today"))
+
+
+@pytest.mark.parametrize(("asked", "charged"), [("west", "west"), ("", "")], ids=["told", "of an earlier version"])
+async def test_attempt_that_went_down_is_charged_to_its_deployment_by_the_prices_of_its_model(
+    asked: str, charged: str
+) -> None:
+    left = Left(Telling(*REST))
+    left.turn.candidates = tuple(
+        [Candidate(ScriptedProvider("up"), "m", facts=PRICED, deployment=name) for name in ("east", "west")]
+    )
+    await left.leave(msgspec.structs.replace(FIRST, deployment=asked), Text("Once upon a time "))
+    await left.adopted()
+    (entry,) = left.ledger.entries
+    assert (entry.deployment, entry.price_snapshot, entry.endpoint) == (charged, "of-today", "chat")
+    assert entry.listed_cost == entry.usage.cost > 0
+
+
+async def test_attempt_of_an_earlier_version_is_charged_to_the_only_deployment_there_is() -> None:
+    left = Left(Telling(*REST))
+    left.turn.candidates = (Candidate(ScriptedProvider("up"), "m", deployment="east"),)
+    prompt = msgspec.structs.replace(REQUEST, prompt=Prompt("Tell me a tale, please."))
+    await left.leave(FIRST, Text("Once "), request=prompt)
+    await left.adopted()
+    (entry,) = left.ledger.entries
+    assert (entry.deployment, entry.endpoint, entry.listed_cost, entry.price_snapshot) == (
+        "east",
+        "completions",
+        None,
+        "",
+    )
 
 
 async def test_stream_that_gave_nothing_is_opened_anew() -> None:
