@@ -11,7 +11,7 @@ import pytest
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
-from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
+from tests.e2e.tale import BODY, RAW, TALE, Teller, begin, check_whole, ended, rest, state, table
 from tests.http import ask, connection, within
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +133,36 @@ async def test_next_start_goes_on_with_each_answer_as_its_own_route_says(tmp_pat
             await started(serve)
             found = {name: (await ended(serve.port, name))["state"] for name in ("goes-on", "ends")}
     assert found == {"goes-on": "completed", "ends": "incomplete"} and len(upstream.requests) == 3
+
+
+async def test_time_that_a_client_gives_its_call_bounds_it_across_a_kill(tmp_path: Path) -> None:
+    def told(request: Ask) -> Reply:
+        # Who goes on with it would do so for minutes, and never falls silent.
+        return Reply("palabra " * 4000, pace=0.05) if len(upstream.requests) > 2 else Reply(TALE, stall_after=5)
+
+    async with Upstream(told) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as one, connection(serve.port) as other:
+                for name, client in {"late": one, "over": other}.items():
+                    await client.send("POST", f"/chat/stream/{name}", RAW, {"X-Cauce-Timeout": "60"})
+                    await client.head()
+                    await within(client.until("palabra4ñ ".encode()), 20)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        # The server was down for as long as that.
+        [file] = tmp_path.rglob("streams.db")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+            for name, seconds in {"late": 54, "over": 60}.items():
+                asked = "UPDATE streams SET created = created - ? WHERE id = ?"
+                assert database.execute(asked, (seconds, name)).rowcount == 1
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            last = {name: (await rest(serve.port, b"", name)).frames()[-1] for name in ("late", "over")}
+    for frame in last.values():
+        assert (frame["type"], frame["final_error"], frame["error_code"]) == ("error", True, "timeout")
+        assert frame["partial"].startswith("palabra0ñ ")
+    assert len(upstream.requests) == 3, "nobody is asked for what is over"
 
 
 async def test_server_that_is_stopped_hands_over_and_the_next_one_goes_on(tmp_path: Path) -> None:

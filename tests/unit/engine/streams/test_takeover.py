@@ -21,7 +21,7 @@ from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.takeover import AT_ONCE
 from cauce.ports.ledger import Entry
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas
+from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Timeouts
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -86,8 +86,12 @@ class Left:
         given: Any = turn
         self.streams = Streams(self.log, given, self.clock, "b", life, Bills(self.ledger, Estimator()))
 
-    async def leave(self, *deltas: Delta, policy: str = POLICY, request: Request = REQUEST, **facts: Any) -> Hold:
-        new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=self.clock.now())
+    async def leave(
+        self, *deltas: Delta, policy: str = POLICY, request: Request = REQUEST, ahead: float = 0.0, **facts: Any
+    ) -> Hold:
+        """`ahead`: seconds that the clock of the process that left it is before ours."""
+        created = self.clock.now() + ahead
+        new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=created)
         hold = (await self.log.create(new)).hold
         assert hold is not None
         rows = tuple([AttemptRow(one.n, one.provider, one.model) for one in deltas if isinstance(one, Attempt)])
@@ -235,6 +239,39 @@ async def test_answer_that_is_too_old_is_not_gone_on_with() -> None:
     left.clock.advance(RecoverySettings().age + 1)
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+
+
+@pytest.mark.parametrize(("asked", "configured"), [(30.0, 600.0), (None, 30.0)], ids=["its client's", "configured"])
+@pytest.mark.parametrize("shown", [(), (Text("Once"),)], ids=["nothing shown", "text shown"])
+async def test_time_of_a_call_goes_on_where_another_process_goes_on_with_it(
+    asked: float | None, configured: float, shown: tuple[Delta, ...]
+) -> None:
+    turn = Telling(*REST)
+    timeouts = Timeouts(total=configured)
+    turn.candidates = (msgspec.structs.replace(turn.candidates[0], timeouts=timeouts),)
+    left = Left(turn)
+    await left.leave(FIRST, *shown, request=msgspec.structs.replace(REQUEST, timeout=asked))
+    left.clock.advance(20)
+    await left.adopted()
+    (call,) = turn.calls
+    assert call.deadline == pytest.approx(left.clock.monotonic() + 10)
+
+
+async def test_call_whose_time_is_over_is_not_made_again_and_says_so() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"), request=msgspec.structs.replace(REQUEST, timeout=30.0))
+    left.clock.advance(31)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+    assert finish.error is not None and finish.error.code == "timeout"
+
+
+async def test_clock_that_is_behind_that_of_who_began_it_gives_a_call_no_more_time() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"), request=msgspec.structs.replace(REQUEST, timeout=30.0), ahead=60)
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert call.deadline == pytest.approx(left.clock.monotonic() + 30)
 
 
 async def test_request_that_is_too_old_is_not_made_again_though_nothing_was_shown() -> None:
