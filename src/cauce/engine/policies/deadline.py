@@ -5,12 +5,13 @@ from collections.abc import Awaitable
 import msgspec
 
 from cauce.ports.clock import Clock
-from cauce.ports.provider import Call, Deltas, Open, Policy
+from cauce.ports.provider import Call, Deltas, Open, Policy, Timeouts
 
 
 def seconds_of(call: Call) -> float:
     """The time of the whole call: what its request asks for, else that of its most patient candidate."""
-    return call.request.timeout or max([candidate.timeouts.total for candidate in call.candidates])
+    totals = [candidate.timeouts.total for candidate in call.candidates]
+    return call.request.timeout or max(totals, default=Timeouts().total)
 
 
 def deadline(clock: Clock) -> Policy:

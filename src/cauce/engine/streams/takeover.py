@@ -245,6 +245,7 @@ class Takeover:
                 streamed=True,
                 cache=NO_CACHE,
                 stream_id=head.key.id,
+                logged=True,
             )
         except CauceError as error:
             return error
