@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cauce.testing.upstream import Reply, Upstream
@@ -133,6 +134,41 @@ async def test_next_start_goes_on_with_each_answer_as_its_own_route_says(tmp_pat
             await started(serve)
             found = {name: (await ended(serve.port, name))["state"] for name in ("goes-on", "ends")}
     assert found == {"goes-on": "completed", "ends": "incomplete"} and len(upstream.requests) == 3
+
+
+def two_choices(*words: str) -> tuple[bytes, ...]:
+    """Chunks of a chat stream with two answers: `words` in turn, each in both."""
+    head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    said = [
+        f'{head}[{{"index":{place},"delta":{{"content":"{word}{place} "}}}}]}}' for word in words for place in (0, 1)
+    ]
+    ends = [f'{head}[{{"index":{place},"delta":{{}},"finish_reason":"stop"}}]}}' for place in (0, 1)]
+    return tuple([chunk.encode() for chunk in (*said, *ends, "[DONE]")])
+
+
+async def test_several_answers_that_nobody_was_shown_begin_anew_after_a_kill(tmp_path: Path) -> None:
+    body = {"model": "whole", "messages": BODY["messages"], "n": 2}
+    async with Upstream(Reply(chunks=two_choices("lost", "never"), stall_after=2)) as upstream:
+        toml = table(upstream.base_url) + '[models.whole]\ncandidates = ["up/m"]\nbuffer = true\n'
+        (tmp_path / "cauce.toml").write_text(toml)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await client.send("POST", "/v1/chat/completions", msgspec.json.encode(body), {"Idempotency-Key": "two"})
+                while (await state(serve.port, "openai-chat:two")).get("tail", 0) < 4:
+                    pass
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        upstream.script(Reply(chunks=two_choices("one", "more")))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            told = await within(ask(serve.port, "POST", "/v1/chat/completions", body, {"Idempotency-Key": "two"}), 20)
+            streamed = await within(
+                ask(serve.port, "GET", "/chat/stream/openai-chat:two/resume?wire=openai-chat&after=0"), 20
+            )
+    assert [one["message"]["content"] for one in told.json()["choices"]] == ["one0 more0 ", "one1 more1 "]
+    assert [one["finish_reason"] for one in told.json()["choices"]] == ["stop", "stop"]
+    assert b"lost" not in streamed.body and b"more1" in streamed.body and streamed.complete
+    assert len(upstream.requests) == 1, "since the next start"
 
 
 async def test_time_that_a_client_gives_its_call_bounds_it_across_a_kill(tmp_path: Path) -> None:

@@ -312,10 +312,9 @@ class Takeover:
             return False
         if not orphan.begun.shown:
             return True
-        if not bounds.attempts:
-            return False
+        # What can be gone on with, and what begins anew, is for recovery to say: it knows the same of an answer whose provider failed.
         forbidden = any([candidate.midstream == "fail" for candidate in call.candidates[:1]])
-        return call.request.sampling.n == 1 and not forbidden
+        return bool(bounds.attempts) and not forbidden
 
     async def _settled(self, orphan: Orphan) -> Hold | None:
         """The hold, once what is to be said of its past is said; None once the stream has ended instead."""

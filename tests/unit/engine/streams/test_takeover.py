@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Restart, Status, Text, ToolCall, ToolResult
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
+from cauce.engine.recovery.recovery import recovery
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.commits import NOWHERE
 from cauce.engine.streams.options import StreamOptions
@@ -21,7 +22,7 @@ from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.takeover import AT_ONCE
 from cauce.ports.ledger import Entry
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Timeouts
+from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Timeouts
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -43,6 +44,8 @@ class Telling:
         self.deltas = deltas
         self.error = error
         self.calls: list[Call] = []
+        self.opened: Open | None = None
+        """What it is asked through."""
         self.candidates = (Candidate(ScriptedProvider("up"), "m"),)
 
     def call(self, request: Request, scope: Scope, **named: Any) -> Call:
@@ -51,6 +54,9 @@ class Telling:
         return Call(request, scope, self.candidates, named["request_id"], cache=named["cache"])
 
     async def open(self, call: Call) -> Deltas:
+        return await (self.opened or self.told)(call)
+
+    async def told(self, call: Call) -> Deltas:
         self.calls.append(call)
         return Deltas(None, self.deltas)
 
@@ -163,11 +169,10 @@ async def test_tool_that_ran_when_its_process_ended_has_an_unknown_outcome() -> 
     ("life", "request_", "policy"),
     [
         (Life(recovery=RecoverySettings(attempts=0)), REQUEST, POLICY),
-        (Life(), msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2)), POLICY),
         (Life(), REQUEST, ""),
         (Life(), REQUEST, "{"),
     ],
-    ids=["recovery is off", "several answers", "of an earlier version", "unreadable"],
+    ids=["recovery is off", "of an earlier version", "unreadable"],
 )
 async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Request, policy: str) -> None:
     left = Left(Telling(*REST), life)
@@ -175,6 +180,37 @@ async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Reque
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
     assert finish.error is not None and finish.error.code == "overloaded" and finish.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "begun", "goes_on"),
+    [
+        (StreamOptions(replaces=True), Text("Once"), True),
+        (StreamOptions(buffer=True), Text("Once"), True),
+        (StreamOptions(), Reasoning("Hm"), True),
+        (StreamOptions(), Text("Once"), False),
+    ],
+    ids=["readers can take it back", "shown whole", "nothing that counts", "shown"],
+)
+async def test_several_answers_begin_anew_where_nobody_is_shown_two_of_them(
+    options: StreamOptions, begun: Delta, goes_on: bool
+) -> None:
+    turn = Telling(Text("one"), Text("two", choice=1), Finish("stop"))
+    left = Left(turn)
+    given: Any = turn
+    turn.opened = recovery(left.clock, RecoverySettings())(turn.told)
+    left.streams = Streams(left.log, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    policy = msgspec.json.encode(msgspec.structs.replace(options, scope=Scope("acme", "web"))).decode()
+    several = msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2))
+    await left.leave(FIRST, begun, request=several, policy=policy)
+    *answer, finish = await left.adopted()
+    assert isinstance(finish, Finish)
+    if goes_on:
+        restarted = isinstance(begun, Text)
+        assert [type(delta) for delta in answer] == [Restart] * restarted + [Text, Text] and finish.reason == "stop"
+    else:
+        assert answer == [] and finish.outcome == "incomplete" and turn.calls == []
+        assert finish.error is not None and finish.error.code == "overloaded"
 
 
 async def test_route_that_forbids_it_ends_as_what_it_is() -> None:
