@@ -54,6 +54,11 @@ class Prompt(msgspec.Struct, frozen=True):
     text: str
     suffix: str | None = None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a longer text could take its place: it has no end to meet, and is none of tokens."""
+        return bool(self.text) and self.suffix is None
+
 
 class Request(msgspec.Struct, frozen=True):
     """What a client asks for.

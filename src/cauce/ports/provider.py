@@ -63,6 +63,8 @@ class Candidate(msgspec.Struct, frozen=True):
     resilience: Resilience = COMMON
     label: str = ""
     """Its name, where it has been made already."""
+    completes: bool = False
+    """It goes on with a prompt as it is."""
 
     @property
     def name(self) -> str:
