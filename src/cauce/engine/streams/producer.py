@@ -49,6 +49,9 @@ class Producer:
         self._clock = clock
         self._hold = hold
         self._text = begun.text
+        """Whether there is text in what was received."""
+        self._written_text = begun.text
+        """Whether there is in the log."""
         self.commits = Commits(begun)
         self._inbox: deque[tuple[Sequence[Delta], Upstream | None]] = deque()
         self._deltas_in = self._size_in = 0
@@ -149,7 +152,7 @@ class Producer:
             raise
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
-            await self._append([ending.failed(_unexpected(), self.used, text_delivered=True)])
+            await self._append([ending.failed(_unexpected(), self.used, text_delivered=self._written_text)])
         finally:
             await self._closed()
 
@@ -255,9 +258,10 @@ class Producer:
         except Full:
             await self._closed()
             error = PayloadTooLarge("the answer is longer than a stream can be")
-            commit = self.commits.commit([ending.failed(error, self.used, text_delivered=True)])
+            commit = self.commits.commit([ending.failed(error, self.used, text_delivered=self._written_text)])
             self._hold = await self._log.append(self._hold, commit)
         self.commits.written(commit)
+        self._written_text = self._written_text or any([isinstance(delta, Text) for delta in commit.deltas])
         return self.leaving or commit.finish is not None
 
 
