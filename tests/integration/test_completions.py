@@ -161,7 +161,7 @@ async def test_log_probabilities_of_a_conversation_are_told_in_the_old_form(
 
 async def test_stream_that_breaks_raises_and_never_looks_complete(client: AsyncOpenAI, upstream: Upstream) -> None:
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
-    stream = await client.completions.create(model="up/m", prompt="Once", stream=True)
+    stream = await client.completions.create(model="up/m", prompt="Once", suffix="The end.", stream=True)
     seen = ""
     with pytest.raises(openai.APIError):
         async for chunk in stream:

@@ -58,6 +58,11 @@ class Prompt(msgspec.Struct, frozen=True):
     suffix: str | None = None
     tokens: int = 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a longer text could take its place: it has no end to meet, and is none of tokens."""
+        return bool(self.text) and self.suffix is None
+
 
 class Request(msgspec.Struct, frozen=True):
     """What a client asks for.
