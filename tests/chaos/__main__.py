@@ -25,6 +25,7 @@ from tests.chaos.runs import (
     short,
     standing,
     told,
+    too_little,
 )
 
 _REPORTS = Path(".bench")
@@ -52,7 +53,7 @@ def _short(seed: int) -> int:
     print(told(found), flush=True)
     _REPORTS.mkdir(exist_ok=True)
     write(found, _REPORTS / "chaos.html")
-    violations = len(found.violations)
+    violations, little = len(found.violations), too_little(found)
     for run in (POWER, POWER_NORMAL):
         found = asyncio.run(caught(run))
         print(f"{run.name}: {told(found)}", flush=True)
@@ -66,7 +67,9 @@ def _short(seed: int) -> int:
         seen = ", ".join([f"{name} ({count})" for name, count in broken.items()])
         print(f"  {'caught  ' if dead else 'SURVIVED'}  {mutant.name:<40} {seen}", flush=True)
     print(f"{len(CATCHABLE) - survived} of {len(CATCHABLE)} mutants were caught")
-    return 1 if survived or violations else 0
+    if little:
+        print(f"too little of: {', '.join(little)}")
+    return 1 if survived or violations or little else 0
 
 
 def _redis() -> list[Report]:

@@ -10,6 +10,7 @@ import msgspec
 
 from cauce.testing.chaos import CALM, INVARIANTS, Ground, NodeFault, Rates, Report, Settings, chaos
 from cauce.testing.chaos.beneath import Backing
+from cauce.testing.chaos.node import FILLABLE
 from cauce.testing.chaos.plan import CALLS, RESTARTS
 from cauce.testing.chaos.reader import WIRES
 from cauce.testing.chaos.settings import with_streams
@@ -36,6 +37,26 @@ LONG_AT_LEAST = {
     "readers told of a loss": 1,
 }
 """What the long runs on all stores have to come to together: one in which little was hurt proves little."""
+
+SHORT_AT_LEAST = {
+    "streams": 60,
+    "events": 40_000,
+    **dict.fromkeys(("SIGKILL", "SIGSTOP", "SIGTERM", "cancel", "client drop", "provider reset", "provider stall"), 1),
+    **dict.fromkeys(("clock jump", "locked file", "sweep"), 1),
+    **(dict.fromkeys(("full disk", "full disk, told by /health"), 1) if FILLABLE else {}),
+    **dict.fromkeys(("exact", "restarted", "calls ready"), 1),
+}
+"""What the short run has to come to: streams, events, faults of each kind, and seams."""
+
+
+def too_little(found: Report) -> list[str]:
+    """What the short run came to too little of: one in which little was hurt proves little."""
+    came_to = {"streams": found.streams, "events": found.events, **found.faults, **found.seams}
+    return [
+        f"{what} ({came_to.get(what, 0):,} of {least:,})"
+        for what, least in SHORT_AT_LEAST.items()
+        if came_to.get(what, 0) < least
+    ]
 
 
 def _node(mutant: Mutant) -> Sequence[str]:

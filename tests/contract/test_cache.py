@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,9 @@ from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.sqlite.cache import SqliteCache
 from cauce.testing.cache_contract import KEY, MOST, OTHER, Bounded, CacheContract, cached, fill, kept, key_of
 from cauce.testing.clock import FakeClock
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 class TestInprocCache(CacheContract):
@@ -145,34 +140,21 @@ class TestLayeredCache(CacheContract):
         assert await near.get(KEY) is None
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with running_redis() as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: RedisServer, clock: FakeClock) -> AsyncIterator[RedisConnection]:
-    connection = RedisConnection(RedisSettings(server.url), clock)
-    await connection.start()
-    await connection.run(lambda redis: redis.flushall())
-    yield connection
-    await connection.aclose()
-
-
 class TestRedisCache(CacheContract):
     OWN_CLOCK = True
 
     @pytest.fixture
-    def cache(self, redis: RedisConnection) -> Cache:
-        return RedisCache(redis, 1 << 20)
+    def cache(self, connection: RedisConnection) -> Cache:
+        return RedisCache(connection, 1 << 20)
 
     @pytest.fixture
-    async def bounded(self, redis: RedisConnection, server: RedisServer, clock: FakeClock) -> AsyncIterator[Bounded]:
+    async def bounded(
+        self, connection: RedisConnection, redis_server: RedisServer, clock: FakeClock
+    ) -> AsyncIterator[Bounded]:
         connections: list[RedisConnection] = []
 
         async def make(most_bytes: int) -> Cache:
-            connection = RedisConnection(RedisSettings(server.url), clock)
+            connection = RedisConnection(RedisSettings(redis_server.url), clock)
             await connection.start()
             connections.append(connection)
             return RedisCache(connection, most_bytes)
@@ -181,61 +163,61 @@ class TestRedisCache(CacheContract):
         for connection in connections:
             await connection.aclose()
 
-    async def test_redis_lets_go_of_it_when_its_time_is_over(self, redis: RedisConnection) -> None:
-        await RedisCache(redis, MOST).put(KEY, cached(), 60)
-        left = await redis.run(lambda redis: redis.pttl(f"cauce:{{cache}}:{KEY.hex()}"))
+    async def test_redis_lets_go_of_it_when_its_time_is_over(self, connection: RedisConnection) -> None:
+        await RedisCache(connection, MOST).put(KEY, cached(), 60)
+        left = await connection.run(lambda redis: redis.pttl(f"cauce:{{cache}}:{KEY.hex()}"))
         assert 59_000 < left <= 60_000
 
-    async def test_what_another_version_wrote_is_not_there(self, redis: RedisConnection) -> None:
-        await redis.run(lambda redis: redis.set(f"cauce:{{cache}}:{KEY.hex()}", b"\xc1"))
-        assert await RedisCache(redis, MOST).get(KEY) is None
+    async def test_what_another_version_wrote_is_not_there(self, connection: RedisConnection) -> None:
+        await connection.run(lambda redis: redis.set(f"cauce:{{cache}}:{KEY.hex()}", b"\xc1"))
+        assert await RedisCache(connection, MOST).get(KEY) is None
 
-    async def test_what_redis_uses_is_what_is_counted(self, redis: RedisConnection) -> None:
-        cache = RedisCache(redis, MOST)
-        before = await used(redis)
+    async def test_what_redis_uses_is_what_is_counted(self, connection: RedisConnection) -> None:
+        cache = RedisCache(connection, MOST)
+        before = await used(connection)
         await fill(cache, range(300), size=1000)
         assert cache.size <= MOST
-        assert 0.8 < (await used(redis) - before) / cache.size < 1.1
+        assert 0.8 < (await used(connection) - before) / cache.size < 1.1
 
-    async def test_all_that_is_kept_goes_by_itself_when_nobody_uses_it(self, redis: RedisConnection) -> None:
-        await fill(RedisCache(redis, MOST), range(10), 60)
-        left = [await redis.run(lambda redis, name=name: redis.pttl(name)) for name in await names(redis)]
+    async def test_all_that_is_kept_goes_by_itself_when_nobody_uses_it(self, connection: RedisConnection) -> None:
+        await fill(RedisCache(connection, MOST), range(10), 60)
+        left = [await connection.run(lambda redis, name=name: redis.pttl(name)) for name in await names(connection)]
         assert len(left) == 13 and all([0 < one <= 61_000 for one in left])
 
-    async def test_bound_that_became_smaller_is_kept_from_then_on(self, redis: RedisConnection) -> None:
-        await fill(RedisCache(redis, MOST), range(60))
-        less = RedisCache(redis, MOST // 4)
+    async def test_bound_that_became_smaller_is_kept_from_then_on(self, connection: RedisConnection) -> None:
+        await fill(RedisCache(connection, MOST), range(60))
+        less = RedisCache(connection, MOST // 4)
         await fill(less, range(60, 61))
         assert less.size <= MOST // 4 and await less.get(key_of(60)) is not None
         assert sum(await kept(less, range(61))) <= MOST // 4
 
     @pytest.mark.parametrize("part", ["order", "over", "sizes"])
     async def test_bound_is_kept_after_redis_lost_a_part_of_what_it_counts_with(
-        self, redis: RedisConnection, part: str
+        self, connection: RedisConnection, part: str
     ) -> None:
-        cache = RedisCache(redis, MOST)
+        cache = RedisCache(connection, MOST)
         await fill(cache, range(50))
-        await redis.run(lambda redis: redis.delete(f"cauce:{{cache}}:{part}"))
+        await connection.run(lambda redis: redis.delete(f"cauce:{{cache}}:{part}"))
         await fill(cache, range(50, 200))
         assert MOST / 2 < sum(await kept(cache, range(50, 200))) <= MOST
         assert len(await kept(cache, range(180, 200))) == 20
 
-    async def test_what_redis_let_go_of_by_itself_is_no_fault(self, redis: RedisConnection) -> None:
-        cache = RedisCache(redis, MOST)
+    async def test_what_redis_let_go_of_by_itself_is_no_fault(self, connection: RedisConnection) -> None:
+        cache = RedisCache(connection, MOST)
         await fill(cache, range(50))
-        await redis.run(
+        await connection.run(
             lambda redis: redis.delete(*[f"cauce:{{cache}}:{key_of(one).hex()}" for one in range(0, 50, 2)])
         )
         await fill(cache, range(200))
         assert MOST / 2 < sum(await kept(cache, range(200))) <= MOST
 
 
-async def used(redis: RedisConnection) -> int:
-    return (await redis.run(lambda redis: redis.info("memory")))["used_memory"]
+async def used(connection: RedisConnection) -> int:
+    return (await connection.run(lambda redis: redis.info("memory")))["used_memory"]
 
 
-async def names(redis: RedisConnection) -> list[bytes]:
-    return await redis.run(lambda redis: redis.keys("cauce:{cache}:*"))
+async def names(connection: RedisConnection) -> list[bytes]:
+    return await connection.run(lambda redis: redis.keys("cauce:{cache}:*"))
 
 
 async def test_answers_are_kept_in_memory_while_redis_is_gone(clock: FakeClock) -> None:
@@ -249,8 +231,8 @@ async def test_answers_are_kept_in_memory_while_redis_is_gone(clock: FakeClock) 
     await connection.aclose()
 
 
-async def test_two_processes_share_what_one_has_kept(redis: RedisConnection, clock: FakeClock) -> None:
-    one, two = [LayeredCache(InprocCache(clock, 1 << 20), RedisCache(redis, MOST), clock, 60) for _ in range(2)]
+async def test_two_processes_share_what_one_has_kept(connection: RedisConnection, clock: FakeClock) -> None:
+    one, two = [LayeredCache(InprocCache(clock, 1 << 20), RedisCache(connection, MOST), clock, 60) for _ in range(2)]
     answer = cached(stored=clock.now())
     await one.put(KEY, answer, 60)
     assert await two.get(KEY) == answer

@@ -31,11 +31,6 @@ from tests.http import within
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 class TestInprocLedger(LedgerContract):
     @pytest.fixture
     def books(self) -> Books:

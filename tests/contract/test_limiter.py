@@ -33,28 +33,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def books() -> Books:
     return Books()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with running_redis() as running:
-        yield running
-
-
-@pytest.fixture
-async def connection(server: RedisServer, clock: FakeClock) -> AsyncIterator[RedisConnection]:
-    connection = RedisConnection(RedisSettings(server.url), clock)
-    await connection.start()
-    await connection.run(lambda redis: redis.flushall())
-    yield connection
-    await connection.aclose()
 
 
 def shared(connection: RedisConnection, clock: FakeClock, books: Books) -> RedisLimiter:

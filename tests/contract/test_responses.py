@@ -17,11 +17,6 @@ from cauce.testing.responses_contract import KEY, OWNER, ResponsesContract, kept
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 class TestInprocResponses(ResponsesContract):
     @pytest.fixture
     def responses(self, clock: FakeClock) -> Responses:

@@ -29,11 +29,6 @@ MOST = 4 * 1024 * 1024 * 1024
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 class TestInprocStreamLog(StreamLogContract):
     @pytest.fixture
     async def logs(self, clock: FakeClock) -> Logs:

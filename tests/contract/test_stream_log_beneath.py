@@ -138,11 +138,6 @@ def postgres() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 @pytest.fixture(params=[in_sqlite, in_postgres, in_redis])
 async def beneath(request: pytest.FixtureRequest, clock: FakeClock) -> Opened:
     async with request.param(clock, request) as opened:

@@ -28,18 +28,13 @@ from cauce.testing.clock import FakeClock
 from cauce.testing.stream_room_contract import MOST, ended, is_newest, key_of, settled, there
 from cauce.testing.stream_samples import END, LEASE, RETENTION, created, head_of, text
 from tests.postgres_server import running_postgres
-from tests.redis_server import RedisServer, running_redis
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 _NUMBERS = itertools.count()
 LITTLE = 60_000
 """Bytes that a few small streams take."""
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +60,6 @@ async def in_postgres(settings: PostgresSettings, clock: FakeClock) -> AsyncIter
     await log.start()
     yield log
     await log.stop()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
-@pytest.fixture
-async def connection(server: RedisServer, clock: FakeClock) -> AsyncIterator[RedisConnection]:
-    connection = RedisConnection(RedisSettings(server.url), clock)
-    await connection.start()
-    await connection.run(lambda redis: redis.flushall())
-    yield connection
-    await connection.aclose()
 
 
 def options(max_bytes: int = MOST) -> SharedLogOptions:
@@ -261,12 +241,12 @@ async def test_streams_stay_within_their_bytes_after_redis_lost_a_part_of_what_i
 
 
 @pytest.mark.parametrize("store", ["postgres", "redis"])
-async def test_bound_of_the_configuration_holds(postgres: str, server: RedisServer, store: Any) -> None:
+async def test_bound_of_the_configuration_holds(postgres: str, redis_server: RedisServer, store: Any) -> None:
     most = 16 * 1024 * 1024
     config = Config(
         streams=StreamSettings(store=store, max_disk=most),
         postgres=PostgresSettings(postgres, "configured"),
-        redis=RedisSettings(server.url, prefix="configured:"),
+        redis=RedisSettings(redis_server.url, prefix="configured:"),
     )
     opened = open_log(config, SystemClock(), "a")
     await opened.log.start()

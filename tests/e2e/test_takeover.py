@@ -6,12 +6,13 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
-from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
+from tests.e2e.tale import BODY, RAW, TALE, Teller, begin, check_whole, ended, rest, state, table
 from tests.http import ask, connection, within
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,24 @@ async def test_answer_cut_by_a_kill_is_gone_on_with_exactly_by_the_next_start(tm
     assert last["finish_reason"] == "stop" and len(last["attempts"]) == 2
     assert last["usage"]["output_tokens"] == told["total"]["output_tokens"] > 5, "the ledger has the lost attempt too"
     assert told["total"]["requests"] == 1
+
+
+async def test_lost_attempt_is_on_the_account_of_the_deployment_that_made_it(tmp_path: Path) -> None:
+    async with Upstream(Teller(before=7)) as upstream:
+        places = "".join([f'[[providers.up.deployments]]\nname = "{name}"\n' for name in ("east", "west")])
+        toml = table(upstream.base_url).replace("[facts", f"{places}[facts")
+        (tmp_path / "cauce.toml").write_text(toml + "input_price = 1.0\noutput_price = 10.0\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 7)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            last = (await rest(serve.port, seen)).frames()[-1]
+            told = (await ask(serve.port, "GET", "/usage?group_by=deployment")).json()
+    assert {group["deployment"] for group in told["groups"]} <= {"east", "west"}
+    assert last["usage"]["output_tokens"] == told["total"]["output_tokens"]
 
 
 async def test_stream_that_nothing_was_read_of_is_opened_anew_by_the_next_start(tmp_path: Path) -> None:
@@ -133,6 +152,71 @@ async def test_next_start_goes_on_with_each_answer_as_its_own_route_says(tmp_pat
             await started(serve)
             found = {name: (await ended(serve.port, name))["state"] for name in ("goes-on", "ends")}
     assert found == {"goes-on": "completed", "ends": "incomplete"} and len(upstream.requests) == 3
+
+
+def two_choices(*words: str) -> tuple[bytes, ...]:
+    """Chunks of a chat stream with two answers: `words` in turn, each in both."""
+    head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    said = [
+        f'{head}[{{"index":{place},"delta":{{"content":"{word}{place} "}}}}]}}' for word in words for place in (0, 1)
+    ]
+    ends = [f'{head}[{{"index":{place},"delta":{{}},"finish_reason":"stop"}}]}}' for place in (0, 1)]
+    return tuple([chunk.encode() for chunk in (*said, *ends, "[DONE]")])
+
+
+async def test_several_answers_that_nobody_was_shown_begin_anew_after_a_kill(tmp_path: Path) -> None:
+    body = {"model": "whole", "messages": BODY["messages"], "n": 2}
+    async with Upstream(Reply(chunks=two_choices("lost", "never"), stall_after=2)) as upstream:
+        toml = table(upstream.base_url) + '[models.whole]\ncandidates = ["up/m"]\nbuffer = true\n'
+        (tmp_path / "cauce.toml").write_text(toml)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await client.send("POST", "/v1/chat/completions", msgspec.json.encode(body), {"Idempotency-Key": "two"})
+                while (await state(serve.port, "openai-chat:two")).get("tail", 0) < 4:
+                    pass
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        upstream.script(Reply(chunks=two_choices("one", "more")))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            told = await within(ask(serve.port, "POST", "/v1/chat/completions", body, {"Idempotency-Key": "two"}), 20)
+            streamed = await within(
+                ask(serve.port, "GET", "/chat/stream/openai-chat:two/resume?wire=openai-chat&after=0"), 20
+            )
+    assert [one["message"]["content"] for one in told.json()["choices"]] == ["one0 more0 ", "one1 more1 "]
+    assert [one["finish_reason"] for one in told.json()["choices"]] == ["stop", "stop"]
+    assert b"lost" not in streamed.body and b"more1" in streamed.body and streamed.complete
+    assert len(upstream.requests) == 1, "since the next start"
+
+
+async def test_time_that_a_client_gives_its_call_bounds_it_across_a_kill(tmp_path: Path) -> None:
+    def told(request: Ask) -> Reply:
+        # Who goes on with it would do so for minutes, and never falls silent.
+        return Reply("palabra " * 4000, pace=0.05) if len(upstream.requests) > 2 else Reply(TALE, stall_after=5)
+
+    async with Upstream(told) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as one, connection(serve.port) as other:
+                for name, client in {"late": one, "over": other}.items():
+                    await client.send("POST", f"/chat/stream/{name}", RAW, {"X-Cauce-Timeout": "60"})
+                    await client.head()
+                    await within(client.until("palabra4ñ ".encode()), 20)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        # The server was down for as long as that.
+        [file] = tmp_path.rglob("streams.db")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+            for name, seconds in {"late": 54, "over": 60}.items():
+                asked = "UPDATE streams SET created = created - ? WHERE id = ?"
+                assert database.execute(asked, (seconds, name)).rowcount == 1
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            last = {name: (await rest(serve.port, b"", name)).frames()[-1] for name in ("late", "over")}
+    for frame in last.values():
+        assert (frame["type"], frame["final_error"], frame["error_code"]) == ("error", True, "timeout")
+        assert frame["partial"].startswith("palabra0ñ ")
+    assert len(upstream.requests) == 3, "nobody is asked for what is over"
 
 
 async def test_server_that_is_stopped_hands_over_and_the_next_one_goes_on(tmp_path: Path) -> None:

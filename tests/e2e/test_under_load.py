@@ -32,6 +32,13 @@ async def test_clients_at_once_spend_no_more_than_their_budget(tmp_path: Path) -
     seen = await spending(tmp_path, clients=60, covered=15)
     assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
     assert 7 <= seen.answered == seen.tally.statuses[200] <= 15
+    assert seen.cost <= seen.budget
+
+
+async def test_clients_that_bound_no_answer_spend_no_more_than_their_budget_either(tmp_path: Path) -> None:
+    seen = await spending(tmp_path, clients=60, covered=60, bounded=False)
+    assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
+    assert seen.budget / 2 <= seen.cost <= seen.budget
 
 
 async def test_ledger_agrees_with_the_provider_on_calls_of_all_kinds(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cauce.server.app import HOT
+from cauce.server.gate import hash_key
 from cauce.testing.upstream import Upstream
 from tests.http import ask, within
 from tests.serving import MESSAGES, serving, upstream_table
@@ -53,6 +54,21 @@ async def test_whatever_asks_a_model_leaves_one_row_in_the_ledger(upstream: Upst
             assert entry is not None and entry.outcome == "completed", path
             assert entry.request_id == answered.headers["x-cauce-request-id"], path
             assert sum(upstream.record.answered.values()) == number, path
+
+
+@pytest.mark.parametrize("query", ["probe=up/m", "%70robe=up/m", "probe=&pro%62e=up/m"])
+async def test_probe_is_on_the_account_of_the_key_it_came_with_and_without_one_asks_nobody(
+    upstream: Upstream, query: str
+) -> None:
+    keyed = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\n'
+    async with serving(keyed + upstream_table("up", upstream.base_url)) as served:
+        refused = await ask(served.port, "GET", f"/health?{query}")
+        assert (refused.status, served.runtime.services.last_entry("up")) == (401, None)
+        assert upstream.requests == []
+        probed = await ask(served.port, "GET", f"/health?{query}", headers={"Authorization": "Bearer secret"})
+        entry = served.runtime.services.last_entry("up")
+    assert probed.json()["probe"]["ok"] and len(upstream.requests) == 1
+    assert entry is not None and (entry.outcome, entry.scope.key) == ("completed", "web")
 
 
 async def test_many_different_callers_leave_no_task_no_thread_and_no_connection_behind(upstream: Upstream) -> None:

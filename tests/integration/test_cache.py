@@ -270,6 +270,25 @@ async def test_errors_and_cut_answers_are_not_kept(upstream: Upstream) -> None:
     assert response.json()["choices"][0]["message"]["content"] == "whole"
 
 
+async def test_answer_is_kept_at_the_length_its_client_gave_it_and_not_at_one_that_a_budget_did(
+    upstream: Upstream,
+) -> None:
+    """Others, with the same question, may have a budget with room for all of it."""
+    upstream.answers = [Reply(finish_reason="length")]
+    toml = (
+        upstream_table("up", upstream.base_url)
+        + '[facts."up/*"]\ninput_price = 1\noutput_price = 1\nmax_output = 900\n'
+    )
+    toml += '[budgets]\nassumed_output = 100\n[budgets.keys."*"]\nday = 0.0008\n'
+    async with serving(toml) as served:
+        uses = [
+            (await ask(served.port, "POST", CHAT, body)).headers["x-cauce-cache"]
+            for body in (COLD, COLD, {**COLD, "max_tokens": 50}, {**COLD, "max_tokens": 50})
+        ]
+    assert [request.get("max_tokens") for request in upstream.requests] == [450, 450, 50]
+    assert uses == ["miss", "miss", "miss", "hit"]
+
+
 TENANTS = "".join(
     [
         f'[[auth.keys]]\nname = "{name}"\nhash = "{hash_key(name)}"\ntenant = "{tenant}"\n'

@@ -56,6 +56,40 @@ async def test_stream(client: AsyncOpenAI, model: str) -> None:
     assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 12
 
 
+IDS = list(range(4_000))
+"""A prompt of so many tokens, as their ids."""
+
+UNQUEUED = {"CAUCE_QUEUE__LENGTH": "0"}
+
+
+async def statuses(toml: str, *prompts: list[int] | list[list[int]] | list[str], **more: object) -> list[int]:
+    async with serving(toml, UNQUEUED) as running:
+        bodies = [{"model": "up/m", "prompt": prompt, "max_tokens": 5, **more} for prompt in prompts]
+        return [(await ask(running.port, "POST", "/v1/completions", body)).status for body in bodies]
+
+
+async def test_prompts_of_token_ids_count_under_limits(upstream: Upstream) -> None:
+    toml = upstream_table("up", upstream.base_url, tokens_per_minute=60_000)
+    assert await statuses(toml, [IDS, IDS]) == [429]
+
+
+async def test_text_behind_the_gap_counts_under_limits(upstream: Upstream) -> None:
+    toml = upstream_table("up", upstream.base_url, dialect="mistral", tokens_per_minute=60_000)
+    assert await statuses(toml, ["Once", "Twice"], suffix="the river " * 2_000) == [429]
+
+
+async def test_prompts_of_token_ids_count_under_budgets(upstream: Upstream) -> None:
+    toml = upstream_table("up", upstream.base_url)
+    toml += '[facts."up/*"]\ninput_price = 1_000\noutput_price = 0\n[budgets.users."*"]\nday = 3\n'
+    assert await statuses(toml, IDS, IDS[:9], user="ana") == [402, 200]
+
+
+async def test_prompts_of_token_ids_that_no_window_has_room_for_are_not_sent(upstream: Upstream) -> None:
+    toml = upstream_table("up", upstream.base_url) + '[facts."up/*"]\ncontext_window = 3_000\n'
+    assert await statuses(toml, IDS, IDS[:2_800]) == [400, 200]
+    assert len(upstream.requests) == 1
+
+
 async def test_several_prompts_are_answered_each(client: AsyncOpenAI, upstream: Upstream) -> None:
     upstream.answers = [Reply(text="one"), Reply(text="two"), Reply(text="three")]
     completion = await client.completions.create(model="up/m", prompt=["a", "b", "c"])
@@ -127,7 +161,7 @@ async def test_log_probabilities_of_a_conversation_are_told_in_the_old_form(
 
 async def test_stream_that_breaks_raises_and_never_looks_complete(client: AsyncOpenAI, upstream: Upstream) -> None:
     upstream.answers = [Reply(text="a b c d", cut_after=2)]
-    stream = await client.completions.create(model="up/m", prompt="Once", stream=True)
+    stream = await client.completions.create(model="up/m", prompt="Once", suffix="The end.", stream=True)
     seen = ""
     with pytest.raises(openai.APIError):
         async for chunk in stream:

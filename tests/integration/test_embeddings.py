@@ -1,5 +1,6 @@
 """Embeddings through the whole server, with the official SDK."""
 
+import asyncio
 import base64
 import struct
 from collections.abc import AsyncIterator
@@ -62,6 +63,23 @@ async def test_many_inputs_keep_their_order(client: AsyncOpenAI, upstream: Upstr
 async def test_tokens_are_passed_on(client: AsyncOpenAI, upstream: Upstream) -> None:
     made = await client.embeddings.create(model="up/embed-1", input=[[1, 2], [3]])
     assert len(made.data) == 2 and upstream.requests[0]["input"] == [[1, 2], [3]]
+
+
+async def test_tokens_count_as_many_as_they_are(upstream: Upstream) -> None:
+    # A tenth of what a minute has may be used at once: five calls of a thousand tokens, and what stands around them.
+    toml = upstream_table("up", upstream.base_url, tokens_per_minute=55_000)
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate) for _ in range(6)]
+    async with serving(toml, {"CAUCE_QUEUE__LENGTH": "0"}) as running:
+        body = {"model": "up/embed-1", "input": [[1] * 500, [2] * 500]}
+        calls = [asyncio.create_task(ask(running.port, "POST", "/v1/embeddings", body)) for _ in range(6)]
+        (refused,), _ = await within(asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED))
+        for _ in calls:
+            gate.release()
+        statuses = sorted([answer.status for answer in await within(asyncio.gather(*calls))])
+        entry = running.runtime.services.last_entry("up")
+    assert (refused.result().status, statuses) == (429, [200] * 5 + [429])
+    assert entry is not None and entry.endpoint == "embeddings"
 
 
 async def test_two_thousand_inputs_are_taken(client: AsyncOpenAI) -> None:

@@ -104,7 +104,18 @@ async def test_known_key_opens_every_surface(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic c2VjcmV0"}, {"X-Api-Key": ""}]
 )
-@pytest.mark.parametrize("path", [*SURFACES, "/v1/models", "/metrics", "/health?probe=auto"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *SURFACES,
+        "/v1/models",
+        "/metrics",
+        "/health?probe=auto",
+        "/health?%70robe=auto",
+        "/health?pro%62e=auto",
+        "/health?a=b&prob%65=auto",
+    ],
+)
 async def test_no_key_or_a_wrong_one_is_401(headers: dict[str, str], path: str) -> None:
     method = "POST" if path in SURFACES else "GET"
     async with serving(KEYED) as served:

@@ -1,6 +1,7 @@
 """Limits and budgets as clients meet them: the server as it is served, in front of a fake upstream that keeps count."""
 
 import asyncio
+import base64
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,20 @@ async def test_used_up_budget_says_whose_it_is_how_much_and_when_it_begins_anew(
     assert refused.status == 402 and told["error_code"] == "quota_exceeded"
     assert "the budget of 0.5 USD a day of key one does not cover this call: it begins anew in" in told["error"]
     assert 0 < told["retry_after"] <= 86_400
+
+
+async def test_long_documents_are_held_under_budgets_before_anybody_has_read_them(upstream: Upstream) -> None:
+    def asking(pages: int) -> list[dict[str, Any]]:
+        bytes_ = b"".join([b"<< /Type /Page >>".ljust(1_000) for _ in range(pages)])
+        url = f"data:application/pdf;base64,{base64.b64encode(bytes_).decode()}"
+        return [{"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf", "file_data": url}}]}]
+
+    table = upstream_table("up", upstream.base_url) + keys("one") + '[budgets.keys."*"]\nday = 0.3\n'
+    table += '[facts."up/*"]\ninput_price = 1\noutput_price = 0\n'
+    async with serving(table, UNQUEUED) as served:
+        assert await statuses(served, 1, key="one", max_tokens=5, messages=asking(200)) == [402]
+        assert await statuses(served, 1, key="one", max_tokens=5, messages=asking(20)) == [200]
+    assert len(upstream.requests) == 1
 
 
 async def test_budgets_of_users_and_of_tenants_are_kept_apart(upstream: Upstream) -> None:

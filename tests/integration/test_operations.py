@@ -74,6 +74,14 @@ async def test_probe_asks_for_one_token(upstream: Upstream) -> None:
     assert not unknown["ok"] and "does not exist here" in unknown["error"]
 
 
+async def test_each_probe_asks_the_provider_where_its_answers_are_kept(upstream: Upstream) -> None:
+    kept = {"DEFAULT_TEMPERATURE": "0"}
+    async with serving(upstream_table("up", upstream.base_url), kept) as served:
+        for number in (1, 2):
+            probe = (await ask(served.port, "GET", "/health?probe=up/m")).json()["probe"]
+            assert probe["ok"] and len(upstream.requests) == number
+
+
 async def test_live_and_ready_answer(upstream: Upstream) -> None:
     async with serving() as served:
         assert (await ask(served.port, "GET", "/health/live")).json() == {"status": "alive"}

@@ -122,6 +122,63 @@ async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int],
         assert len(exact.requests) == 50
 
 
+PROMPT = "Cuenta: "
+
+
+async def asked_for_a_prompt(port: int, headers: dict[str, str] | None = None, **changes: Any) -> tuple[str, Any]:
+    """The text, and the last event: its error, if it has one."""
+    body = {"model": "route", "prompt": PROMPT, "stream": True, "max_tokens": 900, **changes}
+    response = await within(ask(port, "POST", "/v1/completions", body, headers), 30)
+    lines = [line[6:] for line in response.body.split(b"\n") if line.startswith(b"data: ")]
+    ended = lines[-1] == b"[DONE]"
+    events = [msgspec.json.decode(line) for line in (lines[:-1] if ended else lines)]
+    assert response.complete and ended != ("error" in events[-1]), "an interrupted answer looks whole"
+    return "".join([choice["text"] for event in events for choice in event.get("choices", ())]), events[-1]
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cauce-Durable": "true"}], ids=["unlogged", "logged"])
+async def test_completion_of_a_prompt_cut_after_any_delta_is_whole_byte_for_byte(headers: dict[str, str]) -> None:
+    place, begun = 0, list[str]()
+
+    def told(request: Ask) -> Reply:
+        said = request.body["prompt"].removeprefix(PROMPT)
+        assert ORACLE.startswith(said) and not said.endswith(" "), said
+        begun.append(said)
+        # It is cut again as it goes on, unless it goes on from half of the answer.
+        cut = place if not said else 5 if len(said) < len(ORACLE) // 2 else None
+        return Reply(ORACLE[len(said) :], cut_after=cut, reset=cut is not None and place % 2 == 0)
+
+    async with Upstream(told) as upstream, serving(table("one", upstream) + ROUTE.replace(', "two/m"', "")) as served:
+        for place in range(1, 51):
+            begun.clear()
+            text, last = await asked_for_a_prompt(served.port, headers)
+            assert (text, last["choices"][0]["finish_reason"]) == (ORACLE, "stop"), place
+            assert len(begun) >= 2 and begun == sorted(begun, key=len), place
+        assert upstream.requests[-1]["max_tokens"] < 900
+
+
+SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+    "it became a conversation": ("foundry", {}),
+    "it has a suffix": ("deepseek", {"suffix": "."}),
+    "several answers": ("compatible", {"n": 2}),
+    "it is made of tokens": ("compatible", {"prompt": [1, 2, 3]}),
+}
+
+
+@pytest.mark.parametrize("why", SHORT)
+async def test_completion_of_a_prompt_that_nobody_can_go_on_with_ends_in_its_error(why: str) -> None:
+    dialect, changes = SHORT[why]
+    async with Upstream(Reply(ORACLE, cut_after=9)) as cutting, Upstream(Reply("never")) as other:
+        tables = [table(name, one) + f'dialect = "{dialect}"\n' for name, one in {"one": cutting, "two": other}.items()]
+        async with serving("".join(tables) + ROUTE) as served:
+            text, last = await asked_for_a_prompt(served.port, **changes)
+            logged, end = await asked_for_a_prompt(served.port, {"X-Cauce-Durable": "true"}, **changes)
+    assert text == logged == " ".join(ORACLE.split(" ")[:9]) + " "
+    assert last["error"]["code"] == "provider_error"
+    assert (end["choices"][0]["finish_reason"], end["cauce"]) == ("length", {"incomplete": True})
+    assert len(cutting.requests) == 2 and other.requests == []
+
+
 BREAKS: dict[str, Callable[[int], Reply]] = {
     "cut": lambda place: Reply(ORACLE, cut_after=place),
     "reset": lambda place: Reply(ORACLE, cut_after=place, reset=True),

@@ -12,7 +12,7 @@ from cauce.bootstrap import runtime
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Defaults, Turn
 from cauce.ports.provider import Call, Deltas
-from cauce.server.app import Application
+from cauce.server.app import BEGINS, HOT, Application
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider, answering
@@ -29,12 +29,23 @@ SURFACES = {
     "/v1/messages": ({**CHAT, "max_tokens": 9}, b": hb", b"message_stop"),
     "/llm/message": (CHAT, b": hb", b'"complete"'),
     "/chat/stream/one": (CHAT, b": hb", b'"complete"'),
+    "/api/chat": (
+        {
+            "model": "offline",
+            "id": "one",
+            "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Hello"}]}],
+        },
+        b": hb",
+        b'"finish"',
+    ),
     "/v1beta/models/offline:streamGenerateContent?alt=sse": (
         {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
         b"\r\n",
         b'"finishReason":"STOP"',
     ),
 }
+WHOLE = {"/v1/embeddings"}
+"""Asks a model, and has nothing to stream."""
 SILENCE = 90
 """Seconds before the first delta."""
 EVERY = 10
@@ -75,6 +86,10 @@ async def soon() -> None:
     """Let everything run that can run now."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+def test_no_streaming_surface_is_left_out() -> None:
+    assert {path for (_, path), handler in HOT.items() if handler in BEGINS} - WHOLE <= set(SURFACES)
 
 
 @pytest.mark.parametrize("target", SURFACES)

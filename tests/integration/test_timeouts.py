@@ -75,6 +75,18 @@ async def test_whole_answers_end_with_the_total_time(upstream: Upstream, stream:
     assert upstream.record.requests == {"m": 1}
 
 
+@pytest.mark.parametrize("whose", ["configured", "the client's"])
+async def test_logged_stream_ends_with_the_time_that_somebody_has_set(upstream: Upstream, whose: str) -> None:
+    upstream.answers = [Reply(text="word " * 600, pace=0.1)]
+    toml, headers = ("logged = 0.5", {}) if whose == "configured" else ("idle = 5", {"X-Cauce-Timeout": "0.5"})
+    async with serving(configured(upstream, CHAT, toml)) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        got = await within(ask(served.port, "POST", "/chat/stream/s", body, headers))
+        await within(upstream.closed.wait())
+    last = got.frames()[-1]
+    assert (last["final_error"], last["error_code"]) == (True, "timeout") and last["partial"].startswith("word ")
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_waits_between_retries_are_part_of_the_deadline(upstream: Upstream, stream: bool) -> None:
     upstream.answers = [msgspec.structs.replace(Reply(), status=429, retry_after=20.0)]

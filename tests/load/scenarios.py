@@ -141,31 +141,43 @@ async def killed(folder: Path, calls: int, after: int) -> tuple[list[str], dict[
 
 
 class Spending(msgspec.Struct, frozen=True):
-    """USD that the answered calls cost by the upstream's account, and how the calls ended."""
+    """USD that the answered calls cost by the upstream's account, the budget, and how the calls ended."""
 
     cost: float
+    budget: float
     tally: Tally
     answered: int
 
 
-async def spending(folder: Path, clients: int, covered: int) -> Spending:
-    """`clients` at once under the budget of a key that covers `covered` of their calls."""
-    tokens, input_price, output_price = Tokens(20, 100), 1.0, 10.0
-    cost = (tokens.input * input_price + tokens.output * output_price) / 1_000_000
+async def spending(folder: Path, clients: int, covered: int, *, bounded: bool = True) -> Spending:
+    """`clients` at once under the budget of a key that covers `covered` of their calls.
+
+    The model writes as much as it is let. Where the calls are not `bounded`, that is forty times as much, until the budget bounds them.
+    """
+    tokens, most, input_price, output_price = Tokens(20, 100), 4000, 1.0, 10.0
+    each = (tokens.input * input_price + tokens.output * output_price) / 1_000_000
     tally = Tally()
-    async with Upstream(Reply(delay=0.05, usage=tokens)) as upstream:
+
+    def written(asked: Ask) -> Reply:
+        usage = Tokens(tokens.input, asked.body.get("max_tokens", most))
+        return Reply(delay=0.05, usage=usage, finish_reason="length")
+
+    async with Upstream(written) as upstream:
         toml = provider(upstream) + keys("web")
-        toml += f'[facts."up/*"]\ninput_price = {input_price}\noutput_price = {output_price}\n'
-        toml += f'[budgets.keys."web"]\nday = {cost * covered:.9f}\n'
+        toml += f'[facts."up/*"]\ninput_price = {input_price}\noutput_price = {output_price}\nmax_output = {most}\n'
+        toml += f'[budgets]\nassumed_output = {tokens.output}\n[budgets.keys."web"]\nday = {each * covered:.9f}\n'
         async with gateway(folder, toml) as served:
 
             async def client(number: int) -> None:
-                body = chat(max_tokens=tokens.output, stream=number % 2 == 0)
+                bound = {"max_tokens": tokens.output} if bounded else {}
+                body = chat(stream=number % 2 == 0, **bound)
                 tally.take("web", await ask(served.port, "POST", "/v1/chat/completions", body, bearer("web")))
 
             await asyncio.gather(*[client(number) for number in range(clients)])
         answered = sum(upstream.record.answered.values())
-    return Spending(cost * answered, tally, answered)
+        served = list(upstream.record.served.values())
+    spent = sum([one.input * input_price + one.output * output_price for one in served]) / 1_000_000
+    return Spending(spent, each * covered, tally, answered)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -216,15 +228,18 @@ class Outage(msgspec.Struct, frozen=True):
     tally: Tally
     during: int
     """Answers while it was gone."""
+    limits: str
+    """What `/health` said of limits by the end of that."""
     upstream: Record
     used_again: bool
 
 
 async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, frozen: bool) -> Outage:
-    """A steady load whose limits are counted in Redis, which is gone for `seconds`: ended, or `frozen`."""
+    """A steady load, of more clients than may be served at once, whose limits are counted in Redis, which is gone for `seconds`: ended, or
+    `frozen`."""
     tally = Tally()
     loop = asyncio.get_running_loop()
-    async with Upstream(Reply(delay=0.02), limits=Limits(concurrent=20)) as upstream:
+    async with Upstream(Reply(delay=0.1), limits=Limits(concurrent=20)) as upstream:
         limited = provider(upstream, max_concurrent=20, requests_per_minute=60_000)
         toml = limited + f'[redis]\nurl = "{redis.url}"\n' + keys("web")
         async with gateway(folder, toml) as served:
@@ -236,12 +251,13 @@ async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, froz
                     tally.take("web", response)
                     await asyncio.sleep(0.05)
 
-            clients = [asyncio.create_task(client()) for _ in range(16)]
+            clients = [asyncio.create_task(client()) for _ in range(40)]
             await asyncio.sleep(1.0)
             (redis.stall if frozen else redis.stop)()
             before = len(tally.order)
             await asyncio.sleep(seconds)
             during = len(tally.order) - before
+            limits = (await served.get("/health"))["limits"]
             (redis.go_on if frozen else redis.start)()
             deadline = loop.time() + 20
             used = False
@@ -250,7 +266,7 @@ async def redis_outage(folder: Path, redis: RedisServer, seconds: float, *, froz
                 used = await _commands(redis) > 0
             over = True
             await asyncio.gather(*clients)
-        return Outage(tally, during, upstream.record, used)
+        return Outage(tally, during, limits, upstream.record, used)
 
 
 async def two_processes(folder: Path, redis: RedisServer, size: Burst) -> tuple[Tally, Record]:

@@ -51,4 +51,11 @@ async def test_two_hundred_calls_at_once_spend_no_more_than_a_budget_for_fifty(t
     seen = await spending(tmp_path, clients=200, covered=50)
     assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
     assert seen.answered == seen.tally.statuses[200] <= 50
-    assert seen.answered >= 25
+    assert seen.budget / 2 <= seen.cost <= seen.budget
+
+
+async def test_two_hundred_calls_that_bound_no_answer_spend_no_more_than_their_budget(tmp_path: Path) -> None:
+    seen = await spending(tmp_path, clients=200, covered=50, bounded=False)
+    assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
+    assert seen.answered == seen.tally.statuses[200]
+    assert seen.budget / 2 <= seen.cost <= seen.budget

@@ -27,6 +27,8 @@ def test_streams_are_kept_in_a_file_of_this_server_alone(tmp_path: Path) -> None
         ("[streams]\nretention = 599", "streams.retention: expected"),
         ("[streams]\nretention_api = 1", "streams.retention_api: expected"),
         ("[streams]\nstalled = -1", "streams.stalled: expected"),
+        ("[streams]\nheartbeat = 20.5", "streams.heartbeat: expected `float` <= 20"),
+        ("[streams]\nheartbeat = 0", "streams.heartbeat: expected"),
         ("[streams]\nlease = 0.5", "streams.lease: expected"),
         ('[streams]\non_disconnect = "stop"', "must be one of continue, grace, cancel"),
         ("[streams]\nunattended_max_cost = -1", "streams.unattended_max_cost: expected"),

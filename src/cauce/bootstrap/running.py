@@ -227,7 +227,11 @@ def application(config: Config) -> Application:
         if config.streams.shared:
             logger.warning("%s; the ledger of this process is kept in its memory", error)
             return Application(runtime(config, streams=shared_streaming).services)
-        logger.warning("%s; the ledger and the streams of this process are kept in its memory", error)
+        logger.warning(
+            "%s; the ledger and the streams of this process are kept in its memory, and other processes do not know them: "
+            "[streams] folder or store has them share one log",
+            error,
+        )
         return Application(runtime(config).services)
     services = runtime(config, on_disk=True).services
 

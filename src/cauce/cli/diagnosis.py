@@ -220,6 +220,13 @@ def _warnings(config: Config, running: Runtime, models: Models, stand: Ground) -
                 reason=stand.stream_log_problem,
             )
         )
+    if config.redis.url and config.redis.nodes == 1:
+        warnings.append(
+            say(
+                "[redis] nodes is 1: where several processes share Redis, each takes the whole of every limit while it is gone; "
+                "set how many they are"
+            )
+        )
     for source in upstreams(running):
         name, default = source.provider.name, source.default_model
         if default is not None and not _offers(models, name, default):

@@ -7,7 +7,6 @@ import msgspec
 
 from cauce.cli.words import say
 from cauce.config import Config, ModelSettings, ProviderSettings
-from cauce.ports.provider import Timeouts
 from cauce.testing.chaos import NodeSettings, Route, shortest
 from cauce.testing.chaos.node import Store, goes_by_leases
 
@@ -129,7 +128,7 @@ class Trial(msgspec.Struct, frozen=True):
             yield say("[recovery] attempts = 0: an answer that breaks may end there, and has to say so")
         elif attempts < NodeSettings().recovery.attempts:
             yield say("[recovery] attempts = {attempts}: an answer may break off after as many", attempts=attempts)
-        ages = {"[recovery] age": settings.recovery.age, "[timeouts] total": settings.timeouts.total}
+        ages = {"[recovery] age": settings.recovery.age, "[timeouts] logged": settings.timeouts.logged}
         if short := [f"{name} = {seconds:g}" for name, seconds in ages.items() if seconds < self.lasts]:
             yield say("{settings}: an answer that lasts for longer may break off", settings=", ".join(short))
         if "fail" in ways:
@@ -184,13 +183,13 @@ class Trial(msgspec.Struct, frozen=True):
 
 def _of(config: Config, store: Store) -> NodeSettings:
     """What `config` has for nodes that keep streams in `store`, all as it stands."""
-    streams, common = config.streams, config.timeouts
+    streams = config.streams
     routes = dict.fromkeys([Route(model.midstream, model.on_disconnect) for model in config.models.values()])
     return NodeSettings(
         msgspec.structs.replace(streams, store=store, folder=streams.folder if store == "sqlite" else ""),
         config.recovery,
         config.retry,
-        Timeouts(common.connect, common.first_delta, common.idle, common.total),
+        config.timeouts_of(),
         config.queue,
         config.cache,
         config.server.drain,

@@ -243,9 +243,10 @@ SPANISH: dict[str, str] = {
     "of its own: {settings}": "lo suyo: {settings}",
     "{alias} stands for {model}": "{alias} significa {model}",
     "a request that names no model goes to {model}": "una petición que no nombra modelo va a {model}",
-    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all": (
+    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all, "
+    "{logged:g} s where the answer is a logged stream": (
         "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
-        "{total:g} s en total"
+        "{total:g} s en total, {logged:g} s si la respuesta es un stream registrado"
     ),
     "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin flujo de /llm/message",
     "all is well": "todo está bien",
@@ -262,6 +263,9 @@ SPANISH: dict[str, str] = {
     ),
     "the folder of streams {folder} cannot be used: {reason}: set another [streams] folder": (
         "la carpeta de streams {folder} no sirve: {reason}: pon otra en [streams] folder"
+    ),
+    "[redis] nodes is 1: where several processes share Redis, each takes the whole of every limit while it is gone; set how many they are": (
+        "[redis] nodes es 1: si varios procesos comparten Redis, cada uno toma cada límite entero mientras falta; pon cuántos son"
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (

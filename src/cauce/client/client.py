@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from cauce.client.answer import Answer, Parsed, read_answer
 from cauce.client.connect import Connection, encode
@@ -26,7 +27,8 @@ _PATH = "/llm/message"
 
 
 class Client:
-    """A Cauce at `base_url`. `timeout` is in seconds, for calls that set none of their own (None: no bound).
+    """A Cauce at `base_url`. `timeout` is in seconds, for calls that set none of their own (None: no bound). Not given, it is 600 for
+    an answer that comes whole, and a stream goes on for as long as it is not silent.
 
         async with Client() as client:
             answer = await client.message("Where is the Giralda?")
@@ -40,7 +42,7 @@ class Client:
         base_url: str = BASE_URL,
         *,
         api_key: str | None = None,
-        timeout: float | None = 600.0,
+        timeout: float | UnsetType | None = UNSET,
         reconnect: Reconnect | None = None,
     ) -> None:
         self._connection = Connection(base_url, api_key, timeout)
@@ -79,7 +81,7 @@ class Client:
             id if id is not None else os.urandom(16).hex(),
             encode(body(messages, options)),
             ours=id is None,
-            total=self._connection.total(options.get("timeout")),
+            total=self._connection.total(options.get("timeout"), streamed=True),
         )
         return Stream(self._session, asked, on_progress)
 
@@ -95,7 +97,7 @@ class Client:
 
         Leaving it does not cancel it.
         """
-        asked = Asked(id, after=after, epoch=epoch, total=self._connection.total(None))
+        asked = Asked(id, after=after, epoch=epoch, total=self._connection.total(None, streamed=True))
         return Stream(self._session, asked, on_progress)
 
     async def cancel(self, id: str) -> None:

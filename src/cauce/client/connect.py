@@ -1,11 +1,15 @@
 """The connection to a server: what is sent to it, and what of its answers is no answer."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from cauce import __version__
 from cauce.client.errors import Unreachable, refused
 from cauce.domain.errors import CauceError, ProviderFailure
 from cauce.transport import HTTPTransport, Incoming, Outgoing, Transport
+
+WHOLE = 600.0
+"""Seconds for an answer that comes whole, where nobody says otherwise."""
 
 _GRACE = 5.0
 """Seconds beyond the time a request gives the server, so that the server's own word about it arrives."""
@@ -16,10 +20,15 @@ encode = msgspec.json.Encoder().encode
 
 
 class Connection:
-    """A server's address and the key to it. `timeout` is in seconds, for calls that say nothing of their own."""
+    """A server's address and the key to it. `timeout` is in seconds, for calls that say nothing of their own (None: no bound). Where
+    it is not given, an answer that comes whole has `WHOLE` seconds, and a stream goes on for as long as it is not silent."""
 
     def __init__(
-        self, base_url: str, api_key: str | None, timeout: float | None, transport: Transport | None = None
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeout: float | UnsetType | None = UNSET,
+        transport: Transport | None = None,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._timeout = timeout
@@ -33,14 +42,20 @@ class Connection:
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         }
 
-    def total(self, given: object) -> float | None:
+    def total(self, given: object, *, streamed: bool) -> float | None:
         """Seconds that a call may take in all whose `timeout` is `given`; None: as long as it likes."""
-        return given + _GRACE if isinstance(given, int | float) else self._timeout
+        if isinstance(given, int | float):
+            return given + _GRACE
+        if isinstance(self._timeout, UnsetType):
+            return None if streamed else WHOLE
+        return self._timeout
 
     async def post(self, path: str, body: dict[str, object]) -> Incoming:
         """Ask; the answer's status is 200. Raises `CallFailed`, `Unreachable` and `DeadlineExceeded`."""
         try:
-            incoming = await self.send("POST", path, encode(body), total=self.total(body.get("timeout")))
+            incoming = await self.send(
+                "POST", path, encode(body), total=self.total(body.get("timeout"), streamed=False)
+            )
             if incoming.status != 200:
                 raise await self.refusal(incoming)
         except ProviderFailure as error:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
+from msgspec import UNSET, UnsetType
+
 from cauce.client.answer import Answer, Parsed
 from cauce.client.client import BASE_URL, Client
 from cauce.client.options import Messages, Options
@@ -26,7 +28,7 @@ class SyncClient:
         base_url: str = BASE_URL,
         *,
         api_key: str | None = None,
-        timeout: float | None = 600.0,
+        timeout: float | UnsetType | None = UNSET,
         reconnect: Reconnect | None = None,
     ) -> None:
         self._client = Client(base_url, api_key=api_key, timeout=timeout, reconnect=reconnect)

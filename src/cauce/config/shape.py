@@ -41,15 +41,17 @@ class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_delta: Period | None = None
     idle: Period | None = None
     total: Period | None = None
+    logged: Period | None = None
 
 
 class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds. `message` bounds a plain `/llm/message`."""
+    """Seconds. `message` bounds a plain `/llm/message`, `logged` in place of `total` what is in the log of streams."""
 
     connect: Period = 5.0
     first_delta: Period = 60.0
     idle: Period = 30.0
     total: Period = 600.0
+    logged: Period = 86_400.0
     message: Period = 28.0
 
 

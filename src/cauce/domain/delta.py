@@ -111,6 +111,8 @@ class Attempt(msgspec.Struct, frozen=True, tag="attempt"):
     reason_code: ErrorCode | None = None
     choice: int = 0
     extra: Extra | None = None
+    deployment: str = ""
+    """Which of the provider's keys or places it is, for its bill: readers are not told."""
 
 
 class Restart(msgspec.Struct, frozen=True, tag="restart"):

@@ -49,10 +49,19 @@ class ReasoningOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """Text to be continued, not a conversation. With `suffix` the answer goes between the two."""
+    """Text to be continued, not a conversation. With `suffix` the answer goes between the two.
+
+    `tokens` is how many tokens came as their ids: what text they are is known to the model alone.
+    """
 
     text: str
     suffix: str | None = None
+    tokens: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a longer text could take its place: it has no end to meet, and is none of tokens."""
+        return bool(self.text) and self.suffix is None
 
 
 class Request(msgspec.Struct, frozen=True):

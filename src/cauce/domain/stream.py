@@ -144,6 +144,8 @@ class AttemptRow(msgspec.Struct, frozen=True):
     strategy: str = "open"
     usage: Usage | None = None
     outcome: Outcome | Literal["detached"] | None = None
+    deployment: str = ""
+    """Empty where the provider has but one, and in rows of earlier versions."""
 
 
 class History(msgspec.Struct, frozen=True):

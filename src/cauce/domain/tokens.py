@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cauce.domain.document import pages_of, text_of
 from cauce.domain.message import (
     DocumentPart,
     ImagePart,
@@ -37,8 +38,8 @@ PER_IMAGE = 1000.0
 PER_SMALL_IMAGE = 85.0
 """OpenAI's detail `low`, whatever the size (its guide "Images and vision")."""
 
-PER_DOCUMENT = 2000.0
-"""A page (Anthropic, "PDF support": 1,500 to 3,000 tokens each). How many pages there are is not looked up."""
+PER_PAGE = 2000.0
+"""A page of a document (Anthropic, "PDF support": 1,500 to 3,000 tokens each). One at an address is taken to have one."""
 
 _WEIGHTS: tuple[tuple[float, bytes], ...] = (
     (0.26, b"abcdefghijklmnopqrstuvwxyz"),
@@ -85,9 +86,13 @@ def weigh_text(text: str) -> float:
 
 
 def weigh(request: Request) -> float:
-    """Input tokens of `request`, roughly: messages, tools, the schema of the answer, and a flat figure per image and document."""
+    """Input tokens of `request`, roughly: messages, tools, the schema of the answer, and a flat figure per image and page."""
     texts: list[str] = []
     weight = PER_MESSAGE * len(request.messages) + PER_TOOL * len(request.tools)
+    if request.prompt is not None:
+        # Its text is what the messages say.
+        weight += request.prompt.tokens
+        texts.append(request.prompt.suffix or "")
     for message in request.messages:
         for part in message.parts:
             if type(part) is TextPart:
@@ -118,6 +123,8 @@ def estimate_input_tokens(request: Request) -> int:
 def is_text(request: Request) -> bool:
     """Whether `request` is made of text, calls and functions alone: what can be counted from its characters."""
     counted = (TextPart, ReasoningPart, RefusalPart, ToolCallPart)
+    if request.prompt is not None and request.prompt.tokens:
+        return False
     return all([isinstance(tool, Tool) for tool in request.tools]) and all(
         [isinstance(part, counted) for message in request.messages for part in message.parts]
     )
@@ -132,8 +139,9 @@ def _weigh_part(part: Part, texts: list[str]) -> float:
             texts += (name, arguments)
         case ImagePart(_, detail):
             return PER_SMALL_IMAGE if detail == "low" else PER_IMAGE
-        case DocumentPart():
-            return PER_DOCUMENT
+        case DocumentPart(url):
+            text = text_of(url)
+            return max(PER_PAGE, weigh_text(text)) if text is not None else PER_PAGE * pages_of(url)
         case OpaquePart(_, data):
             texts.append(_json(data))
     return 0.0

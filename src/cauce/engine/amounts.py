@@ -24,11 +24,12 @@ _MORE_DOUBT = 16
 
 
 class Amounts:
-    """`assumed_output` is the most tokens an answer is taken to have where nobody bounds it. Bounded, learned anew by each process."""
+    """`assumed_output` is what an answer is bound to that nobody else bounds, and that a budget has no more room for. Bounded, learned anew
+    by each process."""
 
     def __init__(self, estimator: Estimator, assumed_output: int) -> None:
         self._estimator = estimator
-        self._assumed = assumed_output
+        self.assumed_output = assumed_output
         self._usual: dict[str, float] = {}
         self._last: tuple[Request | None, str, int] = (None, "", 0)
 
@@ -46,20 +47,22 @@ class Amounts:
         written = sampling.max_tokens if sampling.max_tokens is not None else self._usual.get(model, UNKNOWN_OUTPUT)
         return self.input(request, model) + written * sampling.n
 
-    def dollars(self, request: Request, candidate: Candidate) -> float:
-        """The most `request` may cost. Raises `BudgetExceeded` where nobody knows the price."""
+    def most(self, request: Request, candidate: Candidate) -> int | None:
+        """The most tokens that an answer to `request` may have, by its own bound or the model's; None where nobody says."""
+        if request.sampling.max_tokens is not None:
+            return request.sampling.max_tokens
+        return candidate.facts.max_output
+
+    def dollars(self, request: Request, candidate: Candidate, written: int) -> float:
+        """The most `request` may cost if an answer has `written` tokens. Raises `BudgetExceeded` where nobody knows the price."""
         facts = candidate.facts
         if facts.prices is None:
             raise BudgetExceeded(
                 f"the price of {candidate.name} is not known, so no budget can cover it: set its prices in "
                 f'[facts."{candidate.name}"], or ask a model whose price is known'
             )
-        sampling = request.sampling
-        written = sampling.max_tokens
-        if written is None:
-            written = min(facts.max_output or self._assumed, self._assumed)
         read = int(self.input(request, candidate.name) * _DOUBT) + _MORE_DOUBT
-        return cost(Usage(read, written * sampling.n), facts.prices)
+        return cost(Usage(read, written * request.sampling.n), facts.prices)
 
     def asked(self, request: Request, candidate: Candidate) -> Usage:
         """What a call used, as far as can be told, that read `request` and has not answered."""

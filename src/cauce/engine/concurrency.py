@@ -22,7 +22,10 @@ MORE = 2
 """How many more go for each that is answered, while it takes more than was known."""
 
 QUIET = 30.0
-"""Seconds without a refusal after which each answer halves the time between calls."""
+"""Seconds without a refusal after which each answer halves the time between calls; twice as many each time that was in vain."""
+
+LONGEST_QUIET = 480.0
+"""Seconds, at most."""
 
 FORGOTTEN = 60.0
 """Seconds without a refusal, and with no pause, after which an upstream that nobody asks is taken to be as if it had never refused."""
@@ -42,8 +45,15 @@ LONGEST_ASKED = 60.0
 WIDER = 1.5
 """What the time between calls grows by with a refusal after an answer."""
 
-CLOSER = 0.97
+MUCH_WIDER = 2.0
+"""The same, while more is refused than is allowed: the time is far from what it has to be."""
+
+CLOSER = 0.99
 """What is left of it after an answer."""
+
+AT_FIRST, EARNED, SAVED = 3.0, 0.2, 10.0
+"""Refusals of calls that went by themselves, which are load in vain: so many at first, a fifth of one more for each answer, and so many in
+all. It is the budget of retries."""
 
 _DOUBLINGS = 8
 """From the first gap these lead beyond the longest pause."""
@@ -54,7 +64,10 @@ class Concurrency:
     when it wants to be asked again, by its own word."""
 
     __slots__ = (
+        "_before",
+        "_credit",
         "_growing",
+        "_quiet",
         "_refusals",
         "_refused_at",
         "_spaced",
@@ -84,6 +97,11 @@ class Concurrency:
         self._refused_at = 0.0
         self._spaced = 0.0
         """The pause that is there only since a call went."""
+        self._credit = AT_FIRST
+        """Refusals that it may still answer with until it is asked much less."""
+        self._quiet = QUIET
+        self._before = 0.0
+        """The time between calls before it was halved; 0: it was not."""
 
     @property
     def limited(self) -> bool:
@@ -100,6 +118,7 @@ class Concurrency:
             return self.pause - now
         if self.forgotten(now):
             self.most, self.gap, self.until, self._refusals = inf, 0.0, 0.0, 0
+            self._credit, self._quiet, self._before = AT_FIRST, QUIET, 0.0
             return 0.0
         if self.under_way >= self.most:
             if now < self._try_at:
@@ -127,9 +146,9 @@ class Concurrency:
         """It answers one, which is still under way, and was `beyond` what it was known to take. Whether it takes more since."""
         self._refusals = 0
         self.until = 0.0
-        self.gap *= 0.5 if now - self._refused_at > QUIET else CLOSER
-        if self.gap < LAST_GAP:
-            self.gap = 0.0
+        self._credit = min(SAVED, self._credit + EARNED)
+        if self.gap:
+            self._closer(now)
         if beyond:
             self._growing = True
             self._tries = FIRST_TRY
@@ -138,6 +157,23 @@ class Concurrency:
             return False
         self.most += MORE
         return True
+
+    def _closer(self, now: float) -> None:
+        if now - self._refused_at <= self._quiet:
+            self.gap *= CLOSER
+        else:
+            self._before = self.gap
+            self.gap *= 0.5
+        if self.gap < LAST_GAP:
+            self.gap, self._before, self._quiet = 0.0, 0.0, QUIET
+
+    def _wider(self) -> None:
+        if self._before:
+            # That was too much at a time: back to what was right.
+            self.gap, self._before, self._quiet = self._before, 0.0, min(2 * self._quiet, LONGEST_QUIET)
+            return
+        wider = WIDER if self._credit > 0 else MUCH_WIDER
+        self.gap = min(max(self.gap, LAST_GAP) * wider, LONGEST_PAUSE)
 
     def refused(self, now: float, asked: float | None, *, began: float = 0.0, beyond: bool = False) -> None:
         """It refused one, which is not under way any more, went at `began`, and was `beyond` what it was known to take. `asked`: seconds
@@ -151,11 +187,13 @@ class Concurrency:
         pause = self.gap
         if again or not self.under_way:
             self._refusals += 1
+            self._credit -= again
             if self._refusals > 1:
                 pause = min(FIRST_GAP * 2 ** min(self._refusals - 2, _DOUBLINGS), LONGEST_PAUSE)
                 self.gap = self.gap or FIRST_GAP
-            else:
-                pause = self.gap = min(self.gap * WIDER, LONGEST_PAUSE)
+            elif again or self.gap:
+                self._wider()
+                pause = self.gap
         if asked is not None:
             self.until = now + asked
             # Who asks for no time at all, and refuses again, is not asked as fast as it answers.

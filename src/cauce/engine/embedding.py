@@ -10,12 +10,9 @@ from cauce.domain.delta import Finish
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import InvalidRequest
 from cauce.domain.message import Message, TextPart
-from cauce.domain.request import Request, Sampling, Scope
+from cauce.domain.request import Prompt, Request, Sampling, Scope
 from cauce.engine.routing.router import Router
 from cauce.ports.provider import Call, Candidate, Deltas, Notice, Open, unnoticed
-
-_AS_LONG = "0000"
-"""As long as a token commonly is: inputs that come as numbers of tokens are weighed by it."""
 
 
 class Vectors(Deltas):
@@ -85,6 +82,13 @@ class Embedding:
 
 def _weighed(request: EmbeddingRequest) -> Request:
     """`request` as one to be estimated: all it has is input."""
-    texts = [each if isinstance(each, str) else _AS_LONG * len(each) for each in request.inputs]
-    said = Message("user", tuple([TextPart(text) for text in texts]))
-    return Request(request.model, (said,), Sampling(max_tokens=0), user=request.user, timeout=request.timeout)
+    said = Message("user", tuple([TextPart(each) for each in request.inputs if isinstance(each, str)]))
+    ids = sum([len(each) for each in request.inputs if not isinstance(each, str)])
+    return Request(
+        request.model,
+        (said,),
+        Sampling(max_tokens=0),
+        user=request.user,
+        timeout=request.timeout,
+        prompt=Prompt("", tokens=ids) if ids else None,
+    )

@@ -66,7 +66,9 @@ class Estimator:
         known = self._models.get(model)
         if known is None:
             return ceil(weight)
-        return max(1, ceil(weight * known.factor + known.around.get(_kind(request), 0.0)))
+        # What came as tokens is as many in every vocabulary.
+        ids = request.prompt.tokens if request.prompt is not None else 0
+        return max(1, ceil((weight - ids) * known.factor + ids + known.around.get(_kind(request), 0.0)))
 
     def guess(self, request: Request, model: str) -> int:
         """As `estimate`, but a request of ASCII texts alone is only measured, where the model has answered such ones: a microsecond
@@ -114,6 +116,9 @@ class Estimator:
 def _plain_characters(request: Request) -> int:
     """Characters of a request that is made of ASCII texts alone; 0 for any other."""
     if request.tools or request.response_format is not None:
+        return 0
+    prompt = request.prompt
+    if prompt is not None and (prompt.tokens or prompt.suffix):
         return 0
     characters = 0
     for message in request.messages:

@@ -42,8 +42,8 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BudgetsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """By glob of the names of keys, users and tenants. `assumed_output`: tokens an answer is taken to have at most, where neither the
-    request nor the model bounds it."""
+    """By glob of the names of keys, users and tenants. `assumed_output`: tokens that an answer is bound to at least, where its request
+    bounds it not, and the budget has no room for all that the model can write."""
 
     assumed_output: Annotated[int, msgspec.Meta(ge=1)] = 4096
     keys: dict[str, Budget] = {}

@@ -5,7 +5,7 @@ import msgspec
 from cauce.domain.errors import NotCached
 from cauce.domain.request import Request, Sampling, Scope
 from cauce.engine.routing.router import Router
-from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas, Notice, Open, unnoticed
+from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Candidate, Deltas, Notice, Open, unnoticed
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -35,11 +35,14 @@ class Turn:
         notice: Notice = unnoticed,
         cache: CacheControl = ANY_ANSWER,
         stream_id: str = "",
+        logged: bool = False,
     ) -> Call:
-        """The call `request` makes. Raises `ModelNotFound` and `NotCached`: before anything is logged or sent."""
+        """The call `request` makes; `logged`: its answer goes into the log of streams. Raises `ModelNotFound` and `NotCached`: before anything is logged or sent."""
         if cache.only_cached and not self._caches:
             raise NotCached("only a cached answer was wanted (Cache-Control: only-if-cached), and none are kept here")
         candidates = self._router.candidates(request)
+        if logged:
+            candidates = tuple([_lasting(one) for one in candidates])
         sampling = self._sampling(request.sampling)
         if sampling is not request.sampling or not request.model:
             request = msgspec.structs.replace(request, sampling=sampling, model=request.model or self._router.default)
@@ -64,3 +67,9 @@ class Turn:
         if temperature == sampling.temperature and max_tokens == sampling.max_tokens:
             return sampling
         return msgspec.structs.replace(sampling, temperature=temperature, max_tokens=max_tokens)
+
+
+def _lasting(candidate: Candidate) -> Candidate:
+    """`candidate` with the time that it has for an answer in the log."""
+    timeouts = candidate.timeouts
+    return msgspec.structs.replace(candidate, timeouts=msgspec.structs.replace(timeouts, total=timeouts.logged))

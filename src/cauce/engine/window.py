@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cauce.domain.document import is_doubtful, longest
 from cauce.domain.message import (
     DocumentPart,
     ImagePart,
@@ -20,7 +21,7 @@ from cauce.domain.message import (
     ToolCallPart,
 )
 from cauce.domain.request import Request
-from cauce.domain.tokens import PER_DOCUMENT, PER_MESSAGE, weigh
+from cauce.domain.tokens import PER_MESSAGE, PER_PAGE, weigh
 
 DOUBT = 0.15
 """How much longer than a window an estimate must be for a request to be refused without asking."""
@@ -81,12 +82,16 @@ def bound(request: Request) -> float:
                 tokens += _bound_of(part)
     if request.response_format is not None:
         tokens += _MOST_PER_TOOL
+    if request.prompt is not None:
+        tokens += request.prompt.tokens
+        characters += len(request.prompt.suffix or "")
     return tokens + characters * _MOST_PER_CHARACTER
 
 
 def is_measurable(request: Request) -> bool:
-    """Whether an estimate of `request` means something: what only one wire knows may be a picture as well as a text."""
-    return not any([isinstance(part, OpaquePart) for message in request.messages for part in message.parts])
+    """Whether an estimate of `request` means something: what only one wire knows may be a picture as well as a text, and what long
+    documents are is for the upstream to say."""
+    return not any([_is_vague(part) for message in request.messages for part in message.parts])
 
 
 def fit(request: Request, tokens: int, window: int) -> Fit:
@@ -167,13 +172,19 @@ def _orphans(messages: Sequence[Message], dropped: set[int]) -> list[int]:
     ]
 
 
+def _is_vague(part: Part) -> bool:
+    return isinstance(part, OpaquePart) or (isinstance(part, DocumentPart) and is_doubtful(part.url))
+
+
 def _bound_of(part: Part) -> float:
     match part:
         case TextPart(text) | ReasoningPart(text) | RefusalPart(text):
             return len(text) * _MOST_PER_CHARACTER
         case ToolCallPart(_, name, arguments):
             return (len(name) + len(arguments)) * _MOST_PER_CHARACTER
-        case ImagePart() | DocumentPart():
-            return PER_DOCUMENT
+        case ImagePart():
+            return PER_PAGE
+        case DocumentPart(url):
+            return PER_PAGE * longest(url)
         case OpaquePart():
             return 0.0

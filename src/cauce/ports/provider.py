@@ -19,14 +19,18 @@ from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
 from cauce.ports.resilience import COMMON, Resilience
 
+_DAY = 86_400.0
+
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds: to connect; to the first delta of a streamed call; between bytes of it; for the whole call."""
+    """Seconds: to connect; to the first delta of a streamed call; between bytes of it; for the whole call; for the whole of one that
+    is in the log, whose answer may well take longer than a connection lasts."""
 
     connect: float = 5.0
     first_delta: float = 60.0
     idle: float = 30.0
     total: float = 600.0
+    logged: float = _DAY
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -59,6 +63,8 @@ class Candidate(msgspec.Struct, frozen=True):
     resilience: Resilience = COMMON
     label: str = ""
     """Its name, where it has been made already."""
+    completes: bool = False
+    """It goes on with a prompt as it is."""
 
     @property
     def name(self) -> str:
@@ -207,9 +213,9 @@ class Call(msgspec.Struct, frozen=True):
     @property
     def endpoint(self) -> str:
         """What is asked for: chat, completions, embeddings."""
-        if self.request.prompt is not None:
-            return "completions"
-        return "chat" if self.embedding is None else "embeddings"
+        if self.embedding is not None:
+            return "embeddings"
+        return "chat" if self.request.prompt is None else "completions"
 
 
 class Deltas:

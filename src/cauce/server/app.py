@@ -100,7 +100,7 @@ class Application:
             if exchange.method == "OPTIONS":
                 await exchange.respond(204, b"", b"text/plain")
                 return
-            if exchange.path not in PUBLIC or b"probe=" in scope["query_string"]:
+            if exchange.path not in PUBLIC or exchange.query("probe") is not None:
                 exchange.scope = self._gate.authorize(exchange)
             handler = HOT.get((exchange.method, exchange.path)) or _below(exchange)
             if services.streams.draining:

@@ -9,6 +9,8 @@ from cauce.engine.streams.settings import UNATTENDED_MAX_COST
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Period = Annotated[float, msgspec.Meta(gt=0)]
+Beat = Annotated[float, msgspec.Meta(gt=0, le=20)]
+"""Seconds. Our clients take 30 without a byte for a dead connection, proxies and load balancers 50 or 60 (Heroku 55, AWS and nginx 60)."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -44,7 +46,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
     """
 
     hold_headers: Seconds = 3.0
-    heartbeat: Period = 10.0
+    heartbeat: Beat = 10.0
     stalled: Seconds = 60.0
     store: Literal["sqlite", "postgres", "redis", "memory"] = "sqlite"
     folder: str = ""

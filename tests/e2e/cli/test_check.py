@@ -190,6 +190,22 @@ async def test_models_that_a_provider_does_not_list_are_warnings(home: Home) -> 
     assert "! route fast: up does not list lost\n" in checked.out
 
 
+@pytest.mark.parametrize(
+    ("locale", "told"),
+    [
+        ("", "! [redis] nodes is 1: where several processes share Redis, each takes the whole of every limit"),
+        ("es_ES.UTF-8", "! [redis] nodes es 1: si varios procesos comparten Redis, cada uno toma cada límite entero"),
+    ],
+)
+async def test_redis_whose_processes_nobody_has_counted_is_a_warning(home: Home, locale: str, told: str) -> None:
+    home.configure(PORT + '[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    uncounted = await home.cauce("check", LANG=locale)
+    assert uncounted.code == 0 and told in uncounted.out
+    for counted in ('[redis]\nurl = "redis://127.0.0.1:1/0"\nnodes = 2\n', ""):
+        home.configure(PORT + counted)
+        assert "[redis] nodes" not in (await home.cauce("check", LANG=locale)).out
+
+
 async def test_an_open_door_is_a_mistake(home: Home) -> None:
     home.configure('[server]\nhost = "0.0.0.0"\nport = 0\n')
     checked = await home.cauce("check")

@@ -42,6 +42,7 @@ connect = 1
 first_delta = 2
 idle = 1.5
 total = 90
+logged = 900
 [models.a]
 candidates = ["offline"]
 midstream = "fail"
@@ -81,7 +82,7 @@ def test_nodes_are_configured_as_the_user_has_it(tmp_path: Path, store: Store, t
         config.queue,
         config.cache,
     )
-    assert node.timeouts.total == config.timeouts.total
+    assert (node.timeouts.total, node.timeouts.logged) == (config.timeouts.total, config.timeouts.logged)
     kinds = [(route.midstream, route.on_disconnect) for route in config.models.values()] or [("continue", "")]
     models = [node.models[model(number)] for number in range(len(kinds))]
     assert [(one.midstream, one.on_disconnect) for one in models] == kinds

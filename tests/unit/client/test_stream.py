@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cauce.client import CallFailed, Progress, Reconnect, Stream, Unreachable
+from cauce.client.connect import Connection
 from cauce.client.stream import cancel
 from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall
 from cauce.domain.errors import DeadlineExceeded
@@ -284,3 +285,21 @@ async def test_leaving_closes_the_connection_and_cancels_only_what_is_ours() -> 
     untouched, transport = stream_of(ours=True)
     await untouched.aclose()
     assert transport.asked == []
+
+
+@pytest.mark.parametrize(
+    ("timeout", "own", "whole", "stream"),
+    [
+        ({}, None, 600.0, None),
+        ({"timeout": 30.0}, None, 30.0, 30.0),
+        ({"timeout": None}, None, None, None),
+        ({}, 2.0, 7.0, 7.0),
+    ],
+    ids=["nobody says", "the client says", "no bound", "the call says"],
+)
+def test_stream_is_cut_by_no_default(
+    timeout: dict[str, Any], own: float | None, whole: float | None, stream: float | None
+) -> None:
+    connection = Connection("http://cauce", None, **timeout)
+    assert connection.total(own, streamed=False) == whole
+    assert connection.total(own, streamed=True) == stream

@@ -1,5 +1,7 @@
 """Tokens estimated from the kinds of characters."""
 
+from base64 import b64encode
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from cauce.domain.request import Request, ResponseFormat
 from cauce.domain.tokens import (
     PER_IMAGE,
     PER_MESSAGE,
+    PER_PAGE,
     estimate_input_tokens,
     estimate_tokens,
     is_text,
@@ -61,10 +64,21 @@ def test_tools_and_the_schema_of_the_answer_count() -> None:
     assert weigh(asking(TextPart("hi"), tools=(OpaqueTool("w", "search", {"type": "web_search"}),))) > bare + 8
 
 
-def test_images_and_documents_have_a_flat_figure_whatever_their_bytes() -> None:
+def test_images_have_a_flat_figure_whatever_their_bytes() -> None:
     small = weigh(asking(ImagePart("data:image/png;base64,AAAA")))
     assert small == weigh(asking(ImagePart("data:image/png;base64," + "A" * 100_000))) == PER_IMAGE + PER_MESSAGE
     assert weigh(asking(ImagePart("https://x/y.png", "low"))) < small < weigh(asking(DocumentPart("https://x/y.pdf")))
+
+
+def test_documents_weigh_what_is_known_of_them_and_a_page_at_least() -> None:
+    def weight(url: str) -> float:
+        return weigh(asking(DocumentPart(url))) - PER_MESSAGE
+
+    told = "The river rises in the mountains. " * 600
+    assert weight(f"data:text/plain,{told}") == pytest.approx(weigh_text(told)) and weigh_text(told) > PER_PAGE
+    assert weight("data:text/plain,Short.") == weight("https://x/y.pdf") == PER_PAGE
+    page = "/Type /Page ".ljust(300)
+    assert weight("data:application/pdf;base64," + b64encode((page * 90).encode()).decode()) == 90 * PER_PAGE
 
 
 def test_calls_and_their_results_count() -> None:

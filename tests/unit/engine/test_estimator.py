@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from cauce.domain.message import ImagePart, Message, TextPart
-from cauce.domain.request import Request, ResponseFormat
-from cauce.domain.tokens import estimate_input_tokens, weigh
+from cauce.domain.request import Prompt, Request, ResponseFormat
+from cauce.domain.tokens import PER_MESSAGE, estimate_input_tokens, weigh
 from cauce.domain.tool import Tool
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
@@ -107,3 +107,18 @@ def test_models_are_forgotten_that_were_heard_of_longest_ago() -> None:
         estimator.learn(asking(), model, Usage(round(weigh(asking()) * 2), 1))
     doubled = [model for model in ("a", "b", "c") if estimator.estimate(asking(), model) > weigh(asking()) * 1.5]
     assert doubled == ["a", "c"]
+
+
+def test_what_comes_as_tokens_is_as_many_for_every_model_and_teaches_nothing_of_its_vocabulary() -> None:
+    ids = Request("m", (Message("user", (TextPart(""),)),), prompt=Prompt("", tokens=5_000))
+    assert Estimator().estimate(ids, "up/m") == Estimator().guess(ids, "up/m") == 5_000 + PER_MESSAGE
+    estimator = taught(2.0)
+    for _ in range(20):
+        estimator.learn(ids, "up/m", Usage(50_000, 1))
+    assert estimator.guess(ids, "up/m") == pytest.approx(5_000, abs=20)
+    assert estimator.estimate(asking(), "up/m") == pytest.approx(weigh(asking()) * 2, rel=0.02)
+
+
+def test_text_behind_the_gap_counts_with_the_one_before_it() -> None:
+    filled = msgspec.structs.replace(asking("def total("), prompt=Prompt("def total(", TEXT))
+    assert taught(1.0).guess(filled, "up/m") > weigh(asking())

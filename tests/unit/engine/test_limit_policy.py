@@ -172,14 +172,39 @@ async def test_most_an_answer_may_cost_is_held_and_what_it_cost_is_spent() -> No
     assert refused.value.status == 402 and refused.value.retry_after is not None
 
 
-async def test_answer_nobody_bounds_is_taken_to_be_as_long_as_is_assumed() -> None:
+async def test_answer_nobody_bounds_is_bound_to_what_is_assumed() -> None:
     budgets = BudgetsSettings(keys={"*": Budget(day=20)}, assumed_output=30)
+    house = House(budgets=budgets, facts=PRICED)
     with pytest.raises(BudgetExceeded):
-        house = House(budgets=budgets, facts=PRICED)
         await house.open(house.call())
-    short = ModelFacts(prices=PRICED.prices, max_output=10)
-    house = House(budgets=budgets, facts=short)
+    house = House(budgets=budgets, facts=ModelFacts(prices=PRICED.prices, max_output=10))
     await collect(await house.open(house.call()))
+    assert house.provider.calls[0].request.sampling.max_tokens is None
+    house = House(budgets=BudgetsSettings(keys={"*": Budget(day=40)}, assumed_output=30), facts=PRICED)
+    await collect(await house.open(house.call()))
+    assert house.provider.calls[0].request.sampling.max_tokens == 30
+
+
+async def test_answer_that_nobody_bounds_is_bound_to_what_its_budget_has_room_for() -> None:
+    """Three at once, of a model that can write 64 tokens, for a dollar each: of 110 dollars there is room for all, for half, for a bit."""
+    budgets = BudgetsSettings(keys={"*": Budget(day=110)}, assumed_output=8)
+    long = [(Text("hello"), Finish("stop", Usage(10, most, cost=float(most)))) for most in (64, 32, 8)]
+    house = House(*long, budgets=budgets, facts=ModelFacts(prices=PRICED.prices, max_output=64))
+    under_way = [await house.open(house.call()) for _ in range(3)]
+    assert [call.request.sampling.max_tokens for call in house.provider.calls] == [None, 32, 8]
+    with pytest.raises(Throttled):
+        await house.open(house.call())
+    for deltas in under_way:
+        await collect(deltas)
+    with pytest.raises(BudgetExceeded):
+        await house.open(house.call())
+
+
+async def test_bound_that_its_client_gave_is_never_made_smaller() -> None:
+    budgets = BudgetsSettings(keys={"*": Budget(day=40)}, assumed_output=8)
+    house = House(budgets=budgets, facts=ModelFacts(prices=PRICED.prices, max_output=64))
+    with pytest.raises(BudgetExceeded):
+        await house.open(house.call(max_tokens=64))
 
 
 async def test_model_without_a_price_is_refused_under_a_budget() -> None:

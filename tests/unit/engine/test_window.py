@@ -15,7 +15,7 @@ from cauce.domain.message import (
     TextPart,
     ToolCallPart,
 )
-from cauce.domain.request import Request, ResponseFormat, Sampling
+from cauce.domain.request import Prompt, Request, ResponseFormat, Sampling
 from cauce.domain.tokens import weigh
 from cauce.domain.tool import Tool
 from cauce.engine.summary import summary
@@ -163,6 +163,8 @@ def test_bound_is_never_below_the_estimate(messages: tuple[Message, ...], tools:
         "user",
         ImagePart("https://a/b.png"),
         DocumentPart("https://a/b.pdf"),
+        DocumentPart("data:application/pdf;base64," + "L1R5cGUgL1BhZ2Ug" * 900),
+        DocumentPart("data:text/plain," + "日本語 🎉" * 3_000),
         ReasoningPart("Ünïcödé “quoted”…"),
         "日本語 🎉",
     )
@@ -171,6 +173,7 @@ def test_bound_is_never_below_the_estimate(messages: tuple[Message, ...], tools:
         (*messages, extra),
         tools=tuple([Tool(f"tool{number}", "does", {"type": "object"}) for number in range(tools)]),
         response_format=ResponseFormat("json_schema", schema={"type": "object"}) if schema else None,
+        prompt=Prompt("", "日本語 🎉" * 100, 20_000) if schema else None,
     )
     assert bound(request) >= weigh(request)
 
@@ -178,6 +181,14 @@ def test_bound_is_never_below_the_estimate(messages: tuple[Message, ...], tools:
 def test_what_only_one_wire_knows_is_not_measured() -> None:
     assert is_measurable(Request("m", (said("user", "hi"),)))
     assert not is_measurable(Request("m", (said("user", OpaquePart("gemini", {"inlineData": "x" * 99})),)))
+
+
+def test_what_a_long_document_is_the_upstream_says() -> None:
+    def measured(url: str) -> bool:
+        return is_measurable(Request("m", (said("user", "hi", DocumentPart(url)),)))
+
+    assert measured("https://a/b.pdf") and measured("data:text/plain," + "x" * 200_000)
+    assert not measured("data:application/pdf;base64," + "A" * 200_000)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,10 @@ def looking(
     environment: Mapping[str, str | None] | None = None,
     own: Sequence[tuple[str, int]] = (),
     foundry: str | None = None,
+    patience: float = 20,
 ) -> Settings:
-    """Settings that look nowhere but at `ports` and where `environment` and the command `foundry` say."""
-    return Settings(environment or {}, {**{kind.id: () for kind in KINDS}, **ports}, own, foundry)
+    """Settings that look nowhere but at `ports` and where `environment` and the command `foundry` say, with time for a busy machine."""
+    return Settings(environment or {}, {**{kind.id: () for kind in KINDS}, **ports}, own, foundry, patience)
 
 
 def _has_ipv6_loopback() -> bool:

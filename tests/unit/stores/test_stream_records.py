@@ -57,7 +57,9 @@ DELTAS: st.SearchStrategy[Delta] = st.one_of(
     st.builds(ToolResult, WORDS, WORDS, WORDS, st.none() | WORDS),
     st.builds(Citation, st.none() | WORDS, st.none() | WORDS),
     st.builds(Status, WORDS, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
-    st.builds(Attempt, CHOICE, WORDS, WORDS, st.sampled_from(["primary", "fallback", "cache", "offline"])),
+    st.builds(
+        Attempt, CHOICE, WORDS, WORDS, st.sampled_from(["primary", "fallback", "cache", "offline"]), deployment=WORDS
+    ),
     st.builds(Restart, CHOICE, WORDS),
     st.builds(Opaque, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
     st.builds(

@@ -195,7 +195,7 @@ def test_answer_may_break_off_when_it_is_as_old_as_the_settings_allow() -> None:
     for settings in (
         {"recovery": RecoverySettings(age=5.0)},
         {"recovery": RecoverySettings(no_progress=1.0)},
-        {"timeouts": Timeouts(total=5.0)},
+        {"timeouts": Timeouts(logged=5.0)},
     ):
         assert broken(broke_off(cut()), with_settings(**settings)) == set()
     assert "I12" in broken(broke_off(cut()), with_settings(recovery=RecoverySettings(age=6.0)))

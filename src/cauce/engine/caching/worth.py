@@ -14,7 +14,8 @@
 
 | answer | kept |
 |---|---|
-| complete: stop, length, tool calls | yes |
+| complete: stop, tool calls, or as long as the request lets it be | yes |
+| cut to a length that the request does not name: by a budget, or by the model | no |
 | an error, cut off, cancelled | no |
 | ended by a content filter, or empty | no |
 | of the offline answerer, or out of the cache itself | no |
@@ -69,14 +70,15 @@ def _points_elsewhere(messages: Iterable[Message]) -> bool:
     return False
 
 
-def may_be_kept(deltas: list[Delta], attempt: Attempt | None) -> bool:
-    """Whether the answer `deltas`, given by `attempt`, may be given again."""
+def may_be_kept(request: Request, deltas: list[Delta], attempt: Attempt | None) -> bool:
+    """Whether the answer `deltas` to `request`, given by `attempt`, may be given again."""
     finish = deltas[-1]
     if not isinstance(finish, Finish) or finish.outcome != "completed":
         return False
     if attempt is None or attempt.level not in ("primary", "fallback"):
         return False
-    if not _WHOLE.issuperset(finish.reasons or (finish.reason,)):
+    reasons = finish.reasons or (finish.reason,)
+    if not _WHOLE.issuperset(reasons) or ("length" in reasons and request.sampling.max_tokens is None):
         return False
     if any([isinstance(delta, _ON_ITS_WAY) or _is_stitched(delta) for delta in deltas]):
         return False

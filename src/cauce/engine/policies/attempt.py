@@ -25,6 +25,7 @@ def attempt() -> Policy:
                     strategy=call.strategy,
                     reason=None if after is None else after.message,
                     reason_code=None if after is None else after.code,
+                    deployment=candidate.deployment,
                 )
             )
             # Nothing is done afterwards: `open` is awaited by whoever called.

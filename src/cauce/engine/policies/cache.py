@@ -139,7 +139,7 @@ class Caching:
 
     async def _keep(self, flight: Flight) -> None:
         deltas, attempt = flight.deltas, flight.attempt
-        if attempt is None or flight.call.course.truncated or not may_be_kept(deltas, attempt):
+        if attempt is None or flight.call.course.truncated or not may_be_kept(flight.call.request, deltas, attempt):
             return
         encoded = encode(deltas)
         if encoded is None:

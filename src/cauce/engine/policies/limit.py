@@ -48,6 +48,8 @@ def limit_caller(limiting: Limiting) -> Policy:
 def limit_candidate(limiting: Limiting, longest: float = inf) -> Policy:
     """Reserve for each attempt: under the limits of its provider and model, and under the budgets of who asks.
 
+    An answer that nobody bounds may cost as much as the model can write. Where a budget has no room for that, the answer is bound
+    to what there is room for, by halves, but to no less than `assumed_output`: so a budget is never overspent.
     Raises `Throttled`, and `BudgetExceeded` for what no waiting within the day or month will change. What an upstream says
     about its own limits holds from then on; when it refuses a call, for `longest` seconds at most.
     """
@@ -56,7 +58,7 @@ def limit_candidate(limiting: Limiting, longest: float = inf) -> Policy:
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             candidate = call.candidates[0]
-            limits, amount = _wanted(limiting, call)
+            limits, amount, call = _wanted(limiting, call)
             course = call.course
             course.headroom = None
             try:
@@ -79,19 +81,50 @@ def limit_candidate(limiting: Limiting, longest: float = inf) -> Policy:
     return policy
 
 
-def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount]:
-    """The limits that hold for an attempt, and what it will use of them. Raises `BudgetExceeded`."""
+def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount, Call]:
+    """The limits that hold for an attempt, what it will use of them at most, and the attempt. Raises `BudgetExceeded`."""
     candidate, book = call.candidates[0], limiting.book
     held = book.of_candidate(candidate)
     caller = book.of_caller(call.scope, call.scope.user or call.request.user)
     priced = caller.budgets and not (held.free and candidate.facts.prices is None)
     if not (held.tokens or priced):
-        return held.limits, _ONE
+        return held.limits, _ONE, call
     amounts = limiting.amounts
     tokens = amounts.tokens(call.request, candidate.name) if held.tokens else 0.0
     if not priced:
-        return held.limits, Amount(tokens)
-    return book.together(held, caller), Amount(tokens, amounts.dollars(call.request, candidate))
+        return held.limits, Amount(tokens), call
+    written = amounts.most(call.request, candidate)
+    dollars = amounts.dollars(call.request, candidate, amounts.assumed_output if written is None else written)
+    if written is None:
+        call = _bound(call, amounts.assumed_output)
+    return book.together(held, caller), Amount(tokens, dollars), call
+
+
+def _bound(call: Call, written: int) -> Call:
+    """`call`, for an answer of at most `written` tokens."""
+    request = call.request
+    sampling = msgspec.structs.replace(request.sampling, max_tokens=written)
+    return msgspec.structs.replace(call, request=msgspec.structs.replace(request, sampling=sampling))
+
+
+async def _reserved(
+    limiting: Limiting, limits: tuple[Limit, ...], amount: Amount, call: Call
+) -> tuple[Reservation | Denial, Call]:
+    """`amount` under `limits`, or as much as there is money for, with the call that is bound to it."""
+    answer = await limiting.limiter.reserve(limits, amount)
+    if not isinstance(answer, Denial) or answer.limit.unit != "dollars" or call.request.sampling.max_tokens is not None:
+        return answer, call
+    amounts, candidate = limiting.amounts, call.candidates[0]
+    written = candidate.facts.max_output or 0
+    while written > amounts.assumed_output:
+        written = max(written // 2, amounts.assumed_output)
+        dollars = amounts.dollars(call.request, candidate, written)
+        answer = await limiting.limiter.reserve(limits, Amount(amount.tokens, dollars))
+        if not isinstance(answer, Denial):
+            return answer, _bound(call, written)
+        if answer.limit.unit != "dollars":
+            break
+    return answer, call
 
 
 async def _open(
@@ -101,7 +134,7 @@ async def _open(
 
     `settled`: the limits are told in the end what was really used.
     """
-    reservation = await limiting.limiter.reserve(limits, amount)
+    reservation, call = await _reserved(limiting, limits, amount, call)
     if isinstance(reservation, Denial):
         raise _denied(limiting, reservation)
     held = _Held(limiting, reservation, call)

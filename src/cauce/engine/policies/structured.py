@@ -183,6 +183,7 @@ class _Structured:
                 strategy=strategy,
                 reason=error.message,
                 reason_code=error.code,
+                deployment=candidate.deployment,
             )
         )
 

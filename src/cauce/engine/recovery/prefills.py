@@ -56,6 +56,9 @@ class Prefills:
 
     async def usable(self, candidates: Sequence[Candidate], call: Call) -> list[Candidate]:
         """Those of `candidates` that can be relied on. What is only claimed of them is tried, on behalf of `call`."""
+        if call.request.prompt is not None:
+            # Going on with a text is what they do: nothing is claimed of them.
+            return [one for one in candidates if one.completes]
         if _thinks(call.request.reasoning):
             return [one for one in candidates if one.facts.prefill and one.facts.prefill_vouched]
         claimed = [one for one in candidates if one.facts.prefill and not one.facts.prefill_vouched]

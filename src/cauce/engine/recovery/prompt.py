@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cauce.domain.message import Message, TextPart
-from cauce.domain.request import Request
+from cauce.domain.request import Prompt, Request
 from cauce.domain.tokens import estimate_tokens
 
 QUOTED = 1500
@@ -40,7 +40,12 @@ _ENGLISH = re.compile(
 
 
 def continued(request: Request, delivered: str) -> Request:
-    """`request` to a model that takes the beginning of its own answer: `delivered`, without the white space at its end."""
+    """`request` to a model that takes the beginning of its own answer: `delivered`, without the white space at its end. A prompt becomes
+    that much longer."""
+    if request.prompt is not None:
+        text = request.prompt.text + delivered.rstrip()
+        messages = (Message("user", (TextPart(text),)),)
+        return _bounded(msgspec.structs.replace(request, messages=messages, prompt=Prompt(text)), delivered)
     begun = Message("assistant", (TextPart(delivered.rstrip()),))
     return _bounded(msgspec.structs.replace(request, messages=(*request.messages, begun), continues=True), delivered)
 

@@ -4,6 +4,7 @@
 |---|---|
 | nothing that counts: reasoning, a status | the request is opened anew |
 | text | a model that takes its own beginning goes on with it; else any model is asked to continue, behind the seam |
+| the completion of a prompt | a server of prompts goes on with the prompt and the text |
 | complete calls of tools | the step ends with them |
 | a call that is not complete | where readers can take it: it is abandoned, and the text before it gone on with |
 | a refusal, a structured answer, or any text where the route says so | another answer, where readers can take back what they have |
@@ -314,7 +315,8 @@ class _Answer:
             except CauceError as refused:
                 if not _passes(refused) and refused.code != "invalid_request":
                     raise
-                self._prefills.refused(exact, refused)
+                if call.request.prompt is None:
+                    self._prefills.refused(exact, refused)
                 if not self._has_budget():
                     raise
                 failed, models = refused, self._order.models

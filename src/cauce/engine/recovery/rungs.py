@@ -24,8 +24,8 @@ def rungs(call: Call, delivered: Delivered) -> Rungs:
     """The ways on for `call`, of which `delivered` was shown.
 
     A call of a tool that is complete is never taken back, and one that is not only where readers can take that. A text is gone on
-    with where there is no more to it than one text: structured answers, several answers, those with log probabilities and completions
-    of a prompt are not.
+    with where there is no more to it than one text: structured answers, several answers and those with log probabilities are not. The
+    completion of a prompt is only gone on with exactly: there is no conversation in which anybody could be asked.
     """
     if delivered.ready or (delivered.begun and not (call.abandons or call.replaces)):
         return Rungs()
@@ -36,10 +36,11 @@ def rungs(call: Call, delivered: Delivered) -> Rungs:
         return Rungs()
     structured = request.response_format is not None and request.response_format.kind != "text"
     alone = request.sampling.n == 1 and request.sampling.logprobs is None
-    plain = alone and not structured and request.prompt is None
+    plain = alone and not structured and (request.prompt is None or request.prompt.goes_on)
     goes_on = plain and not delivered.otherwise and (call.abandons or not delivered.begun)
+    prompted = goes_on and request.prompt is None and midstream == "continue"
     return Rungs(
         exact=goes_on and midstream in ("continue", "resume"),
-        prompted=goes_on and midstream == "continue",
-        restart=call.replaces and (midstream == "restart" or (midstream == "continue" and not goes_on)),
+        prompted=prompted,
+        restart=call.replaces and (midstream == "restart" or (midstream == "continue" and not prompted)),
     )

@@ -214,6 +214,7 @@ class Names:
                 deployment=place.name,
                 resilience=source.resilience,
                 label=named(place.provider.name, model),
+                completes=source.completes,
             )
             later = msgspec.structs.replace(candidate, level=own or "fallback")
             options.append(Option(candidate, later, place.here and not passed_on(model), place.weight))

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, delta_size
-from cauce.domain.price import settled
+from cauce.domain.price import Prices, cost, settled
 from cauce.domain.stream import AttemptRow, Head
 from cauce.domain.tokens import estimate_tokens
 from cauce.domain.usage import Usage, summed
 from cauce.engine.estimator import Estimator
 from cauce.engine.streams.options import StreamOptions
 from cauce.ports.ledger import Entry, Ledger
-from cauce.ports.provider import Candidate
+from cauce.ports.provider import Candidate, named
 
 Told = Callable[[Entry], bool]
 """Whether the ledger is to have it."""
@@ -46,21 +46,20 @@ class Bills:
         """No more of it."""
         self._watched.pop(request_id, None)
 
-    def received(self, head: Head, row: AttemptRow, deltas: Sequence[Delta], candidates: Sequence[Candidate]) -> Usage:
+    def received(self, past: "Past", row: AttemptRow) -> Usage:
         """What an attempt has used whose process is gone, estimated from what of it is in the log: it read the request, and wrote that."""
-        name = f"{row.provider}/{row.model}" if row.model else row.provider
-        written = "".join([piece for delta in _of(deltas, row.n) if (piece := _written(delta))])
+        written = "".join([piece for delta in _of(past.deltas, row.n) if (piece := _written(delta))])
         tokens = estimate_tokens(written) if written else 0
-        usage = Usage(self._estimator.estimate(head.request, name), tokens, estimated=True)
-        return priced(usage, row.provider, row.model, candidates)
+        known = self._estimator.estimate(past.head.request, named(row.provider, row.model))
+        return settled(Usage(known, tokens, estimated=True), past.prices(row))
 
-    def entry(
-        self, head: Head, row: AttemptRow, options: StreamOptions, deltas: Sequence[Delta], now: float
-    ) -> Entry | None:
+    def entry(self, past: "Past", row: AttemptRow, now: float) -> Entry | None:
         """What the ledger gets of an attempt that `row` closes in place of the process that made it. None: nobody is known to pay."""
-        made = [delta for delta in deltas if isinstance(delta, Attempt) and delta.n == row.n]
+        head, options = past.head, past.options
+        made = [delta for delta in past.deltas if isinstance(delta, Attempt) and delta.n == row.n]
         if options.scope is None or row.usage is None:
             return None
+        prices = past.prices(row)
         return Entry(
             now,
             options.request_id,
@@ -73,16 +72,43 @@ class Bills:
             row.usage,
             max(0.0, now - head.created),
             None,
+            None if prices is None else cost(row.usage, prices),
+            "" if prices is None else prices.snapshot,
             stream_id=head.key.id,
             conversation_id=head.request.conversation_id or "",
+            endpoint="chat" if head.request.prompt is None else "completions",
+            deployment=past.deployment(row),
             n=row.n,
         )
 
 
+class Past(msgspec.Struct, frozen=True):
+    """What is known of a stream whose process is gone: its log, and who may answer it as far as is known here."""
+
+    head: Head
+    options: StreamOptions
+    deltas: Sequence[Delta]
+    candidates: Sequence[Candidate]
+
+    def prices(self, row: AttemptRow) -> Prices | None:
+        """What that attempt is priced by, where it is known here."""
+        same = _same(row.provider, row.model, self.candidates)
+        return same[0].facts.prices if same else None
+
+    def deployment(self, row: AttemptRow) -> str:
+        """Where that attempt was made, as its row says; of one that does not, where the provider has but one place."""
+        places = {one.deployment for one in _same(row.provider, row.model, self.candidates)}
+        return row.deployment or (places.pop() if len(places) == 1 else "")
+
+
 def priced(usage: Usage, provider: str, model: str, candidates: Sequence[Candidate]) -> Usage:
     """`usage` with what it costs at that provider, where one of `candidates` tells."""
-    same = [one for one in candidates if one.provider.name == provider and one.model == model]
+    same = _same(provider, model, candidates)
     return settled(usage, same[0].facts.prices if same else None)
+
+
+def _same(provider: str, model: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [one for one in candidates if one.provider.name == provider and one.model == model]
 
 
 def total(usages: Sequence[Usage]) -> Usage | None:

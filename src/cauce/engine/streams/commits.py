@@ -164,7 +164,9 @@ class Commits:
             if isinstance(delta, Attempt):
                 if row is not None and row.outcome is None:
                     self._close(row, "failed", None)
-                row = AttemptRow(delta.n, delta.provider, delta.model, delta.step, delta.strategy)
+                row = AttemptRow(
+                    delta.n, delta.provider, delta.model, delta.step, delta.strategy, deployment=delta.deployment
+                )
                 self._newest, self._rows[delta.n], self._unbilled[delta.n] = delta.n, row, row
                 entry = self._entries.get(delta.n)
                 if entry is not None:

@@ -1,6 +1,6 @@
 """Writing one stream's log: an answer is opened, its deltas are appended, the end is appended, whatever happens.
 
-    provider socket -> inbox (bounded: when it is full we stop reading the socket) -> append
+    provider socket -> inbox (when it is full we stop reading the socket) -> append
 
 The producer takes everything that waits, joins adjacent text, and has one append in flight at a time. A stream that another process
 began is written on in the same way.
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text, delta_size
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
 from cauce.domain.stream import Hold, Upstream
 from cauce.domain.usage import Usage
@@ -24,8 +24,11 @@ from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 
-INBOX = 64
-"""Batches that may wait between the socket and the log."""
+INBOX = 256
+"""Deltas that wait between the socket and the log before no more are read. A read may give several: those of one read come on top."""
+
+INBOX_SIZE = 256 * 1024
+"""Characters of them, in the same way."""
 
 _CLOSING = 2.0
 """Seconds an upstream may take to be closed before the end is written all the same."""
@@ -46,8 +49,14 @@ class Producer:
         self._clock = clock
         self._hold = hold
         self._text = begun.text
+        """Whether there is text in what was received."""
+        self._written_text = begun.text
+        """Whether there is in the log."""
         self.commits = Commits(begun)
-        self._inbox: asyncio.Queue[tuple[Sequence[Delta], Upstream | None]] = asyncio.Queue(INBOX)
+        self._inbox: deque[tuple[Sequence[Delta], Upstream | None]] = deque()
+        self._deltas_in = self._size_in = 0
+        """What is in the inbox: deltas, and characters of them."""
+        self._room = asyncio.Event()
         self._upstream = begun.upstream
         """How far the provider's own stream has been read with what was taken out of the inbox last."""
         self._noticed: deque[tuple[int, Delta]] = deque()
@@ -143,7 +152,7 @@ class Producer:
             raise
         except Exception:
             logger.exception("stream %s: an unexpected error ended it", self._hold.key.id)
-            await self._append([ending.failed(_unexpected(), self.used, text_delivered=True)])
+            await self._append([ending.failed(_unexpected(), self.used, text_delivered=self._written_text)])
         finally:
             await self._closed()
 
@@ -171,8 +180,8 @@ class Producer:
             deltas = self._opened = await self._turn.open(call)
             async with aclosing(deltas):
                 while batch := await deltas.read():
-                    await self._put(batch, deltas.position())
                     self._text = self._text or any(isinstance(delta, Text) for delta in batch)
+                    await self._put(batch, deltas.position())
         except CauceError as error:
             await self._put_end(error)
         except (Exception, asyncio.CancelledError) as error:
@@ -187,25 +196,33 @@ class Producer:
         await self._put([ending.failed(error, self.used, text_delivered=self._text)], self._upstream)
 
     async def _put(self, batch: Sequence[Delta], position: Upstream | None) -> None:
-        await self._inbox.put((batch, position))
+        """Returns once there is room for another one."""
+        self._inbox.append((batch, position))
+        self._deltas_in += len(batch)
+        self._size_in += sum([delta_size(delta) for delta in batch])
         self._put_in += 1
         self._doorbell.set()
+        while self._deltas_in >= INBOX or self._size_in >= INBOX_SIZE:
+            self._room.clear()
+            await self._room.wait()
 
     async def _waiting(self) -> list[Delta]:
         """Everything that waits, once something does."""
-        while not self._noticed and self._inbox.empty() and not self._stopping:
+        while not (self._noticed or self._inbox or self._stopping):
             self._doorbell.clear()
             await self._doorbell.wait()
         if self._stopping:
             await self._closed()
         deltas: list[Delta] = []
-        while self._noticed or not self._inbox.empty():
+        while self._noticed or self._inbox:
             if self._noticed and self._noticed[0][0] <= self._taken_out:
                 deltas.append(self._noticed.popleft()[1])
                 continue
-            batch, self._upstream = self._inbox.get_nowait()
+            batch, self._upstream = self._inbox.popleft()
             self._taken_out += 1
             deltas.extend(batch)
+        self._deltas_in = self._size_in = 0
+        self._room.set()
         last = deltas[-1] if deltas else None
         if not isinstance(last, Finish):
             if self._end is not None:
@@ -241,9 +258,10 @@ class Producer:
         except Full:
             await self._closed()
             error = PayloadTooLarge("the answer is longer than a stream can be")
-            commit = self.commits.commit([ending.failed(error, self.used, text_delivered=True)])
+            commit = self.commits.commit([ending.failed(error, self.used, text_delivered=self._written_text)])
             self._hold = await self._log.append(self._hold, commit)
         self.commits.written(commit)
+        self._written_text = self._written_text or any([isinstance(delta, Text) for delta in commit.deltas])
         return self.leaving or commit.finish is not None
 
 

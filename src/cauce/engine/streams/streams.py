@@ -110,7 +110,9 @@ class Streams:
         if known is None:
             if self._draining:
                 raise leaving()
-            call = self._turn.call(request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id)
+            call = self._turn.call(
+                request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id, logged=True
+            )
             options = msgspec.structs.replace(options, scope=scope, request_id=request_id)
             policy = msgspec.json.encode(options).decode()
             new = NewStream(key, call.request, digest, self._clock.now(), options.wire, options.retention, policy)

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
-from cauce.domain.errors import CauceError, Gone, InternalError
+from cauce.domain.errors import CauceError, DeadlineExceeded, Gone, InternalError
 from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, StreamKey
 from cauce.engine import ending
+from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.recovery.past import spoke_last
-from cauce.engine.streams.bills import Bills, used_by
+from cauce.engine.streams.bills import Bills, Past, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
@@ -226,7 +227,11 @@ class Takeover:
         return until is not None
 
     def _is_old(self, head: Head, bounds: RecoverySettings) -> bool:
-        return self._clock.now() - head.created > bounds.age
+        return self._age(head) > bounds.age
+
+    def _age(self, head: Head) -> float:
+        """Seconds since it was created. The clock of who created it may be ahead of ours."""
+        return max(0.0, self._clock.now() - head.created)
 
     def _call(self, head: Head, options: StreamOptions | None) -> Call | CauceError:
         """The call that was made for the stream, made anew."""
@@ -240,6 +245,7 @@ class Takeover:
                 streamed=True,
                 cache=NO_CACHE,
                 stream_id=head.key.id,
+                logged=True,
             )
         except CauceError as error:
             return error
@@ -257,19 +263,20 @@ class Takeover:
         """The stream with what is in its log, as far as that can be read."""
         head, deltas = history.head, history.deltas or ()
         candidates = call.candidates if isinstance(call, Call) else ()
+        options = _options(head) or StreamOptions()
+        past = Past(head, options, deltas, candidates)
         closed: list[AttemptRow] = []
         open: list[AttemptRow] = []
         for row in history.attempts or ():
             if row.outcome is None:
-                used = row.usage or self._bills.received(head, row, deltas, candidates)
+                used = row.usage or self._bills.received(past, row)
                 open.append(msgspec.structs.replace(row, usage=used, outcome="failed"))
             else:
                 closed.append(row)
-        options = _options(head) or StreamOptions()
 
         def settle(failed: Sequence[AttemptRow]) -> None:
             for row in failed:
-                entry = self._bills.entry(head, row, options, deltas, self._clock.now())
+                entry = self._bills.entry(past, row, self._clock.now())
                 if entry is not None:
                     self._bills.write(entry)
 
@@ -281,10 +288,15 @@ class Takeover:
         head, call = orphan.head, orphan.call
         if call is None or head.cancel_requested or not self._may_go_on(orphan, call, life):
             return msgspec.structs.replace(orphan, call=None)
+        left = seconds_of(call) - self._age(head)
+        if left <= 0:
+            late = DeadlineExceeded("the time for this call was used up while its server was down")
+            return msgspec.structs.replace(orphan, call=None, why=late)
         last = max([delta.n for delta in orphan.deltas if isinstance(delta, Attempt)], default=0)
         shown = orphan.begun.shown
         going_on = msgspec.structs.replace(
             call,
+            deadline=self._clock.monotonic() + left,
             begun=orphan.deltas if shown else (),
             upstream=head.upstream if shown and head.upstream != NOWHERE else None,
             course=Course(attempts=last),
@@ -301,10 +313,9 @@ class Takeover:
             return False
         if not orphan.begun.shown:
             return True
-        if not bounds.attempts:
-            return False
+        # What can be gone on with, and what begins anew, is for recovery to say: it knows the same of an answer whose provider failed.
         forbidden = any([candidate.midstream == "fail" for candidate in call.candidates[:1]])
-        return call.request.sampling.n == 1 and not forbidden
+        return bool(bounds.attempts) and not forbidden
 
     async def _settled(self, orphan: Orphan) -> Hold | None:
         """The hold, once what is to be said of its past is said; None once the stream has ended instead."""

@@ -39,13 +39,15 @@ class Settings(msgspec.Struct, frozen=True):
 
     `environment` has the values of the variables that name an endpoint (OLLAMA_HOST, FOUNDRY_LOCAL_ENDPOINT; none or empty:
     not set), `ports` the ports of a kind in place of its usual ones, `own` the hosts and ports this process listens on.
-    `foundry` is the command of Foundry Local, looked for on PATH (None: it is not run).
+    `foundry` is the command of Foundry Local, looked for on PATH (None: it is not run). `patience`: seconds all probes of one address may
+    take together.
     """
 
     environment: Mapping[str, str | None] = {}
     ports: Mapping[str, Sequence[int]] = {}
     own: Sequence[tuple[str, int]] = ()
     foundry: str | None = "foundry"
+    patience: float = ADDRESS_TIME
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -153,7 +155,7 @@ class Discovery:
     async def _look(self, address: Address, kinds: Sequence[Kind]) -> _Server | None:
         """The server at `address`: one of `kinds`, else what the answers to their probes show it to be."""
         try:
-            async with asyncio.timeout(ADDRESS_TIME):
+            async with asyncio.timeout(self._settings.patience):
                 probe = Probe(self._transport, address)
                 await probe.ask([sign.path for kind in (*kinds, KINDS[-1]) for sign in kind.signs])
                 if probe.is_cauce:

@@ -12,6 +12,7 @@ from cauce.domain.request import Sampling, Scope
 from cauce.engine.compose import collect
 from cauce.engine.routing.source import Source
 from cauce.ports.ledger import LedgerStanding
+from cauce.ports.provider import NO_CACHE
 from cauce.server.services import Services
 
 _FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
@@ -172,7 +173,8 @@ async def _probe(services: Services, model: str, scope: Scope) -> ProbeBody:
     )
     error: str | None = None
     try:
-        call = services.turn.call(asked, scope, request_id=services.ids.new("probe"), streamed=False)
+        # An answer that is kept says nothing of the provider.
+        call = services.turn.call(asked, scope, request_id=services.ids.new("probe"), streamed=False, cache=NO_CACHE)
         await collect(await services.turn.open(call))
     except CauceError as failed:
         error = failed.message

@@ -31,8 +31,8 @@ def excuse(story: Story, records: list[Record], promise: Promise) -> str:
     lasted = (story.ended or story.born) - story.born + promise.slack
     if lasted >= recovery.age:
         return f"[recovery] age = {recovery.age:g}"
-    if lasted >= settings.timeouts.total:
-        return f"[timeouts] total = {settings.timeouts.total:g}"
+    if lasted >= settings.timeouts.logged:
+        return f"[timeouts] logged = {settings.timeouts.logged:g}"
     if _stood_still(story) + promise.slack >= recovery.no_progress:
         return f"[recovery] no_progress = {recovery.no_progress:g}"
     refused = [attempt for attempt in story.attempts[-2:] if not attempt.served]

@@ -5,22 +5,21 @@ that nobody has seen anything. A stream is complete with `message_stop`, and wit
 `message_start`, overwritten by `message_delta`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
 
 from cauce.domain.delta import Delta, Finish, FinishReason, Text
-from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
-from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
 from cauce.wire.anthropic_messages.errors import parse_error, to_failure
 from cauce.wire.anthropic_messages.reading import Block, Reading
 from cauce.wire.anthropic_messages.usage import WIRE, overwritten, parse_usage
+from cauce.wire.decoding import Decoding, tokens_in
 from cauce.wire.making import CallIds
-from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
+from cauce.wire.sse import Event
 
 REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -37,22 +36,14 @@ _MESSAGE = frozenset({"id", "type", "role", "model", "content", "stop_reason", "
 _ENDING = ("stop_reason", "stop_sequence", "stop_details")
 _EVENT = frozenset({"type", "delta", "usage"})
 
-_decoder = msgspec.json.Decoder()
 
-
-class MessagesDecoder:
-    """State of one answer being read. `provider` names the upstream in errors.
-
-    Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
-    """
+class MessagesDecoder(Decoding):
+    """State of one answer being read; see `Decoding`."""
 
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
-        self._provider = provider
-        self._estimate = estimate
-        self._request = request
-        self._sse = SSEDecoder()
+        super().__init__(provider, estimate, request)
         self._reading = Reading(provider, CallIds(request))
         self._blocks: dict[int, Block] = {}
         self._usage: dict[str, Any] | None = None
@@ -60,26 +51,12 @@ class MessagesDecoder:
         self._ending: dict[str, Any] = {}
         self._about: dict[str, Any] = {}
         self._stopped = False
-        self._failure: ProviderFailure | None = None
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
-
-        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
-        """
-        deltas: list[Delta] = []
-        try:
-            for event in self._sse.feed(data):
-                if self.done:
-                    break
-                self._event(event, deltas)
-        except EventTooLarge as error:
-            raise self._broken(str(error)) from error
-        except ProviderFailure as failure:
-            if not deltas:
-                raise
-            self._failure = failure
-        return deltas
+    def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
+        for event in events:
+            if self.done:
+                break
+            self._event(event, deltas)
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
@@ -196,36 +173,17 @@ class MessagesDecoder:
         if self._reading.message is not None:
             data["message"] = self._reading.message
         reason = self._ending.get("stop_reason")
-        usage = parse_usage(self._usage) if self._usage is not None else self._estimated()
+        usage = parse_usage(self._usage) if self._usage is not None else self._estimated(self._reading.characters)
         known = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         return Finish(known, usage, extra=Extra(WIRE, data))
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told: its beginning reports the input, its end the output."""
         if self._usage is None:
-            return self._estimated()
+            return self._estimated(self._reading.characters)
         told = parse_usage(self._usage)
-        written = max(told.output_tokens, self._written())
+        written = max(told.output_tokens, tokens_in(self._reading.characters))
         return msgspec.structs.replace(told, output_tokens=written, estimated=True)
-
-    def _estimated(self) -> Usage:
-        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, self._written(), estimated=True)
-
-    def _written(self) -> int:
-        return -(-self._reading.characters // CHARACTERS_PER_TOKEN)
-
-    def _object(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = _decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise self._broken(f"sent invalid JSON: {error}") from error
-        if type(value) is not dict:
-            raise self._broken("sent JSON that is not an object")
-        return cast(dict[str, Any], value)
-
-    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 def _index(value: dict[str, Any]) -> int:

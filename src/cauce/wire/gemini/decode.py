@@ -4,24 +4,23 @@ There is no end marker: an answer is complete once every candidate seen has a fi
 last usage counts, whatever the ones before it said. A turn with function calls says STOP: the parts tell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
 
 from cauce.domain.delta import Citation, Delta, Finish, FinishReason, Opaque, Reasoning, Text, TokenLogprob
-from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
 from cauce.domain.signature import Signature
-from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.decoding import Decoding
 from cauce.wire.gemini.calls import Calls
 from cauce.wire.gemini.errors import parse_error, to_failure
 from cauce.wire.gemini.names import WIRE, items, member, word
 from cauce.wire.gemini.usage import parse_usage
 from cauce.wire.making import CallIds
-from cauce.wire.sse import EventTooLarge, SSEDecoder
+from cauce.wire.sse import Event, SSEDecoder
 
 FILTERED = frozenset(
     {
@@ -65,8 +64,6 @@ _NO_PARTS: list[dict[str, Any]] = []
 _RAW = Extra(WIRE, {})
 """On sources: what this wire says of them stands in the finish, raw."""
 
-_decoder = msgspec.json.Decoder()
-
 
 class _Candidate:
     __slots__ = ("about", "calls", "cited", "place", "reason")
@@ -79,20 +76,16 @@ class _Candidate:
         self.cited = 0
 
 
-class GeminiDecoder:
-    """State of one answer being read. `provider` names the upstream in errors.
+class GeminiDecoder(Decoding):
+    """State of one answer being read; see `Decoding`."""
 
-    Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
-    """
+    _strays = True
 
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
-        self._provider = provider
-        self._estimate = estimate
-        self._request = request
+        super().__init__(provider, estimate, request)
         self._ids = CallIds(request)
-        self._sse = SSEDecoder(strays=True)
         self._candidates: dict[int, _Candidate] = {}
         self._usage: dict[str, Any] = {}
         self._spent: list[Usage] = []
@@ -100,27 +93,13 @@ class GeminiDecoder:
         self._about: dict[str, Any] = {}
         self._feedback: dict[str, Any] = {}
         self._characters = 0
-        self._failure: ProviderFailure | None = None
         self.continuation: str | None = None
         """What to send along to have an answer go on that says it is not over."""
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
-
-        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
-        """
-        deltas: list[Delta] = []
-        try:
-            for event in self._sse.feed(data):
-                if self._failure is None:
-                    self._answer(self._value(event.data), deltas)
-        except EventTooLarge as error:
-            raise self._broken(str(error)) from error
-        except ProviderFailure as failure:
-            if not deltas:
-                raise
-            self._failure = failure
-        return deltas
+    def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
+        for event in events:
+            if self._failure is None:
+                self._answer(self._value(event.data), deltas)
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut.
@@ -157,12 +136,6 @@ class GeminiDecoder:
         self._usage = {}
         for candidate in self._candidates.values():
             candidate.reason = None
-
-    def _value(self, data: bytes) -> Any:
-        try:
-            return _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._broken(f"sent invalid JSON: {error}") from error
 
     def _answer(self, value: Any, deltas: list[Delta]) -> None:
         if type(value) is not dict:
@@ -283,7 +256,7 @@ class GeminiDecoder:
         ]
         if not reasons:
             reasons = ["content_filter"] if blocked else ["stop"]
-        usage = _summed([*self._spent, parse_usage(self._usage) or self._estimated()])
+        usage = _summed([*self._spent, parse_usage(self._usage) or self._estimated(self._characters)])
         finish = Finish(reasons[0], usage, tuple(reasons) if len(reasons) > 1 else (), extra=self._extra())
         deltas.append(finish)
         return deltas
@@ -310,16 +283,8 @@ class GeminiDecoder:
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told: each of its pieces reports."""
-        known = _summed([*self._spent, parse_usage(self._usage) or self._estimated()])
+        known = _summed([*self._spent, parse_usage(self._usage) or self._estimated(self._characters)])
         return known if known.estimated else msgspec.structs.replace(known, estimated=True)
-
-    def _estimated(self) -> Usage:
-        written = -(-self._characters // CHARACTERS_PER_TOKEN)
-        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, written, estimated=True)
-
-    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 def _summed(usages: list[Usage]) -> Usage:

@@ -5,7 +5,7 @@ servers send it after an error. There is one `Finish`, at the very end, because 
 servers repeat that reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,8 +15,8 @@ from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Refusal, 
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
-from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.decoding import Decoding
 from cauce.wire.fields import rest
 from cauce.wire.making import CallIds
 from cauce.wire.openai_chat.assembly import Calls, OpenCall, goes_on
@@ -28,7 +28,7 @@ from cauce.wire.openai_chat.members import PLAIN_FIELDS, THOUGHTS, carried
 from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
 from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
-from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
+from cauce.wire.sse import Event
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -47,18 +47,12 @@ _ARGUMENTS = Field("arguments")
 _THOUGHT_FIELDS = {name: Field(name) for name in THOUGHTS}
 
 _NONE: list[Any] = []
-_decoder = msgspec.json.Decoder()
 
 
-class ChatDecoder:
-    """State of one answer being read. `provider` names the upstream in errors.
-
-    Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
-    """
+class ChatDecoder(Decoding):
+    """State of one answer being read; see `Decoding`."""
 
     _characters = 0
-    _failure: ProviderFailure | None = None
-    """An error that came in the same bytes as deltas before it."""
     _usage: Usage | None = None
     _plain = _done = False
     _pending: Extra | None = None
@@ -72,18 +66,12 @@ class ChatDecoder:
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
-        self._provider = provider
-        self._estimate = estimate
-        self._request = request
+        super().__init__(provider, estimate, request)
         self._foreign: dict[str, str] = {}
         self._reasons: dict[int, FinishReason] = {}
         self._seen, self._refused = set[int](), set[int]()
         self._thoughts: dict[int, str] = {}
         """What the upstream calls the field its reasoning comes in, by choice."""
-
-    @cached_property
-    def _sse(self) -> SSEDecoder:
-        return SSEDecoder()
 
     @cached_property
     def _template(self) -> Template:
@@ -93,32 +81,17 @@ class ChatDecoder:
     def _calls(self) -> Calls:
         return Calls(CallIds(self._request))
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
-
-        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
-        """
-        deltas: list[Delta] = []
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as error:
-            raise self._broken(str(error)) from error
+    def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
         read = self._template.text
-        try:
-            for event in events:
-                if self._pending is None and (text := read(event.data)):
-                    self._characters += len(text)
-                    if self._alike is Text:
-                        deltas.append(Text(text, 0, self._template_extra))
-                    else:
-                        deltas.append(self._like(text))
+        for event in events:
+            if self._pending is None and (text := read(event.data)):
+                self._characters += len(text)
+                if self._alike is Text:
+                    deltas.append(Text(text, 0, self._template_extra))
                 else:
-                    self._event(event, deltas)
-        except ProviderFailure as failure:
-            if not deltas:
-                raise
-            self._failure = failure
-        return deltas
+                    deltas.append(self._like(text))
+            else:
+                self._event(event, deltas)
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
@@ -169,7 +142,7 @@ class ChatDecoder:
         unknown = rest(value, _CHUNK_FIELDS)
         self._read_usage(value.get("usage"))
         text = Text(content, 0, Extra(WIRE, {"chunk": unknown}) if unknown else None)
-        return [text, Finish(reason, self._usage or self._estimated())]
+        return [text, Finish(reason, self._usage or self._estimated(self._characters))]
 
     @property
     def done(self) -> bool:
@@ -219,15 +192,6 @@ class ChatDecoder:
         if self._template.learn(data, field, text):
             self._alike = alike
             self._template_extra = delta.extra
-
-    def _object(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._broken(f"sent invalid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise self._broken("sent JSON that is not an object")
-        return cast(dict[str, Any], value)
 
     def _chunk(self, chunk: dict[str, Any], deltas: list[Delta]) -> OpenCall | None:
         """Read `chunk`. Returns the call its last piece belongs to, if it holds one."""
@@ -370,19 +334,18 @@ class ChatDecoder:
             data["finish_reasons"] = self._foreign
         return Finish(
             reasons[0],
-            self._usage or self._estimated(),
+            self._usage or self._estimated(self._characters),
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told."""
-        return msgspec.structs.replace(self._usage, estimated=True) if self._usage is not None else self._estimated()
-
-    def _estimated(self) -> Usage:
-        written = -(-self._characters // CHARACTERS_PER_TOKEN)
-        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, written, estimated=True)
+        return (
+            msgspec.structs.replace(self._usage, estimated=True)
+            if self._usage is not None
+            else self._estimated(self._characters)
+        )
 
     def _read_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):

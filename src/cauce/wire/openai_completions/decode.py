@@ -1,6 +1,6 @@
 """Answers of the completions wire read into deltas: chunks of a stream, or one plain completion. Both have the same shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -9,37 +9,30 @@ from cauce.domain.delta import Delta, Finish, FinishReason, Text
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
-from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.decoding import Decoding
 from cauce.wire.fields import rest
 from cauce.wire.openai_chat.errors import parse_error, to_failure
 from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
 from cauce.wire.openai_completions.logprobs import parse_logprobs
 from cauce.wire.openai_completions.request import WIRE
-from cauce.wire.sse import EventTooLarge, SSEDecoder
+from cauce.wire.sse import Event
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
 _CHOICE_FIELDS = frozenset({"index", "text", "finish_reason"})
 _TEXT = Field("text")
 
-_decoder = msgspec.json.Decoder()
 
-
-class CompletionDecoder:
+class CompletionDecoder(Decoding):
     """State of one answer being read; see `ChatDecoder`, whose rules for the end of a stream hold here too."""
 
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
-        self._provider = provider
-        self._estimate = estimate
-        self._request = request
+        super().__init__(provider, estimate, request)
         self._characters = 0
-        self._sse = SSEDecoder()
-        self._failure: ProviderFailure | None = None
-        """An error that came in the same bytes as deltas before it."""
         self._seen: set[int] = set()
         self._reasons: dict[int, FinishReason] = {}
         self._foreign: dict[str, str] = {}
@@ -50,29 +43,14 @@ class CompletionDecoder:
         self._done = False
         self._template = Template()
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
-
-        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
-        """
-        deltas: list[Delta] = []
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as error:
-            raise self._broken(str(error)) from error
+    def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
         read = self._template.text
-        try:
-            for event in events:
-                if text := read(event.data):
-                    self._characters += len(text)
-                    deltas.append(Text(text))
-                else:
-                    self._event(event.data, deltas)
-        except ProviderFailure as failure:
-            if not deltas:
-                raise
-            self._failure = failure
-        return deltas
+        for event in events:
+            if text := read(event.data):
+                self._characters += len(text)
+                deltas.append(Text(text))
+            else:
+                self._event(event.data, deltas)
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
@@ -164,34 +142,21 @@ class CompletionDecoder:
             data["finish_reasons"] = self._foreign
         return Finish(
             reasons[0],
-            self._usage or self._estimated(),
+            self._usage or self._estimated(self._characters),
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told."""
-        return msgspec.structs.replace(self._usage, estimated=True) if self._usage is not None else self._estimated()
-
-    def _estimated(self) -> Usage:
-        written = -(-self._characters // CHARACTERS_PER_TOKEN)
-        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, written, estimated=True)
-
-    def _object(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._broken(f"sent invalid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise self._broken("sent JSON that is not an object")
-        return cast(dict[str, Any], value)
+        return (
+            msgspec.structs.replace(self._usage, estimated=True)
+            if self._usage is not None
+            else self._estimated(self._characters)
+        )
 
     def _choices(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         value: Any = chunk.get("choices") or []
         if type(value) is not list or not all([type(item) is dict for item in cast(list[Any], value)]):
             raise self._broken("sent choices of an unknown shape")
         return cast(list[dict[str, Any]], value)
-
-    def _broken(self, what: str) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=True)

@@ -136,7 +136,7 @@ def _request(asked: CompletionBody, prompt: str | list[int], unknown: dict[str, 
         include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
         user=asked.user,
         extra=Extra(WIRE, unknown) if unknown else None,
-        prompt=Prompt("" if "prompt" in unknown else text, asked.suffix),
+        prompt=Prompt("" if "prompt" in unknown else text, asked.suffix, 0 if isinstance(prompt, str) else len(prompt)),
     )
 
 

@@ -10,11 +10,10 @@ from typing import Any, cast
 import msgspec
 
 from cauce.domain.delta import Delta, Finish, FinishReason, Text
-from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
-from cauce.domain.tokens import CHARACTERS_PER_TOKEN
 from cauce.domain.usage import Usage
+from cauce.wire.decoding import Decoding
 from cauce.wire.fields import rest
 from cauce.wire.making import CallIds
 from cauce.wire.openai_responses.content import parse_logprobs
@@ -22,7 +21,7 @@ from cauce.wire.openai_responses.errors import failure_in
 from cauce.wire.openai_responses.names import WIRE
 from cauce.wire.openai_responses.output import OutputReader
 from cauce.wire.openai_responses.usage import parse_usage
-from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
+from cauce.wire.sse import Event
 
 _TEXT = "response.output_text.delta"
 _QUIET = frozenset({"response.created", "response.in_progress", "response.queued"})
@@ -34,8 +33,6 @@ _REASONS: dict[str, FinishReason] = {
 }
 """Of an incomplete response. Others are bounds of some kind."""
 _NOT_ECHOED = frozenset({"id", "object", "output", "usage", "error"})
-
-_decoder = msgspec.json.Decoder()
 
 
 class _TextDelta(msgspec.Struct, gc=False):
@@ -51,46 +48,19 @@ class _TextDelta(msgspec.Struct, gc=False):
 _text_decoder = msgspec.json.Decoder(_TextDelta)
 
 
-class ResponsesDecoder:
-    """State of one answer being read. `provider` names the upstream in errors.
-
-    Where it reports no usage, tokens are estimated: those of the answer from its text, those of `request` by `estimate`.
-    """
+class ResponsesDecoder(Decoding):
+    """State of one answer being read; see `Decoding`."""
 
     def __init__(
         self, provider: str, estimate: Callable[[Request], int] | None = None, request: Request | None = None
     ) -> None:
-        self._provider = provider
-        self._estimate = estimate
-        self._request = request
-        self._sse = SSEDecoder()
-        self._failure: ProviderFailure | None = None
-        """An error that came in the same bytes as deltas before it."""
+        super().__init__(provider, estimate, request)
         self._output = OutputReader(CallIds(request))
         self._finish: Finish | None = None
 
-    def feed(self, data: bytes) -> list[Delta]:
-        """Deltas of the events that `data` completes. Raises `ProviderFailure` for an error inside the stream.
-
-        Deltas that came before the error in the same bytes are handed out first; the error is then raised by `finish`.
-        """
-        try:
-            events = self._sse.feed(data)
-        except EventTooLarge as error:
-            raise self._broken(str(error)) from error
-        return self.take(events)
-
-    def take(self, events: Sequence[Event]) -> list[Delta]:
-        """The same for events that somebody else has read."""
-        deltas: list[Delta] = []
-        try:
-            for event in events:
-                self._event(event, deltas)
-        except ProviderFailure as failure:
-            if not deltas:
-                raise
-            self._failure = failure
-        return deltas
+    def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
+        for event in events:
+            self._event(event, deltas)
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
@@ -214,7 +184,9 @@ class ResponsesDecoder:
             data["items"] = changed
         self._finish = Finish(
             self._reason(status, response),
-            parse_usage(cast(dict[str, Any], usage)) if isinstance(usage, dict) else self._estimated(),
+            parse_usage(cast(dict[str, Any], usage))
+            if isinstance(usage, dict)
+            else self._estimated(self._output.characters),
             extra=Extra(WIRE, data),
         )
 
@@ -241,30 +213,13 @@ class ResponsesDecoder:
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told: figures are reported at the end only."""
-        return self._estimated()
-
-    def _estimated(self) -> Usage:
-        written = -(-self._output.characters // CHARACTERS_PER_TOKEN)
-        asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
-        return Usage(asked, written, estimated=True)
-
-    def _object(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._broken(f"sent invalid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise self._broken("sent JSON that is not an object")
-        return cast(dict[str, Any], value)
+        return self._estimated(self._output.characters)
 
     def _delta(self, event: dict[str, Any]) -> str:
         delta = event.get("delta")
         if not isinstance(delta, str):
             raise self._broken("sent a delta that is no text")
         return delta
-
-    def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
-        return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)
 
 
 _SAID_AGAIN = frozenset(

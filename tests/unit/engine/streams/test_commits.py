@@ -51,6 +51,11 @@ def test_attempt_that_goes_on_with_what_another_process_showed_is_a_recovery() -
     assert commits.commit([Attempt(3, "up", "m", "primary", reason="broke")]).steps == ("recovering",)
 
 
+def test_bill_names_the_deployment_that_is_asked() -> None:
+    (row,) = Commits().commit([msgspec.structs.replace(FIRST, deployment="west")]).attempts
+    assert row == AttemptRow(1, "up", "m", deployment="west")
+
+
 def test_each_attempt_has_the_bill_that_the_ledger_has() -> None:
     commits = Commits()
     commits.written(commits.commit([FIRST]))

@@ -30,11 +30,12 @@ REQUEST = Request("m", (Message("user", (TextPart("hi"),)),))
 
 
 class Answer:
-    """Stands for a turn: gives `batches` and then, unless told to `stall`, nothing more."""
+    """Stands for a turn: gives `batches` (`slowly`: each in its own time) and then, unless told to `stall`, nothing more."""
 
-    def __init__(self, *batches: Sequence[Delta], stall: bool = False) -> None:
+    def __init__(self, *batches: Sequence[Delta], stall: bool = False, slowly: bool = False) -> None:
         self._batches = batches
         self._stall = stall
+        self._slowly = slowly
         self.calls: list[Call] = []
         self.closed = asyncio.Event()
 
@@ -49,6 +50,8 @@ class Answer:
         try:
             for batch in self._batches:
                 yield batch
+                for _ in range(20 * self._slowly):
+                    await asyncio.sleep(0)
             if self._stall:
                 await asyncio.Event().wait()
         finally:
@@ -217,14 +220,24 @@ async def test_terminal_and_the_bills_of_all_attempts_are_one_commit() -> None:
     ]
 
 
-async def test_answer_that_is_too_long_for_a_stream_ends_it() -> None:
+@pytest.mark.parametrize(
+    ("batches", "outcome"),
+    [
+        ([(Text("x" * 500),)] * 100, "incomplete"),
+        ([(Reasoning("x" * 500),)] * 100, "failed"),
+        ([(Reasoning("x" * 500),)] * 4 + [(Text("x" * 9_000),)], "failed"),
+    ],
+    ids=["text", "reasoning", "text that is not in the log"],
+)
+async def test_answer_that_is_too_long_for_a_stream_ends_it(batches: list[tuple[Delta]], outcome: str) -> None:
     clock = FakeClock()
     log = InprocStreamLog(clock, limits=StreamLimits(bytes=4_000))
-    answer = Answer(*[(Text("x" * 500),)] * 100, stall=True)
+    answer = Answer(*batches, stall=True, slowly=True)
     some = streams(log, clock, answer)
     await start(some)
     finish = await until_ended(log)
-    assert finish.outcome == "incomplete" and finish.error is not None and finish.error.code == "payload_too_large"
+    assert finish.outcome == outcome and finish.error is not None and finish.error.code == "payload_too_large"
+    assert any([isinstance(record.delta, Text) for record in await whole(log)]) == (outcome == "incomplete")
     await answer.closed.wait()
 
 

@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from cauce.domain.delta import Attempt, Delta, Finish, Restart, Status, Text, ToolCall, ToolResult
+from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Restart, Status, Text, ToolCall, ToolResult
 from cauce.domain.errors import CauceError, ModelNotFound
 from cauce.domain.message import Message, TextPart
-from cauce.domain.request import Request, Scope
+from cauce.domain.model import ModelFacts
+from cauce.domain.price import Prices, Rates
+from cauce.domain.request import Prompt, Request, Scope
 from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
+from cauce.engine.recovery.recovery import recovery
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.commits import NOWHERE
 from cauce.engine.streams.options import StreamOptions
@@ -21,7 +24,7 @@ from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.takeover import AT_ONCE
 from cauce.ports.ledger import Entry
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas
+from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Timeouts
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -43,6 +46,8 @@ class Telling:
         self.deltas = deltas
         self.error = error
         self.calls: list[Call] = []
+        self.opened: Open | None = None
+        """What it is asked through."""
         self.candidates = (Candidate(ScriptedProvider("up"), "m"),)
 
     def call(self, request: Request, scope: Scope, **named: Any) -> Call:
@@ -51,6 +56,9 @@ class Telling:
         return Call(request, scope, self.candidates, named["request_id"], cache=named["cache"])
 
     async def open(self, call: Call) -> Deltas:
+        return await (self.opened or self.told)(call)
+
+    async def told(self, call: Call) -> Deltas:
         self.calls.append(call)
         return Deltas(None, self.deltas)
 
@@ -86,11 +94,16 @@ class Left:
         given: Any = turn
         self.streams = Streams(self.log, given, self.clock, "b", life, Bills(self.ledger, Estimator()))
 
-    async def leave(self, *deltas: Delta, policy: str = POLICY, request: Request = REQUEST, **facts: Any) -> Hold:
-        new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=self.clock.now())
+    async def leave(
+        self, *deltas: Delta, policy: str = POLICY, request: Request = REQUEST, ahead: float = 0.0, **facts: Any
+    ) -> Hold:
+        """`ahead`: seconds that the clock of the process that left it is before ours."""
+        created = self.clock.now() + ahead
+        new = msgspec.structs.replace(new_stream(), policy=policy, request=request, created=created)
         hold = (await self.log.create(new)).hold
         assert hold is not None
-        rows = tuple([AttemptRow(one.n, one.provider, one.model) for one in deltas if isinstance(one, Attempt)])
+        made = [one for one in deltas if isinstance(one, Attempt)]
+        rows = tuple([AttemptRow(one.n, one.provider, one.model, deployment=one.deployment) for one in made])
         if deltas:
             hold = await self.log.append(hold, Commit(deltas, "running", attempts=rows, **facts))
         await self.log.release([hold])
@@ -138,6 +151,39 @@ async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> 
     assert isinstance(finish, Finish) and finish.usage.output_tokens == entry.usage.output_tokens + 4
 
 
+PRICED = ModelFacts(prices=Prices(Rates.given(1_000.0, 10_000.0), snapshot="of-today"))
+
+
+@pytest.mark.parametrize(("asked", "charged"), [("west", "west"), ("", "")], ids=["told", "of an earlier version"])
+async def test_attempt_that_went_down_is_charged_to_its_deployment_by_the_prices_of_its_model(
+    asked: str, charged: str
+) -> None:
+    left = Left(Telling(*REST))
+    left.turn.candidates = tuple(
+        [Candidate(ScriptedProvider("up"), "m", facts=PRICED, deployment=name) for name in ("east", "west")]
+    )
+    await left.leave(msgspec.structs.replace(FIRST, deployment=asked), Text("Once upon a time "))
+    await left.adopted()
+    (entry,) = left.ledger.entries
+    assert (entry.deployment, entry.price_snapshot, entry.endpoint) == (charged, "of-today", "chat")
+    assert entry.listed_cost == entry.usage.cost > 0
+
+
+async def test_attempt_of_an_earlier_version_is_charged_to_the_only_deployment_there_is() -> None:
+    left = Left(Telling(*REST))
+    left.turn.candidates = (Candidate(ScriptedProvider("up"), "m", deployment="east"),)
+    prompt = msgspec.structs.replace(REQUEST, prompt=Prompt("Tell me a tale, please."))
+    await left.leave(FIRST, Text("Once "), request=prompt)
+    await left.adopted()
+    (entry,) = left.ledger.entries
+    assert (entry.deployment, entry.endpoint, entry.listed_cost, entry.price_snapshot) == (
+        "east",
+        "completions",
+        None,
+        "",
+    )
+
+
 async def test_stream_that_gave_nothing_is_opened_anew() -> None:
     for deltas in ((), (FIRST,)):
         left = Left(Telling(Attempt(1 + len(deltas), "up", "m", "primary"), Text("a"), Finish("stop")))
@@ -159,11 +205,10 @@ async def test_tool_that_ran_when_its_process_ended_has_an_unknown_outcome() -> 
     ("life", "request_", "policy"),
     [
         (Life(recovery=RecoverySettings(attempts=0)), REQUEST, POLICY),
-        (Life(), msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2)), POLICY),
         (Life(), REQUEST, ""),
         (Life(), REQUEST, "{"),
     ],
-    ids=["recovery is off", "several answers", "of an earlier version", "unreadable"],
+    ids=["recovery is off", "of an earlier version", "unreadable"],
 )
 async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Request, policy: str) -> None:
     left = Left(Telling(*REST), life)
@@ -171,6 +216,37 @@ async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Reque
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
     assert finish.error is not None and finish.error.code == "overloaded" and finish.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "begun", "goes_on"),
+    [
+        (StreamOptions(replaces=True), Text("Once"), True),
+        (StreamOptions(buffer=True), Text("Once"), True),
+        (StreamOptions(), Reasoning("Hm"), True),
+        (StreamOptions(), Text("Once"), False),
+    ],
+    ids=["readers can take it back", "shown whole", "nothing that counts", "shown"],
+)
+async def test_several_answers_begin_anew_where_nobody_is_shown_two_of_them(
+    options: StreamOptions, begun: Delta, goes_on: bool
+) -> None:
+    turn = Telling(Text("one"), Text("two", choice=1), Finish("stop"))
+    left = Left(turn)
+    given: Any = turn
+    turn.opened = recovery(left.clock, RecoverySettings())(turn.told)
+    left.streams = Streams(left.log, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    policy = msgspec.json.encode(msgspec.structs.replace(options, scope=Scope("acme", "web"))).decode()
+    several = msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2))
+    await left.leave(FIRST, begun, request=several, policy=policy)
+    *answer, finish = await left.adopted()
+    assert isinstance(finish, Finish)
+    if goes_on:
+        restarted = isinstance(begun, Text)
+        assert [type(delta) for delta in answer] == [Restart] * restarted + [Text, Text] and finish.reason == "stop"
+    else:
+        assert answer == [] and finish.outcome == "incomplete" and turn.calls == []
+        assert finish.error is not None and finish.error.code == "overloaded"
 
 
 async def test_route_that_forbids_it_ends_as_what_it_is() -> None:
@@ -235,6 +311,39 @@ async def test_answer_that_is_too_old_is_not_gone_on_with() -> None:
     left.clock.advance(RecoverySettings().age + 1)
     (finish,) = await left.adopted()
     assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+
+
+@pytest.mark.parametrize(("asked", "configured"), [(30.0, 600.0), (None, 30.0)], ids=["its client's", "configured"])
+@pytest.mark.parametrize("shown", [(), (Text("Once"),)], ids=["nothing shown", "text shown"])
+async def test_time_of_a_call_goes_on_where_another_process_goes_on_with_it(
+    asked: float | None, configured: float, shown: tuple[Delta, ...]
+) -> None:
+    turn = Telling(*REST)
+    timeouts = Timeouts(total=configured)
+    turn.candidates = (msgspec.structs.replace(turn.candidates[0], timeouts=timeouts),)
+    left = Left(turn)
+    await left.leave(FIRST, *shown, request=msgspec.structs.replace(REQUEST, timeout=asked))
+    left.clock.advance(20)
+    await left.adopted()
+    (call,) = turn.calls
+    assert call.deadline == pytest.approx(left.clock.monotonic() + 10)
+
+
+async def test_call_whose_time_is_over_is_not_made_again_and_says_so() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"), request=msgspec.structs.replace(REQUEST, timeout=30.0))
+    left.clock.advance(31)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
+    assert finish.error is not None and finish.error.code == "timeout"
+
+
+async def test_clock_that_is_behind_that_of_who_began_it_gives_a_call_no_more_time() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once"), request=msgspec.structs.replace(REQUEST, timeout=30.0), ahead=60)
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert call.deadline == pytest.approx(left.clock.monotonic() + 30)
 
 
 async def test_request_that_is_too_old_is_not_made_again_though_nothing_was_shown() -> None:
