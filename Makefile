@@ -37,7 +37,8 @@ $(VENV)/dev.done: $(VENV)/run.done requirements/dev.txt
 run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 	@exec $(BIN)/cauce serve
 
-# Hundreds of servers and commands are started: an environment that forbids to keep what was compiled would have each compile all of it.
+# What pytest makes of the tests' assertions is kept for the next run, also where the environment forbids to keep what was compiled:
+# it takes each worker ten seconds.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.done check ## Check and test everything (about seven minutes)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
