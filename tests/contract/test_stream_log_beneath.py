@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cauce.domain.delta import Text
+from cauce.domain.delta import Text, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
-from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Hold, Record, StreamKey
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.postgres.settings import PostgresSettings
@@ -307,3 +307,14 @@ async def test_nothing_of_what_was_said_is_left_of_a_stream_that_expired(beneath
         pass
     left = await beneath.everything()
     assert "secret" not in left and KEY.id in left
+
+
+async def test_read_gives_what_a_slow_reader_can_hold_however_much_was_written_at_once(beneath: Beneath) -> None:
+    hold = await created(beneath.log)
+    await beneath.log.append(hold, text(*["x" * 5000] * 40))
+    seen: list[Record] = []
+    while len(seen) < 41:
+        batch = await beneath.other.read(KEY, len(seen), 250)
+        assert 1 <= len(batch) and sum([delta_size(record.delta) for record in batch]) <= 3 * 5000
+        seen += batch
+    assert [record.seq for record in seen] == list(range(1, 42))

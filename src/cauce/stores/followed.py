@@ -25,7 +25,7 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable, unreadable
-from cauce.stores.live_streams import LiveStream, LiveStreams, Marks
+from cauce.stores.live_streams import AT_ONCE, LiveStream, LiveStreams, Marks, at_once
 from cauce.stores.shelf import UNREADABLE, Page, Shelf, Stored
 
 _AGAIN = 0.25
@@ -95,7 +95,8 @@ class Followed:
         if live.epoch == epoch and not live.held:
             live.learned(page.records, page.size)
             self.lives.settle(live)
-        return page.records
+        # What was written at once is one row, however much it was.
+        return at_once(page.records) if page.size > AT_ONCE else page.records
 
     async def wait(self, key: StreamKey, after: int, seconds: float | None = None) -> bool:
         """See `ports.stream_log.StreamLog`."""

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from math import inf
 
+from cauce.domain.delta import delta_size
 from cauce.domain.stream import Record, State, StreamKey
 
 RING = 256 * 1024
@@ -26,12 +27,21 @@ OVERHEAD = 150
 AT_ONCE = 16 * 1024
 """Bytes of records, roughly, after which a read gives what it has: it is all that a slow reader holds of a stream."""
 
-
 _GROUP = 32
 """Records that leave a ring together."""
 
 _MISSED = 8
 """Reads beyond a ring of another process's stream after which it is begun anew there."""
+
+
+def at_once(records: Sequence[Record]) -> Sequence[Record]:
+    """As many of `records`, from the first on, as a read gives: one that is larger than that is given alone."""
+    size = 0
+    for number, record in enumerate(records):
+        size += delta_size(record.delta) + OVERHEAD
+        if size > AT_ONCE:
+            return records[: max(1, number)]
+    return records
 
 
 class LiveStream:

@@ -30,6 +30,12 @@ INBOX = 256
 INBOX_SIZE = 256 * 1024
 """Characters of them, in the same way."""
 
+JOINED = 8 * 1024
+"""Characters that one record is joined up to: a record is the least that a reader has in its hands, however slow it is."""
+
+WRITTEN = 64 * 1024
+"""Characters after which an append takes no more reads out of the inbox: it is one row in the log, which is read as a whole."""
+
 _CLOSING = 2.0
 """Seconds an upstream may take to be closed before the end is written all the same."""
 
@@ -207,21 +213,25 @@ class Producer:
             await self._room.wait()
 
     async def _waiting(self) -> list[Delta]:
-        """Everything that waits, once something does."""
+        """What waits, once something does: all of it, unless that is too much for one append."""
         while not (self._noticed or self._inbox or self._stopping):
             self._doorbell.clear()
             await self._doorbell.wait()
         if self._stopping:
             await self._closed()
         deltas: list[Delta] = []
-        while self._noticed or self._inbox:
+        size = 0
+        while self._noticed or (self._inbox and (size < WRITTEN or self._stopping)):
             if self._noticed and self._noticed[0][0] <= self._taken_out:
                 deltas.append(self._noticed.popleft()[1])
                 continue
             batch, self._upstream = self._inbox.popleft()
             self._taken_out += 1
             deltas.extend(batch)
-        self._deltas_in = self._size_in = 0
+            taken = sum([delta_size(delta) for delta in batch])
+            size += taken
+            self._size_in -= taken
+            self._deltas_in -= len(batch)
         self._room.set()
         last = deltas[-1] if deltas else None
         if not isinstance(last, Finish):
@@ -270,7 +280,7 @@ def _unexpected() -> InternalError:
 
 
 def _joined(deltas: list[Delta]) -> list[Delta]:
-    """`deltas` with adjacent text of one choice made one, and reasoning too; what carries fields of its own stays apart."""
+    """`deltas` with adjacent text of one choice made one, up to `JOINED`, and reasoning too; what carries fields of its own stays apart."""
     joined: list[Delta] = []
     for delta in deltas:
         last = joined[-1] if joined else None
@@ -281,6 +291,7 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
             and last.extra is None
             and not (delta.begins or delta.logprobs or last.logprobs)
             and delta.choice == last.choice
+            and len(last.text) + len(delta.text) <= JOINED
         ):
             joined[-1] = Text(last.text + delta.text, delta.choice, begins=last.begins)
         elif (
@@ -290,6 +301,7 @@ def _joined(deltas: list[Delta]) -> list[Delta]:
             and last.extra is None
             and not (delta.begins or last.signature)
             and delta.choice == last.choice
+            and len(last.text) + len(delta.text) <= JOINED
         ):
             joined[-1] = Reasoning(last.text + delta.text, delta.signature, delta.choice, begins=last.begins)
         else:

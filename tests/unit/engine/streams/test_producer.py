@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from cauce.domain.delta import Delta, Finish, Text
+from cauce.domain.delta import Delta, Finish, Text, delta_size
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Commit, Hold
-from cauce.engine.streams.producer import INBOX, INBOX_SIZE, Producer
+from cauce.engine.streams.producer import INBOX, INBOX_SIZE, JOINED, WRITTEN, Producer
 from cauce.ports.provider import Call, Deltas
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
@@ -28,9 +28,12 @@ class Slow(InprocStreamLog):
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
         self.let = asyncio.Event()
+        self.written: list[int] = []
+        """Characters of each append."""
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
         await self.let.wait()
+        self.written.append(sum([delta_size(delta) for delta in commit.deltas]))
         return await super().append(hold, commit)
 
 
@@ -121,3 +124,15 @@ async def test_stream_that_is_cancelled_while_its_log_is_full_up_keeps_what_was_
     log.let.set()
     await asyncio.wait_for(running, 10)
     assert await said(log) == "x" * turn.reads
+
+
+async def test_what_waits_for_a_slow_log_is_written_in_records_and_appends_that_a_reader_can_hold() -> None:
+    log, turn, _, running = await begun((Text("x" * 1000),))
+    await until_still(turn)
+    turn.end = True
+    log.let.set()
+    await asyncio.wait_for(running, 10)
+    sizes = [len(record.delta.text) for record in await whole(log) if isinstance(record.delta, Text)]
+    assert sum(sizes) == 1000 * turn.reads and len(sizes) < turn.reads / 4
+    assert max(sizes) <= JOINED
+    assert max(log.written) <= WRITTEN + 1000
