@@ -107,8 +107,8 @@ class Cell(msgspec.Struct, frozen=True):
         if self.harmless or self.fault in NOT_ASKED_AGAIN:
             # One that hangs is left for another connection once, where nobody else could be asked.
             return 2 if self.fault in TAKES_TIME and self.stream and self.way != "fallback" else 1
-        if self.way == "retry" or (self.fault in TOO_MANY and self.way == "fallback"):
-            # Two in a row make a pause, and nobody waits while another provider is there.
+        if self.way == "retry" or self.fault in TOO_MANY:
+            # Two in a row make a pause, and nobody waits for its end while another provider is there.
             return 2
         return ATTEMPTS
 

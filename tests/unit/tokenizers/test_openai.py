@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import statistics
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,9 +117,9 @@ def test_estimates_of_long_texts_are_close_and_stay_so_once_a_model_has_taught(n
 
 
 def pieces(folder: str) -> list[str]:
-    """Pages of the guide or source files, in pieces of 3,000 characters."""
-    files = sorted(resources.files("cauce").joinpath(folder).iterdir(), key=str)
-    texts = [file.read_text("utf-8") for file in files if file.name.endswith((".md", ".py"))]
+    """Pages of the guide or source files, of all folders below, in pieces of 3,000 characters."""
+    files = sorted(Path(str(resources.files("cauce").joinpath(folder))).rglob("*.[mp][dy]"))
+    texts = [file.read_text("utf-8") for file in files]
     return [text[start : start + 3000] for text in texts for start in range(0, len(text) - 2000, 3000)]
 
 
