@@ -40,7 +40,7 @@ run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 # What pytest makes of the tests' assertions is kept for the next run, also where the environment forbids to keep what was compiled:
 # it takes each worker ten seconds.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/dev.done check ## Check and test everything (about seven minutes)
+test: $(VENV)/dev.done check ## Check and test everything (about six minutes)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes

@@ -58,8 +58,8 @@ ANTHROPIC: dict[ErrorCode, str] = {
 
 PATIENCE = 2.5
 """Seconds that a provider gets to its first delta in cells whose fault is silence; plain calls get that for the whole answer."""
-HOLD = 1.2
-"""Seconds that headers wait: silence lasts longer, and nothing else does."""
+HOLD = 2.0
+"""Seconds that headers wait: silence lasts longer, and nothing else does, on a busy machine either."""
 LONGEST = 20.0
 """Seconds after which the whole run has failed, whatever came."""
 SLACK = 5.0
