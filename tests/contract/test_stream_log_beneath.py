@@ -315,6 +315,6 @@ async def test_read_gives_what_a_slow_reader_can_hold_however_much_was_written_a
     seen: list[Record] = []
     while len(seen) < 41:
         batch = await beneath.other.read(KEY, len(seen), 250)
-        assert 1 <= len(batch) and sum([delta_size(record.delta) for record in batch]) <= 3 * 5000
+        assert len(batch) >= 1 and sum([delta_size(record.delta) for record in batch]) <= 3 * 5000
         seen += batch
     assert [record.seq for record in seen] == list(range(1, 42))
