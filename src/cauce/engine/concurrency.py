@@ -48,8 +48,11 @@ WIDER = 1.5
 MUCH_WIDER = 2.0
 """The same, while more is refused than is allowed: the time is far from what it has to be."""
 
-CLOSER = 0.99
+CLOSER = 0.97
 """What is left of it after an answer."""
+
+LITTLE_CLOSER = 0.99
+"""The same, while more is refused than is allowed."""
 
 AT_FIRST, EARNED, SAVED = 3.0, 0.2, 10.0
 """Refusals of calls that went by themselves, which are load in vain: so many at first, a fifth of one more for each answer, and so many in
@@ -160,7 +163,7 @@ class Concurrency:
 
     def _closer(self, now: float) -> None:
         if now - self._refused_at <= self._quiet:
-            self.gap *= CLOSER
+            self.gap *= CLOSER if self._credit > 0 else LITTLE_CLOSER
         else:
             self._before = self.gap
             self.gap *= 0.5
@@ -191,7 +194,7 @@ class Concurrency:
             if self._refusals > 1:
                 pause = min(FIRST_GAP * 2 ** min(self._refusals - 2, _DOUBLINGS), LONGEST_PAUSE)
                 self.gap = self.gap or FIRST_GAP
-            elif again or self.gap:
+            elif self.gap or (again and not self.under_way):
                 self._wider()
                 pause = self.gap
         if asked is not None:
