@@ -109,6 +109,29 @@ def test_two_refusals_in_a_row_of_what_it_might_have_taken_make_a_pause() -> Non
     assert takes.wait(10.3) == pytest.approx(0.25)
 
 
+def test_refusals_at_random_while_others_are_under_way_make_no_time_between_calls() -> None:
+    takes, now = Concurrency(), 10.0
+    for _ in range(20):
+        now += 1.0
+        takes.under_way = 100
+        takes.refused(now + 0.01, None, began=now)
+        takes.answered(now + 0.5)
+    assert takes.gap == 0
+
+
+def test_lone_calls_that_are_refused_between_answers_are_asked_further_apart() -> None:
+    takes, now = Concurrency(), 10.0
+    refusing(takes, 0, now)
+    gaps: list[float] = []
+    for _ in range(5):
+        takes.answered(now + 0.1)
+        now += 1.0
+        takes.under_way = 0
+        takes.refused(now + 0.01, None, began=now)
+        gaps.append(takes.gap)
+    assert gaps == sorted(gaps) and gaps[0] > 0
+
+
 def test_those_that_went_together_and_were_refused_together_count_as_one() -> None:
     takes = Concurrency()
     for left in range(400, 20, -1):
