@@ -146,6 +146,10 @@ def test_orphan_that_nobody_takes_is_found() -> None:
     over, still = Outage("n1", 9.0, 10.9, paused=True), Outage("n1", 10.5, 12.5, paused=True)
     assert broken(told, msgspec.structs.replace(bounds, outages=(away, over))) == {"I11"}
     assert broken(told, msgspec.structs.replace(bounds, outages=(away, still))) == set()
+    # It goes when it was not late yet, or when it was.
+    soon, later = Outage("n1", 12.3, 13.0, paused=False), Outage("n1", 12.6, 13.0, paused=False)
+    assert broken(told, msgspec.structs.replace(bounds, outages=(away, soon))) == set()
+    assert broken(told, msgspec.structs.replace(bounds, outages=(away, later))) == {"I11"}
 
 
 def test_answer_that_breaks_off_is_found() -> None:

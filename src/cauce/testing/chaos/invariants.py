@@ -308,7 +308,8 @@ def _due(away: Outage, bounds: Bounds) -> float:
     """When a stream of a node that is away must go on. Others that are away meanwhile cannot take it, or had taken it."""
     due = (away.end if bounds.alone else away.begin) + bounds.takeover
     for other in sorted(bounds.outages, key=lambda one: one.begin):
-        if other is not away and away.begin <= other.end and other.begin <= due:
+        # Until then it was not late.
+        if other is not away and away.begin <= other.end and other.begin <= due + bounds.slack:
             due = max(due, other.end + bounds.takeover)
     return due + bounds.slack
 
