@@ -40,7 +40,7 @@ run: $(VENV)/run.done ## Start the server on http://127.0.0.1:8000
 # What pytest makes of the tests' assertions is kept for the next run, also where the environment forbids to keep what was compiled:
 # it takes each worker ten seconds.
 test: export PYTHONDONTWRITEBYTECODE =
-test: $(VENV)/dev.done check ## Check and test everything (about six minutes)
+test: $(VENV)/dev.done check ## Check and test everything (about five minutes)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 check: $(VENV)/dev.done ## Format, lint, types, import contracts, module sizes
@@ -73,10 +73,10 @@ chaos: $(VENV)/dev.done ## Break everything around streams, then find out server
 chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis, and with power cuts on a SQLite that does not wait for the disk (about thirteen minutes)
 	$(BIN)/python -m tests.chaos --long
 
-test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about six minutes)
+test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about five minutes)
 	$(BIN)/python -m pytest -q -s tests/load
 
-test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about six minutes; fetches their packages)
+test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about five minutes; fetches their packages)
 	$(BIN)/python -m pytest -q tests/clients
 
 test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
