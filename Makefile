@@ -73,10 +73,10 @@ chaos: $(VENV)/dev.done ## Break everything around streams, then find out server
 chaos-long: $(VENV)/dev.done ## The same with hundreds of streams at two servers, on SQLite, PostgreSQL and Redis, and with power cuts on a SQLite that does not wait for the disk (about thirteen minutes)
 	$(BIN)/python -m tests.chaos --long
 
-test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about five minutes)
+test-load: $(VENV)/dev.done ## Load, faults and kills against real server processes (about seven minutes)
 	$(BIN)/python -m pytest -q -s tests/load
 
-test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about five minutes; fetches their packages)
+test-clients: $(VENV)/dev.done .venv-clients/installed .venv-clients-older/installed ## Official SDKs, frameworks, command lines, the JavaScript client and a browser against Cauce (about nine minutes; fetches their packages)
 	$(BIN)/python -m pytest -q tests/clients
 
 test-recordings: $(VENV)/dev.done ## Replay recorded provider traffic of DATA=DIR into the adapters
