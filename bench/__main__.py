@@ -1,4 +1,4 @@
-"""`python -m bench`: measures the named systems and prints a JSON line for each, then the tables.
+"""`python -m bench`: measures the named systems and prints a JSON line for each and for the machine, then the tables.
 
 Progress goes to standard error, results to standard output. Every phase, start and stop is bounded in time.
 """
@@ -54,6 +54,7 @@ def main() -> int:
     summaries = report.summaries(records)
     for summary in summaries:
         print(json.dumps(summary))
+    print(json.dumps({"machine": machine}))
     print()
     print(report.tables(records))
     if arguments.json:

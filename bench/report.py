@@ -1,13 +1,17 @@
-"""Turns the records of a run into one JSON line per system and two tables. Computes, prints nothing."""
+"""Turns the records of a run into one JSON line per system and three tables. Computes, prints nothing."""
 
 import os
 import platform
 import statistics
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from bench.driver import Record
 from bench.phases import Figures
+
+Pick: TypeAlias = Callable[[str, Sequence[float]], float]
 
 BASE = "direct"
 REFERENCE = "cauce"
@@ -47,14 +51,25 @@ def machine() -> dict[str, object]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "python_optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
         "load_average": os.getloadavg()[0],
     }
 
 
-def medians(record: Record, base: Record | None) -> Figures:
-    """The median of each figure over the rounds.
+def median(_: str, values: Sequence[float]) -> float:
+    """What half of the rounds do not exceed."""
+    return statistics.median(values)
 
-    An added latency is the difference to `direct` in the same round, then the median of those.
+
+def best(name: str, values: Sequence[float]) -> float:
+    """What the machine gave while its neighbours let it."""
+    return max(values) if name == "requests_per_second" else min(values)
+
+
+def figures_of(record: Record, base: Record | None, pick: Pick = median) -> Figures:
+    """Each figure, picked from those of the rounds.
+
+    An added latency is the difference to `direct` in the same round, then one of those.
     """
     rounds = [dict(figures) for figures in record.rounds]
     if base is not None and record.name != BASE:
@@ -63,7 +78,7 @@ def medians(record: Record, base: Record | None) -> Figures:
                 if name in figures and name in beside:
                     figures[f"added_{name}"] = figures[name] - beside[name]
     names = dict.fromkeys(name for figures in rounds for name in figures)
-    return {name: statistics.median([figures[name] for figures in rounds if name in figures]) for name in names}
+    return {name: pick(name, [figures[name] for figures in rounds if name in figures]) for name in names}
 
 
 def summaries(records: Sequence[Record]) -> list[dict[str, object]]:
@@ -75,7 +90,7 @@ def summaries(records: Sequence[Record]) -> list[dict[str, object]]:
 def _summary(record: Record, base: Record | None) -> dict[str, object]:
     if record.skipped is not None:
         return {"system": record.name, "skipped": record.skipped}
-    figures = {name: _rounded(value) for name, value in medians(record, base).items()}
+    figures = {name: _rounded(value) for name, value in figures_of(record, base).items()}
     head: dict[str, object] = {
         "system": record.name,
         "version": record.version,
@@ -89,17 +104,24 @@ def _rounded(value: float) -> float:
 
 
 def tables(records: Sequence[Record]) -> str:
-    """The figures, and each divided by Cauce's, as Markdown."""
+    """The medians, each divided by Cauce's, and the best of the rounds, as Markdown."""
     base = next((record for record in records if record.name == BASE), None)
-    rows = {record.name: medians(record, base) for record in records if any(record.rounds)}
-    parts = [_table("", rows, lambda value: f"{_rounded(value):g}" if abs(value) < 1000 else f"{value:,.0f}")]
+    measured = [record for record in records if any(record.rounds)]
+    rows = {record.name: figures_of(record, base) for record in measured}
+    parts = [_table("", rows, _plain)]
     if reference := rows.get(REFERENCE):
         ratios = {
             name: {key: value / reference[key] for key, value in figures.items() if reference.get(key)}
             for name, figures in rows.items()
         }
         parts.append(_table(f"Each divided by {REFERENCE}'s:\n\n", ratios, lambda value: f"{value:.2f}"))
+    bests = {record.name: figures_of(record, base, best) for record in measured}
+    parts.append(_table("The best of the rounds:\n\n", bests, _plain))
     return "\n".join(parts)
+
+
+def _plain(value: float) -> str:
+    return f"{_rounded(value):g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _table(heading: str, rows: Mapping[str, Figures], show: Callable[[float], str]) -> str:

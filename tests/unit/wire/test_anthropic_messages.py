@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cauce.domain.citation import Citation
@@ -830,6 +830,39 @@ odd_events = st.fixed_dictionaries(
 )
 
 
+PIECE = frame("content_block_delta", index=0, delta={"type": "text_delta", "text": "a"})
+ANOTHER = frame("content_block_start", index=0, content_block={"type": "thinking"})
+TEXTS = st.sampled_from(["", "a", '"', "\\", '"text":"x"', "ñ"])
+PLACES = st.integers(0, 1)
+happening = st.one_of(
+    st.tuples(PLACES, TEXTS).map(
+        lambda said: frame("content_block_delta", index=said[0], delta={"type": "text_delta", "text": said[1]})
+    ),
+    st.tuples(PLACES, st.sampled_from(["text", "thinking", "tool_use"])).map(
+        lambda new: frame("content_block_start", index=new[0], content_block={"type": new[1], "id": "t", "name": "f"})
+    ),
+    PLACES.map(lambda place: frame("content_block_stop", index=place)),
+    PLACES.map(
+        lambda place: frame("content_block_delta", index=place, delta={"type": "thinking_delta", "thinking": "b"})
+    ),
+    st.sampled_from([frame("ping"), frame("error", error={"type": "overloaded_error", "message": "busy"})]),
+    st.just(b'event: content_block_delta\ndata: {"index":0,"delta":{"type":"text_delta","text":"c"}}\n\n'),
+)
+
+
+def told_of(pieces: Sequence[bytes]) -> tuple[list[Delta], str | None]:
+    """What is read of `pieces`, and the error that ends them."""
+    decoder = MessagesDecoder("up")
+    deltas: list[Delta] = []
+    try:
+        for piece in pieces:
+            if not decoder.done:
+                deltas += decoder.feed(piece)
+        return deltas + decoder.finish(), None
+    except ProviderFailure as failure:
+        return deltas, failure.message
+
+
 class TestDecoding:
     def test_words_become_text_and_one_finish_with_usage_ends_them(self) -> None:
         deltas = read(started(), frame("ping"), text_block(0, "Ho", "la"), ended())
@@ -854,6 +887,15 @@ class TestDecoding:
         finish = decoder.finish()[-1]
         assert isinstance(finish, Finish)
         assert finish.usage == Usage(estimate_input_tokens(request), 2, estimated=True)
+
+    @example([PIECE, PIECE, PIECE, ANOTHER, PIECE])
+    @given(st.lists(happening, max_size=12))
+    def test_pieces_alike_are_read_as_if_each_were_read_in_full(self, happenings: list[bytes]) -> None:
+        stream = [started(), *happenings, ended()]
+        # A member of its own makes every piece differ from every other, so it is always read in full.
+        piece = b'{"type":"content_block_delta"'
+        full = [one.replace(piece, b'{"pad%d":null,' % place + piece[1:]) for place, one in enumerate(stream)]
+        assert told_of(stream) == told_of([b"".join(stream)]) == told_of(full)
 
     def test_nothing_is_handed_out_before_a_block_says_something(self) -> None:
         decoder = MessagesDecoder("up")

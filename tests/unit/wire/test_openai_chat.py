@@ -337,6 +337,26 @@ class TestDecoding:
         # A space inside makes every chunk differ from every template, so it is always read in full.
         full = [b'data: { "pad%d": null,' % place + one[len(b"data: {") :] for place, one in enumerate(stream)]
         assert read(*stream, end) == read(*full, end)
+        assert read(b"".join([*stream, end])) == read(*full, end)
+
+    @pytest.mark.parametrize("odd", ['"a" "b"', '"a","content":"b"', '"\\ud800"', '"a', "null", '""', "7", '"a" '])
+    def test_what_only_looks_like_the_chunks_around_it_is_read_in_full(self, odd: str) -> None:
+        stream = [chunk({"content": text}) for text in "abcd"]
+        stream[2] = stream[2].replace(b'"c"', odd.encode())
+        alone: list[Any] = []
+        for pieces in (stream, [b"".join(stream)]):
+            decoder = ChatDecoder("up")
+            found: list[Delta] = []
+            try:
+                for piece in [*pieces, chunk({}, "stop")]:
+                    if not decoder.done:
+                        found += decoder.feed(piece)
+                found += decoder.finish()
+            except ProviderFailure as failure:
+                alone.append((found, failure.message))
+            else:
+                alone.append((found, None))
+        assert alone[0] == alone[1]
 
     def test_fields_of_one_chunk_are_not_repeated_on_the_next(self) -> None:
         empty = b"data: " + encode({"choices": [], "filters": [1]}) + b"\n\n"

@@ -246,6 +246,7 @@ class TestTemplates:
         # A space inside makes every chunk differ from every template, so it is always read in full.
         full = [b'data: { "pad%d": null,' % place + one[len(b"data: {") :] for place, one in enumerate(stream)]
         assert unnamed(read(*stream, end)) == unnamed(read(*full, end))
+        assert unnamed(read(b"".join([*stream, end]))) == unnamed(read(*full, end))
 
     @given(st.lists(piece, min_size=1, max_size=10), st.integers(1, 4))
     def test_quick_chunks_say_what_slow_ones_do(self, pieces: list[dict[str, Any]], together: int) -> None:

@@ -9,7 +9,6 @@ from cauce.ports.provider import Call, Deltas, Open, Policy
 
 LONG = 300.0
 """Seconds from which on a plain answer needs no timer here."""
-"""Seconds from which on a plain answer is not watched here."""
 
 
 def patience(clock: Clock) -> Policy:

@@ -20,6 +20,7 @@ from cauce.wire.anthropic_messages.usage import WIRE, overwritten, parse_usage
 from cauce.wire.decoding import Decoding, tokens_in
 from cauce.wire.making import CallIds
 from cauce.wire.sse import Event
+from cauce.wire.template import Field, Template
 
 REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -35,6 +36,7 @@ REASONS: dict[str, FinishReason] = {
 _MESSAGE = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
 _ENDING = ("stop_reason", "stop_sequence", "stop_details")
 _EVENT = frozenset({"type", "delta", "usage"})
+_TEXT = Field("text")
 
 
 class MessagesDecoder(Decoding):
@@ -51,12 +53,18 @@ class MessagesDecoder(Decoding):
         self._ending: dict[str, Any] = {}
         self._about: dict[str, Any] = {}
         self._stopped = False
+        self._template = Template()
 
     def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
-        for event in events:
-            if self.done:
-                break
-            self._event(event, deltas)
+        read, count = 0, len(events)
+        while read < count and not self.done:
+            if texts := self._template.texts(events, read):
+                read += len(texts)
+                self._reading.characters += len("".join(texts))
+                deltas += [Text(text) for text in texts]
+            else:
+                self._event(events[read], deltas)
+                read += 1
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""
@@ -96,8 +104,11 @@ class MessagesDecoder(Decoding):
         value = self._object(event.data)
         kind = value.get("type") or event.event
         if kind == "content_block_delta":
-            self._delta(value, deltas)
-        elif kind == "content_block_start":
+            self._delta(value, event.data, deltas)
+            return
+        # Which blocks are open changes: what looks like a piece of one may be of another.
+        self._template.forget()
+        if kind == "content_block_start":
             self._open(value)
         elif kind == "content_block_stop":
             block = self._blocks.pop(_index(value), None)
@@ -115,7 +126,7 @@ class MessagesDecoder(Decoding):
         elif kind == "error":
             raise to_failure(parse_error(value), provider=self._provider)
 
-    def _delta(self, value: dict[str, Any], deltas: list[Delta]) -> None:
+    def _delta(self, value: dict[str, Any], data: bytes, deltas: list[Delta]) -> None:
         delta = value.get("delta")
         if type(delta) is not dict:
             raise self._broken("sent a delta of an unknown shape")
@@ -130,6 +141,8 @@ class MessagesDecoder(Decoding):
             # The line most streams consist of.
             self._reading.characters += len(text)
             deltas.append(Text(text))
+            if "type" in value:
+                self._template.learn(data, _TEXT, text)
         else:
             self._reading.delta(block, fields, deltas)
 

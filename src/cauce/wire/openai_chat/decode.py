@@ -26,9 +26,9 @@ from cauce.wire.openai_chat.extras import WIRE, member, with_level
 from cauce.wire.openai_chat.logprobs import parse_logprobs
 from cauce.wire.openai_chat.members import PLAIN_FIELDS, THOUGHTS, carried
 from cauce.wire.openai_chat.reasoning import signature_of, signatures, words
-from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
 from cauce.wire.sse import Event
+from cauce.wire.template import Field, Template
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -82,16 +82,21 @@ class ChatDecoder(Decoding):
         return Calls(CallIds(self._request))
 
     def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
-        read = self._template.text
-        for event in events:
-            if self._pending is None and (text := read(event.data)):
-                self._characters += len(text)
-                if self._alike is Text:
-                    deltas.append(Text(text, 0, self._template_extra))
-                else:
-                    deltas.append(self._like(text))
+        template = self._template
+        read, count = 0, len(events)
+        while read < count:
+            texts = template.texts(events, read) if self._pending is None else _NONE
+            if not texts:
+                self._event(events[read], deltas)
+                read += 1
+                continue
+            read += len(texts)
+            self._characters += len("".join(texts))
+            if self._alike is Text:
+                extra = self._template_extra
+                deltas += [Text(text, 0, extra) for text in texts]
             else:
-                self._event(event, deltas)
+                deltas += [self._like(text) for text in texts]
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""

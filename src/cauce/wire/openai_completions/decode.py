@@ -13,11 +13,11 @@ from cauce.domain.usage import Usage
 from cauce.wire.decoding import Decoding
 from cauce.wire.fields import rest
 from cauce.wire.openai_chat.errors import parse_error, to_failure
-from cauce.wire.openai_chat.template import Field, Template
 from cauce.wire.openai_chat.usage import parse_usage
 from cauce.wire.openai_completions.logprobs import parse_logprobs
 from cauce.wire.openai_completions.request import WIRE
 from cauce.wire.sse import Event
+from cauce.wire.template import Field, Template
 
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices", "usage"})
@@ -44,13 +44,15 @@ class CompletionDecoder(Decoding):
         self._template = Template()
 
     def _events(self, events: Sequence[Event], deltas: list[Delta]) -> None:
-        read = self._template.text
-        for event in events:
-            if text := read(event.data):
-                self._characters += len(text)
-                deltas.append(Text(text))
+        read, count = 0, len(events)
+        while read < count:
+            if texts := self._template.texts(events, read):
+                read += len(texts)
+                self._characters += len("".join(texts))
+                deltas += [Text(text) for text in texts]
             else:
-                self._event(event.data, deltas)
+                self._event(events[read].data, deltas)
+                read += 1
 
     def finish(self) -> list[Delta]:
         """Deltas that remain at the clean end of the bytes, ending with `Finish`. Raises `ProviderFailure` when it was cut."""

@@ -6,14 +6,21 @@ a comparison and one string instead of a whole JSON object.
 """
 
 import re
+from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
+
+from cauce.wire.sse import Event
 
 _STRING = rb'"\s*:\s*("(?:[^"\\]|\\.)*")'
 _MOST_LESSONS = 32
 """Chunks of one stream a template is taken from. A server that puts something new into each chunk is read in full."""
 
-_decode_text = msgspec.json.Decoder(str).decode
+_SHORTEST = 3
+"""Bytes of a string that says something, with its quotes."""
+
+_decoder = msgspec.json.Decoder(str)
 
 
 class Field:
@@ -29,12 +36,11 @@ class Field:
 class Template:
     """The bytes around the string of a stream's chunks."""
 
-    __slots__ = ("_after", "_before", "_edges", "_lessons")
+    __slots__ = ("_after", "_before", "_lessons")
 
     def __init__(self) -> None:
         self._before = b""
         self._after = b""
-        self._edges = 0
         self._lessons = 0
 
     def learn(self, chunk: bytes, field: Field, text: str) -> bool:
@@ -46,27 +52,39 @@ class Template:
             return False
         self._lessons += 1
         match = field.pattern.search(chunk)
-        if match is None or _decode_text(match[1]) != text:
+        if match is None or _decoder.decode(match[1]) != text:
             return False
         self._before = chunk[: match.start(1)]
         self._after = chunk[match.end(1) :]
-        self._edges = len(self._before) + len(self._after)
         return True
 
-    def text(self, chunk: bytes) -> str | None:
-        """The string of `chunk` if it differs from the template in nothing else, else None."""
-        if (
-            not self._edges
-            or len(chunk) < self._edges
-            or not chunk.startswith(self._before)
-            or not chunk.endswith(self._after)
-        ):
-            return None
+    def texts(self, events: Sequence[Event], start: int) -> list[str]:
+        """The strings of the events from `start` on that differ from the template in nothing else, up to the first that does.
+
+        Empty where that is the one at `start`, or says nothing, or where one of them is not as it looks: it is to be read in full.
+        """
+        before, after = self._before, self._after
+        if not before:
+            return []
+        opening, skipped, left = before + b'"', len(before), -len(after)
+        strings: list[bytes] = []
+        for event in islice(events, start, None) if start else events:
+            chunk = event.data
+            if not chunk.startswith(opening) or not chunk.endswith(after):
+                break
+            string = chunk[skipped:left]
+            if len(string) < _SHORTEST:
+                break
+            strings.append(string)
+        if not strings:
+            return []
         try:
-            return _decode_text(chunk[len(self._before) : len(chunk) - len(self._after)])
+            # Each of them begins one string at least, and none holds a line end: as many as there are means one in each.
+            texts = _decoder.decode_lines(b"\n".join(strings))
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
+            return []
+        return texts if len(texts) == len(strings) else []
 
     def forget(self) -> None:
         """Take no chunk for known any more."""
-        self._edges = 0
+        self._before = b""
