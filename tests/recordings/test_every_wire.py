@@ -22,7 +22,12 @@ _PROVIDERS = {
     "streamGenerateContent": "gemini",
 }
 
+# A recorded refusal asks for half a minute: nobody waits for a limit of back then.
 _TOML = """
+[retry]
+attempts = 1
+[queue]
+length = 0
 [providers.chat]
 kind = "openai"
 base_url = "http://127.0.0.1:{port}/v1"
