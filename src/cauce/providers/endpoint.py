@@ -99,14 +99,23 @@ class Endpoint:
             if not call.streamed or "json" in incoming.headers.get("content-type", ""):
                 yield decoder.completion(await incoming.read())
                 return
+            last: Sequence[Delta] = ()
             async with aclosing(incoming.chunks()) as chunks:
                 async for chunk in chunks:
-                    if deltas := decoder.feed(chunk):
-                        yield deltas
+                    deltas = decoder.feed(chunk)
                     if decoder.done:
                         incoming.leave(_LAST_BYTES)
+                        last = deltas
                         break
-            yield decoder.finish()
+                    if deltas:
+                        yield deltas
+            try:
+                end = decoder.finish()
+            except ProviderFailure:
+                if last:
+                    yield last
+                raise
+            yield [*last, *end]
         finally:
             await incoming.aclose()
 

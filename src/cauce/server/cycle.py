@@ -1,7 +1,8 @@
 """One request on a connection and its answer: uvicorn's cycle, with what our routes do on every request said directly.
 
-An ASGI application may use it as any other. Ours finds four extensions in the scope: `cauce.body` gives the body without waiting,
-`cauce.answer` sends a whole answer in one write, `cauce.lost` tells when the client has gone, `cauce.abort` breaks the connection.
+An ASGI application may use it as any other. Ours finds five extensions in the scope: `cauce.body` gives the body without waiting,
+`cauce.answer` sends a whole answer in one write, `cauce.begin` the head of one with the first piece of its body, `cauce.lost` tells when
+the client has gone, `cauce.abort` breaks the connection.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cauce.server.protocol import BoundedProtocol
 
 _CLOSE = b"connection: close"
+_CHUNKED: Header = (b"transfer-encoding", b"chunked")
 _BODILESS = (204, 304)
 
 
@@ -88,6 +90,38 @@ class Cycle(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
+        head = self._head(status, headers)
+        if self.scope["method"] == "HEAD" or status in _BODILESS:
+            body = b""
+        self.response_started = True
+        self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(head + body)
+        self.tell()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    async def begin(self, status: int, headers: Iterable[Header], data: bytes, more: bool) -> None:
+        """Send the head of an answer and the first piece of its body; what follows is sent with `send`. `more`: something does."""
+        if not more:
+            await self.answer(status, [*headers, (b"content-length", b"%d" % len(data))], data)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if self.scope["method"] == "HEAD":
+            self.transport.write(self._head(status, headers))
+            return
+        self.chunked_encoding = True
+        head = self._head(status, [*headers, _CHUNKED])
+        self.transport.write(b"%s%x\r\n%s\r\n" % (head, len(data), data) if data else head)
+
+    def _head(self, status: int, headers: Iterable[Header]) -> bytes:
+        """Status line and headers."""
         lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
         if _CLOSE in lines:
             self.keep_alive = False
@@ -97,13 +131,4 @@ class Cycle(RequestResponseCycle):
         breaks = len(lines) - 1
         if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise RuntimeError("a header holds a line break")
-        if self.scope["method"] == "HEAD" or status in _BODILESS:
-            body = b""
-        self.response_started = True
-        self.response_complete = True
-        self.waiting_for_100_continue = False
-        self.transport.write(b"%s%s\r\n\r\n%s" % (STATUS_LINE[status], head, body))
-        self.tell()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+        return b"%s%s\r\n\r\n" % (STATUS_LINE[status], head)

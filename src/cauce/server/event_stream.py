@@ -107,11 +107,11 @@ class EventStream:
         exchange = self._exchange
         async with self._writing:
             if not exchange.started:
-                await exchange.start(200, *self._form.headers, *self._headers())
                 data = self._form.opening + data
-            if data:
+                await exchange.start(200, (*self._form.headers, *self._headers()), data)
+            elif data:
                 await exchange.write(data)
-                self._uptake.written += len(data)
+            self._uptake.written += len(data)
         self._quiet_since = exchange.clock.monotonic()
 
     def write_soon(self, frames: Callable[[], bytes]) -> None:
@@ -126,10 +126,19 @@ class EventStream:
         if data := frames():
             await self.write(data)
 
-    async def finish(self) -> None:
-        """End the body: its terminal frame has been written."""
+    async def finish(self, data: bytes = b"") -> None:
+        """End the body, with `data` as its last piece: its terminal frame has been written with it. Does nothing once it has ended."""
+        if self._finished:
+            return
         self._finished = True
-        await self._exchange.finish()
+        exchange = self._exchange
+        async with self._writing:
+            if exchange.started:
+                await exchange.finish(data)
+            else:
+                data = self._form.opening + data
+                await exchange.start(200, (*self._form.headers, *self._headers()), data, more=False)
+            self._uptake.written += len(data)
 
     async def until_taken(self) -> None:
         """Return when the reader has all of an ended body, or has stalled and was sent away."""

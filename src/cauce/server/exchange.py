@@ -1,7 +1,7 @@
 """One HTTP request and its answer, over plain ASGI: what hot routes use instead of a framework's request and response."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -162,18 +162,25 @@ class Exchange:
         """Send a whole answer of JSON."""
         await self.respond(status, body, b"application/json", *headers)
 
-    async def start(self, status: int, *headers: Header) -> None:
-        """Send status and headers of an answer whose body follows in pieces."""
+    async def start(self, status: int, headers: Iterable[Header], data: bytes, *, more: bool = True) -> None:
+        """Send status and headers of an answer whose body comes in pieces, with the first of them: one write for both, where we may."""
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
+        told = [*headers, *self.headers]
+        begin = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.begin")
+        if begin is not None:
+            await begin(status, told, data, more)
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": told})
+        if data or not more:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body. Waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self) -> None:
-        """End the body."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def finish(self, data: bytes) -> None:
+        """End the body, with `data` as its last piece."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def abort(self) -> None:
         """Break the connection without ending the body: the answer is not complete, and nobody may take it for that."""

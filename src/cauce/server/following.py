@@ -189,7 +189,9 @@ class _Following:
                 self._unsent.append(frames)
                 stream.write_soon(self._waiting)
                 return False
-        if frames or self._unsent or not started:
+        if isinstance(last, Finish):
+            await stream.finish(self._waiting() + frames)
+        elif frames or self._unsent or not started:
             await stream.write(self._waiting() + frames)
         return bool(frames)
 

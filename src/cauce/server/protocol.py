@@ -154,6 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "cauce.abort": self._abort,
             "cauce.lost": self._when_lost,
             "cauce.answer": cycle.answer,
+            "cauce.begin": cycle.begin,
             "cauce.body": cycle.whole,
             "cauce.unsent": self._unsent,
         }

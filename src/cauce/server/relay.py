@@ -6,7 +6,7 @@ from contextlib import aclosing
 import msgspec
 
 from cauce.domain.completion import Completion
-from cauce.domain.delta import Attempt, Delta, Status, Text
+from cauce.domain.delta import Attempt, Delta, Finish, Status, Text
 from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
@@ -132,6 +132,7 @@ async def relay(
 
     async def work() -> None:
         delivered = False
+        end = b""
         deltas: Deltas | None = None
 
         def broken(error: CauceError) -> bytes:
@@ -155,16 +156,20 @@ async def relay(
                             batch = [*pending, *batch]
                             pending.clear()
                         delivered = delivered or any([isinstance(delta, Text) for delta in batch])
-                        await stream.write(projector.feed(batch))
+                        frames = projector.feed(batch)
+                        if isinstance(batch[-1], Finish):
+                            end = frames
+                        else:
+                            await stream.write(frames)
             except CauceError as error:
                 if not exchange.started:
                     exchange.headers.append(tried(call.course))
                     raise
-                await stream.write(broken(error))
+                end = broken(error)
             except asyncio.CancelledError:
                 if not (exchange.started and services.streams.draining):
                     raise
-                await stream.write(broken(shut_down()))
-            await stream.finish()
+                end = broken(shut_down())
+            await stream.finish(end)
 
     await exchange.while_connected(work())

@@ -43,6 +43,9 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.alive = True
         self._released = released
+        self._bodies: list[bytes] = []
+        """Pieces of the body in what is being parsed: streams have one per event, and they are handed on together."""
+        self.on_body = self._bodies.append
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
@@ -133,8 +136,11 @@ class Connection(asyncio.Protocol):
             # The parser reports a header once it is whole: what it still holds is counted here.
             self._head_size += len(data)
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            try:
+                self._parser.feed_data(data)
+            finally:
+                self._hand_on()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, zlib.error) as error:
             cause = error.__context__ if isinstance(error.__context__, zlib.error) else error
             self.fail(answer, Broken(f"sent what is not HTTP/1.1: {cause}"))
         if self._in_head and self._head_size > MAX_HEAD:
@@ -180,11 +186,8 @@ class Connection(asyncio.Protocol):
         if self._answer is not None and not self._interim:
             self._answer.begin(status, headers, bodiless=status in (204, 304))
 
-    def on_body(self, body: bytes) -> None:
-        if self._answer is not None:
-            self._answer.feed(body)
-
     def on_message_complete(self) -> None:
+        self._hand_on()
         answer = self._answer
         if answer is None or self._interim:
             return
@@ -195,3 +198,12 @@ class Connection(asyncio.Protocol):
             self._released(self, True)
         else:
             self.abort()
+
+    def _hand_on(self) -> None:
+        bodies = self._bodies
+        if not bodies:
+            return
+        data = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        bodies.clear()
+        if self._answer is not None:
+            self._answer.feed(data)
