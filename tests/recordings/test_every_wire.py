@@ -22,12 +22,10 @@ _PROVIDERS = {
     "streamGenerateContent": "gemini",
 }
 
-# A recorded refusal asks for half a minute: nobody waits for a limit of back then.
+_AT_ONCE = "[retry]\nattempts = 1\n[queue]\nlength = 0\n"
+"""A recorded refusal asks for half a minute: nobody waits for a limit of back then."""
+
 _TOML = """
-[retry]
-attempts = 1
-[queue]
-length = 0
 [providers.chat]
 kind = "openai"
 base_url = "http://127.0.0.1:{port}/v1"
@@ -46,14 +44,14 @@ base_url = "http://127.0.0.1:{port}"
 
 @pytest.fixture(scope="module")
 async def cauce() -> AsyncIterator[Served]:
-    async with replaying() as port, serving(_TOML.format(port=port)) as served:
+    async with replaying() as port, serving(_TOML.format(port=port) + _AT_ONCE) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 async def torn() -> AsyncIterator[Served]:
     """The same, with answers that arrive in pieces of seven bytes."""
-    async with replaying(split=7) as port, serving(_TOML.format(port=port)) as served:
+    async with replaying(split=7) as port, serving(_TOML.format(port=port) + _AT_ONCE) as served:
         yield served
 
 
