@@ -28,7 +28,7 @@ from cauce.server.leaving import Leaving
 from cauce.stores.sqlite.stream_log import SqliteStreamLog
 from cauce.stores.sqlite.stream_retention import Sweep
 from cauce.stores.sqlite.stream_tables import open_streams
-from cauce.stores.sqlite.stream_work import Append
+from cauce.stores.sqlite.stream_work import Append, Claim
 from cauce.stores.sqlite.stream_writer import Refused, StreamWriter, Work
 from cauce.testing.chaos import CALM, NodeSettings, Rates, Route
 from cauce.testing.chaos.settings import with_streams
@@ -123,6 +123,12 @@ class LosingWriter(StreamWriter):
         super()._transact(batch)
         if self.commits % 10 == 0:
             raise sqlite3.OperationalError("the answer to a commit was lost")
+
+
+class LazyClaim(Claim):
+    """Is on the disk when everything else is."""
+
+    lasting: bool = False
 
 
 class RepeatedAppend(Append):
@@ -281,6 +287,16 @@ _ONE_NODE = {
     "rates": msgspec.structs.replace(CALM, drop=1.0),
 }
 _TWO_NODES = {**_ONE_NODE, "nodes": 2, "streams": 10, "pieces": 110, "pause": 60, "seconds": 14.0}
+_POWER = {**_ONE_NODE, "seconds": 40.0, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
+_LOSES = {
+    **_POWER,
+    "wires": (),
+    "loses": True,
+    "harm": {"power loss": 4},
+    "pieces": 200,
+    "length": 2600,
+    "window": (0.3, 0.6),
+}
 _LOG = "cauce.stores.sqlite.stream_log"
 
 _ALL = (
@@ -390,6 +406,14 @@ _ALL = (
         {**_ONE_NODE, "harm": {"power loss": 1}},
     ),
     Mutant(
+        "claim without the disk",
+        "no two takeovers have one epoch, whatever a power cut takes",
+        ("I2",),
+        {f"{_LOG}:Claim": LazyClaim},
+        {**_LOSES, "streams": 24},
+        with_streams(synchronous="normal"),
+    ),
+    Mutant(
         "fence by the clock",
         "clocks decide who goes on, never who may write",
         ("I3",),
@@ -431,14 +455,13 @@ _ALL = (
 LOSING = Mutant("answers of the store are lost", "", (), {f"{_LOG}:StreamWriter": LosingWriter}, _ONE_NODE)
 """No mutant: what the retried append is to be told apart from. It breaks nothing."""
 
-_POWER = {**_ONE_NODE, "seconds": 40.0, "harm": {"power loss": 2}, "wires": ("openai-chat",)}
 POWER = Mutant("power loss", "", (), {}, _POWER)
 POWER_NORMAL = Mutant(
     "power loss with what is not synced",
     "",
     (),
     {},
-    {**_POWER, "wires": (), "loses": True},
+    _LOSES,
     with_streams(synchronous="normal"),
 )
 """No mutants either: the shipped server, which loses nothing, and, told not to wait for the disk, says what it has lost."""

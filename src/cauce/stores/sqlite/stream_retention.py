@@ -43,6 +43,7 @@ class Forget(msgspec.Struct):
     now: float
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> bool:
         which = "principal = ? AND id = ? AND terminal_at IS NOT NULL AND state <> 'expired'"
@@ -58,6 +59,7 @@ class Sweep(msgspec.Struct):
     most: int
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, list[StreamKey]]:
         due = database.execute(

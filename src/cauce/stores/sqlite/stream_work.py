@@ -42,6 +42,7 @@ class Create(msgspec.Struct):
     lease_until: float
     retention: float
     committed: Committed
+    lasting: bool = False
 
     @property
     def size(self) -> int:
@@ -97,6 +98,7 @@ class Append(msgspec.Struct):
     lease_until: float
     reader_mark: int | None
     committed: Committed
+    lasting: bool = False
 
     @property
     def size(self) -> int:
@@ -160,6 +162,7 @@ class Cancel(msgspec.Struct):
     reason: str
     committed: Committed
     size: int = 0
+    lasting: bool = True
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.execute(
@@ -180,6 +183,7 @@ class Claim(msgspec.Struct):
     facts: dict[str, Any]
     committed: Committed
     size: int = 0
+    lasting: bool = True
 
     def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, int, State, int, int] | None:
         facts = {
@@ -215,6 +219,7 @@ class Renew(msgspec.Struct):
     lease_until: float
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> list[Renewed]:
         renewed: list[Renewed] = []
@@ -239,6 +244,7 @@ class Release(msgspec.Struct):
     holds: Sequence[Hold]
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.executemany(
@@ -254,6 +260,7 @@ class Seen(msgspec.Struct):
     now: float
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.executemany(
@@ -267,6 +274,7 @@ class FreeAll(msgspec.Struct):
 
     committed: Committed
     size: int = 0
+    lasting: bool = False
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.execute("UPDATE streams SET lease_until = 0 WHERE terminal_at IS NULL")

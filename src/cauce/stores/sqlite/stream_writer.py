@@ -55,6 +55,11 @@ class Work(Protocol):
         """Bytes it writes, roughly."""
         ...
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it is on the disk before it is answered with `normal` too, and all that was written before it."""
+        ...
+
     def apply(self, database: sqlite3.Connection, again: bool) -> Any:
         """Do it; gives what `submit` gives. Raises `Refused` with nothing written. `again`: it may have been committed before."""
         ...
@@ -83,6 +88,7 @@ class StreamWriter:
     ) -> None:
         """Open the file. Raises `SchemaError`, `OSError`."""
         self.database = open_streams(path, synchronous)
+        self._lazy = synchronous == "normal"
         self._path = path
         self._clock = clock
         self._patience = patience
@@ -197,6 +203,17 @@ class StreamWriter:
             wait = min(2 * wait, _LONGEST_WAIT)
 
     def _transact(self, batch: list[_Pending]) -> None:
+        if self._lazy and any([pending.work.lasting for pending in batch]):
+            self.database.execute("PRAGMA synchronous = FULL")
+            try:
+                self._write_down(batch)
+            finally:
+                self._undo()
+                self.database.execute("PRAGMA synchronous = NORMAL")
+        else:
+            self._write_down(batch)
+
+    def _write_down(self, batch: list[_Pending]) -> None:
         database = self.database
         database.execute("BEGIN IMMEDIATE")
         size = 0

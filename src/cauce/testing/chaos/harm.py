@@ -21,10 +21,6 @@ _KILLED = 0.5
 """How often a node is killed while its disk is full: what it gave to readers must be there all the same."""
 
 
-_SAFE = 2.0
-"""Seconds after which what was written is on the disk, whatever is waited for."""
-
-
 class Harm:
     """Does to nodes what is planned. `broken` is set when that went wrong, as when a node does not start: `settle` raises it.
 
@@ -43,8 +39,6 @@ class Harm:
         self._away = ground.lease if settings.away is None else settings.away
         self._outlasts = self._away >= ground.lease
         self._tick = ground.tick
-        taken_over = ground.lease + 2 * ground.tick if ground.leased(settings.nodes) else 0.0
-        self._settling = taken_over + _SAFE if settings.loses and settings.nodes > 1 else 0.0
         self._beneath = Beneath(faults, ground.file(alone=settings.nodes == 1), settings.backing)
         self._busy: dict[str, asyncio.Lock] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,6 +64,11 @@ class Harm:
             task = asyncio.create_task(self._do(plan, nodes, chance))
             task.add_done_callback(self._done)
             self._tasks.append(task)
+            if plan.fault == "power loss":
+                # Nothing is written while nobody runs: one that came right after it would take nothing.
+                without = loop.time()
+                await asyncio.wait([task])
+                began += loop.time() - without
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -96,8 +95,6 @@ class Harm:
                     await self._beneath.fill(nodes, chance.uniform(0.5, 2 * self._away), killed)
             case "power loss":
                 async with self._all(nodes):
-                    # A takeover that is lost with what it wrote cannot be told from the one after it.
-                    await asyncio.sleep(self._settling)
                     await self._beneath.cut_power(nodes)
             case "store away" | "lose the tail":
                 await self._beneath.take_away(nodes, chance.uniform(0.3, 1.5), whole=plan.fault == "store away")

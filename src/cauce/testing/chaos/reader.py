@@ -82,6 +82,8 @@ class Reader:
         """Its server has ended, and remembers nothing: it may be told that the stream is not known, and does not ask for it again."""
         self.silence = _SILENCE
         """Seconds without a byte after which a connection is taken for dead."""
+        self.away: Callable[[], float] = lambda: _PAUSE
+        """Seconds that it stays away for where a connection breaks, or cannot be made."""
         self.losses = 0
         """How often it was told so."""
         self.looks_again = False
@@ -106,7 +108,7 @@ class Reader:
             try:
                 answer = await self._connect(None if self.frames or self.forgotten else body)
             except Broken:
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(self.away())
                 continue
             if answer is None:
                 await asyncio.sleep(_PAUSE)
@@ -118,7 +120,7 @@ class Reader:
             finally:
                 await answer.close(rudely=how == "dropped" and self.connections % 2 == 0)
             if how == "broken":
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(self.away())
 
     async def look_again(self) -> None:
         """Ask whether what it has read still fits, and read what follows; if it does not, read anew."""

@@ -39,6 +39,9 @@ _REPLAYING = 60.0
 _ANSWER = 5.0
 """Seconds in which a cancel is answered."""
 
+_ABSENT = 1.0
+"""Seconds that a reader stays away for at most, where what it has read may be lost meanwhile."""
+
 _ASKS = 100
 """How often it is asked how a stream stands, until somebody says it."""
 
@@ -186,6 +189,10 @@ class _Run:
         story = Story(stream, length, loop.time(), calls, restarts, midstream, leaves)
         self.stories.append(story)
         dropping = self._reader(story, "dropping reader", self._somewhere(chance, hurt=True), asks=True)
+        if settings.loses:
+            # What it has read may be lost, and written anew and as long, before it is back.
+            absences = self._faults.chance("absences", number)
+            dropping.away = lambda: absences.uniform(0, _ABSENT)
         following = [asyncio.create_task(dropping.follow(lifetimes(self._faults, number, settings.rates.drop), body))]
         further = settings.wires[number % max(1, len(settings.wires)) :][:1]
         wires: tuple[Wire, ...] = (*settings.steady, *further)
