@@ -16,8 +16,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,6 @@ from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
-from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.postgres.stream_log import PostgresStreamLog
-from cauce.stores.redis.connection import RedisConnection
-from cauce.stores.redis.settings import RedisSettings
-from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.system.clock import SystemClock
 
@@ -145,24 +141,18 @@ async def unlogged(paced: Paced, delays: Delays) -> None:
             delays.read(batch)
 
 
-def commits_of(log: StreamLog) -> int:
-    """Transactions so far, where they are counted."""
-    match log:
-        case SqliteStreamLog():
-            return log.writer.commits
-        case PostgresStreamLog():
-            return log.appends.commits
-        case _:
-            return 0
+def none() -> int:
+    """Commits of a log that makes none, or does not count them."""
+    return 0
 
 
-async def run(log: StreamLog | None, load: Load) -> Figures:
-    """The figures of `load` on `log`; None: without one."""
+async def run(log: StreamLog | None, load: Load, commits: Callable[[], int] = none) -> Figures:
+    """The figures of `load` on `log`; None: without one. `commits` tells how many there were so far."""
     delays: list[float] = []
     name = f"{load.streams}-{load.rate:g}-{time.time_ns()}"
     keys = [StreamKey("bench/key", f"{name}-{number}") for number in range(load.streams)]
     holds = [] if log is None else await asyncio.gather(*[created(log, key) for key in keys])
-    commits = 0 if log is None else commits_of(log)
+    before = commits()
     cpu, began = time.process_time(), time.perf_counter()
     paced = [Paced(load, number, began) for number in range(load.streams)]
     if log is None:
@@ -171,9 +161,9 @@ async def run(log: StreamLog | None, load: Load) -> Figures:
         both = zip(holds, paced, strict=True)
         await asyncio.gather(*[logged(log, hold, one, Delays(one, delays)) for hold, one in both])
     cpu, wall = time.process_time() - cpu, time.perf_counter() - began - load.apart
-    commits = 0 if log is None else commits_of(log) - commits
+    made = commits() - before
     cuts = statistics.quantiles(delays, n=100)
-    return Figures(len(delays) / wall, cuts[49] * 1e3, cuts[98] * 1e3, cpu / len(delays) * 1e6, commits / wall)
+    return Figures(len(delays) / wall, cuts[49] * 1e3, cuts[98] * 1e3, cpu / len(delays) * 1e6, made / wall)
 
 
 async def created(log: StreamLog, key: StreamKey) -> Hold:
@@ -192,16 +182,18 @@ class Report:
             "|---|--:|--:|--:|--:|--:|--:|",
         ]
 
-    async def measure(self, name: str, log: StreamLog | None, *, steps: bool) -> None:
+    async def measure(
+        self, name: str, log: StreamLog | None, commits: Callable[[], int] = none, *, steps: bool
+    ) -> None:
         """The loads everybody gets; with `steps` also ever more of it."""
         await run(log, Load(20, 50, 1))
         for load in (Load(100, 50, self._seconds), Load(500, 10, self._seconds)):
-            await self._row(name, log, load)
+            await self._row(name, log, commits, load)
         if steps:
-            await self._saturate(name, log)
+            await self._saturate(name, log, commits)
 
-    async def _row(self, name: str, log: StreamLog | None, load: Load) -> Figures:
-        figures = await run(log, load)
+    async def _row(self, name: str, log: StreamLog | None, commits: Callable[[], int], load: Load) -> Figures:
+        figures = await run(log, load, commits)
         row = (
             f"| {name} | {load.streams} x {load.rate:g} | {load.offered:,.0f} | {figures.achieved:,.0f} | "
             f"{figures.p50:.1f} / {figures.p99:.1f} | {figures.cpu:.0f} | {figures.commits:,.0f} |"
@@ -210,12 +202,12 @@ class Report:
         print(row, flush=True)
         return figures
 
-    async def _saturate(self, name: str, log: StreamLog | None) -> None:
+    async def _saturate(self, name: str, log: StreamLog | None, commits: Callable[[], int]) -> None:
         """Offer ever more, until it is not taken."""
         most = 0.0
         for streams in STEPS:
             load = Load(streams, 10, self._seconds)
-            figures = await self._row(name, log, load)
+            figures = await self._row(name, log, commits, load)
             if figures.achieved < ENOUGH * load.offered:
                 print(f"{name}: takes {most:,.0f} deltas/s; offered {load.offered:,.0f}, {figures.achieved:,.0f}")
                 return
@@ -232,21 +224,30 @@ async def measure(folder: Path, arguments: argparse.Namespace) -> None:
         options = StreamLogOptions(synchronous=synchronous)
         log = SqliteStreamLog(folder / f"{synchronous}.db", clock, "bench", options)
         await log.start()
-        await report.measure(f"SQLite, {synchronous}", log, steps=synchronous == "full")
+        await report.measure(
+            f"SQLite, {synchronous}", log, partial(getattr, log.writer, "commits"), steps=synchronous == "full"
+        )
         await log.stop()
     await servers(arguments, report)
     print("\n" + "\n".join(report.rows))
 
 
 async def servers(arguments: argparse.Namespace, report: Report) -> None:
-    """The logs in servers, where there are any."""
+    """The logs in servers, where there are any: each needs its extra (`pip install "cauce[postgres,redis]"`)."""
     clock = SystemClock()
     if arguments.postgres:
+        from cauce.stores.postgres.settings import PostgresSettings
+        from cauce.stores.postgres.stream_log import PostgresStreamLog
+
         log = PostgresStreamLog(PostgresSettings(arguments.postgres, f"bench_{os.getpid()}"), clock, "bench")
         await log.start()
-        await report.measure("PostgreSQL", log, steps=True)
+        await report.measure("PostgreSQL", log, partial(getattr, log.appends, "commits"), steps=True)
         await log.stop()
     if arguments.redis:
+        from cauce.stores.redis.connection import RedisConnection
+        from cauce.stores.redis.settings import RedisSettings
+        from cauce.stores.redis.stream_log import RedisStreamLog
+
         connection = RedisConnection(RedisSettings(arguments.redis, prefix=f"bench{os.getpid()}:"), clock)
         await connection.start()
         shared = RedisStreamLog(connection, clock, "bench", SharedLogOptions(retention=1))
