@@ -13,6 +13,10 @@ WITHOUT_EXTRAS = "import runpy, sys; sys.modules.update(psycopg=None, redis=None
 @pytest.mark.parametrize("command", ["bench", "bench.open_streams", "bench.streams"])
 def test_command_starts_without_the_extras(command: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRAS, command, "--help"], cwd=ROOT, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", WITHOUT_EXTRAS, command, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
