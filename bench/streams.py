@@ -16,11 +16,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import uvloop
@@ -141,18 +140,20 @@ async def unlogged(paced: Paced, delays: Delays) -> None:
             delays.read(batch)
 
 
-def none() -> int:
-    """Commits of a log that makes none, or does not count them."""
-    return 0
+class Counts(Protocol):
+    """What counts its transactions."""
+
+    @property
+    def commits(self) -> int: ...
 
 
-async def run(log: StreamLog | None, load: Load, commits: Callable[[], int] = none) -> Figures:
-    """The figures of `load` on `log`; None: without one. `commits` tells how many there were so far."""
+async def run(log: StreamLog | None, load: Load, counts: Counts | None = None) -> Figures:
+    """The figures of `load` on `log`; None: without one. `counts` counts its transactions."""
     delays: list[float] = []
     name = f"{load.streams}-{load.rate:g}-{time.time_ns()}"
     keys = [StreamKey("bench/key", f"{name}-{number}") for number in range(load.streams)]
     holds = [] if log is None else await asyncio.gather(*[created(log, key) for key in keys])
-    before = commits()
+    before = 0 if counts is None else counts.commits
     cpu, began = time.process_time(), time.perf_counter()
     paced = [Paced(load, number, began) for number in range(load.streams)]
     if log is None:
@@ -161,7 +162,7 @@ async def run(log: StreamLog | None, load: Load, commits: Callable[[], int] = no
         both = zip(holds, paced, strict=True)
         await asyncio.gather(*[logged(log, hold, one, Delays(one, delays)) for hold, one in both])
     cpu, wall = time.process_time() - cpu, time.perf_counter() - began - load.apart
-    made = commits() - before
+    made = 0 if counts is None else counts.commits - before
     cuts = statistics.quantiles(delays, n=100)
     return Figures(len(delays) / wall, cuts[49] * 1e3, cuts[98] * 1e3, cpu / len(delays) * 1e6, made / wall)
 
@@ -182,18 +183,16 @@ class Report:
             "|---|--:|--:|--:|--:|--:|--:|",
         ]
 
-    async def measure(
-        self, name: str, log: StreamLog | None, commits: Callable[[], int] = none, *, steps: bool
-    ) -> None:
+    async def measure(self, name: str, log: StreamLog | None, counts: Counts | None = None, *, steps: bool) -> None:
         """The loads everybody gets; with `steps` also ever more of it."""
         await run(log, Load(20, 50, 1))
         for load in (Load(100, 50, self._seconds), Load(500, 10, self._seconds)):
-            await self._row(name, log, commits, load)
+            await self._row(name, log, counts, load)
         if steps:
-            await self._saturate(name, log, commits)
+            await self._saturate(name, log, counts)
 
-    async def _row(self, name: str, log: StreamLog | None, commits: Callable[[], int], load: Load) -> Figures:
-        figures = await run(log, load, commits)
+    async def _row(self, name: str, log: StreamLog | None, counts: Counts | None, load: Load) -> Figures:
+        figures = await run(log, load, counts)
         row = (
             f"| {name} | {load.streams} x {load.rate:g} | {load.offered:,.0f} | {figures.achieved:,.0f} | "
             f"{figures.p50:.1f} / {figures.p99:.1f} | {figures.cpu:.0f} | {figures.commits:,.0f} |"
@@ -202,12 +201,12 @@ class Report:
         print(row, flush=True)
         return figures
 
-    async def _saturate(self, name: str, log: StreamLog | None, commits: Callable[[], int]) -> None:
+    async def _saturate(self, name: str, log: StreamLog | None, counts: Counts | None) -> None:
         """Offer ever more, until it is not taken."""
         most = 0.0
         for streams in STEPS:
             load = Load(streams, 10, self._seconds)
-            figures = await self._row(name, log, commits, load)
+            figures = await self._row(name, log, counts, load)
             if figures.achieved < ENOUGH * load.offered:
                 print(f"{name}: takes {most:,.0f} deltas/s; offered {load.offered:,.0f}, {figures.achieved:,.0f}")
                 return
@@ -224,16 +223,14 @@ async def measure(folder: Path, arguments: argparse.Namespace) -> None:
         options = StreamLogOptions(synchronous=synchronous)
         log = SqliteStreamLog(folder / f"{synchronous}.db", clock, "bench", options)
         await log.start()
-        await report.measure(
-            f"SQLite, {synchronous}", log, partial(getattr, log.writer, "commits"), steps=synchronous == "full"
-        )
+        await report.measure(f"SQLite, {synchronous}", log, log.writer, steps=synchronous == "full")
         await log.stop()
     await servers(arguments, report)
     print("\n" + "\n".join(report.rows))
 
 
 async def servers(arguments: argparse.Namespace, report: Report) -> None:
-    """The logs in servers, where there are any: each needs its extra (`pip install "cauce[postgres,redis]"`)."""
+    """The logs in servers, where there are any. What they need is in extras, which the rest of the bench does without."""
     clock = SystemClock()
     if arguments.postgres:
         from cauce.stores.postgres.settings import PostgresSettings
@@ -241,7 +238,7 @@ async def servers(arguments: argparse.Namespace, report: Report) -> None:
 
         log = PostgresStreamLog(PostgresSettings(arguments.postgres, f"bench_{os.getpid()}"), clock, "bench")
         await log.start()
-        await report.measure("PostgreSQL", log, partial(getattr, log.appends, "commits"), steps=True)
+        await report.measure("PostgreSQL", log, log.appends, steps=True)
         await log.stop()
     if arguments.redis:
         from cauce.stores.redis.connection import RedisConnection

@@ -127,8 +127,8 @@ def long(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
 
 
 def long_losing(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
-    """The long run of a store that may lose its newest when the power goes: a cancel as well as records, so that nothing is cancelled or made
-    old. Only our own wire says which epoch a reader has read."""
+    """The long run of a store that may lose its newest when the power goes: what a run makes old would be young again, so nothing is. Only our own
+    wire says which epoch a reader has read."""
     return msgspec.structs.replace(
         long(ground, seed, backing),
         streams=120,
@@ -137,9 +137,7 @@ def long_losing(ground: Ground, seed: int, backing: Backing | None = None) -> Se
         length=5200,
         spread=12.0,
         harm={"kill": 3, "stop": 3, "kill at takeover": 1, "lock the file": 1, "power loss": 4},
-        rates=Rates(cancel=0.0),
-        # By then all of them are there, and on the disk.
-        window=(0.3, 0.9),
+        rates=Rates(),
         wires=(),
         loses=True,
     )

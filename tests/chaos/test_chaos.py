@@ -79,6 +79,7 @@ async def test_power_that_goes_takes_nothing_that_was_acknowledged() -> None:
 async def test_what_a_power_cut_takes_from_a_server_that_does_not_wait_for_the_disk_is_told_to_readers() -> None:
     found = await caught(POWER_NORMAL)
     assert not found.violations, told(found)
+    assert found.faults.get("power loss") == 4, told(found)
     assert found.faults.get("bytes lost by power loss") and found.faults.get("readers told of a loss"), told(found)
 
 

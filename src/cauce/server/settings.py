@@ -38,7 +38,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
 
     `store` is where streams are written before anybody sees them. `folder` is that of the file, in place of the data folder: servers
     of one machine that name the same one take over from each other. `lease` is the seconds after which that happens where several
-    share a store. `synchronous` says whether what is in the file outlives a power cut (`full`) or only the process (`normal`).
+    share a store. `synchronous` says whether all that is in the file outlives a power cut (`full`), or the newest of open streams only the process (`normal`).
     `retention` is the seconds that an ended stream can still be read, `retention_api` the same on wires that are not ours. What becomes
     of streams of those that nobody reads any more is `on_disconnect`, after `grace` seconds. `unattended_max_cost` (USD, 0: any)
     ends a stream that goes on unread. `max_disk` bounds what all streams take together, in the file, or of all servers in PostgreSQL or

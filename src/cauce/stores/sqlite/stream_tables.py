@@ -13,7 +13,8 @@ FILE = "streams.db"
 """What the file is called, in the data folder."""
 
 Synchronous = Literal["full", "normal"]
-"""`full`: what was acknowledged survives a power cut, where the disk keeps what it has synced. `normal`: the end of a process only."""
+"""`full`: what was acknowledged survives a power cut, where the disk keeps what it has synced. `normal`: the end of a process, and of
+a power cut that a stream was made, taken over, cancelled or has ended."""
 
 MIGRATIONS: tuple[Migration, ...] = (
     (

@@ -42,7 +42,7 @@ class Create(msgspec.Struct):
     lease_until: float
     retention: float
     committed: Committed
-    lasting: bool = False
+    lasting: bool = True
 
     @property
     def size(self) -> int:
@@ -98,11 +98,15 @@ class Append(msgspec.Struct):
     lease_until: float
     reader_mark: int | None
     committed: Committed
-    lasting: bool = False
 
     @property
     def size(self) -> int:
         return len(self.data)
+
+    @property
+    def lasting(self) -> bool:
+        """Its end is told to whoever asks, cancels included."""
+        return self.terminal_at is not None
 
     def apply(self, database: sqlite3.Connection, again: bool) -> Hold:
         hold, steps = self.hold, self.steps

@@ -57,7 +57,7 @@ class Work(Protocol):
 
     @property
     def lasting(self) -> bool:
-        """Whether it is on the disk before it is answered with `normal` too, and all that was written before it."""
+        """Whether what it writes is on the disk before it is answered, with `normal` too, and all that was written before."""
         ...
 
     def apply(self, database: sqlite3.Connection, again: bool) -> Any:
@@ -208,6 +208,7 @@ class StreamWriter:
             try:
                 self._write_down(batch)
             finally:
+                # It cannot be said inside of a transaction that failed.
                 self._undo()
                 self.database.execute("PRAGMA synchronous = NORMAL")
         else:

@@ -43,6 +43,8 @@ class Beneath:
         self._file = file
         self._backing = backing
         self._busy = asyncio.Lock()
+        self._without = 0.0
+        self._cut_at: float | None = None
 
     async def lock(self, nodes: Sequence[Node], seconds: float) -> None:
         """Have nobody write for a while."""
@@ -74,19 +76,26 @@ class Beneath:
                 node.limit_files(None)
             self._over(full, begin)
 
+    def without(self) -> float:
+        """Seconds without power so far."""
+        now = asyncio.get_running_loop().time()
+        return self._without + (0.0 if self._cut_at is None else now - self._cut_at)
+
     async def cut_power(self, nodes: Sequence[Node]) -> None:
         """End all nodes at once, and lose what was not safe."""
         if self._backing is None:
             return
         async with self._busy:
             loop = asyncio.get_running_loop()
-            begin = loop.time()
+            begin = self._cut_at = loop.time()
             for node in nodes:
                 node.send(signal.SIGKILL)
             await asyncio.gather(*[node.gone() for node in nodes])
             await self._backing.down(whole=False)
             self._lost("power loss", await self._backing.up(whole=False))
             await asyncio.gather(*[node.start() for node in nodes])
+            self._without += loop.time() - begin
+            self._cut_at = None
             self.outages += [Outage(node.name, begin, node.ready_at, paused=False) for node in nodes]
 
     async def take_away(self, nodes: Sequence[Node], seconds: float, *, whole: bool) -> None:

@@ -17,6 +17,9 @@ _PAUSE_ALONE = 1.0
 _JUMP = 60.0
 """Seconds that a clock jumps."""
 
+_LOOK = 0.05
+"""Seconds after which it is looked again whether there was power all the time."""
+
 _KILLED = 0.5
 """How often a node is killed while its disk is full: what it gave to readers must be there all the same."""
 
@@ -59,16 +62,15 @@ class Harm:
         await self.read.wait()
         began = loop.time()
         for number, plan in enumerate(planned):
-            await asyncio.sleep(max(0.0, began + plan.at - loop.time()))
+            # Nothing is written without power: a cut that came right after another one would take nothing.
+            due = began + plan.at
+            while due > loop.time():
+                await asyncio.sleep(min(due - loop.time(), _LOOK))
+                due = began + plan.at + self._beneath.without()
             chance = self._faults.chance("harm", number)
             task = asyncio.create_task(self._do(plan, nodes, chance))
             task.add_done_callback(self._done)
             self._tasks.append(task)
-            if plan.fault == "power loss":
-                # Nothing is written while nobody runs: one that came right after it would take nothing.
-                without = loop.time()
-                await asyncio.wait([task])
-                began += loop.time() - without
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
