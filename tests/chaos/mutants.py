@@ -28,7 +28,7 @@ from cauce.server.leaving import Leaving
 from cauce.stores.sqlite.stream_log import SqliteStreamLog
 from cauce.stores.sqlite.stream_retention import Sweep
 from cauce.stores.sqlite.stream_tables import open_streams
-from cauce.stores.sqlite.stream_work import Append, Claim
+from cauce.stores.sqlite.stream_work import Append
 from cauce.stores.sqlite.stream_writer import Refused, StreamWriter, Work
 from cauce.testing.chaos import CALM, NodeSettings, Rates, Route
 from cauce.testing.chaos.settings import with_streams
@@ -123,12 +123,6 @@ class LosingWriter(StreamWriter):
         super()._transact(batch)
         if self.commits % 10 == 0:
             raise sqlite3.OperationalError("the answer to a commit was lost")
-
-
-class LazyClaim(Claim):
-    """Is on the disk when everything else is."""
-
-    lasting: bool = False
 
 
 class RepeatedAppend(Append):
@@ -404,14 +398,6 @@ _ALL = (
         ("I1",),
         {"cauce.stores.sqlite.stream_writer:open_streams": synced_lazily},
         {**_ONE_NODE, "harm": {"power loss": 1}},
-    ),
-    Mutant(
-        "claim without the disk",
-        "no two takeovers have one epoch, whatever a power cut takes",
-        ("I2",),
-        {f"{_LOG}:Claim": LazyClaim},
-        {**_LOSES, "streams": 24},
-        with_streams(synchronous="normal"),
     ),
     Mutant(
         "fence by the clock",

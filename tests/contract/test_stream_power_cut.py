@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cauce.domain.stream import StreamKey
-from cauce.stores.sqlite import stream_writer
+from cauce.stores.sqlite import stream_log, stream_writer
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
+from cauce.stores.sqlite.stream_work import Claim
 from cauce.system.clock import SystemClock
 from cauce.testing.stream_samples import END, bills, created, head_of, text, whole
 from tests.chaos import power
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
 WRITTEN, TAKEN_OVER, CANCELLED, ENDED = KEYS = [StreamKey("p", id) for id in ("written", "taken", "cancelled", "ended")]
+
+
+class LazyClaim(Claim):
+    """Is on the disk when everything else is."""
+
+    lasting: bool = False
 
 
 def log_of(folder: Path) -> SqliteStreamLog:
@@ -39,7 +46,9 @@ async def written_until_the_power_goes(folder: Path, then: str) -> None:
     for key, hold in holds.items():
         holds[key] = await log.append(hold, text("shown "))
     match then:
-        case "take over":
+        case "take over" | "take over without the disk":
+            if then != "take over":
+                stream_log.Claim = LazyClaim
             await log.release([holds[TAKEN_OVER]])
             [orphan] = await log.orphans(10)
             assert await log.claim(orphan, "here") is not None
@@ -84,6 +93,12 @@ async def test_takeover_outlives_the_power_and_all_that_came_before_it_does(tmp_
     async with cut(tmp_path, "take over") as log:
         assert [(await head_of(log, key)).epoch for key in (WRITTEN, TAKEN_OVER)] == [1, 2]
         assert [len(await whole(log, key)) for key in KEYS] == [2, 2, 2, 2]
+
+
+async def test_takeover_that_did_not_wait_for_the_disk_would_be_seen_to_be_lost(tmp_path: Path) -> None:
+    async with cut(tmp_path, "take over without the disk") as log:
+        assert [(await head_of(log, key)).epoch for key in KEYS] == [1, 1, 1, 1]
+        assert [len(await whole(log, key)) for key in KEYS] == [1, 1, 1, 1]
 
 
 async def test_cancel_outlives_the_power(tmp_path: Path) -> None:
