@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.extra import Extra
 from cauce.domain.request import Scope
 from cauce.ports.provider import Call, Candidate
@@ -43,6 +42,10 @@ class Keys:
 
     def of(self, call: Call) -> bytes | None:
         """The key of the answer to `call`; None for a request that has no canonical form."""
+        if call.embedding is not None:
+            # Who asks, and how long it may take, makes no other vectors.
+            same = msgspec.structs.replace(call.embedding, user=None, timeout=None)
+            return _digest(self._vectors, (*self._owner(call.scope), _names(call.candidates), same))
         request = call.request
         extra = request.extra
         whole = (
@@ -60,11 +63,6 @@ class Keys:
             _telling(extra) if extra is not None else None,
         )
         return _digest(self._salt, whole)
-
-    def of_vectors(self, request: EmbeddingRequest, scope: Scope, names: list[str]) -> bytes | None:
-        """The key of the vectors that one of `names` makes of `request`."""
-        same = msgspec.structs.replace(request, user=None, timeout=None)
-        return _digest(self._vectors, (*self._owner(scope), names, same))
 
     def _owner(self, scope: Scope) -> tuple[str, str]:
         return scope.tenant, scope.key if self._by_key else ""

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cauce.domain.delta import Outcome
+from cauce.domain.delta import CacheUse, Outcome
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
@@ -11,7 +11,7 @@ from cauce.engine.caching.settings import CacheSettings
 from cauce.ports.cache import Cache, CachedAnswer
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
-from cauce.ports.provider import CacheControl, CacheUse
+from cauce.ports.provider import CacheControl
 
 
 class Tally(msgspec.Struct):

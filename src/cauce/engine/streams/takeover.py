@@ -292,14 +292,16 @@ class Takeover:
         if left <= 0:
             late = DeadlineExceeded("the time for this call was used up while its server was down")
             return msgspec.structs.replace(orphan, call=None, why=late)
-        last = max([delta.n for delta in orphan.deltas if isinstance(delta, Attempt)], default=0)
+        attempts = [delta for delta in orphan.deltas if isinstance(delta, Attempt)]
+        last = max([attempt.n for attempt in attempts], default=0)
+        missed = any([attempt.missed for attempt in attempts])
         shown = orphan.begun.shown
         going_on = msgspec.structs.replace(
             call,
             deadline=self._clock.monotonic() + left,
             begun=orphan.deltas if shown else (),
             upstream=head.upstream if shown and head.upstream != NOWHERE else None,
-            course=Course(attempts=last),
+            course=Course(attempts=last, cache="miss" if missed else "none"),
             after=ending.cut_off() if last else None,
             strategy="again" if last else "open",
         )

@@ -137,6 +137,15 @@ async def test_call_that_goes_on_is_given_all_that_readers_have() -> None:
     assert (head.state, head.epoch) == ("completed", 2)
 
 
+@pytest.mark.parametrize(("missed", "use"), [(True, "miss"), (False, "none")], ids=["miss", "none"])
+async def test_whoever_goes_on_with_an_answer_says_the_same_of_the_cache(missed: bool, use: str) -> None:
+    left = Left(Telling(*REST))
+    await left.leave(msgspec.structs.replace(FIRST, missed=missed), Text("Once "))
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert call.course.cache == use
+
+
 async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> None:
     left = Left(Telling(*REST[:-1], Finish("stop", Usage(3, 4))))
     first = msgspec.structs.replace(FIRST, level="fallback")
