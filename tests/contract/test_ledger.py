@@ -6,15 +6,18 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from cauce.domain.errors import Overloaded
 from cauce.domain.histogram import bucket
 from cauce.ports.ledger import LedgerStanding
-from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit
+from cauce.ports.usage import ALL_TENANTS, Dimension, Holder, Opinion, Query, Report, SpendUnit
+from cauce.server.routes.usage import days_query
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.periods import DAY
 from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
@@ -402,17 +405,65 @@ async def test_another_process_reads_beside_the_one_that_writes(clock: FakeClock
 
 
 async def test_sums_and_answers_are_found_by_index(clock: FakeClock, tmp_path: Path) -> None:
-    async with running(tmp_path, clock) as ledger:
-        ledger.record(entry(clock))
-        assert await ledger.flush()
-    cells = told(tmp_path, "EXPLAIN QUERY PLAN SELECT * FROM cells WHERE span = 2 AND period >= 1 AND period < 2")
-    found = told(
-        tmp_path,
-        """EXPLAIN QUERY PLAN SELECT 1 FROM ids_20231114 i JOIN attempts_20231114 a ON a.id = i.attempt
-        JOIN kinds k ON k.id = a.kind WHERE i.hash = 1""",
-    )
-    assert "SEARCH cells USING PRIMARY KEY" in cells[0][3]
-    assert all("SEARCH" in plan[3] for plan in found)
+    async with running(tmp_path, clock, keep_attempts=3) as ledger:
+        asked = listened(ledger)
+        for number in range(6):
+            ledger.record(failed(clock, number, scope=msgspec.structs.replace(OWNER, user=f"user{number}")))
+            assert await ledger.flush()
+            clock.advance(5)
+            # What began in rows is looked up there: for a report out of the spool, and when it is committed.
+            ledger.record(entry(clock, number, n=2, conversation_id=f"conversation{number}"))
+            await attempts(ledger, clock)
+            assert await ledger.flush()
+            clock.advance(DAY / 4)
+        for tenant in ("a", ALL_TENANTS):
+            for dimension in get_args(Dimension):
+                where = () if dimension == "day" else ((dimension, "web"),)
+                for since in (clock.now() - 3600, clock.now() - 70 * DAY):
+                    await ledger.report(Query(tenant, since, clock.now() + 1, (dimension,)))
+                    await ledger.report(Query(tenant, since, clock.now() + 1, ("day",), where))
+        await ledger.report(days_query("a", clock.now(), (("key", "web"),)))
+        for kind, unit in product(get_args(Holder.__annotations__["kind"]), get_args(SpendUnit)):
+            await ledger.spent(Holder(kind, "a", "web"), unit, clock.now() - 40 * DAY)
+        for id in ("str_5", "req_5", "str_5", "nothing of ours"):
+            await ledger.give(OWNER, Opinion(id, "up", 0.5))
+        plans = explained(tmp_path, asked)
+        # Deleting what is old drops the tables that were asked here.
+        asked.clear()
+        clock.advance(500 * DAY)
+        assert await settled(ledger, clock)
+        plans |= explained(tmp_path, asked)
+    text = " ".join(plans)
+    for table in ("cells", "kinds", "feedback", "attempts_20231114", "ids_20231115"):
+        assert f" {table} " in text
+    # A step that no value bounds walks through all there is. Kinds are as many as there are names, tables as there are days, and
+    # there is one position: none of them grows with calls. The largest number is the last of its table.
+    small = ("SCAN kinds", "SCAN position", "SCAN sqlite_schema")
+    walks = [(statement, step) for statement, steps in plans.items() for step in steps if walk(step)]
+    assert [(what, step) for what, step in walks if step not in small and "max(id)" not in what] == []
+
+
+def walk(step: str) -> bool:
+    """Whether a step of a plan goes through a whole table, or the whole of an index."""
+    return step.startswith(("SCAN", "SEARCH")) and "?" not in step and not step.endswith("CONSTANT ROWS")
+
+
+def listened(ledger: SqliteLedger) -> set[str]:
+    """What the ledger asks its tables from now on."""
+    asked: set[str] = set()
+    for database in (ledger._book.connection, ledger._reading._connection(), ledger._spending._connection()):
+        database.set_trace_callback(asked.add)
+    return asked
+
+
+def explained(folder: Path, statements: set[str]) -> dict[str, list[str]]:
+    """How the tables answer each of `statements`, step by step."""
+    verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    return {
+        statement: [step for *_, step in told(folder, f"EXPLAIN QUERY PLAN {statement}")]
+        for statement in sorted(statements)
+        if statement.startswith(verbs)
+    }
 
 
 def told(folder: Path, question: str) -> list[tuple[Any, ...]]:
