@@ -23,6 +23,7 @@ from cauce.stores.periods import DAY
 from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
 from cauce.stores.sqlite.ledger_tables import DAYS, FIRST, HOURS, MIGRATIONS
 from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.retention import used
 from cauce.stores.sqlite.schema import SchemaError, open_database
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
@@ -314,7 +315,25 @@ async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:
         assert told(tmp_path, "SELECT count(*) FROM kinds")[0][0] < 40
 
 
-async def test_file_that_is_too_large_loses_its_oldest_attempts_first(clock: FakeClock, tmp_path: Path) -> None:
+async def test_million_attempts_a_day_fit_into_the_file_for_as_long_as_they_are_kept(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    count, settings = 5000, LedgerSettings()
+    ids = [f"{number * 2654435761 % 2**32:024x}" for number in range(count)]
+    named = {"scope": msgspec.structs.replace(OWNER, user="ana@example.com"), "conversation_id": "c" * 36}
+    async with running(tmp_path, clock) as ledger:
+        for number in range(count):
+            some = {"request_id": f"req_{ids[number]}", "stream_id": f"str_{ids[number]}"}
+            ledger.record(entry(clock, number, **some, **named))
+        assert await ledger.flush()
+        each = used(ledger._book.connection) / count
+    sums = 1024**3
+    assert each * 1_000_000 * settings.keep_attempts + sums < settings.max_bytes
+
+
+async def test_file_that_is_too_large_loses_its_oldest_attempts_first(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(tmp_path, clock) as ledger:
         for day in range(4):
             for number in range(400):
@@ -327,6 +346,13 @@ async def test_file_that_is_too_large_loses_its_oldest_attempts_first(clock: Fak
         assert await settled(ledger, clock)
         assert 0 < len(days(tmp_path)) < 4 and days(tmp_path)[-1] == "attempts_20231117"
         assert (await report(ledger, clock, days=8)).total.sums.attempts == 1600
+        ledger._settings = LedgerSettings(max_bytes=1)
+        clock.advance(3600)
+        assert await settled(ledger, clock)
+        assert days(tmp_path) == [] and (await report(ledger, clock, days=8)).total.sums.attempts == 1600
+    deleted = [record.getMessage().partition(" max_bytes: ")[2] for record in caplog.records]
+    assert deleted[0] == "the attempts of 20231114 are deleted, their sums stay"
+    assert deleted[4:] == ["the oldest sums of single hours are deleted"] * 4
 
 
 async def test_data_of_a_newer_version_is_refused_in_a_sentence(clock: FakeClock, tmp_path: Path) -> None:
