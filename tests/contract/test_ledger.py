@@ -13,7 +13,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from cauce.domain.errors import Overloaded
+from cauce.domain.errors import InvalidRequest, Overloaded
 from cauce.domain.histogram import bucket
 from cauce.ports.ledger import LedgerStanding
 from cauce.ports.usage import ALL_TENANTS, Dimension, Holder, Opinion, Query, Report, SpendUnit
@@ -301,6 +301,37 @@ async def test_attempts_go_by_whole_days_and_their_sums_stay(clock: FakeClock, t
         assert (await report(ledger, clock, days=8)).total.sums.attempts == 6
 
 
+async def test_conversations_are_told_as_long_as_their_attempts_are_kept(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock, keep_attempts=3, keep_rollups=10) as ledger:
+        for _ in range(6):
+            ledger.record(entry(clock, conversation_id="c1"))
+            clock.advance(DAY)
+        assert await settled(ledger, clock)
+        oldest = clock.now() // DAY * DAY - 2 * DAY
+        told = await report(ledger, clock, "conversation", days=8)
+        assert (told.since, told.total.sums.attempts) == (oldest, 2)
+        assert (await report(ledger, clock, days=8, conversation="c1")).since == oldest
+        with pytest.raises(InvalidRequest, match=r"keep_attempts\), now since 2023-11-18") as refused:
+            await ledger.report(Query("a", oldest - 5 * DAY, oldest, ("conversation",)))
+        assert refused.value.field == "from"
+
+
+async def test_conversations_of_more_attempts_than_can_be_looked_at_are_refused(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cauce.stores.sqlite.reading.MOST_ROWS", 3)
+    async with running(tmp_path, clock) as ledger:
+        for number in range(4):
+            ledger.record(entry(clock, number, conversation_id=f"c{number}"))
+            clock.advance(DAY / 2)
+        assert await ledger.flush()
+        assert len((await report(ledger, clock, "conversation", days=1)).groups) == 3
+        with pytest.raises(InvalidRequest, match="3 attempts at most: ask for fewer days, or for one") as refused:
+            await report(ledger, clock, "conversation")
+        assert refused.value.field == "group_by"
+        assert (await report(ledger, clock, conversation="c0")).total.sums.attempts == 1
+
+
 async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:
     async with running(tmp_path, clock, keep_attempts=3, keep_rollups=5) as ledger:
         for number in range(100):
@@ -466,7 +497,10 @@ async def test_sums_and_answers_are_found_by_index(clock: FakeClock, tmp_path: P
     # there is one position: none of them grows with calls. The largest number is the last of its table.
     small = ("SCAN kinds", "SCAN position", "SCAN sqlite_schema")
     walks = [(statement, step) for statement, steps in plans.items() for step in steps if walk(step)]
-    assert [(what, step) for what, step in walks if step not in small and "max(id)" not in what] == []
+    walks = [(what, step) for what, step in walks if step not in small and "max(id)" not in what]
+    # To tell all conversations apart is the one exception: it counts the attempts before it looks at them.
+    assert [(what, step) for what, step in walks if "a.conversation_id <> ''" not in what] == []
+    assert {step for _, step in walks} == {"SCAN a"}
 
 
 def walk(step: str) -> bool:
