@@ -140,6 +140,7 @@ SPANISH: dict[str, str] = {
     "endpoint": "función",
     "key": "clave",
     "user": "usuario",
+    "conversation": "conversación",
     "level": "nivel",
     "day": "día",
     "tenant": "inquilino",
