@@ -156,6 +156,9 @@ function told(event: StreamEvent): string | number {
 }
 // @ts-expect-error: there is no such event
 export const never = (event: StreamEvent): boolean => event.type === "nonsense";
+export const staying = client.stream("Hi", { onDisconnect: "grace:120" });
+// @ts-expect-error: there is no such policy
+export const nonsense = client.stream("Hi", { onDisconnect: "stay" });
 export const isOurs = (error: unknown): error is CallFailed => error instanceof CallFailed && error.status !== undefined;
 """
 

@@ -1,7 +1,7 @@
 /** The client. */
 
 import { type Answer, type Question, written } from "./body.js";
-import { Connection, type Fetch } from "./connection.js";
+import { Connection, type Fetch, type OnDisconnect } from "./connection.js";
 import { Unreachable, refused } from "./errors.js";
 import { Lost, RECONNECT, type Reconnect } from "./reconnect.js";
 import { AnswerStream, type ReadOptions, cancel } from "./stream.js";
@@ -20,6 +20,11 @@ export interface CauceOptions {
 export interface StreamOptions extends ReadOptions {
   /** The stream's id, by which it can be resumed from elsewhere; asking for it again attaches to it. */
   id?: string;
+  /**
+   * What the server does once nobody is connected to the stream; fixed when it begins. With `cancel` a connection that breaks
+   * cancels it too.
+   */
+  onDisconnect?: OnDisconnect;
 }
 
 export interface ResumeOptions extends ReadOptions {
@@ -58,10 +63,13 @@ export class Cauce {
    * The answer as it comes, whatever happens to the connection. Nothing is sent before it is iterated or `result` is asked for.
    *
    * To leave it before its end (`break`, `signal`) cancels it if its id was made here; a stream with an id of yours goes on.
+   * With `onDisconnect` that is what decides.
    */
   stream(question: Question, options: StreamOptions = {}): AnswerStream {
-    const { id, ...rest } = options;
-    const asked = { id: id ?? madeId(), body: written(question), after: 0, ours: id === undefined };
+    const { id, onDisconnect, ...rest } = options;
+    // A stream that is to outlive its readers is not cancelled by leaving it.
+    const ours = id === undefined && (onDisconnect === undefined || onDisconnect === "cancel");
+    const asked = { id: id ?? madeId(), body: written(question), onDisconnect, after: 0, ours };
     return new AnswerStream(this.#connection, this.#reconnect, asked, rest);
   }
 

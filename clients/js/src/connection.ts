@@ -5,6 +5,9 @@ import { Lost } from "./reconnect.js";
 
 export type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
 
+/** What becomes of a stream that nobody reads any more; `grace:120` cancels it when nobody has come back for 120 seconds. */
+export type OnDisconnect = "continue" | "cancel" | "grace" | `grace:${number}`;
+
 const LAST_BYTES_MS = 100;
 
 /** An answer whose body is read piece by piece. Each wait for a byte has a bound; `close` leaves. */
@@ -101,13 +104,14 @@ export class Connection {
 
   /** The answer, whatever its status. Throws `Lost`, and the reason of `signal`. */
   async send(request: Asking): Promise<Incoming> {
-    const { method, path, body, idleMs, signal } = request;
+    const { method, path, body, onDisconnect, idleMs, signal } = request;
     const watch = new Watch(idleMs, signal);
     const headers: Record<string, string> = { ...this.#headers };
     if (body !== undefined) {
       headers["Content-Type"] = "application/json";
       // Of a stream we can take back what was shown.
       headers["X-Cauce-Restart"] = "accept";
+      if (onDisconnect !== undefined) headers["X-Cauce-On-Disconnect"] = onDisconnect;
     }
     const init: RequestInit = { method, headers, cache: "no-store", signal: watch.signal };
     if (body !== undefined) init.body = body;
@@ -120,6 +124,7 @@ export interface Asking {
   method: "GET" | "POST" | "DELETE";
   path: string;
   body?: string | undefined;
+  onDisconnect?: OnDisconnect | undefined;
   idleMs: number;
   signal?: AbortSignal | undefined;
 }

@@ -14,7 +14,7 @@
  * | any other | an error, at once |
  */
 
-import type { Connection, Incoming } from "./connection.js";
+import type { Connection, Incoming, OnDisconnect } from "./connection.js";
 import { CallFailed, Unreachable, refused } from "./errors.js";
 import { type Frame, type StatusEvent, type StreamEvent, eventOf } from "./events.js";
 import { type Progress, progressOf } from "./progress.js";
@@ -36,10 +36,11 @@ export interface ReadOptions {
   onEvent?: (event: StreamEvent) => void;
 }
 
-/** Which stream, from where on. Without a `body` it is only read. `ours`: nobody else can know the id. */
+/** Which stream, from where on. Without a `body` it is only read. `ours`: leaving it is to cancel it, since nobody else can know the id. */
 export interface Asked {
   id: string;
   body?: string;
+  onDisconnect?: OnDisconnect | undefined;
   after: number;
   epoch?: number | undefined;
   ours: boolean;
@@ -220,6 +221,7 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       method: starting ? "POST" : "GET",
       path: starting ? path : `${path}/resume?after=${this.#read}${epoch}`,
       body: starting ? this.#asked.body : undefined,
+      onDisconnect: this.#asked.onDisconnect,
       idleMs: this.#reconnect.idleMs,
       signal: this.#options.signal,
     });

@@ -64,6 +64,20 @@ test("what is sent says that shown text can be taken back, and carries the key",
   assert.deepEqual(JSON.parse(sent.body), { messages: [{ role: "user", content: "Hi" }] });
 });
 
+test("what becomes of an abandoned stream is said with its start only", async () => {
+  const said = [];
+  const answers = [new TypeError("fetch failed"), ok(start), ok(complete(2, ""))];
+  const fetch = async (_, init) => {
+    said.push(init.headers["X-Cauce-On-Disconnect"]);
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const client = new Cauce({ baseUrl: "http://x", fetch, reconnect: { baseMs: 0, mostMs: 0 } });
+  await client.stream("Hi", { id: "s", onDisconnect: "grace:120" }).result;
+  assert.deepEqual(said, ["grace:120", "grace:120", undefined]);
+});
+
 test("a restart takes back text and tool calls from its record on", async () => {
   const call = (seq, mark, call_id = "c1") => frame(seq, "tool_call", { call_id, name: "f", arguments: "{}" }, { mark });
   const { client } = scripted([

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from cauce.client.answer import Answer, Parsed
 from cauce.client.client import BASE_URL, Client
-from cauce.client.options import Messages, Options
+from cauce.client.options import Messages, OnDisconnect, Options
 from cauce.client.progress import Progress
 from cauce.client.reconnect import Reconnect
 from cauce.client.shapes import Adapter
@@ -62,11 +62,13 @@ class SyncClient:
         messages: Messages,
         *,
         id: str | None = None,
+        on_disconnect: OnDisconnect | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[Options],
     ) -> "SyncStream":
         """See `Client.stream`. `on_progress` is called in the client's own thread."""
-        return SyncStream(self._client.stream(messages, id=id, on_progress=on_progress, **options), self._run)
+        stream = self._client.stream(messages, id=id, on_disconnect=on_disconnect, on_progress=on_progress, **options)
+        return SyncStream(stream, self._run)
 
     def resume(
         self,

@@ -287,6 +287,14 @@ async def test_leaving_closes_the_connection_and_cancels_only_what_is_ours() -> 
     assert transport.asked == []
 
 
+async def test_what_becomes_of_an_abandoned_stream_is_said_with_its_start_only() -> None:
+    said = {"X-Cauce-On-Disconnect": "grace:120"}
+    stream, transport = stream_of(lost(), Answered(START), Answered(complete(2, "")), headers=said)
+    await stream.answer()
+    assert [one.headers.get("X-Cauce-On-Disconnect") for one in transport.sent] == ["grace:120", "grace:120", None]
+    assert all([one.headers["X-Cauce-Restart"] == "accept" for one in transport.sent])
+
+
 @pytest.mark.parametrize(
     ("timeout", "own", "whole", "stream"),
     [
