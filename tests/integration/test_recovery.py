@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from openai import AsyncOpenAI
 
-from cauce.client import Client
+from cauce.client import Client, SyncClient
+from cauce.domain.delta import Text
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.cutting import CuttingProxy
@@ -127,7 +128,19 @@ async def asked_by_our_client(port: int, place: int) -> str:
         return stream.text
 
 
-@pytest.mark.parametrize("asking", [asked_of_gemini, asked_with_an_id, asked_by_a_page, asked_by_our_client])
+async def asked_by_our_sync_client(port: int, place: int) -> str:
+    def ask() -> str:
+        with SyncClient(f"http://127.0.0.1:{port}") as client, client.stream(f"Tell {place}.", model="route") as stream:
+            pieces = [delta.text for delta in stream if isinstance(delta, Text)]
+            assert "".join(pieces) == stream.answer().text
+            return stream.text
+
+    return await asyncio.to_thread(ask)
+
+
+@pytest.mark.parametrize(
+    "asking", [asked_of_gemini, asked_with_an_id, asked_by_a_page, asked_by_our_client, asked_by_our_sync_client]
+)
 async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int], Awaitable[str]]) -> None:
     async with AsyncExitStack() as stack:
         cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
