@@ -1,7 +1,7 @@
 /** The client. */
 
 import { type Answer, type Question, written } from "./body.js";
-import { Connection, type Fetch, type OnDisconnect } from "./connection.js";
+import { Connection, type Fetch, type Incoming, type OnDisconnect } from "./connection.js";
 import { Unreachable, refused } from "./errors.js";
 import { Lost, RECONNECT, type Reconnect } from "./reconnect.js";
 import { AnswerStream, type ReadOptions, cancel } from "./stream.js";
@@ -49,13 +49,17 @@ export class Cauce {
 
   /** The whole answer. Throws `CallFailed` and `Unreachable`, and the reason of `signal`. */
   async message(question: Question, options: { signal?: AbortSignal } = {}): Promise<Answer> {
+    let incoming: Incoming | undefined;
     try {
       const asking = { method: "POST", path: "/llm/message", body: written(question), idleMs: PLAIN_MS } as const;
-      const { response } = await this.#connection.send({ ...asking, signal: options.signal });
-      if (!response.ok) throw await refused(response);
-      return await answer(response);
+      incoming = await this.#connection.send({ ...asking, signal: options.signal });
+      const text = await incoming.text();
+      if (!incoming.response.ok) throw refused(incoming.response, text);
+      return answer(text);
     } catch (error) {
       throw error instanceof Lost ? error.error : error;
+    } finally {
+      incoming?.close();
     }
   }
 
@@ -85,12 +89,12 @@ export class Cauce {
   }
 }
 
-async function answer(response: Response): Promise<Answer> {
+function answer(text: string): Answer {
   let told: unknown;
   try {
-    told = await response.json();
+    told = JSON.parse(text);
   } catch (cause) {
-    throw new Unreachable("the answer broke off, or is none of a Cauce; check baseUrl", {}, { cause });
+    throw new Unreachable("what answered is no Cauce; check baseUrl", {}, { cause });
   }
   if (typeof (told as Answer | null)?.response !== "string") {
     throw new Unreachable("what answered is no Cauce; check baseUrl");

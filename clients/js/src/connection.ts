@@ -30,6 +30,14 @@ export class Incoming {
     return done ? undefined : value;
   }
 
+  /** The whole body. Throws as `read` does. */
+  async text(): Promise<string> {
+    const decoder = new TextDecoder();
+    let text = "";
+    for (let bytes = await this.read(); bytes !== undefined; bytes = await this.read()) text += decoder.decode(bytes, { stream: true });
+    return text + decoder.decode();
+  }
+
   /** Nothing more is wanted, and the body is about to end: keep the connection if it does so at once. */
   async rest(): Promise<void> {
     const timer = setTimeout(() => this.close(), LAST_BYTES_MS);

@@ -137,11 +137,17 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
   /**
    * Stop the model. The stream then ends with `cancelled`, unless it ended before.
    *
-   * It may overtake its own start. Throws `CallFailed` and `Unreachable`.
+   * It may overtake its own start, and be called again. Throws `CallFailed` and `Unreachable` if it was not heard: then nothing
+   * has changed.
    */
   async cancel(): Promise<void> {
     this.#cancelled = true;
-    await cancel(this.#connection, this.#reconnect, this.id);
+    try {
+      await cancel(this.#connection, this.#reconnect, this.id);
+    } catch (error) {
+      this.#cancelled = false;
+      throw error;
+    }
   }
 
   async #consume(): Promise<void> {
@@ -215,6 +221,8 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     const starting = !this.#reached && this.#asked.body !== undefined;
     const path = pathOf(this.id);
     const epoch = this.#epoch !== undefined && this.#read > 0 ? `&epoch=${this.#epoch}` : "";
+    const { signal } = this.#options;
+    if (signal?.aborted) throw signal.reason;
     this.#tell({ phase: "connecting" });
     this.#sent = true;
     const incoming = await this.#connection.send({
@@ -223,7 +231,7 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       body: starting ? this.#asked.body : undefined,
       onDisconnect: this.#asked.onDisconnect,
       idleMs: this.#reconnect.idleMs,
-      signal: this.#options.signal,
+      signal,
     });
     const { response } = incoming;
     this.#requestId ??= response.headers.get("x-cauce-request-id") ?? undefined;
@@ -232,7 +240,7 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       return incoming;
     }
     try {
-      if (response.status !== 204) throw await this.#refused(response);
+      if (response.status !== 204) throw this.#refused(response, await incoming.text());
       this.#lookBack();
       return undefined;
     } finally {
@@ -240,8 +248,8 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     }
   }
 
-  async #refused(response: Response): Promise<Error> {
-    const error = await refused(response).catch((cause) => new Unreachable("the connection broke", {}, { cause }));
+  #refused(response: Response, text: string): Error {
+    const error = refused(response, text);
     // If this is the server's first word, no stream was begun: there is none to cancel.
     if (error instanceof CallFailed && !this.#reached && this.#failures === 0) this.#sent = false;
     if (PASSING.has(response.status)) return new Lost(error);
@@ -354,11 +362,9 @@ export async function cancel(connection: Connection, reconnect: Reconnect, id: s
 async function remove(connection: Connection, id: string): Promise<void> {
   const incoming = await connection.send({ method: "DELETE", path: pathOf(id), idleMs: CANCEL_MS });
   const { response } = incoming;
-  if (response.ok || response.status === 404 || response.status === 410) {
-    while ((await incoming.read()) !== undefined);
-    return;
-  }
-  const error = await refused(response);
+  const text = await incoming.text();
+  if (response.ok || response.status === 404 || response.status === 410) return;
+  const error = refused(response, text);
   throw PASSING.has(response.status) ? new Lost(error) : error;
 }
 
@@ -366,10 +372,16 @@ function pathOf(id: string): string {
   return `/chat/stream/${encodeURIComponent(id)}`;
 }
 
+function frameOf(data: string): Frame {
+  const told: unknown = JSON.parse(data);
+  if (typeof told !== "object" || told === null) throw new TypeError(`${data} is no frame`);
+  return told as Frame;
+}
+
 /** Throws `Lost` for what is no frame. */
 function framesOf(parser: SSEParser, bytes: Uint8Array): Frame[] {
   try {
-    return parser.feed(bytes).map((data) => JSON.parse(data) as Frame);
+    return parser.feed(bytes).map(frameOf);
   } catch (cause) {
     throw new Lost(new Unreachable("the server sent what is no frame", {}, { cause }));
   }

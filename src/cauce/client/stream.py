@@ -13,6 +13,7 @@
 | any other | an error, at once |
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
@@ -133,6 +134,10 @@ class Stream:
         except CauceError as error:
             self._failure = error
             raise
+        except asyncio.CancelledError:
+            # Who waited no longer may come back, and is not told that this was the end: it is read on from its place.
+            self._deltas = self._read()
+            raise
 
     async def __aenter__(self) -> "Stream":
         return self
@@ -156,10 +161,15 @@ class Stream:
     async def cancel(self) -> None:
         """Stop the model. The stream then ends with a `Finish` whose outcome is `cancelled`, unless it ended before.
 
-        It may overtake its own start, and may be called from another task. Raises `CallFailed` and `Unreachable`.
+        It may overtake its own start, and may be called from another task, and again. Raises `CallFailed` and `Unreachable` if it was
+        not heard: then nothing has changed.
         """
         self._cancelled = True
-        await cancel(self._session, self.id)
+        try:
+            await cancel(self._session, self.id)
+        except BaseException:
+            self._cancelled = False
+            raise
 
     async def aclose(self) -> None:
         """Leave. Idempotent."""
