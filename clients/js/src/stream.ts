@@ -169,7 +169,9 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       const end = this.#transcript.end;
       if (end === undefined) {
         this.#reject(failure ?? new Unreachable("the stream was left before its end"));
-        await this.#leave();
+        const left = this.#leave();
+        // Whoever gave a signal waits for nobody.
+        if (!this.#options.signal?.aborted) await left;
       } else if (end.type === "error") {
         this.#reject(this.#failed(end));
       } else {

@@ -261,6 +261,26 @@ test("a refusal that never ends is given up after the idle time", async () => {
   assert.deepEqual(asked, ["POST /s", "POST /s"]);
 });
 
+test("a signal is not kept waiting by a server that does not hear the cancel", async () => {
+  const leaving = new AbortController();
+  const open = (init) =>
+    new Response(new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(start));
+        init.signal.addEventListener("abort", () => controller.error(init.signal.reason));
+      },
+    }));
+  let heard;
+  const { client, asked } = scripted([open, () => new Promise((resolve) => (heard = resolve))]);
+  const stream = client.stream("Hi", { signal: leaving.signal });
+  const read = async () => {
+    for await (const _ of stream) leaving.abort();
+  };
+  await assert.rejects(read(), { name: "AbortError" });
+  assert.deepEqual(asked.map((one) => one.split(" ")[0]), ["POST", "DELETE"]);
+  heard(new Response("{}"));
+});
+
 test("a signal that was given already sends nothing at all", async () => {
   const { client, asked } = scripted([]);
   await assert.rejects(client.stream("Hi", { signal: AbortSignal.abort() }).result, { name: "AbortError" });
