@@ -52,14 +52,23 @@ class Embedding:
 
         Raises `ModelNotFound`, `InvalidRequest` for a model no provider makes vectors with, and what the last provider raised.
         """
-        candidates = self._candidates(request)
+        candidates, private = self._candidates(request)
         if not candidates:
             raise InvalidRequest(
                 f"no provider of model {request.model or self._router.default!r} makes embeddings: name an embedding "
                 "model, such as `openai/text-embedding-3-small`",
                 field="model",
             )
-        call = Call(_weighed(request), scope, candidates, request_id, notice=notice, streamed=False, embedding=request)
+        call = Call(
+            _weighed(request),
+            scope,
+            candidates,
+            request_id,
+            notice=notice,
+            streamed=False,
+            embedding=request,
+            private=private,
+        )
         async with aclosing(await self._open(call)) as deltas:
             assert isinstance(deltas, Vectors), "no policy makes another answer of it"
             while await deltas.read():
@@ -67,17 +76,19 @@ class Embedding:
                 pass
         return deltas.embeddings, deltas.candidate.name
 
-    def names(self, request: EmbeddingRequest) -> list[str]:
-        """Who may make the vectors, as `provider/model`. Raises `ModelNotFound`."""
-        return sorted({candidate.name for candidate in self._candidates(request)})
+    def names(self, request: EmbeddingRequest) -> tuple[list[str], bool]:
+        """Who may make the vectors, as `provider/model`, and whether it is private. Raises `ModelNotFound`."""
+        candidates, private = self._candidates(request)
+        return sorted({candidate.name for candidate in candidates}), private
 
-    def _candidates(self, request: EmbeddingRequest) -> tuple[Candidate, ...]:
-        """The first candidate that can, and those after it that offer the very same model."""
+    def _candidates(self, request: EmbeddingRequest) -> tuple[tuple[Candidate, ...], bool]:
+        """The first candidate that can, and those after it that offer the very same model; and whether it is private."""
+        decision = self._router.route(Request(request.model, (), privacy=request.privacy))
         found: list[Candidate] = []
-        for candidate in self._router.candidates(Request(request.model, (), privacy=request.privacy)):
+        for candidate in decision.candidates:
             if self._router.embedder(candidate) is not None and (not found or candidate.model == found[0].model):
                 found.append(candidate)
-        return tuple(found)
+        return tuple(found), decision.private
 
 
 def _weighed(request: EmbeddingRequest) -> Request:

@@ -6,6 +6,7 @@
 | public model name, and every model it may be answered by | their order, deployments, health, task |
 | messages, prompt, sampling, tools, formats, reasoning | stream or not, usage chunk, timeout, cascade's further settings |
 | fields only the client's wire knows, in the order they came | those of them that are about keeping and billing |
+| whether it is private: its answer never came from elsewhere | |
 
 The encoding is unambiguous: every value has its length or its type before it, every field its name.
 """
@@ -59,11 +60,11 @@ class Keys:
             request.prompt,
             _telling(extra) if extra is not None else None,
         )
-        return _digest(self._salt, whole)
+        return _digest(self._salt, ("private", whole) if call.private else whole)
 
-    def of_vectors(self, request: EmbeddingRequest, scope: Scope, names: list[str]) -> bytes | None:
+    def of_vectors(self, request: EmbeddingRequest, scope: Scope, names: list[str], *, private: bool) -> bytes | None:
         """The key of the vectors that one of `names` makes of `request`."""
-        same = msgspec.structs.replace(request, user=None, timeout=None)
+        same = msgspec.structs.replace(request, user=None, timeout=None, privacy="local" if private else None)
         return _digest(self._vectors, (*self._owner(scope), names, same))
 
     def _owner(self, scope: Scope) -> tuple[str, str]:

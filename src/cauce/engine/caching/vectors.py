@@ -13,7 +13,7 @@ from cauce.domain.request import Scope
 from cauce.engine.caching.encoding import gratis
 from cauce.engine.caching.shelf import Gift, Shelf
 from cauce.engine.embedding import Embedding
-from cauce.ports.cache import CachedAnswer
+from cauce.ports.cache import Cache, CachedAnswer
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Course, Notice, unnoticed
 
 FEW = 16
@@ -44,16 +44,19 @@ class CachedEmbedding:
         """The vectors. Raises what `Embedding.embed` raises, and `NotCached` where only those of before were wanted."""
         control, shelf = asker.cache, self._shelf
         key: bytes | None = None
+        place: Cache | None = None
         if shelf is not None and control.store and (control.wanted or len(request.inputs) <= FEW):
-            key = shelf.keys.of_vectors(request, asker.scope, self._embedding.names(request))
-        if shelf is not None and key is not None and control.read:
-            answer = await shelf.cache.get(key)
+            names, private = self._embedding.names(request)
+            key = shelf.keys.of_vectors(request, asker.scope, names, private=private)
+            place = shelf.place(private=private)
+        if shelf is not None and place is not None and key is not None and control.read:
+            answer = await place.get(key)
             given = self._given(shelf, answer, asker, request.user) if answer is not None else None
             if given is not None:
                 return given
         if control.only_cached:
             raise NotCached("only cached vectors were wanted (Cache-Control: only-if-cached), and there are none")
-        if shelf is None or key is None:
+        if shelf is None or place is None or key is None:
             made, _ = await self._embedding.embed(request, asker.scope, asker.request_id, asker.notice)
             return made
         shelf.tally.misses += 1
@@ -66,18 +69,21 @@ class CachedEmbedding:
             asker.notice(delta)
 
         made, _ = await self._embedding.embed(request, asker.scope, asker.request_id, notice)
-        await self._keep(shelf, key, made, asked[-1])
+        answer = self._kept(shelf, made, asked[-1])
+        if answer is not None:
+            shelf.tally.stored += 1
+            await place.put(key, answer, shelf.settings.keep)
         return made
 
-    async def _keep(self, shelf: Shelf, key: bytes, made: Embeddings, attempt: Attempt) -> None:
+    def _kept(self, shelf: Shelf, made: Embeddings, attempt: Attempt) -> CachedAnswer | None:
+        """What is to be kept; None for vectors that are too large for it."""
         try:
             written = _encode(msgspec.structs.replace(made, usage=gratis(made.usage)))
         except (OverflowError, ValueError):
-            return
-        if len(written) <= shelf.settings.max_answer:
-            shelf.tally.stored += 1
-            answer = CachedAnswer(written, shelf.books.clock.now(), attempt.provider, attempt.model)
-            await shelf.cache.put(key, answer, shelf.settings.keep)
+            return None
+        if len(written) > shelf.settings.max_answer:
+            return None
+        return CachedAnswer(written, shelf.books.clock.now(), attempt.provider, attempt.model)
 
     def _given(self, shelf: Shelf, answer: CachedAnswer, asker: Asker, user: str | None) -> Embeddings | None:
         age = shelf.age(answer)

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from cauce.domain.errors import InvalidRequest
+from cauce.domain.message import DocumentPart, ImagePart
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.engine.routing.complexity import complexity
@@ -59,6 +60,18 @@ def preference(route: Route, traits: Traits) -> Fired | None:
         return Fired("short", "local", float(traits.tokens), float(route.short))
     prefer = route.prefer or ("local" if hybrid else None)
     return Fired("prefer", prefer) if prefer is not None else None
+
+
+def check_stays(request: Request) -> None:
+    """Raise `InvalidRequest` if `request`, which is private, points elsewhere: who has what is there would be asked for it."""
+    for index, message in enumerate(request.messages):
+        for part in message.parts:
+            if isinstance(part, ImagePart | DocumentPart) and part.url[:5].lower() != "data:":
+                raise InvalidRequest(
+                    "privacy: this request stays on this machine, so nothing is fetched from an address: send what is there as a "
+                    "data: URL",
+                    field=f"messages[{index}].content",
+                )
 
 
 def is_private(request: Request) -> bool:
