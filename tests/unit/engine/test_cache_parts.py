@@ -126,10 +126,11 @@ def test_another_meaning_of_names_makes_other_keys() -> None:
 
 def test_vectors_and_answers_are_told_apart() -> None:
     asked = EmbeddingRequest("x", ("hi",))
-    key = KEYS.of_vectors(asked, Scope(), ["up/m"])
-    assert key is not None and key != KEYS.of_vectors(asked, Scope("other"), ["up/m"])
-    assert key == KEYS.of_vectors(msgspec.structs.replace(asked, user="u"), Scope(), ["up/m"])
-    assert key != KEYS.of_vectors(msgspec.structs.replace(asked, dimensions=8), Scope(), ["up/m"])
+    key = KEYS.of_vectors(asked, Scope(), ["up/m"], private=False)
+    assert key is not None and key != KEYS.of_vectors(asked, Scope("other"), ["up/m"], private=False)
+    assert key == KEYS.of_vectors(msgspec.structs.replace(asked, user="u"), Scope(), ["up/m"], private=False)
+    assert key != KEYS.of_vectors(msgspec.structs.replace(asked, dimensions=8), Scope(), ["up/m"], private=False)
+    assert key != KEYS.of_vectors(asked, Scope(), ["up/m"], private=True)
 
 
 def test_request_that_only_json_can_hold_has_no_key() -> None:
