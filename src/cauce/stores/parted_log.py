@@ -81,7 +81,7 @@ class PartedStreamLog:
         self._of(key).mark(key, reader, seq)
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:
-        # Who writes a private stream has all its readers.
+        await self._here.seen(keys)
         if shared := [key for key in keys if not self._here.knows(key)]:
             await self._shared.seen(shared)
 
