@@ -116,6 +116,7 @@ def echo(asked: Ask) -> Reply:
 def table(base_url: str) -> str:
     return (
         upstream_table("near", base_url)
+        + upstream_table("far", base_url, local=False)
         + '[models.private]\ncandidates = ["near/m"]\nprivacy = "local"\n'
         + '[models.vectors]\ncandidates = ["near/embed-de-ruta"]\nprivacy = "local"\n'
         + '[models.open]\ncandidates = ["near/m"]\n[aliases]\nsecret = "private"\n'
@@ -375,3 +376,35 @@ async def test_address_in_a_private_request_is_refused_and_not_fetched(served: S
     )
     assert taken.status == 200
     assert [asked["messages"][0]["content"] for asked in upstream.requests] == [[inline]]
+
+
+@pytest.mark.parametrize("how", ["plain", "streamed", "background", "durable"])
+async def test_response_that_goes_on_from_a_private_one_is_private_too(
+    served: Served, upstream: Upstream, shared: Shared, how: str
+) -> None:
+    """Whatever it says itself, and the one after it."""
+    word = f"secreto-seguido-{how}"
+
+    async def turn(model: str, previous: str | None, headers: dict[str, str]) -> str:
+        told = {"previous_response_id": previous} if previous else {}
+        body = {"model": model, "input": word, "stream": how == "streamed", "background": how == "background", **told}
+        durable = {"x-cauce-durable": "true"} if how == "durable" else {}
+        response = await within(ask(served.port, "POST", "/v1/responses", body, {**headers, **durable}))
+        assert response.status == 200, response.body
+        if how == "streamed":
+            return str(response.frames()[-1]["response"]["id"])
+        found = response.json()
+        while found["status"] in ("queued", "in_progress"):
+            found = (await ask(served.port, "GET", f"/v1/responses/{found['id']}")).json()
+        return str(found["id"])
+
+    begun = await turn("private", None, {})
+    second = await turn("open", begun, {"x-cauce-privacy": "any"})
+    asked = {"model": "open", "input": word, "background": True}
+    third = {**asked, "previous_response_id": second}
+    await within(ask(served.port, "POST", "/v1/responses", {**third, "metadata": {"privacy": "any"}}))
+    assert not shared.finds(word)
+    refused = await ask(served.port, "POST", "/v1/responses", {**third, "model": "far/m"})
+    assert refused.status == 404 and b"stays on this machine" in refused.body
+    await within(ask(served.port, "POST", "/v1/responses", asked))
+    assert shared.finds(word)

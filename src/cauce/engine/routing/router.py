@@ -81,6 +81,10 @@ class Router:
         places = source.places() if source is not None else ()
         return any([one.here for one in places if one.name == candidate.deployment]) and not passed_on(candidate.model)
 
+    def is_private(self, request: Request) -> bool:
+        """Whether `request` stays on this machine: its route says so, or itself. Raises `InvalidRequest`, `ModelNotFound`."""
+        return self._names.section(request.model or self.default).route.private or is_private(request)
+
     def names(self) -> tuple[str, ...]:
         """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""
         return self._names.known()

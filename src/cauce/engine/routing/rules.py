@@ -76,11 +76,12 @@ def check_stays(request: Request) -> None:
 
 def is_private(request: Request) -> bool:
     """Whether `request` itself must stay on this machine. Raises `InvalidRequest` for a wish that nobody understands."""
-    told = request.privacy
-    if told is None and request.metadata is not None:
-        told = request.metadata.get(PRIVACY)
-    if told is None:
-        return False
+    told = (request.privacy, None if request.metadata is None else request.metadata.get(PRIVACY))
+    # Each of them is looked at: what one asks for is not undone by the other.
+    return any([_is_local(one) for one in told if one is not None])
+
+
+def _is_local(told: object) -> bool:
     wish = told.strip().lower() if isinstance(told, str) else None
     if wish == _PRIVATE:
         return True
