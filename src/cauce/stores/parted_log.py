@@ -63,7 +63,7 @@ class PartedStreamLog:
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
         here, shared = self._parted(holds)
-        return [*await self._here.renew(here), *(await self._shared.renew(shared) if shared else ())]
+        return [*await self._here.renew(here), *await self._shared.renew(shared)]
 
     async def release(self, holds: Sequence[Hold]) -> None:
         here, shared = self._parted(holds)
