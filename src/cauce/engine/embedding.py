@@ -58,7 +58,7 @@ class Embedding:
         """The call `request` makes. Raises `ModelNotFound`, `NotCached`, and `InvalidRequest` for a model no provider makes vectors with."""
         if cache.only_cached and not self._caches:
             raise NotCached("only cached vectors were wanted (Cache-Control: only-if-cached), and none are kept here")
-        candidates = self._candidates(request)
+        candidates, private = self._candidates(request)
         if not candidates:
             raise InvalidRequest(
                 f"no provider of model {request.model or self._router.default!r} makes embeddings: name an embedding "
@@ -74,6 +74,7 @@ class Embedding:
             streamed=False,
             cache=cache,
             embedding=request,
+            private=private,
         )
 
     async def embed(self, call: Call) -> Embeddings:
@@ -85,13 +86,14 @@ class Embedding:
                 pass
         return deltas.embeddings
 
-    def _candidates(self, request: EmbeddingRequest) -> tuple[Candidate, ...]:
-        """The first candidate that can, and those after it that offer the very same model."""
+    def _candidates(self, request: EmbeddingRequest) -> tuple[tuple[Candidate, ...], bool]:
+        """The first candidate that can, and those after it that offer the very same model; and whether it is private."""
+        decision = self._router.route(Request(request.model, (), privacy=request.privacy))
         found: list[Candidate] = []
-        for candidate in self._router.candidates(Request(request.model, (), privacy=request.privacy)):
+        for candidate in decision.candidates:
             if self._router.embedder(candidate) is not None and (not found or candidate.model == found[0].model):
                 found.append(candidate)
-        return tuple(found)
+        return tuple(found), decision.private
 
 
 def _weighed(request: EmbeddingRequest) -> Request:

@@ -201,6 +201,8 @@ class Call(msgspec.Struct, frozen=True):
     """Awaited before another attempt goes on with the answer. It is cancelled there if another process has the answer by now."""
     embedding: EmbeddingRequest | None = None
     """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
+    private: bool = False
+    """It stays on this machine: nothing of it or of its answer is written to a store that other machines may share, or read from one."""
 
     @property
     def candidate(self) -> Candidate:

@@ -49,7 +49,7 @@ class Cached:
         self.store = InprocCache(self.clock, settings.memory)
         self.tally = Tally()
         books = Books(self.clock, self.ledger)
-        self.caching = Caching(Shelf(self.store, settings, Keys(settings.scope), books, self.tally))
+        self.caching = Caching(Shelf(self.store, self.store, settings, Keys(settings.scope), books, self.tally))
         self.noticed: list[Status | Attempt] = []
 
         async def ask(call: Call) -> Deltas:

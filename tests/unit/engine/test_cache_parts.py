@@ -133,6 +133,7 @@ def test_vectors_and_answers_are_told_apart() -> None:
     assert key(asked) not in (None, KEYS.of(call(HELLO)), key(asked, Scope("other")))
     assert key(asked) == key(msgspec.structs.replace(asked, user="u", timeout=3.0))
     assert key(asked) != key(msgspec.structs.replace(asked, dimensions=8))
+    assert KEYS.of(msgspec.structs.replace(call(HELLO), embedding=asked, private=True)) not in (None, key(asked))
 
 
 def test_request_that_only_json_can_hold_has_no_key() -> None:

@@ -48,7 +48,7 @@ class Cached:
         self.store = InprocCache(self.clock, settings.memory)
         self.tally = Tally()
         self.caching = Caching(
-            Shelf(self.store, settings, Keys(settings.scope), Books(self.clock, self.ledger), self.tally)
+            Shelf(self.store, self.store, settings, Keys(settings.scope), Books(self.clock, self.ledger), self.tally)
         )
         self.candidate = Candidate(ScriptedProvider("up"), "m")
         self.levels: dict[Level, int] = {}

@@ -32,13 +32,18 @@ class Books(msgspec.Struct, frozen=True):
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """What everything that keeps answers shares."""
+    """What everything that keeps answers shares. `own` is the part of `cache` that no other machine can see: private calls use that alone."""
 
     cache: Cache
+    own: Cache
     settings: CacheSettings
     keys: Keys
     books: Books
     tally: Tally
+
+    def place(self, *, private: bool) -> Cache:
+        """Where an answer is looked for and kept."""
+        return self.own if private else self.cache
 
     def age(self, answer: CachedAnswer) -> float:
         """Seconds since it was made."""

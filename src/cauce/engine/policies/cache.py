@@ -5,6 +5,7 @@
 | has an answer that is fresh enough | that answer, as the stream it was; nobody is asked |
 | is asked already | what that call gives, from its first delta on |
 | neither | its own call, in a flight that others may join; its answer is kept if it ends well |
+| is private | the same, among private calls, out of what no other machine can see |
 
 Whether a request may be cached, and an answer kept, stands in `engine.caching.worth`. All others cost one comparison.
 When no model answers, `fallback` asks `stale`.
@@ -30,7 +31,6 @@ class Caching:
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._cache = shelf.cache
         self._keys = shelf.keys
         self._books = shelf.books
         self._tally = shelf.tally
@@ -61,14 +61,15 @@ class Caching:
         if not (control.read or control.stale_if_error is not None) or not may_be_cached(call):
             return None
         key = self._keys.of(call)
-        answer = await self._cache.get(key) if key is not None else None
+        answer = await self._shelf.place(private=call.private).get(key) if key is not None else None
         if answer is None:
             return None
         return self._given(call, answer, "stale") if self._shelf.age(answer) <= self._shelf.oldest(control) else None
 
     async def _looked_up(self, open: Open, call: Call, key: bytes) -> Deltas:
         control = call.cache
-        if control.read and (answer := await self._cache.get(key)) is not None:
+        place = self._shelf.place(private=call.private)
+        if control.read and (answer := await place.get(key)) is not None:
             use = self._shelf.use(self._shelf.age(answer), control)
             given = self._given(call, answer, use) if use != "miss" else None
             if given is not None:
@@ -143,7 +144,7 @@ class Caching:
         answer = self._kept(flight)
         if answer is not None:
             self._tally.stored += 1
-            await self._cache.put(flight.key, answer, self._shelf.settings.keep)
+            await self._shelf.place(private=flight.call.private).put(flight.key, answer, self._shelf.settings.keep)
 
     def _kept(self, flight: Flight) -> CachedAnswer | None:
         """What is kept of it; None if that is nothing."""

@@ -237,9 +237,10 @@ class Takeover:
         """The call that was made for the stream, made anew."""
         if options is None or options.scope is None:
             return ending.cut_off()
+        request = msgspec.structs.replace(head.request, privacy="local") if options.private else head.request
         try:
             call = self._turn.call(
-                head.request,
+                request,
                 options.scope,
                 request_id=options.request_id,
                 streamed=True,
@@ -310,6 +311,9 @@ class Takeover:
     def _may_go_on(self, orphan: Orphan, call: Call, life: Life) -> bool:
         head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
         if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
+            return False
+        if call.private and life.private_here:
+            # Nothing of it may be written where others read it; that it is there is another server's configuration, or version.
             return False
         if self._is_old(head, bounds):
             return False
