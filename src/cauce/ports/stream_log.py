@@ -136,3 +136,13 @@ class StreamLog(Protocol):
         Returns how much there was to do: 0 when nothing was due.
         """
         ...
+
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        """Streams that have ended and whose answers are not known to be where they are to be kept, the oldest first. Those that were made
+        `settled` and those that have expired are not among them. Raises `LogUnavailable`."""
+        ...
+
+    async def settle(self, key: StreamKey) -> None:
+        """The answer of this stream, which has ended, is where it is to be kept. Nothing changes on one that is open or unknown. Raises
+        `LogUnavailable`."""
+        ...

@@ -100,6 +100,17 @@ class Router:
             return fixed.candidates
         return self.decide(request).candidates
 
+    def is_private(self, request: Request) -> bool:
+        """Whether `request`, or the model it asks, says that nothing of it may leave this machine. Raises `InvalidRequest` for a wish
+        that nobody understands."""
+        if is_private(request):
+            return True
+        try:
+            return self._names.section(request.model or self.default).route.private
+        except ModelNotFound:
+            # Nothing is configured under that name.
+            return False
+
     def decide(self, request: Request, tokens: int | None = None) -> Decision:
         """Where `request` goes and why. `tokens`: to be taken for its length. Raises what `candidates` raises."""
         names = (request.model or self.default, *request.fallbacks)
