@@ -32,6 +32,8 @@ from cauce.ports.stream_log import StreamLog
 
 _SWEEP_EVERY = 30.0
 _AT_ONCE = 100
+_CATCHING_UP = 2.0
+"""Seconds that whoever asks for a conversation waits for what has just ended."""
 
 logger = logging.getLogger("cauce.conversations")
 
@@ -103,12 +105,12 @@ class Conversing:
         self._tasks = [asyncio.create_task(self._settle_ended()), asyncio.create_task(self._sweep_forever())]
 
     async def stop(self) -> None:
-        """Settle what has ended, and stop."""
+        """Settle what has ended, and stop. What takes too long is left to the next process."""
+        if self._tasks:
+            await self.caught_up()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while not self._ended.empty():
-            await self._settle_now(self._ended.get_nowait())
 
     async def sweep(self) -> None:
         """Settle what has ended and is not settled, and forget what is over. Raises `CauceError` while log or store do not answer."""
@@ -133,9 +135,19 @@ class Conversing:
         except CauceError as error:
             logger.error("%s: it is not kept in its conversation: %s", said.stream_id, error.message)
 
+    async def caught_up(self) -> None:
+        """Return once what has ended here by now is kept, or cannot be for now: whoever has read an answer finds it."""
+        try:
+            async with self._clock.timeout(_CATCHING_UP):
+                await self._ended.join()
+        except TimeoutError:
+            logger.warning("what has ended is slow to be kept in conversations")
+
     async def _settle_ended(self) -> None:
         while True:
-            await self._settle_now(await self._ended.get())
+            key = await self._ended.get()
+            await self._settle_now(key)
+            self._ended.task_done()
 
     async def _sweep_forever(self) -> None:
         told = False

@@ -66,6 +66,7 @@ async def show_list(exchange: Exchange, services: Services) -> None:
     """A page of the list."""
     limit, after = _number(exchange, "limit", USUAL, 1, MOST), exchange.query("after")
     place = parse_place(after) if after else None
+    await services.conversing.caught_up()
     found = list(await services.conversations.newest(exchange.scope, limit + 1, place))
     body = render_conversations(found[:limit], more=len(found) > limit)
     await exchange.respond_json(200, msgspec.json.encode(body))
@@ -83,6 +84,7 @@ async def make(exchange: Exchange, services: Services) -> None:
 async def show(exchange: Exchange, services: Services, id: str) -> None:
     """A page of its turns."""
     limit, after = _number(exchange, "limit", USUAL, 1, MOST), _number(exchange, "after", 0, 0, _LAST)
+    await services.conversing.caught_up()
     conversation = await _found(exchange, services, id)
     turns = await services.conversations.turns(exchange.scope, id, after, limit)
     await exchange.respond_json(200, msgspec.json.encode(render_turns(conversation, list(turns))))
