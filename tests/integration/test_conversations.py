@@ -272,8 +272,8 @@ async def test_conversation_is_shown_to_its_own_key_alone(upstream: Upstream) ->
             assert (await ask(served.port, method, "/conversations/c", sent, ben)).status == 404
         assert (await ask(served.port, "GET", "/conversations", headers=ben)).json()["conversations"] == []
         await ask(served.port, "POST", "/llm/message", body("hola"), headers=ben)
-        assert [turn["content"] for turn in await turns(served, 2, **ana)][0] == "hi"
-        assert [turn["content"] for turn in await turns(served, 2, **ben)][0] == "hola"
+        assert (await turns(served, 2, **ana))[0]["content"] == "hi"
+        assert (await turns(served, 2, **ben))[0]["content"] == "hola"
 
 
 @pytest.mark.parametrize(
