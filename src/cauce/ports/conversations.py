@@ -62,6 +62,11 @@ class Conversations(Protocol):
         """Delete the conversation, every word of it. Gives the ids of the streams its turns were said in; None if there is none."""
         ...
 
+    async def erase(self, scope: Scope, user: str | None = None) -> int:
+        """Delete all conversations of the scope's owner, or those of one `user` of his; returns how many. As with `delete`, what was begun
+        before does not bring one of them back."""
+        ...
+
     async def sweep(self, limit: int) -> int:
         """Delete at most `limit` conversations of anybody that nobody has spoken in for as long as they are kept. Returns how much there was to do."""
         ...

@@ -185,6 +185,20 @@ class ConversationsContract:
         found = await store.find(OWNER, "c")
         assert found is not None and (found.title, found.count) == ("second", 0)
 
+    async def test_all_conversations_of_an_owner_or_of_one_user_can_be_erased(
+        self, store: Conversations, clock: FakeClock
+    ) -> None:
+        ben = Scope(OWNER.tenant, OWNER.key, "ben")
+        begun = clock.now()
+        for scope, name in ((OWNER, "c1"), (OWNER, "c2"), (ben, "c3"), (STRANGERS[0], "c1")):
+            await store.keep(scope, name, exchanged(clock, name), begun)
+        assert [await store.erase(OWNER, "ana"), await store.erase(OWNER, "ana")] == [2, 0]
+        await store.keep(OWNER, "c1", exchanged(clock, "late"), begun)
+        assert [one.id for one in await store.newest(OWNER, 10)] == ["c3"]
+        assert [await store.erase(OWNER), await store.erase(OWNER)] == [1, 0]
+        assert list(await store.newest(OWNER, 10)) == [] == list(await store.turns(OWNER, "c3", 0, 10))
+        assert [one.id for one in await store.newest(STRANGERS[0], 10)] == ["c1"]
+
     async def test_conversation_is_kept_for_its_time_after_the_last_turn(
         self, store: Conversations, clock: FakeClock
     ) -> None:

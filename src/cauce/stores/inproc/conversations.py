@@ -19,8 +19,9 @@ _Key = tuple[str, str, str]
 
 
 class _Kept:
-    def __init__(self, head: Conversation) -> None:
+    def __init__(self, head: Conversation, user: str) -> None:
         self.head = head
+        self.user = user
         self.turns: list[Turn] = []
         self.ids: set[str] = set()
         self.sizes: list[int] = []
@@ -55,7 +56,7 @@ class InprocConversations:
         if not new:
             return
         if kept is None:
-            kept = _Kept(Conversation(id, "", new[0].at, new[0].at))
+            kept = _Kept(Conversation(id, "", new[0].at, new[0].at), scope.user or "")
             self._bytes += _COST
         for turn in new:
             size = len(encode_value(turn.message)) + _COST
@@ -73,7 +74,7 @@ class InprocConversations:
             return False
         now = self._clock.now()
         self._bytes += _COST
-        self._put(key, _Kept(Conversation(id, title, now, now)))
+        self._put(key, _Kept(Conversation(id, title, now, now), scope.user or ""))
         return True
 
     async def find(self, scope: Scope, id: str) -> Conversation | None:
@@ -114,6 +115,14 @@ class InprocConversations:
         self._forget(key)
         self._deleted[key] = self._clock.now()
         return list(dict.fromkeys([turn.stream_id for turn in kept.turns if turn.stream_id]))
+
+    async def erase(self, scope: Scope, user: str | None = None) -> int:
+        mine = [key for key in self._kept if key[:2] == (scope.tenant, scope.key)]
+        erased = [key for key in mine if user is None or self._kept[key].user == user]
+        for key in erased:
+            self._forget(key)
+            self._deleted[key] = self._clock.now()
+        return len(erased)
 
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()

@@ -96,6 +96,9 @@ class PostgresConversations:
     async def delete(self, scope: Scope, id: str) -> Sequence[str] | None:
         return await self._ask(lambda connection: self._delete(connection, scope, id))
 
+    async def erase(self, scope: Scope, user: str | None = None) -> int:
+        return await self._ask(lambda connection: self._erase(connection, scope, user))
+
     async def sweep(self, limit: int) -> int:
         return await self._ask(lambda connection: self._sweep(connection, limit))
 
@@ -145,13 +148,27 @@ class PostgresConversations:
             found = await fetched(connection, asked, _names(scope, id))
             if not found:
                 return None
-            said_in = "DELETE FROM turns WHERE conversation = %s RETURNING stream_id"
-            deleted = await fetched(connection, said_in, found[0])
-            gone = (
-                "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = %s WHERE n = %s RETURNING n"
-            )
-            await fetched(connection, gone, (self._clock.now(), *found[0]))
+            deleted = await self._emptied(connection, [n for (n,) in found])
         return list(dict.fromkeys([stream_id for (stream_id,) in deleted if stream_id]))
+
+    async def _erase(self, connection: Connection, scope: Scope, user: str | None) -> int:
+        which = "" if user is None else "AND user_id = %(user)s"
+        asked = f"""SELECT n FROM conversations WHERE tenant = %(tenant)s AND key = %(key)s AND deleted_at IS NULL {which}
+            ORDER BY n FOR UPDATE"""  # noqa: S608
+        facts = {"tenant": scope.tenant, "key": scope.key, "user": storable(user or "")}
+        async with connection.transaction():
+            found = [n for (n,) in await fetched(connection, asked, facts)]
+            await self._emptied(connection, found)
+        return len(found)
+
+    async def _emptied(self, connection: Connection, some: Sequence[int]) -> list[Any]:
+        """Leave of these, by their numbers, that they were there; the streams of their turns."""
+        deleted = await fetched(
+            connection, "DELETE FROM turns WHERE conversation = ANY(%s) RETURNING stream_id", (some,)
+        )
+        gone = "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = %s WHERE n = ANY(%s) RETURNING n"
+        await fetched(connection, gone, (self._clock.now(), some))
+        return deleted
 
     async def _sweep(self, connection: Connection, limit: int) -> int:
         now = self._clock.now()

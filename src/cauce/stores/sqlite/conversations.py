@@ -105,6 +105,9 @@ class SqliteConversations:
     async def delete(self, scope: Scope, id: str) -> Sequence[str] | None:
         return await self._do(lambda: self._delete(scope, id))
 
+    async def erase(self, scope: Scope, user: str | None = None) -> int:
+        return await self._do(lambda: self._erase(scope, user))
+
     async def sweep(self, limit: int) -> int:
         return await self._do(lambda: self._sweep(limit))
 
@@ -165,13 +168,27 @@ class SqliteConversations:
             streams = [
                 one for (one,) in self._rows("SELECT DISTINCT stream_id FROM turns WHERE conversation = ?", n) if one
             ]
-            self._file.execute("DELETE FROM turns WHERE conversation = ?", (n,))
-            self._file.execute(
-                "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = ? WHERE n = ?",
-                (self._clock.now(), n),
-            )
+            self._empty([(n,)])
         self._wipe()
         return streams
+
+    def _erase(self, scope: Scope, user: str | None) -> int:
+        which, whose = ("", ()) if user is None else ("AND user_id = ?", (storable(user),))
+        asked = f"SELECT n FROM conversations WHERE tenant = ? AND key = ? AND deleted_at IS NULL {which}"  # noqa: S608
+        with _transaction(self._file):
+            found = self._rows(asked, scope.tenant, scope.key, *whose)
+            self._empty(found)
+        if found:
+            self._wipe()
+        return len(found)
+
+    def _empty(self, some: Sequence[tuple[Any, ...]]) -> None:
+        """Leave of these, by their numbers, that they were there."""
+        self._file.executemany("DELETE FROM turns WHERE conversation = ?", some)
+        self._file.executemany(
+            "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = ?2 WHERE n = ?1",
+            [(n, self._clock.now()) for (n,) in some],
+        )
 
     def _sweep(self, limit: int) -> int:
         now = self._clock.now()
