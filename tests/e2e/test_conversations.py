@@ -33,6 +33,13 @@ async def turns(port: int, count: int = 2) -> list[dict[str, Any]]:
     return await within(look(), 60)
 
 
+async def settled(file: Path, port: int) -> None:
+    """Return once the log says that what ended was copied."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        while database.execute("SELECT settled FROM streams").fetchall() != [(1,)]:
+            await ask(port, "GET", "/health/live")
+
+
 def texts(some: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return [(turn["role"], turn["content"], turn["status"]) for turn in some]
 
@@ -62,9 +69,8 @@ async def test_answer_of_a_server_that_is_killed_right_after_the_end_is_kept_onc
             with Serve(tmp_path) as serve:
                 await asyncio.to_thread(serve.start)
                 assert texts(await turns(serve.port)) == WHOLE
+                await within(settled(folder / "streams.db", serve.port), 60)
                 await asyncio.to_thread(serve.stop, signal.SIGTERM)
-            with contextlib.closing(sqlite3.connect(folder / "streams.db")) as database:
-                assert database.execute("SELECT settled FROM streams").fetchall() == [(1,)]
             with contextlib.closing(sqlite3.connect(folder / "conversations.db")) as database:
                 assert database.execute("SELECT count(*) FROM turns").fetchall() == [(2,)]
 
