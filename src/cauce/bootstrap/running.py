@@ -182,6 +182,8 @@ def runtime(
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,
         responses=kept.responses,
+        conversations=streamed.spoken.conversations,
+        conversing=streamed.spoken.conversing,
         manners=manners(config, router.aliases()),
         clock=clock,
         ids=ids,

@@ -9,6 +9,7 @@ from typing import IO
 
 import msgspec
 
+from cauce.bootstrap.conversing import Spoken, spoken
 from cauce.config import Config, ConfigError
 from cauce.domain.stream import StreamKey
 from cauce.engine.streams.bills import Bills
@@ -49,6 +50,8 @@ class Streaming(msgspec.Struct, frozen=True):
     standing: Callable[[], Standing]
     forget: Callable[[StreamKey], Awaitable[None]]
     """Have an ended stream expire now."""
+    spoken: Spoken
+    """What is said in conversations: begun and ended with the streams."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -69,7 +72,8 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         log = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
         life = Life(recovery=config.recovery, unattended_max_cost=cost)
         streams = Streams(log, turn, clock, life=life, bills=bills)
-        return Streaming(streams, _nothing, _nothing, lambda: Standing("memory", up=True), log.forget)
+        said = spoken(config, clock, turn, log, streams, lasting=False)
+        return Streaming(streams, said.start, said.stop, lambda: Standing("memory", up=True), log.forget, said)
     # Each start is another node: what an earlier one left open is nobody's.
     node = RandomIds().new("node")
     opened = open_log(config, clock, node)
@@ -86,6 +90,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         private_here=parted,
     )
     streams = Streams(log, turn, clock, node, life, bills)
+    said = spoken(config, clock, turn, log, streams, lasting=True)
 
     async def start() -> None:
         try:
@@ -94,13 +99,15 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
                 await opened.start()
         except LogUnavailable as error:
             logger.error("%s: streams are refused until their log (%s) answers", error.message, settings.store)
+        await said.start()
 
     async def stop() -> None:
+        await said.stop()
         await log.stop()
         if opened.stop is not None:
             await opened.stop()
 
-    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), log.forget)
+    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), log.forget, said)
 
 
 def shared_streaming(
@@ -220,7 +227,3 @@ def _shared(config: Config) -> SharedLogOptions:
     settings = config.streams
     patience = min(PATIENCE, settings.lease)
     return SharedLogOptions(settings.retention, settings.lease, patience, max_bytes=settings.max_disk)
-
-
-async def _nothing() -> None:
-    return None

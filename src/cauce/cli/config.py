@@ -24,7 +24,7 @@ FAILED = 1
 
 _SECTIONS = (
     *("server", "timeouts", "retry", "recovery", "breaker", "queue", "limits", "budgets", "cache"),
-    *("streams", "discovery", "fetch", "ledger", "responses", "log"),
+    *("streams", "discovery", "fetch", "ledger", "responses", "conversations", "log"),
 )
 
 

@@ -30,6 +30,7 @@ from cauce.config.shape import (
 from cauce.engine.caching.settings import CacheSettings
 from cauce.engine.limit_settings import BudgetsSettings, LimitsSettings
 from cauce.engine.queue.settings import QueueSettings
+from cauce.engine.streams.settings import ConversationsSettings
 from cauce.ports.resilience import BreakerSettings, RecoverySettings, RetrySettings
 from cauce.providers.fetch import FetchSettings
 from cauce.server.settings import ServerSettings, StreamSettings
@@ -61,6 +62,7 @@ _SECTIONS: dict[str, type] = {
     "cache": CacheSettings,
     "ledger": LedgerSettings,
     "responses": ResponsesSettings,
+    "conversations": ConversationsSettings,
 }
 _NAMED: dict[str, type] = {"providers": ProviderSettings, "models": ModelSettings}
 

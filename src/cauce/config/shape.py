@@ -12,6 +12,7 @@ from cauce.engine.caching.settings import CacheSettings
 from cauce.engine.limit_settings import BudgetsSettings, Count, LimitsSettings
 from cauce.engine.queue.settings import QueueSettings
 from cauce.engine.routing.route import Order, Side
+from cauce.engine.streams.settings import ConversationsSettings
 from cauce.ports.provider import Midstream, Overflow, Timeouts
 from cauce.ports.resilience import BreakerSettings, RecoverySettings, Resilience, RetrySettings
 from cauce.providers.fetch import FetchSettings
@@ -212,6 +213,7 @@ class Config(msgspec.Struct, frozen=True):
     cache: CacheSettings = CacheSettings()
     ledger: LedgerSettings = LedgerSettings()
     responses: ResponsesSettings = ResponsesSettings()
+    conversations: ConversationsSettings = ConversationsSettings()
     environment: Environment = Environment()
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

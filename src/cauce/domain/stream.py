@@ -179,6 +179,11 @@ class NewStream(msgspec.Struct, frozen=True):
         """Its record 1."""
         return Status("accepted", facts={"model": self.request.model, "created": int(self.created)})
 
+    @property
+    def settled(self) -> bool:
+        """Whether its answer is to be copied nowhere, so that there is nothing to be done after its end."""
+        return not self.request.conversation_id
+
 
 class Head(msgspec.Struct, frozen=True):
     """A stream without its records."""

@@ -137,6 +137,16 @@ class StreamLog(Protocol):
         """
         ...
 
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        """Streams that have ended and whose answers are not known to be where they are to be kept, the oldest first. Those that were made
+        `settled` and those that have expired are not among them. Raises `LogUnavailable`."""
+        ...
+
+    async def settle(self, key: StreamKey) -> None:
+        """The answer of this stream, which has ended, is where it is to be kept. Nothing changes on one that is open or unknown. Raises
+        `LogUnavailable`."""
+        ...
+
 
 class Startable(StreamLog, Protocol):
     """A log with what it needs around its work."""

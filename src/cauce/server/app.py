@@ -16,7 +16,7 @@ from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
 from cauce.server.keyed import KEY
-from cauce.server.routes import admin, docs, gemini, health, models, responses, streams, ui_chat, usage
+from cauce.server.routes import admin, conversations, docs, gemini, health, models, responses, streams, ui_chat, usage
 from cauce.server.routes.chat_completions import chat_completions
 from cauce.server.routes.completions import completions
 from cauce.server.routes.embeddings import embeddings
@@ -43,6 +43,7 @@ HOT: dict[tuple[str, str], Handler] = {
 
 BELOW: tuple[tuple[str, str, Handler], ...] = (
     ("", streams.PREFIX, streams.route),
+    ("", conversations.PATH, conversations.route),
     ("", responses.PREFIX, responses.route),
     ("", ui_chat.PREFIX, ui_chat.route),
     *[("POST", prefix, gemini.act) for prefix in gemini.PREFIXES],

@@ -56,6 +56,9 @@ def is_logged(exchange: Exchange, services: Services, request: Request) -> bool:
         return True
     if _LEAVING in headers and _leaving(exchange).on_disconnect != "cancel":
         return True
+    if request.conversation_id and request.stream and _DURABLE not in headers:
+        # What is said in a conversation is kept, and a stream is known at its end by its log alone.
+        return True
     return bool(services.manners) and manner_of(services, request).buffer
 
 

@@ -13,9 +13,11 @@ from cauce.engine.policies.breaker import Standing
 from cauce.engine.policies.concurrency import Crowd
 from cauce.engine.routing.explain import Explainer
 from cauce.engine.routing.router import Router
+from cauce.engine.streams.conversing import Conversing
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
+from cauce.ports.conversations import Conversations
 from cauce.ports.ids import Ids
 from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.responses import Responses
@@ -53,6 +55,8 @@ class Services(msgspec.Struct, frozen=True):
     """None without the extra `tokens`."""
     streams: Streams
     responses: Responses
+    conversations: Conversations
+    conversing: Conversing
     manners: Mapping[str, ModelManner]
     """By public name and alias: of models whose answers are given in a way of their own."""
     clock: Clock

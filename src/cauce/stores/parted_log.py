@@ -94,6 +94,13 @@ class PartedStreamLog:
     async def sweep(self, limit: int) -> int:
         return await self._here.sweep(limit) + await self._shared.sweep(limit)
 
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        shared = [key for key in await self._shared.unsettled(limit) if not self._here.knows(key)]
+        return [*await self._here.unsettled(limit), *shared][:limit]
+
+    async def settle(self, key: StreamKey) -> None:
+        await self._of(key).settle(key)
+
     def _of(self, key: StreamKey) -> StreamLog:
         return self._here if self._here.knows(key) else self._shared
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cauce.domain.delta import Delta, Reasoning, Text
+from cauce.domain.message import Message
 from cauce.domain.request import Request
 from cauce.domain.stream import AttemptRow, Record, Upstream
 
@@ -47,8 +48,8 @@ def records(first: int, epoch: int, deltas: Sequence[Delta]) -> list[Record]:
     return [Record(seq, epoch, delta) for seq, delta in enumerate(deltas, first)]
 
 
-def encode_value(value: Request | AttemptRow | Upstream) -> bytes:
-    """The value as bytes that `decode_request`, `decode_attempt` and `decode_upstream` read."""
+def encode_value(value: Request | Message | AttemptRow | Upstream) -> bytes:
+    """The value as bytes: JSON that `decode_request`, `decode_attempt` and `decode_upstream` read."""
     try:
         return _encode(value)
     except UnicodeEncodeError:

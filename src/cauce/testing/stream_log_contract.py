@@ -36,10 +36,11 @@ from cauce.testing.stream_samples import (
     text,
     whole,
 )
+from cauce.testing.stream_settling_contract import StreamSettlingContract
 from cauce.testing.stream_takeover_contract import StreamTakeoverContract
 
 
-class StreamLogContract(StreamTakeoverContract, StreamRoomContract):
+class StreamLogContract(StreamTakeoverContract, StreamRoomContract, StreamSettlingContract):
     """See the module."""
 
     pytestmark = pytest.mark.anyio

@@ -193,7 +193,7 @@ requests = st.builds(
     stream=st.booleans(),
     user=st.none() | name,
     task=st.none() | name,
-    conversation_id=st.none() | name,
+    conversation_id=st.none() | st.from_regex(r"[!-.0-~ñ]{1,200}", fullmatch=True),
     fallbacks=st.lists(name, max_size=2).map(tuple),
     timeout=st.none() | st.floats(0.1, 99),
     metadata=st.none() | st.dictionaries(name, text, max_size=2),

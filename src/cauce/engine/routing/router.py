@@ -81,10 +81,6 @@ class Router:
         places = source.places() if source is not None else ()
         return any([one.here for one in places if one.name == candidate.deployment]) and not passed_on(candidate.model)
 
-    def is_private(self, request: Request) -> bool:
-        """Whether `request` stays on this machine: its route says so, or itself. Raises `InvalidRequest`, `ModelNotFound`."""
-        return self._names.section(request.model or self.default).route.private or is_private(request)
-
     def names(self) -> tuple[str, ...]:
         """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""
         return self._names.known()
@@ -109,6 +105,17 @@ class Router:
                 check_stays(request)
             return fixed
         return self.decide(request)
+
+    def is_private(self, request: Request) -> bool:
+        """Whether `request`, or the model it asks, says that nothing of it may leave this machine. Raises `InvalidRequest` for a wish
+        that nobody understands."""
+        if is_private(request):
+            return True
+        try:
+            return self._names.section(request.model or self.default).route.private
+        except ModelNotFound:
+            # Nothing is configured under that name.
+            return False
 
     def decide(self, request: Request, tokens: int | None = None) -> Decision:
         """Where `request` goes and why. `tokens`: to be taken for its length. Raises what `candidates` raises."""

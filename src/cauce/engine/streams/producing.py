@@ -57,6 +57,8 @@ class Producing:
         """Whether private streams are in the memory of this process, beside the log of all others."""
         self.listeners: list[Callable[[StreamKey], None]] = []
         """Told of each stream that is not written here any more, mostly since it has ended."""
+        self.conversing: list[Callable[[StreamKey], None]] = []
+        """Told of those among them that are said in a conversation."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -213,7 +215,7 @@ class Producing:
         running = self._running.pop(key)
         self._bills.unwatch(running.call.request_id)
         self._presence.unwatch(key)
-        for listener in self.listeners:
+        for listener in (*self.listeners, *self.conversing) if running.call.request.conversation_id else self.listeners:
             listener(key)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LogUnavailable):

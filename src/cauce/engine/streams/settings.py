@@ -1,5 +1,7 @@
 """What a server's streams live by."""
 
+from typing import Annotated
+
 import msgspec
 
 from cauce.ports.resilience import RecoverySettings
@@ -30,3 +32,14 @@ class Life(msgspec.Struct, frozen=True):
 
 ALONE = Life()
 """Of a log in memory."""
+
+
+class ConversationsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Days that a conversation is kept in which nobody has spoken since (0: until it is deleted)."""
+
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+
+    @property
+    def keep_for(self) -> float | None:
+        """The same in seconds; None: until it is deleted."""
+        return self.retention_days * 86_400.0 or None

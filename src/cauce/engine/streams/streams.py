@@ -94,6 +94,10 @@ class Streams:
         """Have `listener` told of each stream that is not written here any more, mostly since it has ended."""
         self._producing.listeners.append(listener)
 
+    def on_said(self, listener: Callable[[StreamKey], None]) -> None:
+        """The same for streams that are said in a conversation."""
+        self._producing.conversing.append(listener)
+
     async def start(
         self,
         key: StreamKey,

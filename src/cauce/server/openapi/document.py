@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 
 from cauce import __version__
-from cauce.server.openapi import money, openai, others, own, pages, running
+from cauce.server.openapi import conversations, money, openai, others, own, pages, running
 from cauce.server.openapi.operation import REF
 
-_SECTIONS = (own, pages, openai, others, money, running)
+_SECTIONS = (own, conversations, pages, openai, others, money, running)
 
 
 def document() -> dict[str, Any]:
@@ -26,6 +26,7 @@ def document() -> dict[str, Any]:
         "paths": {
             **own.native(),
             **own.streams(),
+            **conversations.conversations(),
             **pages.chats(),
             **openai.openai(),
             **openai.responses_api(),

@@ -3,6 +3,8 @@
 import msgspec
 
 from cauce.domain.request import Request
+from cauce.engine.streams.conversing import Said
+from cauce.ports.provider import named
 from cauce.server.event_stream import Form
 from cauce.server.exchange import Exchange
 from cauce.server.logged import RESTART, answer_logged, begin, is_logged, stream_logged
@@ -31,6 +33,8 @@ async def message(exchange: Exchange, services: Services) -> None:
     if request.timeout is None:
         request = msgspec.structs.replace(request, timeout=services.message_timeout)
     got = await answer(exchange, services, request, stream_id)
+    if request.conversation_id:
+        await _keep(exchange, services, request, got, stream_id)
     await _respond(exchange, request, got, stream_id)
 
 
@@ -41,6 +45,14 @@ async def _logged(exchange: Exchange, services: Services, request: Request) -> N
         await stream_logged(exchange, services, head, NATIVE)
         return
     await _respond(exchange, head.request, await answer_logged(exchange, services, head, NATIVE), head.key.id)
+
+
+async def _keep(exchange: Exchange, services: Services, request: Request, got: Answer, stream_id: str) -> None:
+    now = services.clock.now()
+    last = got.attempts[-1] if got.attempts else None
+    model = "" if last is None else named(last.provider, last.model)
+    said = Said(stream_id, request, got.completion, now - got.processing_time, now, model)
+    await services.conversing.say(exchange.scope, said)
 
 
 async def _respond(exchange: Exchange, request: Request, got: Answer, stream_id: str) -> None:

@@ -116,6 +116,7 @@ class InprocStreamLog:
         self._next_due = float("inf")
         self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
+        self._unsettled: dict[StreamKey, None] = {}
 
     def knows(self, key: StreamKey) -> bool:
         """Whether the stream is here, or was and has expired."""
@@ -153,6 +154,8 @@ class InprocStreamLog:
             own = stream.new.retention
             until = self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
             self._next_due = min(self._next_due, until)
+            if not stream.new.settled:
+                self._unsettled[hold.key] = None
         self._renew(stream)
         self._add(stream, commit.deltas)
         return msgspec.structs.replace(hold, tail=len(stream.records))
@@ -275,6 +278,12 @@ class InprocStreamLog:
             swept += 1
         return swept
 
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        return list(self._unsettled)[:limit]
+
+    async def settle(self, key: StreamKey) -> None:
+        self._unsettled.pop(key, None)
+
     def _add(self, stream: _Stream, deltas: Sequence[Delta]) -> None:
         size = _size(deltas)
         self._bytes += size
@@ -298,6 +307,7 @@ class InprocStreamLog:
     def _expire(self, key: StreamKey) -> None:
         stream = self._streams.pop(key)
         del self._ended[key]
+        self._unsettled.pop(key, None)
         self._bytes -= stream.bytes + stream.weight
         stream.ring()
         self._expired[key] = None

@@ -34,9 +34,10 @@ _DEFAULT = SharedLogOptions()
 
 _CREATE = f"""
 WITH made AS (
-    INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention)
+    INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention,
+                         settled)
     VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {GIVEN_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
-            %(retention)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
+            %(retention)s, %(settled)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
 ), first AS (
     INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
 )
@@ -152,6 +153,7 @@ class PostgresStreamLog(FollowedLog):
             "bytes": len(data),
             "created": new.created,
             "retention": self._options.retention if new.retention is None else new.retention,
+            "settled": new.settled,
             "format": FORMAT,
             "data": data,
         }
@@ -267,6 +269,16 @@ class PostgresStreamLog(FollowedLog):
         self._followed.forget(ended)
         # What expires anyway makes room first.
         return due if due == limit else due + await self._make_room(sweep)
+
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        statement = """SELECT principal, id FROM streams WHERE NOT settled AND terminal_at IS NOT NULL AND state <> 'expired'
+            ORDER BY key LIMIT %s"""
+        return [StreamKey(*names) for names in await self._reading.rows(statement, (limit,))]
+
+    async def settle(self, key: StreamKey) -> None:
+        statement = """UPDATE streams SET settled = TRUE
+            WHERE principal = %s AND id = %s AND terminal_at IS NOT NULL AND NOT settled RETURNING key"""
+        await self._reading.rows(statement, (key.principal, key.id))
 
     async def _make_room(self, sweep: Sweep) -> int:
         """How much there was to do since streams take more than they may. Where looking takes long, that is not looked at each time."""

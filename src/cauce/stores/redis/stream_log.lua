@@ -1,7 +1,7 @@
 -- One operation on one stream, atomically.
 -- KEYS: meta (hash), log (stream), attempts (hash); all with one hash tag.
 -- ARGV: operation, now in seconds or '' for the server's own time, then what the operation needs.
--- meta: principal id wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended
+-- meta: principal id wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended unsettled
 -- of one that has expired: principal id state epoch tail
 
 local meta, log, attempts = KEYS[1], KEYS[2], KEYS[3]
@@ -45,13 +45,16 @@ local epoch, tail, state, cancel = known[1], tonumber(known[2] or '0'), known[3]
 
 if operation == 'append' then
     -- epoch, tail, tried before, lease, state, states it may come from, bytes, upstream, mark, whether it ends a cancelled stream,
-    -- number of records, records, then number and row of attempts; gives of an ended stream the seconds it is kept for, and the bytes of
-    -- its records and its request
+    -- number of records, records, then number and row of attempts; gives of an ended stream the seconds it is kept for, the bytes of
+    -- its records and its request, and whether its answer is still to be copied
     local kept = known[7] or '0'
     local n = tonumber(ARGV[13])
     if not epoch or epoch ~= ARGV[3] then return { 'fenced', '' } end
     local expected = tonumber(ARGV[4])
-    local function written(bytes) return { 'ok', kept, bytes, redis.call('HGET', meta, 'asked') or '0' } end
+    local function written(bytes)
+        local told = redis.call('HMGET', meta, 'asked', 'unsettled')
+        return { 'ok', kept, bytes, told[1] or '0', told[2] or '0' }
+    end
     if ARGV[5] == '1' and n > 0 and tail == expected + n then return written(known[6] or '0') end
     if tail ~= expected or not OPEN[state] then return { 'fenced', '' } end
     local to = ARGV[7]
@@ -133,6 +136,11 @@ if operation == 'expire' then
     redis.call('DEL', meta, log, attempts)
     redis.call('HSET', meta, 'principal', named[1], 'id', named[2], 'state', 'expired', 'epoch', epoch, 'tail', tail)
     redis.call('PEXPIRE', meta, KEEP)
+    return 1
+end
+
+if operation == 'settle' then
+    if epoch and not OPEN[state] then redis.call('HDEL', meta, 'unsettled') end
     return 1
 end
 

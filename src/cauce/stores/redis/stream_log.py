@@ -103,6 +103,8 @@ class RedisStreamLog(FollowedLog):
             "created": repr(new.created),
             "retention": repr(retention),
         }
+        if not new.settled:
+            meta["unsettled"] = 1
         flat = [member for pair in meta.items() for member in pair]
         nonce = f"{self._node} {next(self._numbers)}"
         lease = repr(self._options.lease)
@@ -237,6 +239,27 @@ class RedisStreamLog(FollowedLog):
             await self._run("forget", row, lambda again: [])
         return len(due) + early + len(forgotten)
 
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        hints = await self._shelf.ask(lambda redis: cast(Any, redis).zrange(self._shelf.unsettled, 0, limit - 1))
+        rows = [hint.decode() for hint in hints]
+        wanted = ("principal", "id", "state", "unsettled")
+        found: list[StreamKey] = []
+        over: list[str] = []
+        names = [f"{row}:meta" for row in rows]
+        for row, (principal, id, state, unsettled) in zip(rows, await self._shelf.fields(names, wanted), strict=True):
+            if principal and id and unsettled and state is not None and state.decode() in TERMINAL:
+                found.append(StreamKey(principal.decode(), id.decode()))
+            else:
+                over.append(row)
+        if over:
+            await self._shelf.ask(lambda redis: redis.zrem(self._shelf.unsettled, *over))
+        return found
+
+    async def settle(self, key: StreamKey) -> None:
+        row = self._shelf.row(key)
+        await self._run("settle", row, lambda again: [])
+        await self._shelf.ask(lambda redis: redis.zrem(self._shelf.unsettled, row))
+
     async def _orphaned(self, most: int) -> list[Stored]:
         now = await self._now()
         due = await self._due(self._shelf.open, now, max(_HINTS, most))
@@ -287,19 +310,23 @@ class RedisStreamLog(FollowedLog):
         return [(hint.decode(), since) for hint, since in found]
 
     async def _ended(self, key: StreamKey, row: str, tail: int, *figures: bytes) -> None:
-        retention, size, asked = [float(figure) for figure in figures]
+        retention, size, asked, unsettled = [float(figure) for figure in figures]
         await self._room.ended(row, retention, takes(int(size), tail, int(asked)))
+        if unsettled:
+            await self._hint(self._shelf.unsettled, row, self._clock.now())
         await self._shelf.ask(lambda redis: redis.zrem(self._shelf.open, row))
         if key.group:
             await self._shelf.ask(lambda redis: redis.zrem(self._shelf.group(key), row))
 
     async def _count(self, row: str, now: float) -> None:
         """Whoever ended that stream may not have come to have it counted."""
-        wanted = ("state", "ended", "retention", "bytes", "tail", "asked")
+        wanted = ("state", "ended", "retention", "bytes", "tail", "asked", "unsettled")
         [[state, *figures]] = await self._shelf.fields([f"{row}:meta"], wanted, urgent=True)
         if state is not None and state.decode() in TERMINAL:
-            ended, retention, size, tail, asked = [float(figure or 0) for figure in figures]
+            ended, retention, size, tail, asked, unsettled = [float(figure or 0) for figure in figures]
             await self._room.ended(row, ended + retention - now, takes(int(size), int(tail), int(asked)))
+            if unsettled:
+                await self._hint(self._shelf.unsettled, row, ended)
 
     async def _now(self) -> float:
         if self._time is not None:

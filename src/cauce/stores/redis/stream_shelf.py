@@ -7,6 +7,7 @@
 | `…stream:{digest}:attempts` | a hash: the bills |
 | `…streams:group:{digest}` | a sorted set of the open streams of a group, by when they were made: a hint |
 | `…streams:open` | a sorted set of what keys begin with, by the end of the lease: a hint |
+| `…streams:unsettled` | the same of streams that have ended and whose answers are still to be copied, by when: a hint |
 | `…{streams}:ended`, `…{streams}:gone`, `…{streams}:sizes` | those that have ended and have expired, and what they take: see `stream_room.lua` |
 """
 
@@ -38,6 +39,7 @@ class StreamShelf:
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self.open = connection.key("streams:open")
+        self.unsettled = connection.key("streams:unsettled")
         # One hash tag: they change together.
         self.ended, self.gone, self.sizes = [
             connection.key(f"{{streams}}:{name}") for name in ("ended", "gone", "sizes")

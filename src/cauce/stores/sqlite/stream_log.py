@@ -30,7 +30,7 @@ from cauce.stores.followed_log import LEASE, FollowedLog, check, fresh
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_retention import Forget, Sweep
 from cauce.stores.sqlite.stream_tables import Synchronous
-from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen
+from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen, Settle
 from cauce.stores.sqlite.stream_writer import PATIENCE, StreamWriter
 from cauce.stores.stream_records import encode, encode_value, records
 
@@ -207,6 +207,12 @@ class SqliteStreamLog(FollowedLog):
         work = Sweep(self._clock.now(), limit, self._options.max_bytes, committed)
         count, _ = await self.writer.submit(work)
         return count
+
+    async def unsettled(self, limit: int) -> Sequence[StreamKey]:
+        return await self._reading.unsettled(limit)
+
+    async def settle(self, key: StreamKey) -> None:
+        await self.writer.submit(Settle(key, _nothing))
 
     def _known(self, hold: Hold) -> Renewed | None:
         """How a hold stands, where nobody but this process can change that; None if that must be looked up."""

@@ -81,6 +81,13 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
         return [stored(row) for row in found]
 
+    async def unsettled(self, limit: int) -> list[StreamKey]:
+        """See `ports.stream_log.StreamLog`."""
+        statement = """SELECT principal, id FROM streams WHERE settled = 0 AND terminal_at IS NOT NULL AND state <> 'expired'
+            ORDER BY key LIMIT ?"""
+        found = await self._run(lambda database: database.execute(statement, (limit,)).fetchall())
+        return [StreamKey(*names) for names in found]
+
     def close(self) -> None:
         """After this nothing is read."""
         self._pool.shutdown(wait=True)

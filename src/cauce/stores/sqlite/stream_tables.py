@@ -44,6 +44,10 @@ MIGRATIONS: tuple[Migration, ...] = (
     ("ALTER TABLE streams ADD COLUMN reader_seen REAL",),
     # What is left of streams of which nothing else is, to be counted.
     ("CREATE INDEX tombstones ON streams (due) WHERE state = 'expired' AND bytes = 0",),
+    (
+        "UPDATE streams SET settled = 1 WHERE terminal_at IS NOT NULL",
+        "CREATE INDEX unsettled_streams ON streams (key) WHERE settled = 0 AND terminal_at IS NOT NULL",
+    ),
 )
 
 

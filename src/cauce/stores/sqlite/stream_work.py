@@ -52,7 +52,7 @@ class Create(msgspec.Struct):
         new = self.new
         cursor = database.execute(
             """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
-                created, retention) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
+                created, retention, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
             (
                 new.key.principal,
                 new.key.id,
@@ -65,6 +65,7 @@ class Create(msgspec.Struct):
                 len(self.first),
                 new.created,
                 self.retention,
+                new.settled,
             ),
         )
         if cursor.rowcount == 0:
@@ -282,3 +283,18 @@ class FreeAll(msgspec.Struct):
 
     def apply(self, database: sqlite3.Connection, again: bool) -> None:
         database.execute("UPDATE streams SET lease_until = 0 WHERE terminal_at IS NULL")
+
+
+class Settle(msgspec.Struct):
+    """Gives nothing."""
+
+    key: StreamKey
+    committed: Committed
+    size: int = 0
+    lasting: bool = False
+
+    def apply(self, database: sqlite3.Connection, again: bool) -> None:
+        database.execute(
+            "UPDATE streams SET settled = 1 WHERE principal = ? AND id = ? AND terminal_at IS NOT NULL",
+            (self.key.principal, self.key.id),
+        )

@@ -1,9 +1,11 @@
 """What clients of the native wire send: read by the server, written by clients."""
 
+import re
 from typing import Annotated, Any
 
 import msgspec
 
+from cauce.domain.errors import InvalidRequest
 from cauce.domain.request import ReasoningOptions, Request, Sampling
 from cauce.wire.fields import check, decode_object
 from cauce.wire.openai_chat.messages import MessageBody, parse_messages, render_message
@@ -31,6 +33,11 @@ SHORTEST = 0.1
 LONGEST = 86_400
 """Seconds that it may."""
 
+_ID = r"[^\x00-\x20/\x7f]{1,200}"
+_is_id = re.compile(_ID).fullmatch
+ConversationId = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^({_ID})?$"})]
+"""A name that can stand in an address: see `conversation_id`."""
+
 _PLAIN = ("model", "stream", "conversation_id", "user", "task", "timeout")
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "seed")
 
@@ -50,7 +57,7 @@ class MessageRequestBody(msgspec.Struct):
     stop: str | list[str] | None = None
     seed: int | None = None
     stream: bool = False
-    conversation_id: str | None = None
+    conversation_id: ConversationId | None = None
     user: str | None = None
     response_format: ResponseFormatBody | None = None
     reasoning_effort: str | None = None
@@ -85,10 +92,19 @@ def parse_request(body: bytes) -> Request:
         user=message.user,
         metadata=message.metadata,
         task=message.task,
-        conversation_id=message.conversation_id,
+        conversation_id=conversation_id(message.conversation_id) if message.conversation_id else None,
         fallbacks=tuple(message.fallbacks),
         timeout=message.timeout,
     )
+
+
+def conversation_id(text: str) -> str:
+    """`text`, if a conversation can be called that. Raises `InvalidRequest`."""
+    if _is_id(text) is None:
+        raise InvalidRequest(
+            "conversation_id: has 1 to 200 characters, none of them blank, control or a slash", field="conversation_id"
+        )
+    return text
 
 
 def render_request(request: Request) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from cauce.cli.main import COMMANDS
 from cauce.config import load
 from cauce.providers.offline.pages import Page, packaged_pages
+from cauce.wire.native.conversations import parse_rename
 from cauce.wire.native.request import parse_request
 from cauce.wire.native.usage import parse_feedback
 from cauce.wire.openai_responses.request import parse_request as parse_response_request
@@ -60,6 +61,8 @@ def test_body_of_a_curl_example_is_accepted(block: str, body: str) -> None:
         assert parse_feedback(body.encode()).id
     elif "/v1/responses" in block:
         assert parse_response_request(body.encode()).messages
+    elif "PATCH" in block:
+        assert parse_rename(body.encode())
     else:
         assert parse_request(body.encode()).messages
 
