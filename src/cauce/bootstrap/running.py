@@ -10,7 +10,7 @@ import msgspec
 from cauce.bootstrap.background import Background
 from cauce.bootstrap.caching import cached_answers
 from cauce.bootstrap.explaining import explainer
-from cauce.bootstrap.keeping import keeping, lock
+from cauce.bootstrap.keeping import FolderTaken, keeping, lock
 from cauce.bootstrap.limiting import Counting, limiting
 from cauce.bootstrap.manners import manners
 from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience
@@ -78,17 +78,18 @@ def runtime(
     chance: Chance | None = None,
     *,
     on_disk: bool = False,
+    joins: bool = False,
     streams: Callable[..., Streaming] = streaming,
 ) -> Runtime:
     """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it.
 
     `port` is the one really listened on, where that is not the configured one: discovery leaves it alone. `chance` is the
     machine's, unless given. `on_disk`: what is to outlive the process goes into the data folder, which the caller has locked.
-    `streams` makes the streams, as `streaming` does. Raises `ConfigError` when it cannot.
+    `joins`: another process has, and this one keeps only its ledger there, which all share. `streams` makes the streams, as `streaming` does. Raises `ConfigError` when it cannot.
     """
     clock = SystemClock()
     chance = chance or SystemChance()
-    kept = keeping(config, clock, on_disk=on_disk)
+    kept = keeping(config, clock, on_disk=on_disk, joins=joins)
     ledger = kept.books
     metrics = PrometheusMetrics()
     ids = RandomIds()
@@ -220,19 +221,20 @@ def runtime(
 
 
 def application(config: Config) -> Application:
-    """The ASGI app of `config`. Of several processes with one data folder, the first keeps its ledger there."""
+    """The ASGI app of `config`. Several processes with one data folder share its ledger; the rest of it is the first one's."""
     try:
         held = lock(config)
     except ConfigError as error:
-        if config.streams.shared:
+        joins, shared = isinstance(error, FolderTaken), config.streams.shared
+        if not joins:
             logger.warning("%s; the ledger of this process is kept in its memory", error)
-            return Application(runtime(config, streams=shared_streaming).services)
-        logger.warning(
-            "%s; the ledger and the streams of this process are kept in its memory, and other processes do not know them: "
-            "[streams] folder or store has them share one log",
-            error,
-        )
-        return Application(runtime(config).services)
+        if not shared:
+            logger.warning(
+                "%s; the streams of this process are kept in its memory, and other processes do not know them: "
+                "[streams] folder or store has them share one log",
+                error,
+            )
+        return Application(runtime(config, joins=joins, streams=shared_streaming if shared else streaming).services)
     services = runtime(config, on_disk=True).services
 
     async def stop() -> None:
