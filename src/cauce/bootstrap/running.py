@@ -11,7 +11,7 @@ from cauce.bootstrap.background import Background
 from cauce.bootstrap.caching import cached_answers
 from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import FolderTaken, keeping, lock
-from cauce.bootstrap.limiting import Counting, limiting
+from cauce.bootstrap.limiting import Counting, Renewal, limiting
 from cauce.bootstrap.manners import manners
 from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience
 from cauce.bootstrap.sharing import sharing
@@ -106,7 +106,8 @@ def runtime(
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
     router = make_router(config, fetcher, conditions)
-    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger), shared)
+    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger, kept.workers, kept.node), shared)
+    renewal = Renewal(None if limits is None or not config.budgets.any else limits.limiter, clock, kept.workers)
     lines = Queue(config.queue, clock, metrics.waited)
     queued = (limits is not None or config.limits.adaptive) and config.queue.length > 0
     upstreams = Upstreams(clock, metrics)
@@ -167,6 +168,7 @@ def runtime(
 
     async def start() -> None:
         kept.start()
+        renewal.start()
         if shared is not None:
             await shared.start()
         if cached is not None:
@@ -183,6 +185,7 @@ def runtime(
             await cached.stop()
         if shared is not None:
             await shared.stop()
+        await renewal.stop()
         await kept.stop()
 
     services = Services(
