@@ -22,7 +22,6 @@ from cauce.ports.metrics import Metrics
 from cauce.ports.usage import Holder, Usage
 from cauce.stores.inproc.limiter import InprocLimiter, Spent, nothing_spent
 
-
 RENEWAL = 1.0
 """Seconds between looks at what other processes have spent that write into the same ledger, where Redis does not tell."""
 
