@@ -109,8 +109,8 @@ class Cluster:
         self.nodes: list[Node] = []
         self._connections: list[RedisConnection] = []
 
-    async def add(self, folder: Path) -> Node:
-        """One more, with the ledger in `folder`."""
+    async def add(self, folder: Path, *, deaf: bool = False) -> Node:
+        """One more, with the ledger in `folder`. `deaf`: it does not hear what others tell."""
         connection = RedisConnection(RedisSettings(self.server.url), self.clock)
         await connection.start()
         ledger = SqliteLedger(folder, self.clock)
@@ -123,11 +123,12 @@ class Cluster:
             node=ledger.node,
             nodes=self.counted,
         )
-        await limiter.start()
+        if not deaf:
+            await limiter.start()
         self._connections.append(connection)
         self.nodes.append(Node(self.clock, ledger, limiter))
         channel = connection.key("room:sums")
-        while (await connection.run(lambda redis: redis.pubsub_numsub(channel)))[0][1] < len(self.nodes):
+        while (await connection.run(lambda redis: redis.pubsub_numsub(channel)))[0][1] < len(self.nodes) - deaf:
             await asyncio.sleep(0)
         return self.nodes[-1]
 
@@ -201,6 +202,18 @@ async def test_what_ends_between_the_loss_and_the_next_call_counts_once(cluster:
     await cluster.lose_everything()
     await there.end(held)
     assert await cluster.done(here.spend(6)) and not await there.spend(0.01)
+
+
+async def test_what_ends_after_another_has_begun_the_sum_anew_counts_once(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.counted = 1
+    here, there = await cluster.add(tmp_path / "here"), await cluster.add(tmp_path / "there", deaf=True)
+    assert await here.spend(1)
+    held = await there.begin(3)
+    assert held is not None
+    await cluster.lose_everything()
+    assert await here.spend(1)
+    await there.end(held)
+    assert not await there.spend(5.5) and await there.spend(5)
 
 
 async def test_processes_that_share_a_ledger_tell_what_it_knows_once(cluster: Cluster, tmp_path: Path) -> None:
