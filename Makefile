@@ -59,10 +59,11 @@ catalogue: .venv-catalogue/installed ## Make the model catalogue again, and comp
 	PYTHONPATH=src .venv-catalogue/bin/python -m catalogue
 	PYTHONPATH=src .venv-catalogue/bin/python -m catalogue.crosscheck
 
-bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run; then 2,000 open streams, and the log of streams
+bench: $(VENV)/run.done ## Measure Cauce beside its peers, in one run; then 2,000 open streams, the log of streams, and the ledger
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.open_streams
 	$(BIN)/python -m bench.streams
+	$(BIN)/python -m bench.ledger
 
 faults: $(VENV)/dev.done ## Write docs/reference/faults.md anew, from what the fault matrix gives
 	CAUCE_WRITE_FAULTS=1 $(BIN)/python -m pytest -q tests/e2e/test_fault_matrix.py

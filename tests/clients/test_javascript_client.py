@@ -25,8 +25,11 @@ from tests.clients.browser import Browser, Page
 from tests.clients.node import Node, NodeMissing, find_node
 from tests.clients.process import Cauce, Proxy, in_front_of
 from tests.clients.process import cauce as serve
+from tests.clients.workers import Given, node_worker
 from tests.e2e.process import Serve
 from tests.http import within
+from tests.integration.test_recovery import ORACLE, ROUTE, going_on, table
+from tests.serving import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +100,21 @@ def test_its_own_tests_pass_in_every_node_there_is(built: Node) -> None:
         assert "\n# fail 0\n" in told and "\n# pass 0\n" not in told
 
 
+async def test_answer_cut_after_any_delta_is_whole_byte_for_byte(built: Node) -> None:
+    worker = node_worker(built, "cauce.mjs")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(worker.stop)
+        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        for place in range(1, 51):
+            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+            told = await worker.run("stream", Given(served.url, model="route"))
+            assert told == {"text": ORACLE, "outcome": "completed"}, place
+        assert len(exact.requests) == 50
+
+
 def shown() -> list[Any]:
     """Each piece of JavaScript of the guide and the READMEs that uses the client."""
     pages = [*(ROOT / "src/cauce/guide").glob("*/javascript.md"), ROOT / "README.md", ROOT / "README.es.md"]
@@ -156,6 +174,9 @@ function told(event: StreamEvent): string | number {
 }
 // @ts-expect-error: there is no such event
 export const never = (event: StreamEvent): boolean => event.type === "nonsense";
+export const staying = client.stream("Hi", { onDisconnect: "grace:120" });
+// @ts-expect-error: there is no such policy
+export const nonsense = client.stream("Hi", { onDisconnect: "stay" });
 export const isOurs = (error: unknown): error is CallFailed => error instanceof CallFailed && error.status !== undefined;
 """
 

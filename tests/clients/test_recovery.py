@@ -1,12 +1,15 @@
-"""Answers whose provider dies after any delta, read by the official SDKs: whole, byte for byte, where a model goes on exactly."""
+"""Answers whose provider dies after any delta, read by the official SDKs and the AI SDK: whole, byte for byte, where a model goes on exactly."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 import pytest
 
 from cauce.testing.upstream import Reply, Upstream
+from tests.clients.node import Node
+from tests.clients.test_ui_chat import VERSIONS, chatting
 from tests.clients.workers import Given, Workers
 from tests.integration.test_recovery import ORACLE, ROUTE, going_on, table
 from tests.serving import Served, serving
@@ -15,10 +18,19 @@ pytestmark = pytest.mark.anyio
 
 
 class Ends(msgspec.Struct, frozen=True):
-    """A running Cauce and the provider that dies."""
+    """A running Cauce, the provider that dies, and the one that goes on."""
 
     served: Served
     cutting: Upstream
+    exact: Upstream
+
+    def places(self) -> Iterator[int]:
+        """Each delta after which the provider dies, while it is so."""
+        for place in range(1, 51):
+            self.cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+            asked = len(self.exact.requests)
+            yield place
+            assert len(self.exact.requests) == asked + 1, place
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +39,48 @@ async def ends() -> AsyncIterator[Ends]:
         cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
         exact = await stack.enter_async_context(Upstream(going_on))
         toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        yield Ends(await stack.enter_async_context(serving(toml)), cutting)
+        yield Ends(await stack.enter_async_context(serving(toml)), cutting, exact)
 
 
 @pytest.mark.parametrize("case", ["anthropic_message", "gemini_answer"])
 async def test_sdk_gets_the_answer_byte_for_byte_wherever_it_was_cut(workers: Workers, ends: Ends, case: str) -> None:
     worker = workers.of("clients", "recorded.py")
-    for place in range(1, 51):
-        ends.cutting.script(Reply(ORACLE, cut_after=place))
+    for place in ends.places():
         told = await worker.run(case, Given(ends.served.url, model="route", more={"stream": True}))
         parts = told["content"] if case == "anthropic_message" else told["candidates"]["0"]["parts"]
         assert "".join([part["text"] for part in parts]) == ORACLE, place
+
+
+@pytest.mark.parametrize(
+    ("script", "more"),
+    [
+        pytest.param(script, {"api": api, **more}, id=f"{script}-{api}{'-logged' if more else ''}")
+        for script, api, more in (
+            ("openai.mjs", "chat", {}),
+            ("openai.mjs", "responses", {}),
+            ("openai.mjs", "chat", {"headers": {"X-Cauce-Durable": "true"}}),
+            ("openai.mjs", "responses", {"headers": {"X-Cauce-Durable": "true"}}),
+            ("ai.mjs", "compatible", {}),
+            ("ai.mjs", "openai", {}),
+            ("ai.mjs", "anthropic", {}),
+        )
+    ],
+)
+async def test_node_sdk_gets_the_answer_byte_for_byte_wherever_it_was_cut(
+    workers: Workers, ends: Ends, script: str, more: dict[str, Any]
+) -> None:
+    worker = workers.of("node", script)
+    for place in ends.places():
+        told = await worker.run("stream", Given(ends.served.url, model="route", more=more))
+        assert told["text"] == ORACLE, place
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_chat_of_a_page_shows_the_answer_byte_for_byte_wherever_it_was_cut(
+    node: Node, ends: Ends, version: str
+) -> None:
+    async with chatting(node, version, ends.served.url, body={"model": "route"}, id=f"tale-{version}") as chat:
+        for place in ends.places():
+            await chat.do("reload", messages=[])
+            seen = await chat.said("Tell.")
+            assert (seen["text"], seen["status"], seen["error"]) == (ORACLE, "ready", None), place

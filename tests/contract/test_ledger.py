@@ -7,22 +7,26 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cauce.domain.errors import Overloaded
+from cauce.domain.errors import InvalidRequest, Overloaded
 from cauce.domain.histogram import bucket
 from cauce.ports.ledger import LedgerStanding
-from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
+from cauce.ports.usage import ALL_TENANTS, Dimension, Holder, Opinion, Query, Report, SpendUnit, Votes
+from cauce.server.routes.usage import days_query
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.periods import DAY
 from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.stores.sqlite.ledger_tables import DAYS, FIRST, HOURS, MIGRATIONS
 from cauce.stores.sqlite.reading import FILE, Reading
+from cauce.stores.sqlite.retention import used
 from cauce.stores.sqlite.schema import SchemaError, open_database
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
@@ -303,6 +307,37 @@ async def test_attempts_go_by_whole_days_and_their_sums_stay(clock: FakeClock, t
         assert (await report(ledger, clock, days=8)).total.sums.attempts == 6
 
 
+async def test_conversations_are_told_as_long_as_their_attempts_are_kept(clock: FakeClock, tmp_path: Path) -> None:
+    async with running(tmp_path, clock, keep_attempts=3, keep_rollups=10) as ledger:
+        for _ in range(6):
+            ledger.record(entry(clock, conversation_id="c1"))
+            clock.advance(DAY)
+        assert await settled(ledger, clock)
+        oldest = clock.now() // DAY * DAY - 2 * DAY
+        told = await report(ledger, clock, "conversation", days=8)
+        assert (told.since, told.total.sums.attempts) == (oldest, 2)
+        assert (await report(ledger, clock, days=8, conversation="c1")).since == oldest
+        with pytest.raises(InvalidRequest, match=r"keep_attempts\), now since 2023-11-18") as refused:
+            await ledger.report(Query("a", oldest - 5 * DAY, oldest, ("conversation",)))
+        assert refused.value.field == "from"
+
+
+async def test_conversations_of_more_attempts_than_can_be_looked_at_are_refused(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cauce.stores.sqlite.reading.MOST_ROWS", 3)
+    async with running(tmp_path, clock) as ledger:
+        for number in range(4):
+            ledger.record(entry(clock, number, conversation_id=f"c{number}"))
+            clock.advance(DAY / 2)
+        assert await ledger.flush()
+        assert len((await report(ledger, clock, "conversation", days=1)).groups) == 3
+        with pytest.raises(InvalidRequest, match="3 attempts at most: ask for fewer days, or for one") as refused:
+            await report(ledger, clock, "conversation")
+        assert refused.value.field == "group_by"
+        assert (await report(ledger, clock, conversation="c0")).total.sums.attempts == 1
+
+
 async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:
     async with running(tmp_path, clock, keep_attempts=3, keep_rollups=5) as ledger:
         for number in range(100):
@@ -317,7 +352,25 @@ async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:
         assert told(tmp_path, "SELECT count(*) FROM kinds")[0][0] < 40
 
 
-async def test_file_that_is_too_large_loses_its_oldest_attempts_first(clock: FakeClock, tmp_path: Path) -> None:
+async def test_million_attempts_a_day_fit_into_the_file_for_as_long_as_they_are_kept(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    count, settings = 5000, LedgerSettings()
+    ids = [f"{number * 2654435761 % 2**32:024x}" for number in range(count)]
+    named = {"scope": msgspec.structs.replace(OWNER, user="ana@example.com"), "conversation_id": "c" * 36}
+    async with running(tmp_path, clock) as ledger:
+        for number in range(count):
+            some = {"request_id": f"req_{ids[number]}", "stream_id": f"str_{ids[number]}"}
+            ledger.record(entry(clock, number, **some, **named))
+        assert await ledger.flush()
+        each = used(ledger._book.connection) / count
+    sums = 1024**3
+    assert each * 1_000_000 * settings.keep_attempts + sums < settings.max_bytes
+
+
+async def test_file_that_is_too_large_loses_its_oldest_attempts_first(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(tmp_path, clock) as ledger:
         for day in range(4):
             for number in range(400):
@@ -330,6 +383,13 @@ async def test_file_that_is_too_large_loses_its_oldest_attempts_first(clock: Fak
         assert await settled(ledger, clock)
         assert 0 < len(days(tmp_path)) < 4 and days(tmp_path)[-1] == "attempts_20231117"
         assert (await report(ledger, clock, days=8)).total.sums.attempts == 1600
+        ledger._settings = LedgerSettings(max_bytes=1)
+        clock.advance(3600)
+        assert await settled(ledger, clock)
+        assert days(tmp_path) == [] and (await report(ledger, clock, days=8)).total.sums.attempts == 1600
+    deleted = [record.getMessage().partition(" max_bytes: ")[2] for record in caplog.records]
+    assert deleted[0] == "the attempts of 20231114 are deleted, their sums stay"
+    assert deleted[4:] == ["the oldest sums of single hours are deleted"] * 4
 
 
 async def test_data_of_a_newer_version_is_refused_in_a_sentence(clock: FakeClock, tmp_path: Path) -> None:
@@ -525,17 +585,68 @@ def test_whatever_several_processes_do_and_whoever_dies_each_entry_is_there_once
 
 
 async def test_sums_and_answers_are_found_by_index(clock: FakeClock, tmp_path: Path) -> None:
-    async with running(tmp_path, clock) as ledger:
-        ledger.record(entry(clock))
-        assert await ledger.flush()
-    cells = told(tmp_path, "EXPLAIN QUERY PLAN SELECT * FROM cells WHERE span = 2 AND period >= 1 AND period < 2")
-    found = told(
-        tmp_path,
-        """EXPLAIN QUERY PLAN SELECT 1 FROM ids_20231114 i JOIN attempts_20231114 a ON a.id = i.attempt
-        JOIN kinds k ON k.id = a.kind WHERE i.hash = 1""",
-    )
-    assert "SEARCH cells USING PRIMARY KEY" in cells[0][3]
-    assert all("SEARCH" in plan[3] for plan in found)
+    async with running(tmp_path, clock, keep_attempts=3) as ledger:
+        asked = listened(ledger)
+        for number in range(6):
+            ledger.record(failed(clock, number, scope=msgspec.structs.replace(OWNER, user=f"user{number}")))
+            assert await ledger.flush()
+            clock.advance(5)
+            # What began in rows is looked up there: for a report out of the spool, and when it is committed.
+            ledger.record(entry(clock, number, n=2, conversation_id=f"conversation{number}"))
+            await attempts(ledger, clock)
+            assert await ledger.flush()
+            clock.advance(DAY / 4)
+        for tenant in ("a", ALL_TENANTS):
+            for dimension in get_args(Dimension):
+                where = () if dimension == "day" else ((dimension, "web"),)
+                for since in (clock.now() - 3600, clock.now() - 70 * DAY):
+                    await ledger.report(Query(tenant, since, clock.now() + 1, (dimension,)))
+                    await ledger.report(Query(tenant, since, clock.now() + 1, ("day",), where))
+        await ledger.report(days_query("a", clock.now(), (("key", "web"),)))
+        for kind, unit in product(get_args(Holder.__annotations__["kind"]), get_args(SpendUnit)):
+            await ledger.spent(Holder(kind, "a", "web"), unit, clock.now() - 40 * DAY)
+        for id in ("str_5", "req_5", "str_5", "nothing of ours"):
+            await ledger.give(OWNER, Opinion(id, "up", 0.5))
+        plans = explained(tmp_path, asked)
+        # Deleting what is old drops the tables that were asked here.
+        asked.clear()
+        clock.advance(500 * DAY)
+        assert await settled(ledger, clock)
+        plans |= explained(tmp_path, asked)
+    text = " ".join(plans)
+    for table in ("cells", "kinds", "feedback", "attempts_20231114", "ids_20231115"):
+        assert f" {table} " in text
+    # A step that no value bounds walks through all there is. Kinds are as many as there are names, tables as there are days, and
+    # there is one position: none of them grows with calls. The largest number is the last of its table.
+    small = ("SCAN kinds", "SCAN position", "SCAN sqlite_schema")
+    walks = [(statement, step) for statement, steps in plans.items() for step in steps if walk(step)]
+    walks = [(what, step) for what, step in walks if step not in small and "max(id)" not in what]
+    # To tell all conversations apart is the one exception: it counts the attempts before it looks at them.
+    assert [(what, step) for what, step in walks if "a.conversation_id <> ''" not in what] == []
+    assert {step for _, step in walks} == {"SCAN a"}
+
+
+def walk(step: str) -> bool:
+    """Whether a step of a plan goes through a whole table, or the whole of an index."""
+    return step.startswith(("SCAN", "SEARCH")) and "?" not in step and not step.endswith("CONSTANT ROWS")
+
+
+def listened(ledger: SqliteLedger) -> set[str]:
+    """What the ledger asks its tables from now on."""
+    asked: set[str] = set()
+    for database in (ledger._book.connection, ledger._reading._connection(), ledger._spending._connection()):
+        database.set_trace_callback(asked.add)
+    return asked
+
+
+def explained(folder: Path, statements: set[str]) -> dict[str, list[str]]:
+    """How the tables answer each of `statements`, step by step."""
+    verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    return {
+        statement: [step for *_, step in told(folder, f"EXPLAIN QUERY PLAN {statement}")]
+        for statement in sorted(statements)
+        if statement.startswith(verbs)
+    }
 
 
 def told(folder: Path, question: str) -> list[tuple[Any, ...]]:

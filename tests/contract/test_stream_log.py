@@ -3,16 +3,18 @@
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import Gone
-from cauce.domain.stream import Commit, StreamKey, StreamLimits
+from cauce.domain.stream import Commit, Created, NewStream, StreamKey, StreamLimits
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.parted_log import PartedStreamLog
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
@@ -64,11 +66,57 @@ class TestInprocStreamLog(StreamLogContract):
         assert [key.id for key in there] == ["chat-3"]
 
 
+class AllPrivate(PartedStreamLog):
+    """A log whose streams are private, all of them."""
+
+    def __init__(self, clock: FakeClock, limits: StreamLimits, max_bytes: int) -> None:
+        self.others = InprocStreamLog(clock)
+        here = InprocStreamLog(clock, retention=RETENTION, max_bytes=max_bytes, lease=LEASE, limits=limits)
+        shared: Any = self.others
+        super().__init__(here, shared)
+
+    async def create(self, new: NewStream) -> Created:
+        made = await super().create(msgspec.structs.replace(new, private=True))
+        assert await self.others.head(new.key) is None
+        return made
+
+
 async def known(log: StreamLog, key: StreamKey) -> bool:
     try:
         return await log.head(key) is not None
     except Gone:
         return False
+
+
+class TestPrivateStreamsOfPartedStreamLog(StreamLogContract):
+    """As if all streams were private: the other log is never asked to keep one."""
+
+    @pytest.fixture
+    async def logs(self, clock: FakeClock) -> Logs:
+        made: dict[StreamLimits, StreamLog] = {}
+
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
+            return made.setdefault(limits, AllPrivate(clock, limits, max_bytes))
+
+        return make
+
+
+class TestOtherStreamsOfPartedStreamLog(StreamLogContract):
+    @pytest.fixture
+    async def logs(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Logs]:
+        made: list[PartedStreamLog] = []
+
+        async def make(limits: StreamLimits = StreamLimits(), max_bytes: int = MOST) -> StreamLog:  # noqa: B008
+            options = StreamLogOptions(RETENTION, max_bytes, LEASE, limits=limits)
+            shared = SqliteStreamLog(tmp_path / "streams.db", clock, f"node {len(made)}", options)
+            log = PartedStreamLog(InprocStreamLog(clock), shared)
+            await log.start()
+            made.append(log)
+            return log
+
+        yield make
+        for log in made:
+            await log.stop()
 
 
 class TestSqliteStreamLog(StreamLogContract):

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cauce.bootstrap.running import application
@@ -15,9 +16,10 @@ from cauce.domain.delta import Finish
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import StreamKey
-from cauce.testing.upstream import Upstream
+from cauce.testing.upstream import Reply, Upstream
+from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
-from tests.e2e.tale import BODY, Teller, begin, check_whole, ended, rest, state, table
+from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
 from tests.http import ask, connection, within
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
@@ -66,6 +68,36 @@ async def test_another_server_goes_on_when_one_is_killed(shared: str, tmp_path: 
         check_whole(b"", await within(reading, 30))
         assert (await state(other.port, "killed"))["epoch"] == 2
     assert len(teller.begun) == 2
+
+
+async def test_private_stream_of_a_server_that_is_killed_is_gone_on_with_by_nobody_off_its_machine(
+    shared: str, tmp_path: Path
+) -> None:
+    """A file is this machine's, so a server that shares it may go on; what is in PostgreSQL or Redis others can read."""
+    asked: list[str] = []
+
+    def answer(request: Ask) -> Reply:
+        first, *_, last = request.body["messages"] * 2
+        asked.append(first["content"])
+        if asked.count(first["content"]) == 1:
+            return Reply(TALE, stall_after=6)
+        return Reply(TALE[len(last["content"]) :] if last["role"] == "assistant" else TALE)
+
+    async with Upstream(answer) as upstream, two(shared, upstream, tmp_path) as (one, other):
+        async with contextlib.AsyncExitStack() as stack:
+            for word, metadata in (("private", {"privacy": "local"}), ("open", {})):
+                client = await stack.enter_async_context(connection(one.port))
+                body = {"model": "up/m", "messages": [{"role": "user", "content": word}], "metadata": metadata}
+                await client.send("POST", f"/chat/stream/{word}", msgspec.json.encode(body))
+                await client.head()
+                await within(client.until("palabra5ñ ".encode()), 20)
+            await asyncio.to_thread(one.stop, signal.SIGKILL)
+        assert (await ended(other.port, "open"))["state"] == "completed"
+        if "sqlite" in shared:
+            assert (await ended(other.port, "private"))["state"] == "completed"
+        else:
+            assert (await ask(other.port, "GET", "/chat/stream/private")).status == 404
+    assert asked.count("open") == 2 and asked.count("private") == (2 if "sqlite" in shared else 1)
 
 
 async def test_server_that_stood_still_longer_than_a_lease_is_fenced_off_and_closes_its_upstream(

@@ -214,6 +214,55 @@ async def test_leaving_stops_a_stream_nobody_else_can_name_and_no_other(
     assert state["state"] == "cancelled"
 
 
+@pytest.mark.parametrize("id", [None, "mine"])
+@pytest.mark.parametrize("policy", ["cancel", "grace:0.05"])
+async def test_client_that_leaves_a_stream_that_is_to_be_cancelled_closes_the_upstream(
+    client: Client, upstream: Upstream, served: Served, policy: str, id: str | None
+) -> None:
+    upstream.answers = [Reply(text="one two three", stall_after=1)]
+    async with client.stream("Hello?", model="up/m", id=id, on_disconnect=policy) as stream:
+        await until_text(stream, "one ")
+        assert not upstream.closed.is_set()
+    await within(upstream.closed.wait())
+    async with client.resume(stream.id) as rest:
+        finish = [delta async for delta in rest][-1]
+    assert isinstance(finish, Finish) and finish.outcome == "cancelled"
+
+
+@pytest.mark.parametrize("policy", ["continue", "grace:60", "grace"])
+async def test_client_that_leaves_a_stream_that_is_to_go_on_does_not_cancel_it(
+    client: Client, upstream: Upstream, policy: str
+) -> None:
+    gate = asyncio.Semaphore(1)
+    upstream.answers = [Reply(text="one two", gate=gate)]
+    async with client.stream("Hello?", model="up/m", on_disconnect=policy) as stream:
+        await until_text(stream, "one ")
+    for _ in range(9):
+        gate.release()
+    async with client.resume(stream.id, after=stream.cursor, epoch=stream.epoch) as rest:
+        assert (await rest.answer()).text == "one two"
+    assert len(upstream.requests) == 1 and not upstream.closed.is_set()
+
+
+async def test_broken_connection_ends_a_stream_that_is_to_be_cancelled_and_its_reader_is_told_why(
+    client: Client, upstream: Upstream, proxy: CuttingProxy
+) -> None:
+    upstream.answers = [Reply(text="one two three", stall_after=1)]
+    async with client.stream("Hello?", model="up/m", on_disconnect="cancel") as stream:
+        await until_text(stream, "one ")
+        proxy.cut_after(0, "close")
+        *_, finish = [delta async for delta in stream]
+    assert isinstance(finish, Finish) and (finish.outcome, finish.cause) == ("cancelled", "abandoned")
+    await within(upstream.closed.wait())
+
+
+async def test_what_is_no_policy_is_refused_by_its_name(client: Client, upstream: Upstream) -> None:
+    with pytest.raises(CallFailed, match="grace:SECONDS") as caught:
+        await client.stream("Hello?", model="up/m", on_disconnect="stay").answer()
+    assert (caught.value.status, caught.value.field) == (400, "X-Cauce-On-Disconnect")
+    assert upstream.requests == []
+
+
 async def test_stream_that_is_over_has_nothing_left_and_still_its_answer(client: Client, upstream: Upstream) -> None:
     async with client.stream("Hello?", model="up/m", id="over") as stream:
         first = await stream.answer()
@@ -307,7 +356,7 @@ def test_sync_client_streams_resumes_and_cancels_over_a_bad_network(anyio_backen
 
     async def serve() -> None:
         async with Upstream() as upstream:
-            upstream.answers = [Reply(text=WORDS), Reply(text="one two", stall_after=1)]
+            upstream.answers = [Reply(text=WORDS), Reply(text="one two", stall_after=1), Reply(text="six")]
             async with serving(upstream_table("up", upstream.base_url, default_model="m"), QUICK) as served:
                 async with CuttingProxy(served.port) as proxy:
                     over = asyncio.Event()
@@ -338,6 +387,9 @@ def test_sync_client_streams_resumes_and_cancels_over_a_bad_network(anyio_backen
             assert isinstance(finish, Finish) and finish.outcome == "cancelled"
             assert stream.progress.phase == "done" and stream.reasoning == "" and stream.partial is None
             client.cancel("sync")
+            with client.stream("Hello?", model="up/m", on_disconnect="continue") as left:
+                next(left)
+            assert client.resume(left.id).answer().text == "six"
             with pytest.raises(CauceError):
                 client.resume("nowhere").answer()
     finally:

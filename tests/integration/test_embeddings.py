@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import struct
 from collections.abc import AsyncIterator
 
@@ -9,8 +10,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from cauce.stores.inproc.ledger import InprocLedger
 from cauce.testing.upstream import Reply, Upstream
-from tests.http import ask, within
+from tests.http import Response, ask, within
 from tests.serving import ONE_TRY, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
@@ -71,8 +73,8 @@ async def test_tokens_count_as_many_as_they_are(upstream: Upstream) -> None:
     gate = asyncio.Semaphore(0)
     upstream.answers = [Reply(gate=gate) for _ in range(6)]
     async with serving(toml, {"CAUCE_QUEUE__LENGTH": "0"}) as running:
-        body = {"model": "up/embed-1", "input": [[1] * 500, [2] * 500]}
-        calls = [asyncio.create_task(ask(running.port, "POST", "/v1/embeddings", body)) for _ in range(6)]
+        bodies = [{"model": "up/embed-1", "input": [[n] * 500, [2] * 500]} for n in range(6)]
+        calls = [asyncio.create_task(ask(running.port, "POST", "/v1/embeddings", body)) for body in bodies]
         (refused,), _ = await within(asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED))
         for _ in calls:
             gate.release()
@@ -141,3 +143,78 @@ async def test_client_that_leaves_closes_the_upstream(client: AsyncOpenAI, upstr
 async def test_path_takes_post_only(served: Served) -> None:
     answer = await ask(served.port, "GET", "/v1/embeddings")
     assert answer.status == 405 and answer.headers["allow"].startswith("POST")
+
+
+# ---- cached and shared
+
+
+TEXT = {"model": "up/embed-1", "input": "a text"}
+DOWN = Reply(status=503, error={"message": "down"})
+
+
+def origin(answer: Response) -> tuple[str, str, str]:
+    """What the cache did, the level, and how many were asked."""
+    told = answer.headers
+    return told["x-cauce-cache"], told["x-cauce-level"], told["x-cauce-attempts"]
+
+
+async def figures(served: Served, name: str) -> dict[str, float]:
+    """Those of `/metrics` with that name, by their one label."""
+    shown = (await ask(served.port, "GET", "/metrics")).body.decode()
+    return {label: float(value) for label, value in re.findall(rf'^{name}{{\w+="(\w+)"}} (\S+)$', shown, re.MULTILINE)}
+
+
+async def test_hundred_identical_requests_at_once_ask_the_upstream_once(served: Served, upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(gate=gate)]
+    calls = [asyncio.create_task(ask(served.port, "POST", "/v1/embeddings", TEXT)) for _ in range(100)]
+    await within(upstream.asked.wait())
+    gate.release()
+    answers = await within(asyncio.gather(*calls))
+    assert len(upstream.requests) == 1
+    assert {(answer.status, answer.body) for answer in answers} == {(200, answers[0].body)}
+    told = [origin(answer) for answer in answers]
+    assert (told.count(("miss", "primary", "1")), told.count(("hit", "cache", "0"))) == (1, 99)
+    health = (await ask(served.port, "GET", "/health")).json()
+    requests = await figures(served, "cauce_cache_requests_total")
+    assert health["answers"] == {"primary": 1, "cache": 99}
+    assert requests["miss"] == 1 and requests["shared"] + requests["hit"] == 99
+    ledger = served.runtime.services.usage
+    assert isinstance(ledger, InprocLedger)
+    rows = [(entry.endpoint, entry.level, entry.outcome, entry.usage.input_tokens) for entry in ledger.entries()]
+    assert sorted(rows) == [("embeddings", "cache", "completed", 7)] * 99 + [("embeddings", "primary", "completed", 7)]
+
+
+async def test_requests_that_are_not_looked_up_are_asked_each_on_its_own(served: Served, upstream: Upstream) -> None:
+    library = {**TEXT, "input": [str(number) for number in range(17)]}
+    for body, headers in ((library, {}), (TEXT, {"Cache-Control": "no-store"})):
+        calls = [ask(served.port, "POST", "/v1/embeddings", body, headers) for _ in range(3)]
+        answers = await within(asyncio.gather(*calls))
+        assert [origin(answer) for answer in answers] == [("none", "primary", "1")] * 3
+    assert len(upstream.requests) == 6
+
+
+async def test_old_vectors_stand_in_when_no_provider_of_the_model_answers(upstream: Upstream, second: Upstream) -> None:
+    tables = upstream_table("up", upstream.base_url) + upstream_table("other", second.base_url)
+    toml = tables + '[models.vectors]\ncandidates = ["up/embed-1", "other/embed-1"]\n[cache]\nttl = 0.0\n'
+    async with serving(toml, ONE_TRY) as served:
+        body = {"model": "vectors", "input": "a text"}
+        fresh = await ask(served.port, "POST", "/v1/embeddings", body)
+        upstream.script(DOWN)
+        second.script(DOWN)
+        stale = await ask(served.port, "POST", "/v1/embeddings", body)
+        refused = await ask(served.port, "POST", "/v1/embeddings", body, {"Cache-Control": "no-cache"})
+        never = await ask(served.port, "POST", "/v1/embeddings", {**body, "input": "another"})
+        health = (await ask(served.port, "GET", "/health")).json()
+        requests = await figures(served, "cauce_cache_requests_total")
+        answers = await figures(served, "cauce_answers_total")
+        ledger = served.runtime.services.usage
+        assert isinstance(ledger, InprocLedger)
+        entry = next(entry for entry in ledger.entries() if entry.level == "cache")
+    assert stale.body == fresh.body
+    assert (origin(fresh), origin(stale)) == (("miss", "primary", "1"), ("stale", "cache", "2"))
+    assert "age" in stale.headers and stale.headers["x-cauce-model"] == "up/embed-1"
+    assert [(one.status, one.headers["x-cauce-attempts"]) for one in (refused, never)] == [(503, "2"), (503, "2")]
+    assert health["answers"] == {"primary": 1, "cache": 1} and answers["cache"] == 1
+    assert requests["stale"] == 1 and requests["miss"] == 4
+    assert (entry.endpoint, entry.outcome, entry.usage.cost) == ("embeddings", "completed", 0.0)

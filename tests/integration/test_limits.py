@@ -105,6 +105,15 @@ async def test_limits_of_keys_hold_for_each_key_and_the_later_glob_wins(upstream
         assert await statuses(served, 5, key="vip") == [200] * 5
 
 
+async def test_calls_without_keys_are_limited_and_told_as_those_of_anonymous(upstream: Upstream) -> None:
+    table = upstream_table("up", upstream.base_url)
+    table += '[limits.keys."*"]\nrequests_per_minute = 1\n[limits.keys.anonymous]\nrequests_per_minute = 20\n'
+    async with serving(table, UNQUEUED) as served:
+        assert await statuses(served, 1) + await statuses(served, 2, key="any") == [200, 200, 429]
+        told = (await ask(served.port, "GET", "/usage?group_by=key")).json()
+    assert [(group["key"], group["requests"]) for group in told["groups"]] == [("anonymous", 2)]
+
+
 async def test_failure_before_anything_was_asked_counts_for_no_limit(upstream: Upstream) -> None:
     table = upstream_table("up", upstream.base_url, max_concurrent=1) + keys("one")
     table += '[limits.keys."*"]\nrequests_per_minute = 20\n'

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from openai import AsyncOpenAI
 
-from cauce.client import Client
+from cauce.client import Client, SyncClient
+from cauce.domain.delta import Text
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.cutting import CuttingProxy
@@ -89,6 +90,26 @@ async def test_answer_cut_after_any_delta_is_whole_byte_for_byte_where_a_model_g
         assert len(exact.requests) == 50
 
 
+@pytest.mark.parametrize("way", ["streamed", "plain", "keyed"])
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_logged_answer_cut_after_any_delta_is_whole_byte_for_byte_and_made_once(
+    surface: Surface, way: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
+        exact = await stack.enter_async_context(Upstream(going_on))
+        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
+        served = await stack.enter_async_context(serving(toml))
+        for place in range(1, 51):
+            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+            headers = {"Idempotency-Key": f"tale-{place}"} if way == "keyed" else {"X-Cauce-Durable": "true"}
+            # A key that is repeated has the same answer again, plain too.
+            for stream in {"streamed": [True], "plain": [False], "keyed": [True, False]}[way]:
+                outcome = await within(surface.asked(served.port, "route", stream=stream, headers=headers), 30)
+                assert (outcome.kind, outcome.text) == ("answer", ORACLE), (place, stream, outcome)
+        assert len(exact.requests) == 50
+
+
 async def asked_by_a_page(port: int, place: int) -> str:
     said = {"id": "m", "role": "user", "parts": [{"type": "text", "text": "Tell."}]}
     body = {"id": f"chat-{place}", "messages": [said], "trigger": "submit-message", "model": "route"}
@@ -107,8 +128,18 @@ async def asked_by_our_client(port: int, place: int) -> str:
         return stream.text
 
 
+async def asked_by_our_sync_client(port: int, place: int) -> str:
+    def ask() -> str:
+        with SyncClient(f"http://127.0.0.1:{port}") as client, client.stream(f"Tell {place}.", model="route") as stream:
+            pieces = [delta.text for delta in stream if isinstance(delta, Text)]
+            assert "".join(pieces) == stream.answer().text
+            return stream.text
+
+    return await asyncio.to_thread(ask)
+
+
 @pytest.mark.parametrize(
-    "asking", [asked_of_gemini, asked_with_an_id, asked_for_the_log, asked_by_a_page, asked_by_our_client]
+    "asking", [asked_of_gemini, asked_with_an_id, asked_by_a_page, asked_by_our_client, asked_by_our_sync_client]
 )
 async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int], Awaitable[str]]) -> None:
     async with AsyncExitStack() as stack:

@@ -109,6 +109,22 @@ async def test_usage_is_told_by_the_user_that_a_request_names(
     assert ana["total"]["requests"] == 1
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_usage_is_told_by_the_conversation_that_a_request_names(
+    upstream: Upstream, tmp_path: Path, on_disk: bool
+) -> None:
+    async with serving(configuration(upstream), data=tmp_path if on_disk else None) as served:
+        await message(served, conversation_id="c1", user="ana")
+        await message(served, conversation_id="c1")
+        await message(served, conversation_id="c2")
+        await message(served)
+        told = await usage(served, "group_by=conversation,model")
+        one = await usage(served, "conversation=c1&group_by=day")
+        await ask(served.port, "GET", "/usage/forecast?conversation=c1")
+    assert {(group["conversation"], group["requests"]) for group in told["groups"]} == {("c1", 2), ("c2", 1)}
+    assert (told["total"]["requests"], one["total"]["requests"]) == (3, 2)
+
+
 async def test_failed_attempt_and_the_fallback_are_two_rows_of_one_request(upstream: Upstream, tmp_path: Path) -> None:
     upstream.scripts = {"bad": [Reply(status=503, error={"message": "no"})], "gpt": [Reply(usage=TOKENS)]}
     async with serving(configuration(upstream), ONE_TRY, tmp_path) as served:

@@ -1,7 +1,7 @@
 /** The client. */
 
 import { type Answer, type Question, written } from "./body.js";
-import { Connection, type Fetch } from "./connection.js";
+import { Connection, type Fetch, type Incoming, type OnDisconnect } from "./connection.js";
 import { Unreachable, refused } from "./errors.js";
 import { Lost, RECONNECT, type Reconnect } from "./reconnect.js";
 import { AnswerStream, type ReadOptions, cancel } from "./stream.js";
@@ -20,6 +20,11 @@ export interface CauceOptions {
 export interface StreamOptions extends ReadOptions {
   /** The stream's id, by which it can be resumed from elsewhere; asking for it again attaches to it. */
   id?: string;
+  /**
+   * What the server does once nobody is connected to the stream; fixed when it begins. With `cancel` a connection that breaks
+   * cancels it too.
+   */
+  onDisconnect?: OnDisconnect;
 }
 
 export interface ResumeOptions extends ReadOptions {
@@ -44,13 +49,17 @@ export class Cauce {
 
   /** The whole answer. Throws `CallFailed` and `Unreachable`, and the reason of `signal`. */
   async message(question: Question, options: { signal?: AbortSignal } = {}): Promise<Answer> {
+    let incoming: Incoming | undefined;
     try {
       const asking = { method: "POST", path: "/llm/message", body: written(question), idleMs: PLAIN_MS } as const;
-      const { response } = await this.#connection.send({ ...asking, signal: options.signal });
-      if (!response.ok) throw await refused(response);
-      return await answer(response);
+      incoming = await this.#connection.send({ ...asking, signal: options.signal });
+      const text = await incoming.text();
+      if (!incoming.response.ok) throw refused(incoming.response, text);
+      return answer(text);
     } catch (error) {
       throw error instanceof Lost ? error.error : error;
+    } finally {
+      incoming?.close();
     }
   }
 
@@ -58,10 +67,13 @@ export class Cauce {
    * The answer as it comes, whatever happens to the connection. Nothing is sent before it is iterated or `result` is asked for.
    *
    * To leave it before its end (`break`, `signal`) cancels it if its id was made here; a stream with an id of yours goes on.
+   * With `onDisconnect` that is what decides.
    */
   stream(question: Question, options: StreamOptions = {}): AnswerStream {
-    const { id, ...rest } = options;
-    const asked = { id: id ?? madeId(), body: written(question), after: 0, ours: id === undefined };
+    const { id, onDisconnect, ...rest } = options;
+    // A stream that is to outlive its readers is not cancelled by leaving it.
+    const ours = id === undefined && (onDisconnect === undefined || onDisconnect === "cancel");
+    const asked = { id: id ?? madeId(), body: written(question), onDisconnect, after: 0, ours };
     return new AnswerStream(this.#connection, this.#reconnect, asked, rest);
   }
 
@@ -77,12 +89,12 @@ export class Cauce {
   }
 }
 
-async function answer(response: Response): Promise<Answer> {
+function answer(text: string): Answer {
   let told: unknown;
   try {
-    told = await response.json();
+    told = JSON.parse(text);
   } catch (cause) {
-    throw new Unreachable("the answer broke off, or is none of a Cauce; check baseUrl", {}, { cause });
+    throw new Unreachable("what answered is no Cauce; check baseUrl", {}, { cause });
   }
   if (typeof (told as Answer | null)?.response !== "string") {
     throw new Unreachable("what answered is no Cauce; check baseUrl");

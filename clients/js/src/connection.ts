@@ -5,6 +5,9 @@ import { Lost } from "./reconnect.js";
 
 export type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
 
+/** What becomes of a stream that nobody reads any more; `grace:120` cancels it when nobody has come back for 120 seconds. */
+export type OnDisconnect = "continue" | "cancel" | "grace" | `grace:${number}`;
+
 const LAST_BYTES_MS = 100;
 
 /** An answer whose body is read piece by piece. Each wait for a byte has a bound; `close` leaves. */
@@ -25,6 +28,14 @@ export class Incoming {
     const reader = this.#reader;
     const { done, value } = await this.#watch.over(() => reader.read());
     return done ? undefined : value;
+  }
+
+  /** The whole body. Throws as `read` does. */
+  async text(): Promise<string> {
+    const decoder = new TextDecoder();
+    let text = "";
+    for (let bytes = await this.read(); bytes !== undefined; bytes = await this.read()) text += decoder.decode(bytes, { stream: true });
+    return text + decoder.decode();
   }
 
   /** Nothing more is wanted, and the body is about to end: keep the connection if it does so at once. */
@@ -101,13 +112,14 @@ export class Connection {
 
   /** The answer, whatever its status. Throws `Lost`, and the reason of `signal`. */
   async send(request: Asking): Promise<Incoming> {
-    const { method, path, body, idleMs, signal } = request;
+    const { method, path, body, onDisconnect, idleMs, signal } = request;
     const watch = new Watch(idleMs, signal);
     const headers: Record<string, string> = { ...this.#headers };
     if (body !== undefined) {
       headers["Content-Type"] = "application/json";
       // Of a stream we can take back what was shown.
       headers["X-Cauce-Restart"] = "accept";
+      if (onDisconnect !== undefined) headers["X-Cauce-On-Disconnect"] = onDisconnect;
     }
     const init: RequestInit = { method, headers, cache: "no-store", signal: watch.signal };
     if (body !== undefined) init.body = body;
@@ -120,6 +132,7 @@ export interface Asking {
   method: "GET" | "POST" | "DELETE";
   path: string;
   body?: string | undefined;
+  onDisconnect?: OnDisconnect | undefined;
   idleMs: number;
   signal?: AbortSignal | undefined;
 }

@@ -71,9 +71,8 @@ export class Unreachable extends CauceError {
   }
 }
 
-/** The error that an answer stands for which is none. */
-export async function refused(response: Response): Promise<CauceError> {
-  const text = await response.text();
+/** The error that an answer stands for which is none; `text` is its body. */
+export function refused(response: Response, text: string): CauceError {
   const given = response.headers.get("retry-after");
   const waits = given !== null && /^\d+$/.test(given) ? Number(given) : undefined;
   const told = object(text);

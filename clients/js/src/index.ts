@@ -11,6 +11,7 @@ export type {
   ToolCall,
   Usage,
 } from "./body.js";
+export type { OnDisconnect } from "./connection.js";
 export { CallFailed, CauceError, type ErrorCode, Unreachable } from "./errors.js";
 export type * from "./events.js";
 export type { Progress } from "./progress.js";

@@ -14,7 +14,7 @@
  * | any other | an error, at once |
  */
 
-import type { Connection, Incoming } from "./connection.js";
+import type { Connection, Incoming, OnDisconnect } from "./connection.js";
 import { CallFailed, Unreachable, refused } from "./errors.js";
 import { type Frame, type StatusEvent, type StreamEvent, eventOf } from "./events.js";
 import { type Progress, progressOf } from "./progress.js";
@@ -36,10 +36,11 @@ export interface ReadOptions {
   onEvent?: (event: StreamEvent) => void;
 }
 
-/** Which stream, from where on. Without a `body` it is only read. `ours`: nobody else can know the id. */
+/** Which stream, from where on. Without a `body` it is only read. `ours`: leaving it is to cancel it, since nobody else can know the id. */
 export interface Asked {
   id: string;
   body?: string;
+  onDisconnect?: OnDisconnect | undefined;
   after: number;
   epoch?: number | undefined;
   ours: boolean;
@@ -136,11 +137,17 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
   /**
    * Stop the model. The stream then ends with `cancelled`, unless it ended before.
    *
-   * It may overtake its own start. Throws `CallFailed` and `Unreachable`.
+   * It may overtake its own start, and be called again. Throws `CallFailed` and `Unreachable` if it was not heard: then nothing
+   * has changed.
    */
   async cancel(): Promise<void> {
     this.#cancelled = true;
-    await cancel(this.#connection, this.#reconnect, this.id);
+    try {
+      await cancel(this.#connection, this.#reconnect, this.id);
+    } catch (error) {
+      this.#cancelled = false;
+      throw error;
+    }
   }
 
   async #consume(): Promise<void> {
@@ -162,7 +169,9 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       const end = this.#transcript.end;
       if (end === undefined) {
         this.#reject(failure ?? new Unreachable("the stream was left before its end"));
-        await this.#leave();
+        const left = this.#leave();
+        // Whoever gave a signal waits for nobody.
+        if (!this.#options.signal?.aborted) await left;
       } else if (end.type === "error") {
         this.#reject(this.#failed(end));
       } else {
@@ -214,14 +223,17 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     const starting = !this.#reached && this.#asked.body !== undefined;
     const path = pathOf(this.id);
     const epoch = this.#epoch !== undefined && this.#read > 0 ? `&epoch=${this.#epoch}` : "";
+    const { signal } = this.#options;
+    if (signal?.aborted) throw signal.reason;
     this.#tell({ phase: "connecting" });
     this.#sent = true;
     const incoming = await this.#connection.send({
       method: starting ? "POST" : "GET",
       path: starting ? path : `${path}/resume?after=${this.#read}${epoch}`,
       body: starting ? this.#asked.body : undefined,
+      onDisconnect: this.#asked.onDisconnect,
       idleMs: this.#reconnect.idleMs,
-      signal: this.#options.signal,
+      signal,
     });
     const { response } = incoming;
     this.#requestId ??= response.headers.get("x-cauce-request-id") ?? undefined;
@@ -230,7 +242,7 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
       return incoming;
     }
     try {
-      if (response.status !== 204) throw await this.#refused(response);
+      if (response.status !== 204) throw this.#refused(response, await incoming.text());
       this.#lookBack();
       return undefined;
     } finally {
@@ -238,8 +250,8 @@ export class AnswerStream implements AsyncIterable<StreamEvent> {
     }
   }
 
-  async #refused(response: Response): Promise<Error> {
-    const error = await refused(response).catch((cause) => new Unreachable("the connection broke", {}, { cause }));
+  #refused(response: Response, text: string): Error {
+    const error = refused(response, text);
     // If this is the server's first word, no stream was begun: there is none to cancel.
     if (error instanceof CallFailed && !this.#reached && this.#failures === 0) this.#sent = false;
     if (PASSING.has(response.status)) return new Lost(error);
@@ -352,11 +364,9 @@ export async function cancel(connection: Connection, reconnect: Reconnect, id: s
 async function remove(connection: Connection, id: string): Promise<void> {
   const incoming = await connection.send({ method: "DELETE", path: pathOf(id), idleMs: CANCEL_MS });
   const { response } = incoming;
-  if (response.ok || response.status === 404 || response.status === 410) {
-    while ((await incoming.read()) !== undefined);
-    return;
-  }
-  const error = await refused(response);
+  const text = await incoming.text();
+  if (response.ok || response.status === 404 || response.status === 410) return;
+  const error = refused(response, text);
   throw PASSING.has(response.status) ? new Lost(error) : error;
 }
 
@@ -364,10 +374,16 @@ function pathOf(id: string): string {
   return `/chat/stream/${encodeURIComponent(id)}`;
 }
 
+function frameOf(data: string): Frame {
+  const told: unknown = JSON.parse(data);
+  if (typeof told !== "object" || told === null) throw new TypeError(`${data} is no frame`);
+  return told as Frame;
+}
+
 /** Throws `Lost` for what is no frame. */
 function framesOf(parser: SSEParser, bytes: Uint8Array): Frame[] {
   try {
-    return parser.feed(bytes).map((data) => JSON.parse(data) as Frame);
+    return parser.feed(bytes).map(frameOf);
   } catch (cause) {
     throw new Lost(new Unreachable("the server sent what is no frame", {}, { cause }));
   }

@@ -237,6 +237,45 @@ test("leaving stops a stream nobody else can name, and no other", async () => {
   upstream.release();
 });
 
+for (const [onDisconnect, id] of [["cancel", undefined], ["cancel", newId()], ["grace:0.05", undefined], ["grace:0.05", newId()]]) {
+  test(`leaving a stream that is to be cancelled (${onDisconnect}) closes the upstream: ${id ?? "no id"}`, async () => {
+    upstream.replies = [{ text: "one two", words: 1 }];
+    const stream = client.stream(ask, { onDisconnect, ...(id && { id }) });
+    for await (const event of stream) if (event.type === "text") break;
+    await upstream.untilClosed(1);
+    assert.equal((await client.resume(stream.id).result).outcome, "cancelled");
+    upstream.release();
+  });
+}
+
+for (const onDisconnect of ["continue", "grace", "grace:60"]) {
+  test(`leaving a stream that is to go on (${onDisconnect}) does not cancel it`, async () => {
+    upstream.replies = [{ text: "one two", words: 1 }];
+    const stream = client.stream(ask, { onDisconnect });
+    for await (const event of stream) if (event.type === "text") break;
+    upstream.release();
+    assert.equal((await client.resume(stream.id).result).text, "one two");
+    assert.deepEqual([upstream.requests.length, upstream.closed], [1, 0]);
+  });
+}
+
+test("a broken connection ends a stream that is to be cancelled, and its reader is told why", async () => {
+  upstream.replies = [{ text: "one two", words: 1 }];
+  const stream = client.stream(ask, { onDisconnect: "cancel" });
+  const iterator = await untilText(stream, "one ");
+  proxy.cutAfter(0, "close");
+  const rest = await all(iterator);
+  assert.deepEqual([rest.at(-1).type, rest.at(-1).reason], ["cancelled", "abandoned"]);
+  await upstream.untilClosed(1);
+  upstream.release();
+});
+
+test("what is no policy is refused by its name", async () => {
+  const stream = client.stream(ask, { onDisconnect: "stay" });
+  await assert.rejects(stream.result, { error_code: "invalid_request", status: 400, field: "X-Cauce-On-Disconnect" });
+  assert.equal(upstream.requests.length, 0);
+});
+
 test("a stream that is over has nothing left, and still its result", async () => {
   const id = newId();
   const stream = client.stream(ask, { id });

@@ -64,6 +64,20 @@ test("what is sent says that shown text can be taken back, and carries the key",
   assert.deepEqual(JSON.parse(sent.body), { messages: [{ role: "user", content: "Hi" }] });
 });
 
+test("what becomes of an abandoned stream is said with its start only", async () => {
+  const said = [];
+  const answers = [new TypeError("fetch failed"), ok(start), ok(complete(2, ""))];
+  const fetch = async (_, init) => {
+    said.push(init.headers["X-Cauce-On-Disconnect"]);
+    const answer = answers.shift();
+    if (answer instanceof Error) throw answer;
+    return answer;
+  };
+  const client = new Cauce({ baseUrl: "http://x", fetch, reconnect: { baseMs: 0, mostMs: 0 } });
+  await client.stream("Hi", { id: "s", onDisconnect: "grace:120" }).result;
+  assert.deepEqual(said, ["grace:120", "grace:120", undefined]);
+});
+
 test("a restart takes back text and tool calls from its record on", async () => {
   const call = (seq, mark, call_id = "c1") => frame(seq, "tool_call", { call_id, name: "f", arguments: "{}" }, { mark });
   const { client } = scripted([
@@ -222,6 +236,78 @@ test("a cancel is repeated until it is heard, and nothing is begun after it", as
   assert.deepEqual(asked, ["DELETE /s", "DELETE /s", "DELETE /s"]);
 });
 
+test("a cancel that nobody heard changes nothing, and may be repeated", async () => {
+  const unheard = () => Promise.reject(new TypeError("refused"));
+  const { client, asked } = scripted([unheard, ok(start), new Response("{}")], { unreached: 0 });
+  const stream = client.stream("Hi");
+  await assert.rejects(stream.cancel(), Unreachable);
+  for await (const event of stream) if (event.type === "start") break;
+  const [first, ...others] = asked.map((one) => one.split(" ")[0]);
+  assert.deepEqual([first, ...others], ["DELETE", "POST", "DELETE"]);
+});
+
+test("a cancel whose answer breaks off is repeated", async () => {
+  const broken = () => new Response(new ReadableStream({ pull: (controller) => controller.error(new TypeError("reset")) }), { status: 503 });
+  const { client, asked } = scripted([broken(), new Response("{}")]);
+  await client.cancel("s");
+  assert.deepEqual(asked, ["DELETE /s", "DELETE /s"]);
+});
+
+test("a refusal that never ends is given up after the idle time", async () => {
+  const endless = (init) =>
+    new Response(new ReadableStream({ start: (controller) => init.signal.addEventListener("abort", () => controller.error(init.signal.reason)) }), { status: 503 });
+  const { client, asked } = scripted([endless, ok(start, complete(2, ""))], { idleMs: 20 });
+  assert.equal((await client.stream("Hi", { id: "s" }).result).outcome, "completed");
+  assert.deepEqual(asked, ["POST /s", "POST /s"]);
+});
+
+test("a signal is not kept waiting by a server that does not hear the cancel", async () => {
+  const leaving = new AbortController();
+  const open = (init) =>
+    new Response(new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(start));
+        init.signal.addEventListener("abort", () => controller.error(init.signal.reason));
+      },
+    }));
+  let heard;
+  const { client, asked } = scripted([open, () => new Promise((resolve) => (heard = resolve))]);
+  const stream = client.stream("Hi", { signal: leaving.signal });
+  const read = async () => {
+    for await (const _ of stream) leaving.abort();
+  };
+  await assert.rejects(read(), { name: "AbortError" });
+  assert.deepEqual(asked.map((one) => one.split(" ")[0]), ["POST", "DELETE"]);
+  heard(new Response("{}"));
+});
+
+test("a signal that was given already sends nothing at all", async () => {
+  const { client, asked } = scripted([]);
+  await assert.rejects(client.stream("Hi", { signal: AbortSignal.abort() }).result, { name: "AbortError" });
+  assert.deepEqual(asked, []);
+});
+
+test("a signal ends a plain answer that has begun, and is let go of by one that has come", async () => {
+  const leaving = new AbortController();
+  const half = (init) =>
+    new Response(new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode('{"resp'));
+        init.signal.addEventListener("abort", () => controller.error(init.signal.reason));
+        setTimeout(() => leaving.abort());
+      },
+    }));
+  await assert.rejects(scripted([half]).client.message("Hi", { signal: leaving.signal }), { name: "AbortError" });
+  const staying = new AbortController();
+  let listeners = 0;
+  const { signal } = staying;
+  const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
+  signal.addEventListener = (...given) => ((listeners += 1), add(...given));
+  signal.removeEventListener = (...given) => ((listeners -= 1), remove(...given));
+  await scripted([new Response('{"response": "Hi"}')]).client.message("Hi", { signal });
+  assert.equal(listeners, 0);
+});
+
 test("a start that was lost while its cancel was heard is not sent again", async () => {
   let lose;
   const { client, asked } = scripted([
@@ -244,7 +330,7 @@ test("a signal ends waiting for a reconnect", async () => {
 });
 
 test("what is no frame is a broken connection", async () => {
-  const { client } = scripted([ok("data: <html>\n\n"), ok(start, content(2, "x"), complete(3, "x"))]);
+  const { client } = scripted([ok("data: <html>\n\n"), ok("data: null\n\n"), ok(start, content(2, "x"), complete(3, "x"))]);
   assert.equal((await client.stream("Hi").result).text, "x");
 });
 

@@ -39,7 +39,8 @@ def cached_answers(
 ) -> Cached | None:
     """Who gives answers of before; None where nothing is kept.
 
-    Behind the memory is what processes share, if there is such; else the data folder, if it is ours (`on_disk`).
+    Behind the memory is what processes share, if there is such; else the data folder, if it is ours (`on_disk`). What is private
+    stays out of what is shared.
     """
     settings = config.cache
     if not settings.enabled or not settings.keep:
@@ -51,7 +52,7 @@ def cached_answers(
     if behind is None and on_disk and settings.disk:
         behind = file = SqliteCache(config.data_dir / FILE, books.clock, settings.disk)
     store = near if behind is None else LayeredCache(near, behind, books.clock, settings.keep)
-    shelf = Shelf(store, settings, keys, books, Tally())
+    shelf = Shelf(store, store if shared is None else near, settings, keys, books, Tally())
     caching = Caching(shelf)
     holding: dict[str, BoundedCache | None] = {"memory": near, "disk": file, "redis": shared}
     _watch(metrics, shelf.tally, {where: cache for where, cache in holding.items() if cache is not None})

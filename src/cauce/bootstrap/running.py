@@ -20,7 +20,6 @@ from cauce.bootstrap.streaming import Streaming, shared_streaming, streaming
 from cauce.config import Config, ConfigError
 from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
-from cauce.engine.caching.vectors import CachedEmbedding
 from cauce.engine.compose import compose
 from cauce.engine.concurrency import LONGEST_ASKED
 from cauce.engine.embedding import Embedding, opening_vectors
@@ -131,7 +130,6 @@ def runtime(
     cached = cached_answers(config, Books(clock, ledger), metrics, shared=common, on_disk=on_disk)
     if cached is not None:
         entry.append(cached.caching.policy)
-    entry.append(recovery(clock, config.recovery))
     beside = Allowances()
     hedging = [hedgeable(beside)] if hedges(config) else []
     room: list[Policy] = []
@@ -141,23 +139,10 @@ def runtime(
         limits.limiter.on_room(lines.room)
         if config.limits.keys:
             room.append(limit_caller(limits))
-    opened = compose(
-        per_candidate,
-        *entry,
-        *hedging,
-        *room,
-        fallback(clock, None if cached is None else cached.caching.stale, queued=queued, allowances=beside),
-    )
-    vectors = compose(
-        opening_vectors(router),
-        deadline(clock),
-        *hedging,
-        *room,
-        fallback(clock, queued=queued, allowances=beside),
-        *guards,
-        attempt(),
-        *measure,
-    )
+    stale = None if cached is None else cached.caching.stale
+    cascade = [*hedging, *room, fallback(clock, stale, queued=queued, allowances=beside)]
+    opened = compose(per_candidate, *entry, recovery(clock, config.recovery), *cascade)
+    vectors = compose(opening_vectors(router), *entry, *cascade, *guards, attempt(), *measure)
     watch_ledger(metrics, lambda: ledger.standing)
     watch_resilience(metrics, breakers, upstreams, lines, answers)
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
@@ -196,7 +181,7 @@ def runtime(
         router=router,
         explainer=explainer(router, estimator, limits, upstreams),
         turn=turn,
-        embedding=CachedEmbedding(Embedding(router, vectors), None if cached is None else cached.shelf),
+        embedding=Embedding(router, vectors, caches=cached is not None),
         estimator=estimator,
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,

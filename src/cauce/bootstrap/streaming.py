@@ -5,7 +5,7 @@ import fcntl
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import msgspec
 
@@ -16,10 +16,11 @@ from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import LogUnavailable, StreamLog
+from cauce.ports.stream_log import LogUnavailable, Startable
 from cauce.stores.batches import PATIENCE
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.parted_log import PartedStreamLog
 from cauce.stores.sqlite.schema import SchemaError
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
@@ -50,18 +51,6 @@ class Streaming(msgspec.Struct, frozen=True):
     """Have an ended stream expire now."""
 
 
-class Startable(StreamLog, Protocol):
-    """A log with what it needs around its work."""
-
-    async def start(self) -> None:
-        """Begin. Raises `LogUnavailable` where its server does not answer yet."""
-        ...
-
-    async def stop(self) -> None:
-        """Write what waits, and let go."""
-        ...
-
-
 class Opened(msgspec.Struct, frozen=True):
     """A log that outlives the process. `lease` None: it is this process's alone. `stop` is awaited after the log's own."""
 
@@ -84,23 +73,34 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
     # Each start is another node: what an earlier one left open is nobody's.
     node = RandomIds().new("node")
     opened = open_log(config, clock, node)
-    life = Life(lasting=True, lease=opened.lease, recovery=config.recovery, unattended_max_cost=cost)
-    streams = Streams(opened.log, turn, clock, node, life, bills)
+    log = opened.log
+    parted = settings.store in ("postgres", "redis")
+    if parted:
+        memory = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
+        log = PartedStreamLog(memory, opened.log)
+    life = Life(
+        lasting=True,
+        lease=opened.lease,
+        recovery=config.recovery,
+        unattended_max_cost=cost,
+        private_here=parted,
+    )
+    streams = Streams(log, turn, clock, node, life, bills)
 
     async def start() -> None:
         try:
-            await opened.log.start()
+            await log.start()
             if opened.start is not None:
                 await opened.start()
         except LogUnavailable as error:
             logger.error("%s: streams are refused until their log (%s) answers", error.message, settings.store)
 
     async def stop() -> None:
-        await opened.log.stop()
+        await log.stop()
         if opened.stop is not None:
             await opened.stop()
 
-    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), opened.log.forget)
+    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), log.forget)
 
 
 def shared_streaming(

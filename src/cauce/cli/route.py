@@ -126,7 +126,7 @@ def _rule(told: Told) -> str:
     first = {"local": say("this machine"), "cloud": say("the cloud")}.get(told.first, told.first)
     match told.rule:
         case "privacy":
-            return say("nothing leaves this machine: models elsewhere are left out")
+            return say("nothing leaves this machine: models elsewhere and stores that servers share are left out")
         case "task":
             return say("task {task}: {first} first", task=value, first=first)
         case "long":

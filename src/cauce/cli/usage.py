@@ -127,6 +127,7 @@ def _heading(by: str) -> str:
         "endpoint": say("endpoint"),
         "key": say("key"),
         "user": say("user"),
+        "conversation": say("conversation"),
         "level": say("level"),
         "day": say("day"),
         "tenant": say("tenant"),

@@ -84,8 +84,8 @@ SPANISH: dict[str, str] = {
     "nobody is asked: the request is refused": "no se pregunta a nadie: la petición se rechaza",
     "this machine": "esta máquina",
     "the cloud": "la nube",
-    "nothing leaves this machine: models elsewhere are left out": (
-        "nada sale de esta máquina: los modelos de fuera quedan excluidos"
+    "nothing leaves this machine: models elsewhere and stores that servers share are left out": (
+        "nada sale de esta máquina: los modelos de fuera y lo que comparten los servidores quedan excluidos"
     ),
     "task {task}: {first} first": "tarea {task}: primero {first}",
     "{bound:g} tokens or more: {first} first": "{bound:g} tokens o más: primero {first}",
@@ -140,6 +140,7 @@ SPANISH: dict[str, str] = {
     "endpoint": "función",
     "key": "clave",
     "user": "usuario",
+    "conversation": "conversación",
     "level": "nivel",
     "day": "día",
     "tenant": "inquilino",

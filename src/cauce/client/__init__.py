@@ -3,7 +3,7 @@
 from cauce.client.answer import Answer, Parsed
 from cauce.client.client import Client
 from cauce.client.errors import CallFailed, ParseError, Unreachable
-from cauce.client.options import Options
+from cauce.client.options import OnDisconnect, Options
 from cauce.client.progress import Progress
 from cauce.client.reconnect import Reconnect
 from cauce.client.stream import Stream
@@ -13,6 +13,7 @@ __all__ = [
     "Answer",
     "CallFailed",
     "Client",
+    "OnDisconnect",
     "Options",
     "ParseError",
     "Parsed",

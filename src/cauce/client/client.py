@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from cauce.client.answer import Answer, Parsed, read_answer
 from cauce.client.connect import Connection, encode
 from cauce.client.errors import ParseError, Unreachable
-from cauce.client.options import Messages, Options, body
+from cauce.client.options import Messages, OnDisconnect, Options, body
 from cauce.client.progress import Progress
 from cauce.client.reconnect import Reconnect
 from cauce.client.shapes import Adapter, shape
@@ -69,18 +69,23 @@ class Client:
         messages: Messages,
         *,
         id: str | None = None,
+        on_disconnect: OnDisconnect | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[Options],
     ) -> Stream:
         """The answer as it comes, whatever happens to the connection.
 
-        `id` is the stream's, by which it can be resumed from elsewhere; asking for it again attaches to it. `on_progress` is
-        called with each change of `Stream.progress`.
+        `id` is the stream's, by which it can be resumed from elsewhere; asking for it again attaches to it. `on_disconnect` says
+        what the server does once nobody is connected to it: `continue`, `cancel` (a connection that breaks cancels it too), or
+        `grace:120`, which is `cancel` after 120 seconds; it is fixed when the stream begins. `on_progress` is called with each
+        change of `Stream.progress`.
         """
         asked = Asked(
             id if id is not None else os.urandom(16).hex(),
             encode(body(messages, options)),
-            ours=id is None,
+            # A stream that is to outlive its readers is not cancelled by leaving it.
+            ours=id is None and on_disconnect in (None, "cancel"),
+            headers={"X-Cauce-On-Disconnect": on_disconnect} if on_disconnect is not None else None,
             total=self._connection.total(options.get("timeout"), streamed=True),
         )
         return Stream(self._session, asked, on_progress)

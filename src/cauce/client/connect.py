@@ -1,5 +1,7 @@
 """The connection to a server: what is sent to it, and what of its answers is no answer."""
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -63,11 +65,19 @@ class Connection:
         return incoming
 
     async def send(
-        self, method: str, path: str, body: bytes | None = None, *, idle: float | None = None, total: float | None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        more: Mapping[str, str] | None = None,
+        idle: float | None = None,
+        total: float | None,
     ) -> Incoming:
-        """The answer, whatever its status. Raises `ProviderFailure` and `DeadlineExceeded`."""
+        """The answer, whatever its status; `more` are headers of this request. Raises `ProviderFailure` and `DeadlineExceeded`."""
+        headers = {**self._headers, **more} if more else self._headers
         return await self._transport.send(
-            Outgoing(method, f"{self._base_url}{path}", self._headers, body, idle=idle, total=total)
+            Outgoing(method, f"{self._base_url}{path}", headers, body, idle=idle, total=total)
         )
 
     async def refusal(self, incoming: Incoming) -> CauceError:

@@ -14,6 +14,10 @@ Messages = str | Sequence[Message | Mapping[str, Any]]
 """One message of the user, or a conversation: `Message` values, or dicts as the service API has them."""
 
 
+OnDisconnect = str
+"""What becomes of a stream that nobody reads any more: `continue`, `cancel`, `grace`, or `grace:120` for 120 seconds."""
+
+
 class Options(TypedDict, total=False):
     """Fields of `POST /llm/message`. `timeout` is in seconds; `fallbacks` are further models to try."""
 

@@ -13,7 +13,8 @@
 | any other | an error, at once |
 """
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from urllib.parse import quote
@@ -53,7 +54,8 @@ class Session(msgspec.Struct, frozen=True):
 class Asked(msgspec.Struct, frozen=True):
     """Which stream, from where on. Without a `body` it is only read.
 
-    `ours`: the id was made here, so nobody else can come back to the stream. `total` is in seconds.
+    `ours`: leaving it is to cancel it, since its id was made here and nobody else can come back to it. `headers` are those of its
+    start. `total` is in seconds.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Asked(msgspec.Struct, frozen=True):
     after: int = 0
     epoch: int | None = None
     ours: bool = False
+    headers: Mapping[str, str] | None = None
     total: float | None = None
 
 
@@ -72,7 +75,8 @@ class Stream:
                 ...
 
     It ends with its `Finish`; an answer that breaks off for good raises `CallFailed` after what came of it. To leave the block
-    before the end cancels the stream if its id was made here; a stream with an id of yours goes on, and can be resumed.
+    before the end cancels the stream if its id was made here; a stream with an id of yours goes on, and can be resumed. With
+    `on_disconnect` that is what decides.
     """
 
     def __init__(self, session: Session, asked: Asked, on_progress: Callable[[Progress], None] | None = None) -> None:
@@ -130,6 +134,10 @@ class Stream:
         except CauceError as error:
             self._failure = error
             raise
+        except asyncio.CancelledError:
+            # Who waited no longer may come back, and is not told that this was the end: it is read on from its place.
+            self._deltas = self._read()
+            raise
 
     async def __aenter__(self) -> "Stream":
         return self
@@ -153,10 +161,15 @@ class Stream:
     async def cancel(self) -> None:
         """Stop the model. The stream then ends with a `Finish` whose outcome is `cancelled`, unless it ended before.
 
-        It may overtake its own start, and may be called from another task. Raises `CallFailed` and `Unreachable`.
+        It may overtake its own start, and may be called from another task, and again. Raises `CallFailed` and `Unreachable` if it was
+        not heard: then nothing has changed.
         """
         self._cancelled = True
-        await cancel(self._session, self.id)
+        try:
+            await cancel(self._session, self.id)
+        except BaseException:
+            self._cancelled = False
+            raise
 
     async def aclose(self) -> None:
         """Leave. Idempotent."""
@@ -205,16 +218,16 @@ class Stream:
         starting = not self._reached and self._asked.body is not None
         if not starting:
             epoch = f"&epoch={self._epoch}" if self._epoch is not None and self._cursor else ""
-            method, path, body = "GET", f"{self._path}/resume?after={self._cursor}{epoch}", None
+            method, path, body, more = "GET", f"{self._path}/resume?after={self._cursor}{epoch}", None, None
         else:
-            method, path, body = "POST", self._path, self._asked.body
+            method, path, body, more = "POST", self._path, self._asked.body, self._asked.headers
         self._tell(Progress("connecting"))
         self._decoder.reconnected()
         self._sent = True
         idle = session.reconnect.idle
         try:
             async with session.clock.timeout(idle):
-                incoming = await session.connection.send(method, path, body, idle=idle, total=total)
+                incoming = await session.connection.send(method, path, body, more=more, idle=idle, total=total)
         except TimeoutError as error:
             raise Lost(Unreachable(f"the server was silent for {idle:g} s")) from error
         self.request_id = self.request_id or incoming.headers.get("x-cauce-request-id")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
@@ -10,7 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from cauce.client.answer import Answer, Parsed
 from cauce.client.client import BASE_URL, Client
-from cauce.client.options import Messages, Options
+from cauce.client.errors import Unreachable
+from cauce.client.options import Messages, OnDisconnect, Options
 from cauce.client.progress import Progress
 from cauce.client.reconnect import Reconnect
 from cauce.client.shapes import Adapter
@@ -33,6 +35,8 @@ class SyncClient:
     ) -> None:
         self._client = Client(base_url, api_key=api_key, timeout=timeout, reconnect=reconnect)
         self._loop = asyncio.new_event_loop()
+        self._closed = False
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cauce client", daemon=True)
         self._thread.start()
 
@@ -45,10 +49,13 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections and end the thread. Idempotent."""
-        if self._loop.is_closed():
-            return
-        self._run(self._client.aclose())
+        """Close all connections and end the thread. Whoever waits in another thread gets `Unreachable`. Idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            ended = self._begin(self._end())
+            self._closed = True
+        ended.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -62,11 +69,13 @@ class SyncClient:
         messages: Messages,
         *,
         id: str | None = None,
+        on_disconnect: OnDisconnect | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         **options: Unpack[Options],
     ) -> "SyncStream":
         """See `Client.stream`. `on_progress` is called in the client's own thread."""
-        return SyncStream(self._client.stream(messages, id=id, on_progress=on_progress, **options), self._run)
+        stream = self._client.stream(messages, id=id, on_disconnect=on_disconnect, on_progress=on_progress, **options)
+        return SyncStream(stream, self._run)
 
     def resume(
         self,
@@ -88,13 +97,32 @@ class SyncClient:
         return self._run(self._client.parse(type, messages, **options))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._closing:
+            future = self._begin(work)
         try:
             return future.result()
+        except CancelledError as error:
+            raise Unreachable("the client was closed before the answer came") from error
         except BaseException:
             # An interrupt of this thread must not leave the work going on in the other.
             future.cancel()
             raise
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Raises `RuntimeError` where waiting for it would be for ever."""
+        if self._closed or threading.current_thread() is self._thread:
+            work.close()
+            if self._closed:
+                raise RuntimeError("the client is closed")
+            raise RuntimeError("on_progress is called in the client's own thread: call the client from another one")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._client.aclose()
 
 
 class SyncStream:

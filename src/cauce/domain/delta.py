@@ -17,6 +17,8 @@ from cauce.domain.usage import Usage
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
 Outcome = Literal["completed", "incomplete", "failed", "cancelled"]
 Level = Literal["primary", "fallback", "cache", "offline"]
+CacheUse = Literal["none", "miss", "hit", "stale"]
+"""What the cache did for a request: it was not asked, had nothing, gave its answer, or one that is older than wanted."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):
@@ -113,6 +115,19 @@ class Attempt(msgspec.Struct, frozen=True, tag="attempt"):
     extra: Extra | None = None
     deployment: str = ""
     """Which of the provider's keys or places it is, for its bill: readers are not told."""
+    missed: bool = False
+    """The cache was asked before, and had nothing."""
+    age: int | None = None
+    """Seconds since the answer was made, where it is one of before: not in records of earlier versions."""
+
+    @property
+    def cache(self) -> CacheUse:
+        """What the cache did: with `hit` and `stale` nobody was asked."""
+        if self.strategy == "stale":
+            return "stale"
+        if self.level == "cache" or self.strategy == "shared":
+            return "hit"
+        return "miss" if self.missed else "none"
 
 
 class Restart(msgspec.Struct, frozen=True, tag="restart"):

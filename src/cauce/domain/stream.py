@@ -171,6 +171,8 @@ class NewStream(msgspec.Struct, frozen=True):
     wire: str = "native"
     retention: float | None = None
     policy: str = ""
+    private: bool = False
+    """It stays on this machine: a log that other machines may share never gets it."""
 
     @property
     def first(self) -> Status:

@@ -40,7 +40,8 @@ class Turn:
         """The call `request` makes; `logged`: its answer goes into the log of streams. Raises `ModelNotFound` and `NotCached`: before anything is logged or sent."""
         if cache.only_cached and not self._caches:
             raise NotCached("only a cached answer was wanted (Cache-Control: only-if-cached), and none are kept here")
-        candidates = self._router.candidates(request)
+        decision = self._router.route(request)
+        candidates = decision.candidates
         if logged:
             candidates = tuple([_lasting(one) for one in candidates])
         sampling = self._sampling(request.sampling)
@@ -55,6 +56,7 @@ class Turn:
             streamed=streamed,
             cache=cache,
             stream_id=stream_id,
+            private=decision.private,
         )
 
     async def open(self, call: Call) -> Deltas:

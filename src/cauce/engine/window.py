@@ -157,14 +157,27 @@ def _turns(messages: Sequence[Message]) -> list[_Turn]:
         elif role == "assistant":
             turns[-1].blocks.append([index])
         else:
-            turns[-1].blocks[-1].append(index)
+            _block_of(message, turns[-1].blocks, messages).append(index)
         before = role
     return turns
 
 
+def _block_of(message: Message, blocks: list[list[int]], messages: Sequence[Message]) -> list[int]:
+    """The block that `message` belongs to: a result to that of its call, if that is in the turn; else the last one."""
+    if message.role == "tool":
+        for block in reversed(blocks):
+            if any([message.call_id in _called(messages[index]) for index in block]):
+                return block
+    return blocks[-1]
+
+
+def _called(message: Message) -> list[str]:
+    return [part.call_id for part in message.parts if isinstance(part, ToolCallPart)]
+
+
 def _orphans(messages: Sequence[Message], dropped: set[int]) -> list[int]:
     """Results that are kept of calls that are not: they came only after the user had spoken again."""
-    calls = {part.call_id for index in dropped for part in messages[index].parts if isinstance(part, ToolCallPart)}
+    calls = {call for index in dropped for call in _called(messages[index])}
     return [
         index
         for index, message in enumerate(messages)

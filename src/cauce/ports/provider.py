@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from cauce.domain.delta import Attempt, Delta, Finish, Level, Outcome, Status
+from cauce.domain.delta import Attempt, CacheUse, Delta, Finish, Level, Outcome, Status
 from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.errors import CauceError, ProviderFailure
 from cauce.domain.headroom import Headroom
@@ -101,9 +101,6 @@ on exactly; it begins anew, where its readers can take back what they have; it e
 NO_CACHE = CacheControl(read=False, store=False)
 ANY_ANSWER = CacheControl()
 """What a client says that says nothing."""
-
-CacheUse = Literal["none", "miss", "hit", "stale"]
-"""What the cache did for a request: it was not asked, had nothing, gave its answer, or one that is older than wanted."""
 
 
 Notice = Callable[[Status | Attempt], None]
@@ -204,6 +201,8 @@ class Call(msgspec.Struct, frozen=True):
     """Awaited before another attempt goes on with the answer. It is cancelled there if another process has the answer by now."""
     embedding: EmbeddingRequest | None = None
     """What to make vectors of, where it is vectors that are wanted; `request` then says the same as a message, to be weighed."""
+    private: bool = False
+    """It stays on this machine: nothing of it or of its answer is written to a store that other machines may share, or read from one."""
 
     @property
     def candidate(self) -> Candidate:

@@ -21,6 +21,8 @@ class KeptResponse(msgspec.Struct, frozen=True):
     body: bytes
     context: tuple[bytes, ...]
     tape: bytes = b""
+    private: bool = False
+    """It stays on this machine, and so does what goes on from it."""
 
     @property
     def size(self) -> int:

@@ -136,3 +136,15 @@ class StreamLog(Protocol):
         Returns how much there was to do: 0 when nothing was due.
         """
         ...
+
+
+class Startable(StreamLog, Protocol):
+    """A log with what it needs around its work."""
+
+    async def start(self) -> None:
+        """Begin. Raises `LogUnavailable` where its server does not answer yet."""
+        ...
+
+    async def stop(self) -> None:
+        """Write what waits, and let go."""
+        ...

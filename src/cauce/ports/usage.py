@@ -10,7 +10,9 @@ import msgspec
 from cauce.domain.histogram import Counts
 from cauce.domain.request import Scope
 
-Dimension = Literal["provider", "model", "endpoint", "key", "user", "level", "day", "tenant", "deployment"]
+Dimension = Literal[
+    "provider", "model", "endpoint", "key", "user", "conversation", "level", "day", "tenant", "deployment"
+]
 """What usage can be told apart by. A model is told as `provider/model`, a day as `2026-11-21` (UTC)."""
 
 SpendUnit = Literal["dollars", "tokens", "requests"]
@@ -29,7 +31,8 @@ class Query(msgspec.Struct, frozen=True):
     """Attempts that ended from `since` (inclusive) to `until` (exclusive), UNIX times, kept to whole hours: see `Report`.
 
     `by` is what groups are made by, `where` what a dimension (but the day) must be equal to. Users are known by day, with their key and tenant
-    only: a query that names `user` may name those and `day`, and its times are kept to whole days.
+    only: a query that names `user` may name those and `day`, and its times are kept to whole days. One that names `conversation` may
+    name anything, is about what belongs to one, is kept to whole days too, and goes back as far as single attempts are kept.
     """
 
     tenant: Tenants
@@ -123,7 +126,8 @@ class Group(msgspec.Struct):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`since` and `until` are what was really added up: the query's times, moved outwards to whole hours (days, for users).
+    """`since` and `until` are what was really added up: the query's times, moved outwards to whole hours (days, for users and
+    conversations); for conversations, from the first day that attempts are kept of.
 
     Groups are ordered by cost, then tokens, the greatest first; days by date.
     """

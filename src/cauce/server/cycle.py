@@ -31,6 +31,7 @@ class Cycle(RequestResponseCycle):
     response_started = False
     response_complete = False
     expected_content_length = 0
+    task: asyncio.Task[None]
     _event: asyncio.Event | None = None
 
     def __init__(self, protocol: "BoundedProtocol", scope: dict[str, Any], *, keep_alive: bool, expects: bool) -> None:
@@ -42,8 +43,16 @@ class Cycle(RequestResponseCycle):
         self.default_headers = protocol.server_state.default_headers
         self.on_response: Callable[..., None] = protocol.on_response_complete
         self.keep_alive = keep_alive
+        self._tasks = protocol.tasks
         self.waiting_for_100_continue = expects
         self.body: Any = b""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Have `app` answer."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            self._tasks.discard(self.task)
 
     @property
     def message_event(self) -> asyncio.Event:

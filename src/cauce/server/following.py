@@ -20,6 +20,7 @@ from cauce.engine.streams.options import NATIVE, StreamOptions
 from cauce.ports.provider import Deltas
 from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
+from cauce.server.provenance import origin
 from cauce.server.services import Services
 
 _SAFE = "!$&'()*+,;=:@"
@@ -202,20 +203,6 @@ class _Following:
 
     def _headers(self) -> tuple[Header, ...]:
         return (*addresses(self._head, self._manner.wire), *origin(self._attempts), self._overhead)
-
-
-def origin(attempts: Sequence[Attempt]) -> tuple[Header, ...]:
-    """Headers that say where an answer out of a log came from, as far as is known."""
-    if not attempts:
-        return ()
-    last = attempts[-1]
-    name = f"{last.provider}/{last.model}" if last.model else last.provider
-    return (
-        (b"x-cauce-model", name.encode("latin-1", "replace")),
-        (b"x-cauce-attempts", b"%d" % len([one for one in attempts if one.level != "cache"])),
-        (b"x-cauce-cache", b"hit" if last.level == "cache" else b"none"),
-        (b"x-cauce-level", last.level.encode()),
-    )
 
 
 def overhead(exchange: Exchange) -> Header:

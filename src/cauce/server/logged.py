@@ -18,9 +18,10 @@ from cauce.domain.request import Request
 from cauce.domain.stream import Head
 from cauce.engine.streams.options import StreamOptions
 from cauce.server.exchange import Exchange
-from cauce.server.following import addresses, completion_of, origin, overhead, records_of
+from cauce.server.following import addresses, completion_of, overhead, records_of
 from cauce.server.keyed import KEY, Naming, given_key, start, start_keyed
 from cauce.server.leaving import FORMS, Leaving, ModelManner, parse_leaving
+from cauce.server.provenance import origin
 from cauce.server.reading import asked_cursor, cursor_of, read_from
 from cauce.server.relay import Answer
 from cauce.server.services import Services

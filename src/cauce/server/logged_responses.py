@@ -87,7 +87,8 @@ async def fold(streams: Streams, head: Head) -> Folded:
     assert isinstance(finish, Finish), "a stream ends with its Finish"
     context = tuple([bytes(item) for item in asked.context])
     tape = tape_of(about, deltas, queued=asked.background)
-    kept = KeptResponse(about.id, head.created, _encode(projector.response), context, tape)
+    private = options_of(head).private
+    kept = KeptResponse(about.id, head.created, _encode(projector.response), context, tape, private)
     return Folded(kept, finish, tuple([delta for delta in deltas if isinstance(delta, Attempt)]))
 
 

@@ -211,6 +211,11 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """uvicorn's, but that `Cycle` says by itself when it is done: nothing is scheduled for that."""
+        cycle.task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(cycle.task)
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("this is not valid HTTP/1.1"))
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cauce.domain.delta import Attempt
-from cauce.ports.provider import CacheUse, Course
+from cauce.domain.delta import Attempt, CacheUse
+from cauce.ports.provider import Course
 from cauce.server.exchange import Header
 
 _UNASKED = Course()
@@ -44,3 +44,20 @@ def provenance(
     if course.truncated:
         headers = (*headers, (b"x-cauce-truncated", b"%d" % course.truncated))
     return (*headers, (b"age", b"%d" % course.age)) if cached else headers
+
+
+def origin(attempts: Sequence[Attempt]) -> tuple[Header, ...]:
+    """The same for an answer out of a log, of which its attempts are known: all they tell stands in their records, so every reader is told
+    the same. Its `age` is that when it was given."""
+    if not attempts:
+        return ()
+    last = attempts[-1]
+    name = f"{last.provider}/{last.model}" if last.model else last.provider
+    asked = [attempt for attempt in attempts if attempt.cache in ("none", "miss")]
+    headers = (
+        (b"x-cauce-model", name.encode("latin-1", "replace")),
+        (b"x-cauce-attempts", b"%d" % len(asked)),
+        _CACHE[last.cache],
+        (b"x-cauce-level", last.level.encode()),
+    )
+    return headers if last.age is None else (*headers, (b"age", b"%d" % last.age))

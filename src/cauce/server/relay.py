@@ -11,7 +11,6 @@ from cauce.domain.embedding import EmbeddingRequest, Embeddings
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
 from cauce.engine import ending
-from cauce.engine.caching.vectors import Asker
 from cauce.engine.compose import collect
 from cauce.engine.streams.streams import shut_down
 from cauce.ports.provider import Deltas, unreported
@@ -77,10 +76,20 @@ async def embed(
         if isinstance(delta, Attempt):
             attempts.append(delta)
 
+    call = services.embedding.call(
+        wished(exchange, request),
+        exchange.scope,
+        request_id=exchange.request_id,
+        notice=notice,
+        cache=cache_control(exchange),
+    )
     asked = services.clock.monotonic()
-    asker = Asker(exchange.scope, exchange.request_id, notice, cache_control(exchange))
-    made = await exchange.while_connected(services.embedding.embed(wished(exchange, request), asker))
-    return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began, asker.course)
+    try:
+        made = await exchange.while_connected(services.embedding.embed(call))
+    except CauceError:
+        exchange.headers.append(tried(call.course))
+        raise
+    return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began, call.course)
 
 
 async def relay(

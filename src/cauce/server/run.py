@@ -138,7 +138,8 @@ class HTTPServer(uvicorn.Server):
         while self._connections:
             self._connections.lost.clear()
             await self._connections.lost.wait()
-        while tasks := set(self.server_state.tasks):
+        # One that was given up before it began has not said that it is done.
+        while tasks := {task for task in self.server_state.tasks if not task.done()}:
             await asyncio.wait(tasks)
         for server in self.servers:
             await server.wait_closed()

@@ -7,7 +7,7 @@ import msgspec
 
 from cauce.domain.delta import Level
 from cauce.domain.stream import StreamKey
-from cauce.engine.caching.vectors import CachedEmbedding
+from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
 from cauce.engine.policies.concurrency import Crowd
@@ -47,7 +47,7 @@ class Services(msgspec.Struct, frozen=True):
     router: Router
     explainer: Explainer
     turn: Turn
-    embedding: CachedEmbedding
+    embedding: Embedding
     estimator: Estimator
     tokenizer: Tokenizer | None
     """None without the extra `tokens`."""

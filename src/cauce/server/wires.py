@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from weakref import WeakValueDictionary
 
 import msgspec
 
+from cauce.domain.delta import Text
 from cauce.domain.errors import InvalidRequest
-from cauce.domain.stream import Head, Record
+from cauce.domain.stream import Head, Record, StreamKey
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.server.event_stream import EVENTS, HEADERS, Form
 from cauce.server.following import Manner, Projection, options_of
@@ -47,17 +49,51 @@ class Wire(msgspec.Struct, frozen=True):
     cut: bool = False
 
 
-class NativeRecords:
-    """Frames of the native wire, which have their numbers already."""
+class _Latest:
+    """The frames of a stream that were made last, and of which records: they are the same for all who have come as far."""
 
-    def __init__(self, projector: NativeProjector) -> None:
+    __slots__ = ("__weakref__", "frames", "records")
+
+    def __init__(self) -> None:
+        self.records: Sequence[Record] = ()
+        self.frames = b""
+
+    def of(self, records: Sequence[Record]) -> bytes | None:
+        """The frames of `records`, if they are those. A record is decoded once: whoever reads it has the same."""
+        mine = self.records
+        same = len(mine) == len(records) and mine[0] is records[0] and mine[-1] is records[-1]
+        return self.frames if same else None
+
+
+_LATEST: WeakValueDictionary[StreamKey, _Latest] = WeakValueDictionary()
+"""Of streams that have readers here."""
+
+
+class NativeRecords:
+    """Frames of the native wire, which have their numbers already. Text, which nearly all of them are, is encoded once for all readers."""
+
+    def __init__(self, projector: NativeProjector, key: StreamKey, after: int) -> None:
         self._projector = projector
+        self._after = after
+        self._shared = _LATEST.setdefault(key, _Latest()) if type(projector) is NativeProjector else None
 
     @property
     def seq(self) -> int:
         return self._projector.seq
 
     def feed(self, records: Sequence[Record]) -> bytes:
+        shared = self._shared
+        if shared is None or not records or records[0].seq <= self._after:
+            return self._made(records)
+        if (frames := shared.of(records)) is not None:
+            self._projector.take([record.delta for record in records])  # pyright: ignore[reportArgumentType]
+            return frames
+        frames = self._made(records)
+        if all([type(record.delta) is Text for record in records]):
+            shared.records, shared.frames = records, frames
+        return frames
+
+    def _made(self, records: Sequence[Record]) -> bytes:
         frames: list[bytes] = []
         for epoch, of_epoch in groupby(records, lambda record: record.epoch):
             self._projector.at_epoch(epoch)
@@ -68,7 +104,8 @@ class NativeRecords:
 def native(head: Head, after: Cursor, *, resumed: bool = False) -> Projection:
     """The native wire, where each record is one frame. `resumed` opens with an unnumbered `start` frame."""
     wanted = head.request.response_format
-    return NativeRecords(native_projector(head.key.id, wanted, after=after.folded, resumed=resumed))
+    projector = native_projector(head.key.id, wanted, after=after.folded, resumed=resumed)
+    return NativeRecords(projector, head.key, after.folded)
 
 
 def native_form(after: Cursor) -> Form:

@@ -20,11 +20,12 @@ _SECONDS = re.compile(r"[0-9]{1,5}(?:\.[0-9]{1,20})?")
 
 
 def wished(exchange: Exchange, request: R) -> R:
-    """`request` with what its headers say. A task or a time in the body is the one that counts. Raises `InvalidRequest`."""
+    """`request` with what its headers say. A task, a time or a privacy of `local` in the body is the one that counts. Raises `InvalidRequest`."""
     headers = exchange.request_headers
     if _TASK in headers and request.task is None and isinstance(request, Request):
         request = msgspec.structs.replace(request, task=exchange.header(_TASK))
-    if _PRIVACY in headers:
+    if _PRIVACY in headers and (request.privacy or "").strip().lower() != "local":
+        # A header does not undo what the body asks for.
         request = msgspec.structs.replace(request, privacy=exchange.header(_PRIVACY))
     if _TIMEOUT in headers:
         seconds = _timeout(exchange.header(_TIMEOUT))

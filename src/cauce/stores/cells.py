@@ -20,7 +20,8 @@ _MOST_OPEN = 4096
 
 
 class Kind(NamedTuple):
-    """What attempts of one cell have in common. `source` is empty where nothing was used; `user` is for kinds of users only."""
+    """What attempts of one cell have in common. `source` is empty where nothing was used; `user` is for kinds of users only, and
+    `conversation` for what is made of attempts when it is asked for."""
 
     tenant: str
     provider: str
@@ -34,6 +35,7 @@ class Kind(NamedTuple):
     estimated: bool
     error: str
     user: str = ""
+    conversation: str = ""
 
     @property
     def name(self) -> str:
@@ -144,6 +146,18 @@ class Folding:
             spread.first_delta[index] = spread.first_delta.get(index, 0) + 1
         index = bucket(attempt[18])
         spread.output[index] = spread.output.get(index, 0) + 1
+
+
+def conversed(attempts: Iterable[Attempt]) -> Cells:
+    """The cells of those of `attempts` that belong to a conversation, by the first hour of the day: what was used, and no times."""
+    kinds = Kinds()
+    cells: Cells = {}
+    for attempt in attempts:
+        if attempt[15]:
+            kind = kinds.of(attempt)._replace(user=attempt[11] or "", conversation=attempt[15])
+            hour = int(attempt[12]) // HOUR
+            _count(cells.setdefault((hour - hour % 24, kind), Cell()).sums, attempt)
+    return cells
 
 
 def _count(sums: Sums, attempt: Attempt) -> None:

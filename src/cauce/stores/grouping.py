@@ -20,6 +20,7 @@ _MEMBERS: dict[Dimension, Callable[[Kind], str]] = {
     "endpoint": lambda kind: kind.endpoint,
     "key": lambda kind: kind.key,
     "user": lambda kind: kind.user,
+    "conversation": lambda kind: kind.conversation,
     "level": lambda kind: kind.level,
     "tenant": lambda kind: kind.tenant,
     "deployment": lambda kind: kind.deployment,
@@ -32,7 +33,8 @@ class Grouping:
     def __init__(self, query: Query, now: float) -> None:
         """Raises `InvalidRequest` for a combination that is not kept."""
         named: set[Dimension] = {*query.by, *[dimension for dimension, _ in query.where]}
-        self.users = "user" in named
+        self.conversations = "conversation" in named
+        self.users = "user" in named and not self.conversations
         if self.users and not named <= _OF_USERS:
             left = ", ".join(sorted(named - _OF_USERS))
             raise InvalidRequest(
@@ -42,7 +44,7 @@ class Grouping:
         self._by = [_MEMBERS[dimension] for dimension in query.by if dimension != "day"]
         self._day_at = query.by.index("day") if "day" in query.by else None
         self._where = [(_MEMBERS[dimension], value) for dimension, value in query.where]
-        unit = 24 if self.users else 1
+        unit = 24 if self.users or self.conversations else 1
         first = int(query.since) // (HOUR * unit) * unit
         end = -(-int(query.until) // (HOUR * unit)) * unit
         self._first, self._end = first, max(first, end)
@@ -58,6 +60,20 @@ class Grouping:
             end = day_of(month_of(int(max(self._now, end * HOUR)) // DAY) + 1) * 24
         return parts(self._first, max(self._first, end), months=self._day_at is None)
 
+    @property
+    def conversation(self) -> str | None:
+        """The one conversation that is asked for."""
+        return dict(self._query.where).get("conversation")
+
+    def known_since(self, day: int) -> None:
+        """Begin no sooner than on `day`, since 1970: there is nothing of before. Raises `InvalidRequest` if that is all that is asked for."""
+        if day * 24 >= self._end:
+            raise InvalidRequest(
+                f"from: conversations are told as long as single attempts are kept ([ledger] keep_attempts), now since {date_of(day)}",
+                field="from",
+            )
+        self._first = max(self._first, day * 24)
+
     def within(self, hour: int) -> bool:
         """Whether a cell of that hour is one of the query's."""
         return self._first <= hour < self._end
@@ -65,7 +81,8 @@ class Grouping:
     def wants(self, kind: Kind) -> bool:
         """Whether cells of that kind are."""
         tenant = self._query.tenant
-        if bool(kind.user) != self.users or not (isinstance(tenant, AllTenants) or kind.tenant == tenant):
+        apart = bool(kind.conversation) if self.conversations else bool(kind.user) == self.users
+        if not apart or not (isinstance(tenant, AllTenants) or kind.tenant == tenant):
             return False
         return all([member(kind) == value for member, value in self._where])
 

@@ -184,6 +184,44 @@ class LedgerContract:
             await report(books, clock, "user", "model")
         assert refused.value.field == "group_by"
 
+    async def test_conversations_are_told_apart_from_everything_else_and_by_it(
+        self, books: Books, clock: FakeClock
+    ) -> None:
+        ana = Scope("a", "web", "ana")
+        books.record(failed(clock, 1, conversation_id="c1", scope=ana))
+        books.record(entry(clock, 1, conversation_id="c1", scope=ana, n=2, model="mini"))
+        books.record(entry(clock, 2, conversation_id="c1", level="cache"))
+        books.record(entry(clock, 3, conversation_id="c2", endpoint="embeddings"))
+        books.record(entry(clock, 4, conversation_id="c1", scope=Scope("b", "web")))
+        books.record(entry(clock, 5))
+        told = await report(books, clock, "conversation")
+        figures = [
+            (group.by, group.sums.requests, group.sums.attempts, group.sums.input_tokens) for group in told.groups
+        ]
+        assert figures == [(("c1",), 2, 3, 100), (("c2",), 1, 1, 100)] and told.total.sums.attempts == 4
+        assert (told.since % DAY, told.until % DAY) == (0, 0)
+        by_model = named(await report(books, clock, "model", "user", conversation="c1"))
+        assert {by: group.sums.attempts for by, group in by_model.items()} == {
+            ("openai/gpt", "ana"): 1,
+            ("openai/mini", "ana"): 1,
+            ("openai/gpt", ""): 1,
+        }
+        assert list(named(await report(books, clock, "conversation", user="ana"))) == [("c1",)]
+        assert list(named(await report(books, clock, "conversation", endpoint="embeddings"))) == [("c2",)]
+        assert (await report(books, clock, conversation="c3")).total.sums.attempts == 0
+        assert (await report(books, clock, conversation="c2")).total.sums.cost == pytest.approx(0.01)
+
+    async def test_conversations_are_told_day_by_day(self, books: Books, clock: FakeClock) -> None:
+        books.record(entry(clock, 1, conversation_id="c1"))
+        clock.advance(DAY)
+        books.record(entry(clock, 2, conversation_id="c1"))
+        told = await report(books, clock, "day", conversation="c1")
+        assert [(group.by, group.sums.attempts) for group in told.groups] == [
+            (("2023-11-14",), 1),
+            (("2023-11-15",), 1),
+        ]
+        assert (await report(books, clock, "conversation", days=0.1)).total.sums.attempts == 1
+
     async def test_times_are_kept_to_the_hour(self, books: Books, clock: FakeClock) -> None:
         start = clock.now() // 3600 * 3600
         books.record(entry(clock, 1, at=start - 1))
@@ -290,8 +328,9 @@ class LedgerContract:
         )
         books.record(entry(clock, 2, stream_id="\ud800"))
         assert (await report(books, clock)).total.sums.attempts == 2
-        [group] = (await report(books, clock, "user")).groups
-        assert len(group.by[0]) == 200
+        for dimension in ("user", "conversation"):
+            [group] = (await report(books, clock, dimension)).groups
+            assert len(group.by[0]) == 200
 
     async def test_figures_beyond_reason_are_still_sums(self, books: Books, clock: FakeClock) -> None:
         for number in range(3):

@@ -21,7 +21,7 @@ KEY = StreamKey(OWNER.principal, "resp_1")
 
 def kept(clock: FakeClock, id: str = "resp_1", body: bytes = b'{"id":"resp_1"}') -> KeptResponse:
     """A response that ended now."""
-    return KeptResponse(id, clock.now(), body, (b'{"role":"user","content":"hi"}',), b"tape")
+    return KeptResponse(id, clock.now(), body, (b'{"role":"user","content":"hi"}',), b"tape", private=True)
 
 
 class ResponsesContract:

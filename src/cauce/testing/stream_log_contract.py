@@ -131,6 +131,28 @@ class StreamLogContract(StreamTakeoverContract, StreamRoomContract):
         await log.append(hold, text("c"))
         assert [record.seq for record in await log.read(KEY, 0, 10)] == [1, 2, 3, 4]
 
+    async def test_a_thousand_appends_in_one_millisecond_have_dense_seq(self, logs: Logs) -> None:
+        # The clock stands still, so nothing that is numbered or ordered by it comes out right.
+        several = [await logs() for _ in range(2)]
+
+        async def write(key: StreamKey, log: StreamLog, count: int) -> list[int]:
+            hold = await created(log, key)
+            tails = [hold.tail]
+            for number in range(count):
+                hold = await log.append(hold, text(str(number)))
+                tails.append(hold.tail)
+            return tails
+
+        counts = [200] + 80 * [10]
+        keys = [StreamKey(KEY.principal, f"at-once-{number}") for number in range(len(counts))]
+        written = await asyncio.gather(
+            *[write(key, several[number % 2], counts[number]) for number, key in enumerate(keys)]
+        )
+        for number, (key, count, tails) in enumerate(zip(keys, counts, written, strict=True)):
+            records = await whole(several[(number + 1) % 2], key)
+            assert [record.seq for record in records] == tails == list(range(1, count + 2))
+            assert [record.delta for record in records[1:]] == [Text(str(piece)) for piece in range(count)]
+
     async def test_read_at_every_cursor_is_the_suffix(self, logs: Logs) -> None:
         log, other = await logs(), await logs()
         hold = await created(log)

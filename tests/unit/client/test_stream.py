@@ -1,6 +1,7 @@
 """What a stream makes of what a server may say and a network may do; time stands still."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -254,6 +255,38 @@ async def test_cancel_is_repeated_until_it_is_heard_and_nothing_is_begun_after_i
         await cancel(session(ScriptedTransport(), FakeClock()), "s")
 
 
+async def test_cancel_that_nobody_heard_changes_nothing_and_may_be_repeated() -> None:
+    reconnect = Reconnect(base=0, most=0, unreached=0)
+    transport = ScriptedTransport(lost(), Answered(START), Answered(b"{}"))
+    stream = streamed(session(transport, FakeClock(), reconnect), ours=True)
+    with pytest.raises(Unreachable):
+        await stream.cancel()
+    assert isinstance(await anext(stream), Status), "it is begun"
+    await stream.aclose()
+    assert transport.asked == ["DELETE /s", "POST /s", "DELETE /s"], "leaving stops it"
+
+
+async def test_reader_that_waits_no_longer_for_a_delta_reads_on_where_it_was() -> None:
+    more = asyncio.Event()
+
+    class Slow(Answered):
+        async def chunks(self) -> AsyncGenerator[bytes, None]:
+            async for piece in super().chunks():
+                yield piece
+            await more.wait()
+
+    transport = ScriptedTransport(Slow(START, frame(2, "content", "a")), Answered(complete(3, "a")))
+    stream = streamed(session(transport, FakeClock()))
+    assert [type(await anext(stream)) for _ in range(2)] == [Status, Text]
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert [type(delta) for delta in await all_of(stream)] == [Finish] and stream.text == "a"
+    assert transport.asked == ["POST /s", RESUME]
+
+
 async def test_start_that_was_lost_while_its_cancel_was_heard_is_not_sent_again() -> None:
     started, broken = asyncio.Event(), asyncio.Event()
 
@@ -285,6 +318,14 @@ async def test_leaving_closes_the_connection_and_cancels_only_what_is_ours() -> 
     untouched, transport = stream_of(ours=True)
     await untouched.aclose()
     assert transport.asked == []
+
+
+async def test_what_becomes_of_an_abandoned_stream_is_said_with_its_start_only() -> None:
+    said = {"X-Cauce-On-Disconnect": "grace:120"}
+    stream, transport = stream_of(lost(), Answered(START), Answered(complete(2, "")), headers=said)
+    await stream.answer()
+    assert [one.headers.get("X-Cauce-On-Disconnect") for one in transport.sent] == ["grace:120", "grace:120", None]
+    assert all([one.headers["X-Cauce-Restart"] == "accept" for one in transport.sent])
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Cached:
         self.store = InprocCache(self.clock, settings.memory)
         self.tally = Tally()
         books = Books(self.clock, self.ledger)
-        self.caching = Caching(Shelf(self.store, settings, Keys(settings.scope), books, self.tally))
+        self.caching = Caching(Shelf(self.store, self.store, settings, Keys(settings.scope), books, self.tally))
         self.noticed: list[Status | Attempt] = []
 
         async def ask(call: Call) -> Deltas:
@@ -100,7 +100,7 @@ async def test_same_request_is_answered_without_asking_again() -> None:
     assert cached.asked == 1
     assert first.choices == second.choices
     assert (call.course.cache, call.course.level) == ("hit", "cache")
-    assert cached.noticed[-1] == Attempt(1, "up", "m", "cache", strategy="cache")
+    assert cached.noticed[-1] == Attempt(1, "up", "m", "cache", strategy="cache", age=0)
 
 
 async def test_answer_from_the_cache_tells_its_tokens_and_costs_nothing() -> None:
@@ -567,7 +567,7 @@ async def test_followers_are_told_what_the_call_waits_for() -> None:
         cached.provider.calls[0].notice(told_to_all)
     gate.set()
     await within(asyncio.gather(leader, follower))
-    assert told == [Status("waiting", "place 3"), Attempt(1, "up", "m", "cache", strategy="shared")]
+    assert told == [Status("waiting", "place 3"), Attempt(1, "up", "m", "cache", strategy="shared", age=0)]
 
 
 async def test_nothing_is_left_running_when_all_have_been_answered() -> None:

@@ -126,10 +126,14 @@ def test_another_meaning_of_names_makes_other_keys() -> None:
 
 def test_vectors_and_answers_are_told_apart() -> None:
     asked = EmbeddingRequest("x", ("hi",))
-    key = KEYS.of_vectors(asked, Scope(), ["up/m"])
-    assert key is not None and key != KEYS.of_vectors(asked, Scope("other"), ["up/m"])
-    assert key == KEYS.of_vectors(msgspec.structs.replace(asked, user="u"), Scope(), ["up/m"])
-    assert key != KEYS.of_vectors(msgspec.structs.replace(asked, dimensions=8), Scope(), ["up/m"])
+
+    def key(asked: EmbeddingRequest, scope: Scope | None = None) -> bytes | None:
+        return KEYS.of(msgspec.structs.replace(call(HELLO, scope), embedding=asked))
+
+    assert key(asked) not in (None, KEYS.of(call(HELLO)), key(asked, Scope("other")))
+    assert key(asked) == key(msgspec.structs.replace(asked, user="u", timeout=3.0))
+    assert key(asked) != key(msgspec.structs.replace(asked, dimensions=8))
+    assert KEYS.of(msgspec.structs.replace(call(HELLO), embedding=asked, private=True)) not in (None, key(asked))
 
 
 def test_request_that_only_json_can_hold_has_no_key() -> None:

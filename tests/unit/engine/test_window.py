@@ -116,6 +116,11 @@ def test_result_that_came_after_the_user_spoke_again_goes_with_its_call() -> Non
 ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
 
+def test_result_that_comes_after_other_words_stays_with_its_call() -> None:
+    messages = [called("a"), said("assistant", "wait"), answered("a"), said("assistant", "done")]
+    assert kept(messages, 0) == [0, 2, 3]
+
+
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
     messages: list[Message] = []

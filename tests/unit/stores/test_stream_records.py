@@ -58,7 +58,15 @@ DELTAS: st.SearchStrategy[Delta] = st.one_of(
     st.builds(Citation, st.none() | WORDS, st.none() | WORDS),
     st.builds(Status, WORDS, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
     st.builds(
-        Attempt, CHOICE, WORDS, WORDS, st.sampled_from(["primary", "fallback", "cache", "offline"]), deployment=WORDS
+        Attempt,
+        CHOICE,
+        WORDS,
+        WORDS,
+        st.sampled_from(["primary", "fallback", "cache", "offline"]),
+        strategy=st.sampled_from(["open", "cache", "shared", "stale"]),
+        deployment=WORDS,
+        missed=st.booleans(),
+        age=st.none() | CHOICE,
     ),
     st.builds(Restart, CHOICE, WORDS),
     st.builds(Opaque, WORDS, st.dictionaries(WORDS, JSON, max_size=2)),
@@ -101,6 +109,16 @@ def test_records_of_another_format_cannot_be_read() -> None:
     assert decode(data, FORMAT) == [Text("a")]
     with pytest.raises(ValueError, match="format 2"):
         decode(data, 2)
+
+
+def test_attempts_of_earlier_versions_say_what_the_cache_gave_and_not_how_old_it_was() -> None:
+    kept = '[{"type":"attempt","n":2,"provider":"up","model":"m","level":"LEVEL","step":1,"strategy":"STRATEGY"}]'
+    told: list[tuple[str, int | None]] = []
+    for level, strategy in (("cache", "stale"), ("cache", "cache"), ("offline", "shared"), ("primary", "open")):
+        (attempt,) = decode(kept.replace("LEVEL", level).replace("STRATEGY", strategy).encode())
+        assert isinstance(attempt, Attempt)
+        told.append((attempt.cache, attempt.age))
+    assert told == [("stale", None), ("hit", None), ("hit", None), ("none", None)]
 
 
 def test_plain_text_takes_little_more_than_itself() -> None:

@@ -1,4 +1,4 @@
-"""Answers as bytes: the deltas they came in, so that a stream is replayed as the stream it was.
+"""Answers as bytes: the deltas they came in, so that a stream is replayed as the stream it was, or the vectors.
 
 Plain text, which most deltas are, is a string; any other delta is itself.
 """
@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from cauce.domain.delta import Delta, Finish, Status, Text
+from cauce.domain.embedding import Embeddings
 from cauce.domain.usage import Usage
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[str | Delta]).decode
+_decode_vectors = msgspec.msgpack.Decoder(Embeddings).decode
 
 
 def encode(deltas: Iterable[Delta]) -> tuple[bytes, int] | None:
@@ -31,6 +33,22 @@ def decode(encoded: bytes) -> tuple[Delta, ...] | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return tuple([Text(piece) if type(piece) is str else piece for piece in pieces])  # pyright: ignore[reportReturnType]
+
+
+def encode_vectors(made: Embeddings) -> bytes | None:
+    """The same for vectors."""
+    try:
+        return _encode(msgspec.structs.replace(made, usage=gratis(made.usage)))
+    except (OverflowError, ValueError):
+        return None
+
+
+def decode_vectors(encoded: bytes) -> Embeddings | None:
+    """The vectors; None if another version wrote them."""
+    try:
+        return _decode_vectors(encoded)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def free(deltas: Sequence[Delta]) -> tuple[Delta, ...]:

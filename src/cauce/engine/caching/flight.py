@@ -64,7 +64,8 @@ class Flight:
         self._finished = False
         self._room: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._opened: Deltas | None = None
+        self.opened: Deltas | None = None
+        """What the call gives, once it is open."""
 
     @property
     def deltas(self) -> list[Delta]:
@@ -78,7 +79,7 @@ class Flight:
 
     def so_far(self) -> Usage:
         """What the call has used by now, as far as can be told."""
-        return self._opened.used if self._opened is not None else unreported()
+        return self.opened.used if self.opened is not None else unreported()
 
     def lead(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> AsyncGenerator[Sequence[Delta], None]:
         """Start; the batches for whoever made the call. `keep` is called with the flight when the answer has ended well."""
@@ -94,7 +95,7 @@ class Flight:
 
     async def _fly(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> None:
         try:
-            deltas = self._opened = await open(self.call)
+            deltas = self.opened = await open(self.call)
             try:
                 while not self._finished:
                     await self._add(await deltas.read())

@@ -6,6 +6,7 @@
 | public model name, and every model it may be answered by | their order, deployments, health, task |
 | messages, prompt, sampling, tools, formats, reasoning | stream or not, usage chunk, timeout, cascade's further settings |
 | fields only the client's wire knows, in the order they came | those of them that are about keeping and billing |
+| whether it is private: its answer never came from elsewhere | |
 
 The encoding is unambiguous: every value has its length or its type before it, every field its name.
 """
@@ -15,7 +16,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.extra import Extra
 from cauce.domain.request import Scope
 from cauce.ports.provider import Call, Candidate
@@ -43,6 +43,11 @@ class Keys:
 
     def of(self, call: Call) -> bytes | None:
         """The key of the answer to `call`; None for a request that has no canonical form."""
+        if call.embedding is not None:
+            # Who asks, and how long it may take, makes no other vectors.
+            same = msgspec.structs.replace(call.embedding, user=None, timeout=None, privacy=None)
+            whole = (*self._owner(call.scope), _names(call.candidates), same)
+            return _digest(self._vectors, ("private", whole) if call.private else whole)
         request = call.request
         extra = request.extra
         whole = (
@@ -59,12 +64,7 @@ class Keys:
             request.prompt,
             _telling(extra) if extra is not None else None,
         )
-        return _digest(self._salt, whole)
-
-    def of_vectors(self, request: EmbeddingRequest, scope: Scope, names: list[str]) -> bytes | None:
-        """The key of the vectors that one of `names` makes of `request`."""
-        same = msgspec.structs.replace(request, user=None, timeout=None)
-        return _digest(self._vectors, (*self._owner(scope), names, same))
+        return _digest(self._salt, ("private", whole) if call.private else whole)
 
     def _owner(self, scope: Scope) -> tuple[str, str]:
         return scope.tenant, scope.key if self._by_key else ""

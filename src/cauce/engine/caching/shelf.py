@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cauce.domain.delta import Outcome
+from cauce.domain.delta import CacheUse, Outcome
 from cauce.domain.errors import CauceError
 from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
@@ -11,7 +11,7 @@ from cauce.engine.caching.settings import CacheSettings
 from cauce.ports.cache import Cache, CachedAnswer
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
-from cauce.ports.provider import CacheControl, CacheUse
+from cauce.ports.provider import CacheControl
 
 
 class Tally(msgspec.Struct):
@@ -32,13 +32,18 @@ class Books(msgspec.Struct, frozen=True):
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """What everything that keeps answers shares."""
+    """What everything that keeps answers shares. `own` is the part of `cache` that no other machine can see: private calls use that alone."""
 
     cache: Cache
+    own: Cache
     settings: CacheSettings
     keys: Keys
     books: Books
     tally: Tally
+
+    def place(self, *, private: bool) -> Cache:
+        """Where an answer is looked for and kept."""
+        return self.own if private else self.cache
 
     def age(self, answer: CachedAnswer) -> float:
         """Seconds since it was made."""

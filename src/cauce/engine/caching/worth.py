@@ -9,6 +9,8 @@
 | images and documents by address: what is there may change | no | yes |
 | what it looks up on the web, or a session of its own, by a field of its wire | no | yes |
 | `store: false`: its sender wants nothing kept | no | yes |
+| vectors of few texts: a question that somebody asks | yes | yes |
+| vectors of many: a library that is read in once would push the others out | no | yes |
 | `conversation_id`: its answer depends on what is kept here | no | no |
 | `Cache-Control: no-store` | no | no |
 
@@ -40,13 +42,18 @@ _LIVE = frozenset(
 _WHOLE = frozenset({"stop", "length", "tool_calls"})
 _ON_ITS_WAY = (Attempt, Restart, ToolResult)
 
+FEW = 16
+"""Texts whose vectors are looked up by themselves."""
+
 
 def may_be_cached(call: Call) -> bool:
     """Whether the answer to `call` may come from the cache and go into it. Its temperature has been looked at."""
     request, control = call.request, call.cache
     if not control.store or request.conversation_id is not None or call.begun:
         return False
-    return control.wanted or _by_itself(request)
+    if control.wanted:
+        return True
+    return _by_itself(request) if call.embedding is None else len(call.embedding.inputs) <= FEW
 
 
 def _by_itself(request: Request) -> bool:
@@ -70,15 +77,17 @@ def _points_elsewhere(messages: Iterable[Message]) -> bool:
     return False
 
 
-def may_be_kept(request: Request, deltas: list[Delta], attempt: Attempt | None) -> bool:
-    """Whether the answer `deltas` to `request`, given by `attempt`, may be given again."""
+def may_be_kept(call: Call, deltas: list[Delta], attempt: Attempt) -> bool:
+    """Whether the answer `deltas` to `call`, given by `attempt`, may be given again."""
     finish = deltas[-1]
     if not isinstance(finish, Finish) or finish.outcome != "completed":
         return False
-    if attempt is None or attempt.level not in ("primary", "fallback"):
+    if call.course.truncated or attempt.level not in ("primary", "fallback"):
         return False
+    if call.embedding is not None:
+        return True
     reasons = finish.reasons or (finish.reason,)
-    if not _WHOLE.issuperset(reasons) or ("length" in reasons and request.sampling.max_tokens is None):
+    if not _WHOLE.issuperset(reasons) or ("length" in reasons and call.request.sampling.max_tokens is None):
         return False
     if any([isinstance(delta, _ON_ITS_WAY) or _is_stitched(delta) for delta in deltas]):
         return False

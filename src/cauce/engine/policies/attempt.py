@@ -26,6 +26,7 @@ def attempt() -> Policy:
                     reason=None if after is None else after.message,
                     reason_code=None if after is None else after.code,
                     deployment=candidate.deployment,
+                    missed=course.cache == "miss",
                 )
             )
             # Nothing is done afterwards: `open` is awaited by whoever called.

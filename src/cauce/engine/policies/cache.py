@@ -5,30 +5,32 @@
 | has an answer that is fresh enough | that answer, as the stream it was; nobody is asked |
 | is asked already | what that call gives, from its first delta on |
 | neither | its own call, in a flight that others may join; its answer is kept if it ends well |
+| is private | the same, among private calls, out of what no other machine can see |
 
 Whether a request may be cached, and an answer kept, stands in `engine.caching.worth`. All others cost one comparison.
 When no model answers, `fallback` asks `stale`.
 """
 
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from cauce.domain.delta import Attempt, Level, Status
+from cauce.domain.delta import Attempt, CacheUse, Delta, Level, Status
 from cauce.domain.errors import DENIALS, CauceError, DeadlineExceeded, InternalError, NotCached
 from cauce.domain.request import Scope
-from cauce.engine.caching.encoding import decode, encode, free, gratis
+from cauce.domain.usage import Usage
+from cauce.engine.caching.encoding import decode, decode_vectors, encode, encode_vectors, free, gratis
 from cauce.engine.caching.flight import Flight
 from cauce.engine.caching.shelf import Books, Gift, Shelf
 from cauce.engine.caching.worth import may_be_cached, may_be_kept
+from cauce.engine.embedding import Vectors
 from cauce.ports.cache import CachedAnswer
-from cauce.ports.provider import CacheUse, Call, Deltas, Open
+from cauce.ports.provider import Call, Deltas, Open, unreported
 
 
 class Caching:
-    """The cache of completions: `policy` goes around the cascade, `stale` into it."""
+    """The cache of completions and of vectors: `policy` goes around a cascade, `stale` into it."""
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._cache = shelf.cache
         self._keys = shelf.keys
         self._books = shelf.books
         self._tally = shelf.tally
@@ -59,14 +61,15 @@ class Caching:
         if not (control.read or control.stale_if_error is not None) or not may_be_cached(call):
             return None
         key = self._keys.of(call)
-        answer = await self._cache.get(key) if key is not None else None
+        answer = await self._shelf.place(private=call.private).get(key) if key is not None else None
         if answer is None:
             return None
         return self._given(call, answer, "stale") if self._shelf.age(answer) <= self._shelf.oldest(control) else None
 
     async def _looked_up(self, open: Open, call: Call, key: bytes) -> Deltas:
         control = call.cache
-        if control.read and (answer := await self._cache.get(key)) is not None:
+        place = self._shelf.place(private=call.private)
+        if control.read and (answer := await place.get(key)) is not None:
             use = self._shelf.use(self._shelf.age(answer), control)
             given = self._given(call, answer, use) if use != "miss" else None
             if given is not None:
@@ -85,7 +88,7 @@ class Caching:
         call.course.cache = "miss"
         flight = Flight(call, key, self._shelf.settings.max_answer, self._landed)
         self._flights.setdefault(key, flight)
-        return await Deltas.opened(flight.lead(open, self._keep), "", flight.so_far)
+        return await _member(flight, flight.lead(open, self._keep), flight.so_far)
 
     async def _followed(self, flight: Flight, call: Call) -> Deltas:
         """What another's call gives. Raises its error, and `DeadlineExceeded` when this call has waited long enough."""
@@ -93,7 +96,7 @@ class Caching:
         began = clock.monotonic()
         try:
             async with clock.timeout(None if call.deadline is None else call.deadline - began):
-                deltas = await Deltas.opened(flight.follow(call.notice), "")
+                deltas = await _member(flight, flight.follow(call.notice))
         except TimeoutError as late:
             raise DeadlineExceeded("the time for this call is used up; the same was asked already") from late
         attempt = flight.attempt
@@ -104,18 +107,18 @@ class Caching:
         course.cache, course.age = ("stale", flight.call.course.age) if stale else ("hit", 0.0)
         self._tally.shared += 1
         strategy = attempt.strategy if attempt.level == "cache" else "shared"
-        call.notice(Attempt(course.attempts + 1, attempt.provider, attempt.model, level, strategy=strategy))
+        call.notice(
+            Attempt(course.attempts + 1, attempt.provider, attempt.model, level, strategy=strategy, age=int(course.age))
+        )
         deltas.on_finish(gratis)
         deltas.on_end(_gift(self._books, call, attempt.provider, attempt.model, began).record)
         return deltas
 
     def _given(self, call: Call, answer: CachedAnswer, use: CacheUse) -> Deltas | None:
         """`answer`, given to `call`; None if it cannot be read any more."""
-        deltas = answer.decoded
-        if deltas is None:
-            deltas = answer.decoded = decode(answer.deltas)
-            if deltas is None:
-                return None
+        given = _again(call, answer)
+        if given is None:
+            return None
         course, after = call.course, call.after
         course.cache, course.age, course.level = use, self._shelf.age(answer), "cache"
         if use == "hit":
@@ -131,29 +134,65 @@ class Caching:
                 strategy="cache" if use == "hit" else "stale",
                 reason=None if after is None else after.message,
                 reason_code=None if after is None else after.code,
+                age=int(course.age),
             )
         )
-        given = Deltas(None, deltas)
         given.on_end(_gift(self._books, call, answer.provider, answer.model, self._books.clock.monotonic()).record)
         return given
 
     async def _keep(self, flight: Flight) -> None:
-        deltas, attempt = flight.deltas, flight.attempt
-        if attempt is None or flight.call.course.truncated or not may_be_kept(flight.call.request, deltas, attempt):
-            return
+        answer = self._kept(flight)
+        if answer is not None:
+            self._tally.stored += 1
+            await self._shelf.place(private=flight.call.private).put(flight.key, answer, self._shelf.settings.keep)
+
+    def _kept(self, flight: Flight) -> CachedAnswer | None:
+        """What is kept of it; None if that is nothing."""
+        deltas, attempt, opened = flight.deltas, flight.attempt, flight.opened
+        if attempt is None or not may_be_kept(flight.call, deltas, attempt):
+            return None
+        now = self._books.clock.now()
+        if isinstance(opened, Vectors):
+            vectors = encode_vectors(opened.embeddings)
+            if vectors is None or len(vectors) > self._shelf.settings.max_answer:
+                return None
+            return CachedAnswer(vectors, now, attempt.provider, attempt.model)
         encoded = encode(deltas)
         if encoded is None:
-            return
+            return None
         written, pieces = encoded
         kept = free([delta for delta in deltas if not isinstance(delta, Status)])
-        answer = CachedAnswer(written, self._books.clock.now(), attempt.provider, attempt.model, pieces, kept)
-        self._tally.stored += 1
-        await self._cache.put(flight.key, answer, self._shelf.settings.keep)
+        return CachedAnswer(written, now, attempt.provider, attempt.model, pieces, kept)
 
     def _landed(self, flight: Flight) -> None:
         """No more may join `flight`."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+
+
+async def _member(
+    flight: Flight, batches: AsyncGenerator[Sequence[Delta], None], so_far: Callable[[], Usage] = unreported
+) -> Deltas:
+    """What a member of `flight` gets, who reads `batches`."""
+    deltas = await Deltas.opened(batches, "", so_far)
+    opened = flight.opened
+    if not isinstance(opened, Vectors):
+        return deltas
+    # With the first batch all of them are there.
+    await deltas.aclose()
+    return Vectors(opened.embeddings)
+
+
+def _again(call: Call, answer: CachedAnswer) -> Deltas | None:
+    """`answer` as one to `call`; None if it cannot be read any more."""
+    if call.embedding is not None:
+        # Read each time: floats take more room than the bytes that are counted.
+        made = decode_vectors(answer.deltas)
+        return None if made is None else Vectors(made)
+    deltas = answer.decoded
+    if deltas is None:
+        deltas = answer.decoded = decode(answer.deltas)
+    return None if deltas is None else Deltas(None, deltas)
 
 
 def _gift(books: Books, call: Call, provider: str, model: str, began: float) -> Gift:
@@ -165,7 +204,7 @@ def _gift(books: Books, call: Call, provider: str, model: str, began: float) -> 
         provider,
         model,
         began,
-        "chat" if call.request.prompt is None else "completions",
+        call.endpoint,
         call.stream_id,
         call.course.attempts + 1,
         call.course.waited,

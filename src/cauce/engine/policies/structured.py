@@ -184,6 +184,7 @@ class _Structured:
                 reason=error.message,
                 reason_code=error.code,
                 deployment=candidate.deployment,
+                missed=course.cache == "miss",
             )
         )
 

@@ -23,7 +23,7 @@ from cauce.ports.provider import Candidate, Overflow
 Limits = Callable[[Candidate], tuple[str, ...]]
 
 RULES: dict[str, str] = {
-    "privacy": "nothing leaves this machine: models elsewhere are left out",
+    "privacy": "nothing leaves this machine: models elsewhere and stores that servers share are left out",
     "task": "task {value}: {first} first",
     "long": "the prompt has about {value:g} tokens, {bound:g} or more: {first} first",
     "complex": "the complexity of the prompt is {value:g}, {bound:g} or more: {first} first",

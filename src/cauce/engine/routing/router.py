@@ -9,7 +9,7 @@ from cauce.engine.routing.conditions import Conditions, Look
 from cauce.engine.routing.decision import Absence, Decision, Fired, LeftOut, Why
 from cauce.engine.routing.names import AUTO, Group, Names, Option, Section
 from cauce.engine.routing.route import Route
-from cauce.engine.routing.rules import PRIVACY, Traits, is_private, preference
+from cauce.engine.routing.rules import PRIVACY, Traits, check_stays, is_private, preference
 from cauce.engine.routing.source import Source, passed_on
 from cauce.ports.catalogue import Catalogue
 from cauce.ports.embedder import Embedder
@@ -81,6 +81,10 @@ class Router:
         places = source.places() if source is not None else ()
         return any([one.here for one in places if one.name == candidate.deployment]) and not passed_on(candidate.model)
 
+    def is_private(self, request: Request) -> bool:
+        """Whether `request` stays on this machine: its route says so, or itself. Raises `InvalidRequest`, `ModelNotFound`."""
+        return self._names.section(request.model or self.default).route.private or is_private(request)
+
     def names(self) -> tuple[str, ...]:
         """Every name a client may send, but for models only an upstream knows: public names, then `provider/model`."""
         return self._names.known()
@@ -92,19 +96,27 @@ class Router:
     def candidates(self, request: Request) -> tuple[Candidate, ...]:
         """Where `request` may go, best first.
 
-        Raises `InvalidRequest` for a name nothing can have, `ModelNotFound`, naming the nearest model or saying that none is on
+        Raises `InvalidRequest` for a name nothing can have and for addresses in a private request, `ModelNotFound`, naming the nearest model or saying that none is on
         this machine, and `Unsupported` for a prompt that none of them can go on with.
         """
+        return self.route(request).candidates
+
+    def route(self, request: Request) -> Decision:
+        """Where `request` goes now. Raises what `candidates` raises."""
         fixed = self._fixed.get(request.model)
         if fixed is not None and _is_plain(request):
-            return fixed.candidates
-        return self.decide(request).candidates
+            if fixed.private:
+                check_stays(request)
+            return fixed
+        return self.decide(request)
 
     def decide(self, request: Request, tokens: int | None = None) -> Decision:
         """Where `request` goes and why. `tokens`: to be taken for its length. Raises what `candidates` raises."""
         names = (request.model or self.default, *request.fallbacks)
         sections = [self._names.section(name) for name in names]
         private = sections[0].route.private or is_private(request)
+        if private:
+            check_stays(request)
         work = _Work(self._names, self._conditions, request, Traits(request, tokens), private=private)
         for section in sections:
             work.take(section)

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from cauce.domain.errors import InvalidRequest
+from cauce.domain.message import DocumentPart, ImagePart
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.engine.routing.complexity import complexity
@@ -61,13 +62,26 @@ def preference(route: Route, traits: Traits) -> Fired | None:
     return Fired("prefer", prefer) if prefer is not None else None
 
 
+def check_stays(request: Request) -> None:
+    """Raise `InvalidRequest` if `request`, which is private, points elsewhere: who has what is there would be asked for it."""
+    for index, message in enumerate(request.messages):
+        for part in message.parts:
+            if isinstance(part, ImagePart | DocumentPart) and part.url[:5].lower() != "data:":
+                raise InvalidRequest(
+                    "privacy: this request stays on this machine, so nothing is fetched from an address: send what is there as a "
+                    "data: URL",
+                    field=f"messages[{index}].content",
+                )
+
+
 def is_private(request: Request) -> bool:
     """Whether `request` itself must stay on this machine. Raises `InvalidRequest` for a wish that nobody understands."""
-    told = request.privacy
-    if told is None and request.metadata is not None:
-        told = request.metadata.get(PRIVACY)
-    if told is None:
-        return False
+    told = (request.privacy, None if request.metadata is None else request.metadata.get(PRIVACY))
+    # Each of them is looked at: what one asks for is not undone by the other.
+    return any([_is_local(one) for one in told if one is not None])
+
+
+def _is_local(told: object) -> bool:
     wish = told.strip().lower() if isinstance(told, str) else None
     if wish == _PRIVATE:
         return True

@@ -29,6 +29,8 @@ class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     scope: Scope | None = None
     request_id: str = ""
     asked: msgspec.Raw = _NOTHING
+    private: bool = False
+    """It stays on this machine, whatever its route says when another process goes on with it."""
 
 
 NATIVE = StreamOptions()

@@ -27,10 +27,13 @@ logger = logging.getLogger("cauce.streams")
 
 
 class _Running(msgspec.Struct, frozen=True):
+    """`here`: it is in the memory of this process, which nobody else writes and nobody inherits."""
+
     producer: Producer
     call: Call
     options: StreamOptions
     task: "asyncio.Task[None]"
+    here: bool
 
 
 class Producing:
@@ -50,6 +53,8 @@ class Producing:
         self._renewing = asyncio.Lock()
         self.lease: float | None = None
         """Seconds that this process may be silent (None: for ever)."""
+        self.private_here = False
+        """Whether private streams are in the memory of this process, beside the log of all others."""
         self.listeners: list[Callable[[StreamKey], None]] = []
         """Told of each stream that is not written here any more, mostly since it has ended."""
 
@@ -65,9 +70,11 @@ class Producing:
         """Write the answer to `call` into the stream of `hold`. Its producer does nothing before the next await."""
         key = hold.key
         producer = Producer(self._log, self._turn, self._clock, hold, begun)
-        call = msgspec.structs.replace(call, notice=producer.notice, renewed=partial(self._renewed, key))
+        here = self.private_here and call.private
+        renewed = call.renewed if here else partial(self._renewed, key)
+        call = msgspec.structs.replace(call, notice=producer.notice, renewed=renewed)
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
-        self._running[key] = _Running(producer, call, options, task)
+        self._running[key] = _Running(producer, call, options, task, here)
         self._bills.watch(call.request_id, producer.billed)
         self._presence.watch(key, options, had_readers=begun.read)
         task.add_done_callback(lambda done: self._ended(key, done))
@@ -96,7 +103,7 @@ class Producing:
                     # Others may have come while it was written.
                     if self._dropped.get(key) is hold:
                         del self._dropped[key]
-            holds = [running.producer.hold for running in self._running.values()]
+            holds = [running.producer.hold for running in self._running.values() if not running.here]
             for renewed in await self._log.renew([*holds, *others]):
                 running = self._running.get(renewed.key)
                 if running is not None and renewed.verdict == "lost":
@@ -106,6 +113,8 @@ class Producing:
         except LogUnavailable:
             if self._silent:
                 for key, running in self._running.items():
+                    if running.here:
+                        continue
                     running.producer.lose()
                     # It may be nobody's yet, and whoever reads it here is to hear of what others write.
                     self._dropped[key] = running.producer.hold
@@ -156,18 +165,20 @@ class Producing:
             async with self._clock.timeout(seconds):
                 await asyncio.wait(tasks)
 
-    async def end(self, error: CauceError) -> None:
-        """End all streams with `error`."""
-        for running in self._running.values():
+    async def end(self, error: CauceError, *, here: bool = False) -> None:
+        """End all streams with `error`; `here`: those alone that are in the memory of this process."""
+        some = [running for running in self._running.values() if running.here or not here]
+        for running in some:
             running.producer.fail(error)
-        await self._all_ended()
+        if some:
+            await asyncio.wait({running.task for running in some})
 
     async def hand_over(self) -> None:
         """Close all upstreams, write what was received, and give the streams up: whoever looks next goes on with them."""
         some: dict[StreamKey, Producer] = {}
-        while self._running:
+        while going := {key: running.producer for key, running in self._running.items() if not running.here}:
             # Some may have been begun while others were waited for.
-            some |= {key: running.producer for key, running in self._running.items()}
+            some |= going
             for producer in some.values():
                 producer.hand_over()
             await self._all_ended()

@@ -12,13 +12,15 @@ class Life(msgspec.Struct, frozen=True):
     """`lasting`: the log outlives this process, so that streams are handed over at its end and not ended. `lease`: the seconds that one
     of several processes may be silent (None: no other writes the log).
 
-    `recovery` says how far a stream is gone on with whose provider and route say nothing of it. `unattended_max_cost` is in USD (0: any).
+    `private_here`: private streams are in the memory of this process, whatever the log is. They are ended with it, and no process goes
+    on with one. `recovery` says how far a stream is gone on with whose provider and route say nothing of it. `unattended_max_cost` is in USD (0: any).
     """
 
     lasting: bool = False
     lease: float | None = None
     recovery: RecoverySettings = RecoverySettings()
     unattended_max_cost: float = UNATTENDED_MAX_COST
+    private_here: bool = False
 
     @property
     def tick(self) -> float:

@@ -10,7 +10,7 @@ import msgspec
 from cauce.domain.delta import Finish
 from cauce.domain.errors import CauceError, Conflict, Overloaded
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import Head, NewStream, Record, StreamKey
+from cauce.domain.stream import Created, Head, NewStream, Record, StreamKey
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import NATIVE, StreamOptions
 from cauce.engine.streams.presence import SEEN_EVERY, Presence
@@ -21,7 +21,7 @@ from cauce.engine.streams.tail import Waiting, follow, tail
 from cauce.engine.streams.takeover import Orphan, Takeover
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
-from cauce.ports.provider import ANY_ANSWER, CacheControl, Deltas
+from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas
 from cauce.ports.stream_log import LogUnavailable, StreamLog
 
 OVERTAKEN = 60.0
@@ -70,10 +70,13 @@ class Streams:
         self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
         self._producing = Producing(log, turn, clock, bills, self._presence)
         self._producing.lease = life.lease
+        self._producing.private_here = life.private_here
         self._takeover = Takeover(
             log, turn, clock, bills, self._go_on, self._producing.drop, lambda key: self._producing.get(key) is not None
         )
         self._waiting = Waiting()
+        self._making: set[StreamKey] = set()
+        """Streams that the log is making just now."""
         self._overtaken: dict[StreamKey, float] = {}
         self._draining = False
 
@@ -113,10 +116,12 @@ class Streams:
             call = self._turn.call(
                 request, scope, request_id=request_id, streamed=True, cache=cache, stream_id=key.id, logged=True
             )
-            options = msgspec.structs.replace(options, scope=scope, request_id=request_id)
+            options = msgspec.structs.replace(options, scope=scope, request_id=request_id, private=call.private)
             policy = msgspec.json.encode(options).decode()
-            new = NewStream(key, call.request, digest, self._clock.now(), options.wire, options.retention, policy)
-            created = await self._log.create(new)
+            new = NewStream(
+                key, call.request, digest, self._clock.now(), options.wire, options.retention, policy, call.private
+            )
+            created = await self._created(new)
             known = created.head
             if created.hold is not None:
                 call = msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
@@ -126,10 +131,24 @@ class Streams:
                     await self._log.request_cancel(key)
                 elif self._draining:
                     # It was made while everybody else was sent away.
-                    await self._leave(producer)
+                    await self._leave(producer, call)
         if known.request_hash != digest:
-            raise Conflict(f"stream id {key.id!r} belongs to another request: use a new id")
+            raise _reused(key)
         return known
+
+    async def _created(self, new: NewStream) -> Created:
+        """The stream, made, or found. Raises as the log does, and `Conflict`."""
+        if new.private and self._life.private_here:
+            # It goes to another log than what is not private: an id that is taken there meanwhile must be seen here.
+            if new.key in self._making:
+                raise _reused(new.key)
+            known = await self._log.head(new.key) if self._producing.get(new.key) is not None else None
+            return await self._log.create(new) if known is None else Created(known, None)
+        self._making.add(new.key)
+        try:
+            return await self._log.create(new)
+        finally:
+            self._making.discard(new.key)
 
     async def head(self, key: StreamKey) -> Head | None:
         """The stream's head; None if there is none. Raises `Gone` once expired."""
@@ -296,6 +315,8 @@ class Streams:
         except TimeoutError:
             logger.info("%d streams have not ended by themselves", self.open_streams)
         if self._life.lasting:
+            # First, so that their readers have the end before all that wait are sent away.
+            await self._producing.end(shut_down(), here=True)
             await self._producing.hand_over()
             self._waiting.send_away()
         else:
@@ -321,8 +342,8 @@ class Streams:
         if producer is not None:
             producer.cancel(cause)
 
-    async def _leave(self, producer: Producer) -> None:
-        if self._life.lasting:
+    async def _leave(self, producer: Producer, call: Call) -> None:
+        if self._life.lasting and not (call.private and self._life.private_here):
             await self._producing.leave(producer)
         else:
             producer.fail(shut_down())
@@ -330,6 +351,10 @@ class Streams:
     def _was_cancelled(self, key: StreamKey) -> bool:
         until = self._overtaken.pop(key, None)
         return until is not None and until > self._clock.monotonic()
+
+
+def _reused(key: StreamKey) -> Conflict:
+    return Conflict(f"stream id {key.id!r} belongs to another request: use a new id")
 
 
 def _digest(request: Request) -> bytes:

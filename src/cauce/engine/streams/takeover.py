@@ -237,9 +237,10 @@ class Takeover:
         """The call that was made for the stream, made anew."""
         if options is None or options.scope is None:
             return ending.cut_off()
+        request = msgspec.structs.replace(head.request, privacy="local") if options.private else head.request
         try:
             call = self._turn.call(
-                head.request,
+                request,
                 options.scope,
                 request_id=options.request_id,
                 streamed=True,
@@ -292,14 +293,16 @@ class Takeover:
         if left <= 0:
             late = DeadlineExceeded("the time for this call was used up while its server was down")
             return msgspec.structs.replace(orphan, call=None, why=late)
-        last = max([delta.n for delta in orphan.deltas if isinstance(delta, Attempt)], default=0)
+        attempts = [delta for delta in orphan.deltas if isinstance(delta, Attempt)]
+        last = max([attempt.n for attempt in attempts], default=0)
+        missed = any([attempt.missed for attempt in attempts])
         shown = orphan.begun.shown
         going_on = msgspec.structs.replace(
             call,
             deadline=self._clock.monotonic() + left,
             begun=orphan.deltas if shown else (),
             upstream=head.upstream if shown and head.upstream != NOWHERE else None,
-            course=Course(attempts=last),
+            course=Course(attempts=last, cache="miss" if missed else "none"),
             after=ending.cut_off() if last else None,
             strategy="again" if last else "open",
         )
@@ -308,6 +311,9 @@ class Takeover:
     def _may_go_on(self, orphan: Orphan, call: Call, life: Life) -> bool:
         head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
         if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
+            return False
+        if call.private and life.private_here:
+            # Nothing of it may be written where others read it; that it is there is another server's configuration, or version.
             return False
         if self._is_old(head, bounds):
             return False

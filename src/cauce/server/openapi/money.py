@@ -18,7 +18,10 @@ def usage() -> dict[str, Any]:
     }
     parameters = [
         _query(
-            "group_by", text, f"Some of {', '.join(GROUPS)}, with commas between them. Users go with key and day only."
+            "group_by",
+            text,
+            f"Some of {', '.join(GROUPS)}, with commas between them. Users go with key and day only, unless conversations are told "
+            "apart too. Those are known as long as single attempts are kept: `from` of the answer says since when.",
         ),
         _query("from", time, "A date, a time or UNIX seconds; the first of this month without."),
         _query("to", time, "The same; a date includes its day. Now without."),

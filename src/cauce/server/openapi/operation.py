@@ -13,7 +13,7 @@ _KEY = r"^[^\x00-\x20/\x7f]{1,200}$"
 CURSOR = "^[0-9]{1,15}([.][0-9]{1,6})?$"
 """What a reader says it has read: a record, or a frame of one."""
 
-_LEAVING = "^(continue|cancel|grace(:[0-9]{1,6})?)$"
+_LEAVING = r"^(continue|cancel|grace(:[0-9]{1,6}(\.[0-9]{1,3})?s?)?)$"
 
 _REFUSALS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 429, 431, 500, 502, 503, 504)
 

@@ -12,8 +12,9 @@ from cauce.domain.stream import Head, StreamKey
 from cauce.ports.responses import KeptResponse
 from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
-from cauce.server.following import LoggedFailure, Manner, follow, origin, overhead
+from cauce.server.following import LoggedFailure, Manner, follow, overhead
 from cauce.server.logged_responses import WIRE, asked_of, check_number, find, fold, open_response, project
+from cauce.server.provenance import origin
 from cauce.server.reading import asked_cursor, cursor_of, last_event_id
 from cauce.server.services import Services
 from cauce.wire.openai_responses.listing import listed, page

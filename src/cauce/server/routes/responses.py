@@ -59,18 +59,25 @@ class _Asked(msgspec.Struct):
     raw: dict[str, Any]
     before: list[dict[str, Any]]
     context: tuple[bytes, ...]
+    private: bool = False
+    """It stays on this machine: as far as is known, since it goes on from a response that does."""
 
     @property
     def items(self) -> tuple[bytes, ...]:
         """All items of the conversation, the request's own included."""
         return (*self.context, *[_encode(item) for item in input_items(self.raw.get("input", ""))])
 
+    def request(self) -> Request:
+        """All of it as a request. What a private response held stays on this machine in the next turn too."""
+        request = parse(self.raw, self.before)
+        return msgspec.structs.replace(request, privacy="local") if self.private else request
+
 
 async def responses(exchange: Exchange, services: Services) -> None:
     """Answer one request."""
     asked = await _asked(exchange, services)
     raw = asked.raw
-    request = parse(raw, asked.before)
+    request = asked.request()
     if raw.get("background") is True or is_logged(exchange, services, request):
         await _logged(exchange, services, asked, request)
         return
@@ -78,6 +85,8 @@ async def responses(exchange: Exchange, services: Services) -> None:
     model = request.model or services.router.default
     head = Head(services.ids.new("resp"), int(created), echo(raw, model), custom_names(request.tools))
     keep = raw.get("store") is not False
+    if keep:
+        asked.private = services.router.is_private(wished(exchange, request))
     if request.stream:
         recorder = Recorder(head, keep=keep)
         try:
@@ -97,7 +106,7 @@ async def responses(exchange: Exchange, services: Services) -> None:
 async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     asked = await _asked(exchange, services)
-    request = parse(asked.raw, asked.before)
+    request = asked.request()
     counted = await exchange.while_connected(
         count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
     )
@@ -135,7 +144,7 @@ async def _asked(exchange: Exchange, services: Services) -> _Asked:
     kept = await _previous(exchange, services, previous)
     output = surviving_items(_decode(kept.body)["output"])
     before = [*[_decode(item) for item in kept.context], *output]
-    return _Asked(raw, before, (*kept.context, *[_encode(item) for item in output]))
+    return _Asked(raw, before, (*kept.context, *[_encode(item) for item in output]), kept.private)
 
 
 async def _previous(exchange: Exchange, services: Services, response_id: str) -> KeptResponse:
@@ -158,7 +167,8 @@ async def _previous(exchange: Exchange, services: Services, response_id: str) ->
 async def _keep(
     exchange: Exchange, services: Services, asked: _Asked, head: Head, body: bytes, tape: bytes = b""
 ) -> None:
-    await services.responses.put(exchange.scope, KeptResponse(head.id, head.created, body, asked.items, tape))
+    kept = KeptResponse(head.id, head.created, body, asked.items, tape, asked.private)
+    await services.responses.put(exchange.scope, kept)
 
 
 async def _logged(exchange: Exchange, services: Services, asked: _Asked, request: Request) -> None:

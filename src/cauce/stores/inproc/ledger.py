@@ -9,7 +9,7 @@ from cauce.domain.request import Scope
 from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import attempt_of
-from cauce.stores.cells import Cell, Folding, Kind, Kinds
+from cauce.stores.cells import Cell, Folding, Kind, Kinds, conversed
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import HOUR
 
@@ -56,7 +56,8 @@ class InprocLedger:
 
     async def report(self, query: Query) -> Report:
         grouping = Grouping(query, inf)
-        cells = Folding().fold([attempt_of(entry) for entry in self._entries])
+        attempts = [attempt_of(entry) for entry in self._entries]
+        cells = conversed(attempts) if grouping.conversations else Folding().fold(attempts)
         for about in self._given():
             cells.setdefault((about.hour, about.kind), Cell()).votes.add(about.votes)
         for (hour, kind), cell in cells.items():

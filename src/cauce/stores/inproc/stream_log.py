@@ -117,6 +117,10 @@ class InprocStreamLog:
         self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
 
+    def knows(self, key: StreamKey) -> bool:
+        """Whether the stream is here, or was and has expired."""
+        return key in self._streams or key in self._expired
+
     async def create(self, new: NewStream) -> Created:
         known = self._streams.get(new.key)
         if known is not None:

@@ -162,7 +162,7 @@ class Book:
         ids: list[int] = []
         known, kind_of = self._kinds, self._kind_of.of
         for attempt in attempts:
-            request_id, stream_id, kind = attempt[13], attempt[14], kind_of(attempt)
+            request_id, stream_id, conversation_id, kind = attempt[13], attempt[14], attempt[15], kind_of(attempt)
             place = known.get(kind) or self._kind(database, kind)
             rows += (number, attempt[12], place, attempt[11], *attempt[13:29])
             if stream_id[-_RANDOM:] == request_id[-_RANDOM:]:
@@ -172,6 +172,8 @@ class Book:
                 ids += (crc32(request_id.encode()), number)
                 if stream_id:
                     ids += (crc32(stream_id.encode()), number)
+            if conversation_id:
+                ids += (crc32(conversation_id.encode()), number)
             number += 1
         _insert(database, f"INSERT INTO attempts_{name}", 20, rows)
         _insert(database, f"INSERT OR IGNORE INTO ids_{name}", 2, ids)
@@ -200,8 +202,8 @@ class Book:
     def _kind(self, database: sqlite3.Connection, kind: Kind) -> int:
         number = self._kinds.get(kind)
         if number is None:
-            row = database.execute(_FIND_KIND, kind).fetchone()
-            number = row[0] if row is not None else cast(int, database.execute(_KIND, kind).lastrowid)
+            row = database.execute(_FIND_KIND, kind[:12]).fetchone()
+            number = row[0] if row is not None else cast(int, database.execute(_KIND, kind[:12]).lastrowid)
             self._kinds[kind] = number
         return number
 

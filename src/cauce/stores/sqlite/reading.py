@@ -5,16 +5,18 @@ It asks nothing of the writing ends, so it works beside a running server, in ano
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from datetime import date
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
-from cauce.domain.errors import Overloaded
-from cauce.ports.usage import AllTenants, Holder, Query, Report, SpendUnit, Votes
+from cauce.domain.errors import InvalidRequest, Overloaded
+from cauce.ports.usage import AllTenants, Holder, Query, Report, SpendUnit, Sums, Votes
 from cauce.stores.attempts import Attempt
-from cauce.stores.cells import Folding, Kind
+from cauce.stores.cells import Cell, Folding, Kind, conversed
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import DAY, Parts, day_of
-from cauce.stores.sqlite.book import began, cell_of, decoded, positions
+from cauce.stores.sqlite.book import began, cell_of, day_names, decoded, positions
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MONTHS, USER_DAYS, USER_MONTHS
 from cauce.stores.sqlite.schema import BUSY
 from cauce.stores.sqlite.spool import Position, read
@@ -23,8 +25,17 @@ from cauce.stores.sqlite.spools import folder_of
 APPROVED = 30
 """Days of feedback that make a model's approval."""
 
+MOST_ROWS = 1_000_000
+"""Attempts that conversations are told apart of for one question: about two seconds of CPU."""
+
 _TRIES = 3
 _KINDS = "SELECT id, tenant, provider, model, deployment, endpoint, key, level, outcome, source, estimated, error, user FROM kinds"
+
+# `sum` would fail on a total that is beyond what an integer holds.
+_SUMS = """SELECT a.conversation_id, a.kind, coalesce(a.user, ''), total(a.n = 1), count(*), total(a.input_tokens),
+    total(a.output_tokens), total(a.cached_tokens), total(a.cache_write_tokens), total(a.reasoning_tokens), total(a.cost)"""
+
+_EPOCH = date(1970, 1, 1)
 
 Unwritten = Callable[[], Iterable[bytes]]
 """Records that are not even in a spool."""
@@ -77,8 +88,10 @@ class Reading:
         """What `query` asks for, and whether all of it was seen: not if a spool file went into the database behind our back."""
         grouping = Grouping(query, self._now())
         before = self._add_cells(query, grouping)
+        waiting = self._waiting(before)
         folding = Folding(began=partial(began, self._connection()))
-        for (hour, kind), cell in folding.fold(self._waiting(before)).items():
+        cells = conversed(waiting) if grouping.conversations else folding.fold(waiting)
+        for (hour, kind), cell in cells.items():
             if grouping.within(hour) and grouping.wants(kind):
                 grouping.add(hour, kind, cell)
         after = positions(self._connection())
@@ -107,7 +120,9 @@ class Reading:
         try:
             before = positions(database)
             kinds = _kinds(database, query, grouping)
-            if kinds:
+            if grouping.conversations:
+                _add_rows(database, kinds, grouping)
+            elif kinds:
                 for span, first, end, hours in _ranges(grouping.spans, users=grouping.users):
                     rows = database.execute(
                         "SELECT * FROM cells WHERE span = ? AND period >= ? AND period < ?", (span, first, end)
@@ -143,12 +158,43 @@ def _kinds(database: sqlite3.Connection, query: Query, grouping: Grouping) -> di
         parts.append("tenant = ?")
         values.append(query.tenant)
     for dimension, value in query.where:
-        if dimension in ("key", "user", "provider", "endpoint"):
+        if dimension in ("key", "provider", "endpoint") or (dimension == "user" and grouping.users):
             parts.append(f"{dimension} = ?")
             values.append(value)
     rows = database.execute(f"{_KINDS} WHERE {' AND '.join(parts)}", values)
-    kinds = {row[0]: Kind._make(row[1:]) for row in rows}
-    return {number: kind for number, kind in kinds.items() if grouping.wants(kind)}
+    kinds = {row[0]: Kind(*row[1:]) for row in rows}
+    return {number: kind for number, kind in kinds.items() if grouping.conversations or grouping.wants(kind)}
+
+
+def _add_rows(database: sqlite3.Connection, kinds: dict[int, Kind], grouping: Grouping) -> None:
+    """Add what single attempts say of conversations, which are too many to have sums."""
+    days = {(date.fromisoformat(name) - _EPOCH).days: name for name in sorted(day_names(database))}
+    if not days:
+        return
+    grouping.known_since(min(days))
+    days = {day: name for day, name in days.items() if grouping.within(day * 24)}
+    one = grouping.conversation
+    if one is None:
+        newest = "SELECT coalesce(max(id), 0) FROM attempts_"
+        if sum([database.execute(newest + name).fetchone()[0] for name in days.values()]) > MOST_ROWS:
+            raise InvalidRequest(
+                f"group_by: conversations are told apart of {MOST_ROWS:,} attempts at most: ask for fewer days, or for one conversation",
+                field="group_by",
+            )
+    for day, name in days.items():
+        found = f"FROM attempts_{name} a WHERE a.conversation_id <> ''"
+        values: tuple[int | str, ...] = ()
+        if one is not None:
+            found = f"FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt WHERE i.hash = ? AND a.conversation_id = ?"
+            values = (crc32(one.encode("utf-8", "replace")), one)
+        for conversation, number, user, *counts, cost in database.execute(f"{_SUMS} {found} GROUP BY 1, 2, 3", values):
+            if number not in kinds:
+                continue
+            kind = kinds[number]._replace(user=user, conversation=conversation)
+            if grouping.wants(kind):
+                whole = [int(count) for count in counts]
+                sums = Sums(*whole[:2]) if kind.level == "cache" else Sums(*whole, cost=cost)
+                grouping.add(day * 24, kind, Cell(sums))
 
 
 Range = tuple[int, int, int, Callable[[int], int]]

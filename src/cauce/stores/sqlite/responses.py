@@ -45,13 +45,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         )""",
         "CREATE INDEX promised_responses ON responses (n) WHERE state = 'promised'",
     ),
+    ("ALTER TABLE responses ADD COLUMN private INTEGER NOT NULL DEFAULT 0",),
 )
 
-_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape)
-    VALUES (?, ?, ?, 'kept', ?, ?, ?)"""
-_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape) VALUES (?, ?, ?, 'kept', ?, ?, ?)
+_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape, private)
+    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)"""
+_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape, private)
+    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)
     ON CONFLICT (principal, id) DO UPDATE SET state = 'kept', body = excluded.body, context = excluded.context,
-    tape = excluded.tape WHERE state = 'promised'"""
+    tape = excluded.tape, private = excluded.private WHERE state = 'promised'"""
 _PROMISE = "INSERT OR IGNORE INTO responses (principal, id, created, state) VALUES (?, ?, ?, 'promised')"
 _RENOUNCE = "DELETE FROM responses WHERE principal = ? AND id = ? AND state = 'promised'"
 _DELETE = """UPDATE responses SET state = 'deleted', body = NULL, context = NULL, tape = NULL
@@ -95,12 +97,14 @@ class SqliteResponses:
             self._enqueue(_PUT, StreamKey(scope.principal, response.id), response)
 
     async def get(self, scope: Scope, id: str) -> KeptResponse | None:
-        asked = "SELECT created, body, context, tape FROM responses WHERE principal = ? AND id = ? AND state = 'kept' AND created > ?"
+        asked = """SELECT created, body, context, tape, private FROM responses
+            WHERE principal = ? AND id = ? AND state = 'kept' AND created > ?"""
         row = await self._do(lambda: self._one(asked, (scope.principal, id, self._horizon())))
         if row is None:
             return None
-        created, body, context, tape = row
-        return KeptResponse(id, created, body, tuple([bytes(item) for item in _decode_items(context)]), tape)
+        created, body, context, tape, private = row
+        items = tuple([bytes(item) for item in _decode_items(context)])
+        return KeptResponse(id, created, body, items, tape, bool(private))
 
     async def delete(self, scope: Scope, id: str) -> bool:
         def delete() -> bool:
@@ -171,7 +175,7 @@ class SqliteResponses:
     def _horizon(self) -> float:
         return self._clock.now() - self._keep
 
-    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes] | None:
+    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes, int] | None:
         return self._file.execute(asked, values).fetchone()
 
     def _write(self, writes: list[_Write]) -> None:
@@ -216,7 +220,7 @@ def _columns(what: KeptResponse | float | None) -> tuple[object, ...]:
     """What a statement takes beside whose response it is about."""
     if isinstance(what, KeptResponse):
         context = b"[" + b",".join(what.context) + b"]"
-        return what.created, what.body, context, what.tape
+        return what.created, what.body, context, what.tape, what.private
     return () if what is None else (what,)
 
 

@@ -41,10 +41,10 @@ def _prune(book: Book, settings: LedgerSettings, now: float) -> bool:
             return True
     if _forget_feedback(database, horizon * 24):
         return True
-    return _used(database) > settings.max_bytes and _make_room(book, names)
+    return used(database) > settings.max_bytes and _make_room(book, names)
 
 
-def _used(database: sqlite3.Connection) -> int:
+def used(database: sqlite3.Connection) -> int:
     """Bytes of the file that hold something."""
     (pages,) = database.execute("PRAGMA page_count").fetchone()
     (free,) = database.execute("PRAGMA freelist_count").fetchone()
@@ -60,7 +60,11 @@ def _make_room(book: Book, names: list[str]) -> bool:
         )
         _drop(book, names[0])
         return True
-    return any([_forget_period(book, span, None) for span in (USER_DAYS, HOURS, USER_MONTHS)])
+    for span, what in ((USER_DAYS, "users by day"), (HOURS, "single hours"), (USER_MONTHS, "users by month")):
+        if _forget_period(book, span, None):
+            logger.warning("the ledger is larger than [ledger] max_bytes: the oldest sums of %s are deleted", what)
+            return True
+    return False
 
 
 def _drop(book: Book, name: str) -> None:

@@ -101,7 +101,7 @@ def render_answer(completion: Completion, facts: Facts) -> bytes:
             usage.cost_source,
             choice.finish_reason,
             facts.stream_id,
-            last.level == "cache",
+            last.cache in ("hit", "stale"),
             render_attempts(facts.attempts),
             calls or None,
             choice.reasoning or None,

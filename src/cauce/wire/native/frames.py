@@ -98,6 +98,11 @@ class NativeProjector:
             self._other(delta, out)
         return one_line(b"".join(out))
 
+    def take(self, texts: Sequence[Text]) -> None:
+        """Fold `texts`, whose frames somebody else has made for this stream, at the same place."""
+        self._seq += len(texts)
+        self._text.extend([delta.text for delta in texts])
+
     def _other(self, delta: Delta, out: list[bytes]) -> None:
         """Any frame, the general way."""
         if type(delta) is not Refusal:

@@ -117,6 +117,12 @@ def test_request_may_ask_for_privacy_itself(wish: str) -> None:
         table.names(asking("cloud/big", privacy=wish))
 
 
+@pytest.mark.parametrize(("header", "metadata"), [("any", "local"), ("local", "any"), ("", "local")])
+def test_what_one_wish_for_privacy_asks_for_the_other_does_not_undo(header: str, metadata: str) -> None:
+    with pytest.raises(ModelNotFound):
+        Table().names(asking("cloud/big", privacy=header, metadata={"privacy": metadata}))
+
+
 @pytest.mark.parametrize("wish", ["locla", "yes", 1, True, ["local"]])
 def test_privacy_that_nobody_understands_is_refused_and_not_ignored(wish: object) -> None:
     with pytest.raises(InvalidRequest) as refused:

@@ -53,7 +53,8 @@ class Telling:
     def call(self, request: Request, scope: Scope, **named: Any) -> Call:
         if self.error is not None:
             raise self.error
-        return Call(request, scope, self.candidates, named["request_id"], cache=named["cache"])
+        private = request.privacy == "local"
+        return Call(request, scope, self.candidates, named["request_id"], cache=named["cache"], private=private)
 
     async def open(self, call: Call) -> Deltas:
         return await (self.opened or self.told)(call)
@@ -135,6 +136,15 @@ async def test_call_that_goes_on_is_given_all_that_readers_have() -> None:
     assert (call.scope, call.request_id) == (Scope("acme", "web"), "req-7")
     head = await head_of(left.log)
     assert (head.state, head.epoch) == ("completed", 2)
+
+
+@pytest.mark.parametrize(("missed", "use"), [(True, "miss"), (False, "none")], ids=["miss", "none"])
+async def test_whoever_goes_on_with_an_answer_says_the_same_of_the_cache(missed: bool, use: str) -> None:
+    left = Left(Telling(*REST))
+    await left.leave(msgspec.structs.replace(FIRST, missed=missed), Text("Once "))
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert call.course.cache == use
 
 
 async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> None:
@@ -247,6 +257,31 @@ async def test_several_answers_begin_anew_where_nobody_is_shown_two_of_them(
     else:
         assert answer == [] and finish.outcome == "incomplete" and turn.calls == []
         assert finish.error is not None and finish.error.code == "overloaded"
+
+
+_WAS_PRIVATE = msgspec.json.encode(StreamOptions(scope=Scope("acme", "web"), private=True)).decode()
+
+
+async def test_stream_that_was_private_when_it_was_made_stays_so_whatever_its_route_says_now() -> None:
+    left = Left(Telling(*REST))
+    await left.leave(FIRST, Text("Once "), policy=_WAS_PRIVATE)
+    await left.adopted()
+    [call] = left.turn.calls
+    assert call.private and call.request.privacy == "local"
+
+
+@pytest.mark.parametrize(
+    ("request_", "policy"),
+    [(REQUEST, _WAS_PRIVATE), (msgspec.structs.replace(REQUEST, privacy="local"), POLICY)],
+    ids=["when it was made", "as it is seen here"],
+)
+async def test_private_stream_in_a_log_that_others_read_is_ended_and_nobody_is_asked(
+    request_: Request, policy: str
+) -> None:
+    left = Left(Telling(*REST), Life(lasting=True, lease=10.0, private_here=True))
+    await left.leave(FIRST, Text("Once"), request=request_, policy=policy)
+    (finish,) = await left.adopted()
+    assert isinstance(finish, Finish) and finish.outcome == "incomplete" and left.turn.calls == []
 
 
 async def test_route_that_forbids_it_ends_as_what_it_is() -> None:
