@@ -22,8 +22,9 @@ from cauce.ports.usage import Holder, Opinion, Query, Spread, Sums
 from cauce.stores.cells import Cell, Kind
 from cauce.stores.periods import DAY, month_of
 from cauce.stores.sqlite.book import Book
-from cauce.stores.sqlite.ledger import FILE, SqliteLedger
+from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MONTHS
+from cauce.stores.sqlite.reading import FILE
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.system.clock import SystemClock
 

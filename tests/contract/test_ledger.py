@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import tempfile
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,21 +13,24 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cauce.domain.errors import InvalidRequest, Overloaded
 from cauce.domain.histogram import bucket
 from cauce.ports.ledger import LedgerStanding
-from cauce.ports.usage import ALL_TENANTS, Dimension, Holder, Opinion, Query, Report, SpendUnit
+from cauce.ports.usage import ALL_TENANTS, Dimension, Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.server.routes.usage import days_query
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.periods import DAY
-from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
+from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.stores.sqlite.ledger_tables import DAYS, FIRST, HOURS, MIGRATIONS
-from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.reading import FILE, Reading
 from cauce.stores.sqlite.retention import used
 from cauce.stores.sqlite.schema import SchemaError, open_database
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import files
+from cauce.stores.sqlite.spools import SPOOL
 from cauce.testing.clock import FakeClock
 from cauce.testing.ledger_contract import OWNER, Books, LedgerContract, entry, failed, report
 from tests.disk import files_no_larger_than
@@ -86,6 +90,8 @@ def abandoned(folder: Path, clock: FakeClock, *numbers: int) -> SqliteLedger:
     ledger = SqliteLedger(folder, clock)
     for number in numbers:
         ledger.record(entry(clock, number))
+    # The kernel does that with the process.
+    ledger._claim.let_go()
     return ledger
 
 
@@ -455,10 +461,127 @@ async def test_another_process_reads_beside_the_one_that_writes(clock: FakeClock
         ledger.record(entry(clock, 1))
         assert await ledger.flush()
         ledger.record(entry(clock, 2))
-        reading = Reading(tmp_path / SPOOL, tmp_path / FILE, clock.now)
+        reading = Reading(tmp_path, clock.now)
         found = reading.report(Query("a", clock.now() - DAY, clock.now() + 1))
         reading.close()
         assert found.total.sums.attempts == 2
+
+
+async def test_several_processes_tell_the_same_before_any_of_it_is_committed(clock: FakeClock, tmp_path: Path) -> None:
+    ledgers = [SqliteLedger(tmp_path, clock) for _ in range(3)]
+    for number, ledger in enumerate(ledgers):
+        ledger.record(entry(clock, number))
+    assert [await attempts(ledger, clock) for ledger in ledgers] == [3, 3, 3]
+    assert [await ledger.spent(Holder("tenant", "a"), "requests", 0) for ledger in ledgers] == [3, 3, 3]
+    for ledger in ledgers:
+        await ledger.stop()
+    assert len({ledger.node for ledger in ledgers}) == 1
+
+
+async def test_opinion_is_joined_at_any_process_to_what_another_has_not_committed_yet(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    busy = SqliteLedger(tmp_path, clock)
+    busy.record(entry(clock, 1))
+    async with running(tmp_path, clock) as asked:
+        assert await asked.give(OWNER, Opinion("str_1", "up"))
+        assert not await asked.give(OWNER, Opinion("str_2", "up"))
+        busy.record(entry(clock, 2))
+        busy.start()
+        assert await busy.flush() and await attempts(asked, clock) == await attempts(busy, clock) == 2
+        assert asked.approval("openai/gpt") == Votes(up=1)
+    await busy.stop()
+    assert told(tmp_path, "SELECT request_id FROM attempts_20231114") == [("req_1",), ("req_2",)]
+
+
+async def test_what_a_process_that_died_left_is_taken_in_by_another_that_is_there(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    async with running(tmp_path, clock) as ledger:
+        abandoned(tmp_path, clock, 1, 2, 3)
+        assert await ledger.flush()
+        assert told(tmp_path, "SELECT count(*) FROM attempts_20231114") == [(3,)]
+        assert ledger.workers == 1 and await attempts(ledger, clock) == 3
+
+
+async def test_spool_of_a_process_that_lives_is_left_to_it(clock: FakeClock, tmp_path: Path) -> None:
+    other = SqliteLedger(tmp_path, clock)
+    other.record(entry(clock, 1))
+    async with running(tmp_path, clock) as ledger:
+        assert await ledger.flush()
+        assert days(tmp_path) == [] and ledger.workers == 2 and await attempts(ledger, clock) == 1
+    await other.stop()
+
+
+async def test_spools_are_used_again_by_those_who_come(clock: FakeClock, tmp_path: Path) -> None:
+    for _ in range(5):
+        async with running(tmp_path, clock) as one, running(tmp_path, clock) as two:
+            one.record(entry(clock))
+            two.record(entry(clock))
+    assert sorted([path.name for path in tmp_path.iterdir() if path.is_dir()]) == ["spool", "spool-2"]
+    assert told(tmp_path, "SELECT count(*) FROM attempts_20231114") == [(10,)]
+
+
+async def test_process_whose_entries_were_taken_in_by_another_goes_on_from_there(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    owner = SqliteLedger(tmp_path, clock)
+    owner._spool._most_file = 700
+    async with running(tmp_path, clock) as other:
+        for number in range(12):
+            owner.record(entry(clock, number))
+            if number % 3 == 2:
+                # Which has all of them taken in.
+                await other.give(OWNER, Opinion("str_unknown", "up"))
+                owner.record(entry(clock, 100 + number))
+                owner._catch_up()
+        await owner.stop()
+    ids = [id for (id,) in told(tmp_path, "SELECT request_id FROM attempts_20231114")]
+    assert len(ids) == len(set(ids)) == 16 and len(files(tmp_path / SPOOL)) <= 2
+    assert told(tmp_path, f"SELECT sum(attempts) FROM cells WHERE span = {DAYS}") == [(16,)]
+
+
+Step = tuple[int, str]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from(["record", "record", "commit", "give", "die", "stop"])),
+        max_size=60,
+    )
+)
+def test_whatever_several_processes_do_and_whoever_dies_each_entry_is_there_once(steps: list[Step]) -> None:
+    async def play(folder: Path) -> None:
+        clock = FakeClock()
+        ledgers = [SqliteLedger(folder, clock) for _ in range(3)]
+        count = 0
+        for place, step in steps:
+            ledger = ledgers[place]
+            if step == "record":
+                count += 1
+                ledger.record(entry(clock, count))
+            elif step == "commit":
+                ledger._catch_up()
+            elif step == "give":
+                for spool in ledger._others():
+                    ledger._take_in(spool)
+            else:
+                if step == "die":
+                    ledger._claim.let_go()
+                    ledger._book.close()
+                else:
+                    await ledger.stop()
+                ledgers[place] = SqliteLedger(folder, clock)
+            assert await attempts(ledgers[count % 3], clock) == count
+        for ledger in ledgers:
+            await ledger.stop()
+        async with running(folder, clock) as last:
+            assert await last.flush() and await attempts(last, clock) == count
+        ids = [id for day in days(folder) for (id,) in told(folder, f"SELECT request_id FROM {day}")]
+        assert sorted(ids) == sorted([f"req_{number + 1}" for number in range(count)])
+
+    with tempfile.TemporaryDirectory() as name:
+        asyncio.run(play(Path(name)))
 
 
 async def test_sums_and_answers_are_found_by_index(clock: FakeClock, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ async def killed_under_load(folder: Path, *, kills: int = 1, answers: int = 150,
                 await asyncio.to_thread(serve.start)
                 enough = asyncio.Event()
                 aim = len(delivered) + answers
-                work = [_client(serve.port, number, delivered, aim, enough) for number in range(clients)]
+                work = [ask_on(serve.port, number, delivered, aim, enough) for number in range(clients)]
                 tasks = [asyncio.create_task(one) for one in work]
                 await asyncio.wait_for(enough.wait(), 60)
                 await asyncio.to_thread(serve.stop, signal.SIGKILL)
@@ -59,11 +59,11 @@ async def killed_under_load(folder: Path, *, kills: int = 1, answers: int = 150,
             await asyncio.to_thread(serve.start)
             told = (await ask(serve.port, "GET", "/usage")).json()
             await asyncio.to_thread(serve.stop, signal.SIGTERM)
-    return Aftermath(delivered, _rows(folder), told["total"]["requests"])
+    return Aftermath(delivered, rows_in(folder), told["total"]["requests"])
 
 
-async def _client(port: int, number: int, delivered: list[str], aim: int, enough: asyncio.Event) -> None:
-    """Ask until the server is gone."""
+async def ask_on(port: int, number: int, delivered: list[str], aim: int, enough: asyncio.Event) -> None:
+    """Ask until the server is gone; `enough` is set when `delivered` has `aim` answers. Odd numbers have theirs streamed."""
     body = msgspec.json.encode({"model": "up/m", "messages": MESSAGES, "stream": number % 2 == 1})
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         async with connection(port) as client:
@@ -78,7 +78,8 @@ async def _client(port: int, number: int, delivered: list[str], aim: int, enough
                     enough.set()
 
 
-def _rows(folder: Path) -> Counter[str]:
+def rows_in(folder: Path) -> Counter[str]:
+    """How often the ledger somewhere in `folder` has each request."""
     [file] = folder.rglob("ledger.sqlite")
     database = sqlite3.connect(file)
     try:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cauce.server.gate import hash_key
-from cauce.stores.sqlite.ledger import FILE
+from cauce.stores.sqlite.reading import FILE
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Tokens
 from tests.http import Response, ask, connection, within

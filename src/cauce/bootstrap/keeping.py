@@ -14,11 +14,12 @@ from cauce.ports.responses import Responses
 from cauce.ports.usage import Feedback, Usage
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.stores.inproc.responses import InprocResponses
-from cauce.stores.sqlite.ledger import FILE, SPOOL, SqliteLedger
-from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.ledger import SqliteLedger
+from cauce.stores.sqlite.reading import FILE, Reading
 from cauce.stores.sqlite.responses import FILE as RESPONSES
 from cauce.stores.sqlite.responses import SqliteResponses
 from cauce.stores.sqlite.schema import SchemaError
+from cauce.system.ids import RandomIds
 
 LEDGER = "ledger"
 """The ledger's folder in the data folder."""
@@ -26,6 +27,10 @@ LEDGER = "ledger"
 _DAY = 86_400.0
 
 logger = logging.getLogger("cauce.bootstrap")
+
+
+class FolderTaken(ConfigError):
+    """Another process has the data folder."""
 
 
 class Books(Ledger, Usage, Feedback, Protocol):
@@ -42,23 +47,31 @@ class Books(Ledger, Usage, Feedback, Protocol):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """`start` and `stop` are what the stores need around their work: `stop` after everything that may still write."""
+    """`start` and `stop` are what the stores need around their work: `stop` after everything that may still write. `node` is what the
+    books are called beside those of other nodes, `workers` how many processes write them."""
 
     books: Books
     responses: Responses
     start: Callable[[], None]
     stop: Callable[[], Awaitable[None]]
+    node: str
+    workers: Callable[[], int]
 
 
-def keeping(config: Config, clock: Clock, *, on_disk: bool) -> Kept:
-    """The stores: in the data folder, which must be this process's alone, or in memory. Raises `ConfigError`."""
+def keeping(config: Config, clock: Clock, *, on_disk: bool, joins: bool = False) -> Kept:
+    """The stores: in the data folder, which must be this process's alone, or in memory. Raises `ConfigError`.
+
+    `joins`: the data folder is another process's, and only the ledger is kept there, which they share.
+    """
     age = config.responses.keep * _DAY
-    if not on_disk:
-        return Kept(InprocLedger(), InprocResponses(clock, keep=age), _nothing, _nothing_to_wait_for)
+    if not on_disk and not joins:
+        books, responses = InprocLedger(), InprocResponses(clock, keep=age)
+        return Kept(books, responses, _nothing, _nothing_to_wait_for, RandomIds().new("node"), lambda: 1)
     try:
         ledger = SqliteLedger(config.data_dir / LEDGER, clock, config.ledger)
         file = config.data_dir / RESPONSES
-        responses = SqliteResponses(file, clock, keep=age, most_bytes=config.responses.max_bytes)
+        most = config.responses.max_bytes
+        kept = None if joins else SqliteResponses(file, clock, keep=age, most_bytes=most)
     except SchemaError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
@@ -67,10 +80,12 @@ def keeping(config: Config, clock: Clock, *, on_disk: bool) -> Kept:
         ) from error
 
     async def stop() -> None:
-        await responses.aclose()
+        if kept is not None:
+            await kept.aclose()
         await ledger.stop()
 
-    return Kept(ledger, responses, ledger.start, stop)
+    responses = InprocResponses(clock, keep=age) if kept is None else kept
+    return Kept(ledger, responses, ledger.start, stop, ledger.node, lambda: ledger.workers)
 
 
 def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:
@@ -78,11 +93,11 @@ def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:
     folder = config.data_dir / LEDGER
     if not (folder / FILE).is_file():
         return None
-    return Reading(folder / SPOOL, folder / FILE, clock.now)
+    return Reading(folder, clock.now)
 
 
 def lock(config: Config) -> IO[str]:
-    """The data folder, ours alone for as long as the file is open. Raises `ConfigError`."""
+    """The data folder, ours alone for as long as the file is open. Raises `ConfigError`, `FolderTaken` if another has it."""
     folder = config.data_dir
     held: IO[str] | None = None
     try:
@@ -92,7 +107,7 @@ def lock(config: Config) -> IO[str]:
     except BlockingIOError as error:
         if held is not None:
             held.close()
-        raise ConfigError(
+        raise FolderTaken(
             f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
         ) from error
     except OSError as error:

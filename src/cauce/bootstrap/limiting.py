@@ -1,10 +1,15 @@
 """Limits and budgets, as the configuration describes them."""
 
+import asyncio
+import logging
+from collections.abc import Callable
+
 import msgspec
 
 from cauce.bootstrap.sharing import Sharing
 from cauce.catalogue.vendors import HERE, vendor_of
 from cauce.config import Config, ProviderSettings
+from cauce.domain.errors import CauceError
 from cauce.engine.amounts import Amounts
 from cauce.engine.estimator import Estimator
 from cauce.engine.limit_settings import Rates
@@ -12,19 +17,31 @@ from cauce.engine.limits import STARTING, LimitBook, ProviderRates, holder
 from cauce.engine.policies.limit import Limiting
 from cauce.engine.routing.router import Router
 from cauce.ports.clock import Clock
-from cauce.ports.limiter import Limit
+from cauce.ports.limiter import Limit, Limiter
 from cauce.ports.metrics import Metrics
 from cauce.ports.usage import Holder, Usage
 from cauce.stores.inproc.limiter import InprocLimiter, Spent, nothing_spent
 
+RENEWAL = 1.0
+"""Seconds between looks at what other processes have spent that write into the same ledger, where Redis does not tell."""
+
+logger = logging.getLogger("cauce.bootstrap")
+
+
+def _one() -> int:
+    return 1
+
 
 class Counting(msgspec.Struct, frozen=True):
-    """What limits need of the other parts. Without `usage`, budgets begin anew with the process."""
+    """What limits need of the other parts. Without `usage`, budgets begin anew with the process. `workers` says how many processes
+    write into what `usage` tells, and `node` what that is called beside those of other nodes."""
 
     clock: Clock
     metrics: Metrics
     estimator: Estimator
     usage: Usage | None = None
+    workers: Callable[[], int] = _one
+    node: str = ""
 
 
 def limiting(config: Config, router: Router, counting: Counting, shared: Sharing | None = None) -> Limiting | None:
@@ -37,14 +54,50 @@ def limiting(config: Config, router: Router, counting: Counting, shared: Sharing
         return source is not None and (source.local or source.sole or source.vendor == HERE)
 
     providers = {name: rates for each in config.providers.items() for name, rates in _rates(*each).items()}
-    spent = nothing_spent if counting.usage is None else _spent_of(counting.usage)
-    alone = InprocLimiter(counting.clock, spent)
+    spent = nothing_spent if counting.usage is None else spent_of(counting.usage)
+
+    async def part(limit: Limit, since: float) -> float:
+        # Each of them keeps to a share of its own while Redis is gone.
+        return await spent(limit, since) / counting.workers()
+
+    alone = InprocLimiter(counting.clock, spent if shared is None else part)
     return Limiting(
-        alone if shared is None else shared.limiter(alone, spent),
+        alone if shared is None else shared.limiter(alone, spent, counting.node),
         LimitBook(config.limits, config.budgets, providers, here),
         Amounts(counting.estimator, config.budgets.assumed_output),
         counting.metrics,
     )
+
+
+class Renewal:
+    """Has the budgets of a process that counts alone keep up with what others spend that write into the same ledger."""
+
+    def __init__(self, limiter: Limiter | None, clock: Clock, workers: Callable[[], int]) -> None:
+        self._alone = limiter if isinstance(limiter, InprocLimiter) else None
+        self._clock = clock
+        self._workers = workers
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, where there is anything to keep up with."""
+        if self._alone is not None:
+            self._task = asyncio.create_task(self._renew(self._alone))
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _renew(self, alone: InprocLimiter) -> None:
+        while True:
+            await self._clock.sleep(RENEWAL)
+            if self._workers() == 1:
+                continue
+            try:
+                await alone.renew()
+            except CauceError as error:
+                logger.debug("what other processes have spent is not known now: %s", error.message)
 
 
 def _needed(config: Config) -> bool:
@@ -80,7 +133,9 @@ def _starting(base_url: str) -> tuple[tuple[str, Rates], ...]:
     return STARTING.get(vendor_of("openai", base_url), ())
 
 
-def _spent_of(usage: Usage) -> Spent:
+def spent_of(usage: Usage) -> Spent:
+    """What `usage` knows of those who have budgets."""
+
     async def spent(limit: Limit, since: float) -> float:
         owner = holder(limit.key)
         assert owner.whose in ("key", "user", "tenant"), "only callers have budgets"

@@ -10,8 +10,8 @@ import msgspec
 from cauce.bootstrap.background import Background
 from cauce.bootstrap.caching import cached_answers
 from cauce.bootstrap.explaining import explainer
-from cauce.bootstrap.keeping import keeping, lock
-from cauce.bootstrap.limiting import Counting, limiting
+from cauce.bootstrap.keeping import FolderTaken, keeping, lock
+from cauce.bootstrap.limiting import Counting, Renewal, limiting
 from cauce.bootstrap.manners import manners
 from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience
 from cauce.bootstrap.sharing import sharing
@@ -77,17 +77,18 @@ def runtime(
     chance: Chance | None = None,
     *,
     on_disk: bool = False,
+    joins: bool = False,
     streams: Callable[..., Streaming] = streaming,
 ) -> Runtime:
     """Build everything `config` asks for. Nothing runs yet: `services.start` starts it, `services.stop` ends it.
 
     `port` is the one really listened on, where that is not the configured one: discovery leaves it alone. `chance` is the
     machine's, unless given. `on_disk`: what is to outlive the process goes into the data folder, which the caller has locked.
-    `streams` makes the streams, as `streaming` does. Raises `ConfigError` when it cannot.
+    `joins`: another process has, and this one keeps only its ledger there, which all share. `streams` makes the streams, as `streaming` does. Raises `ConfigError` when it cannot.
     """
     clock = SystemClock()
     chance = chance or SystemChance()
-    kept = keeping(config, clock, on_disk=on_disk)
+    kept = keeping(config, clock, on_disk=on_disk, joins=joins)
     ledger = kept.books
     metrics = PrometheusMetrics()
     ids = RandomIds()
@@ -104,7 +105,8 @@ def runtime(
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
     router = make_router(config, fetcher, conditions)
-    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger), shared)
+    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger, kept.workers, kept.node), shared)
+    renewal = Renewal(None if limits is None or not config.budgets.any else limits.limiter, clock, kept.workers)
     lines = Queue(config.queue, clock, metrics.waited)
     queued = (limits is not None or config.limits.adaptive) and config.queue.length > 0
     upstreams = Upstreams(clock, metrics)
@@ -151,6 +153,7 @@ def runtime(
 
     async def start() -> None:
         kept.start()
+        renewal.start()
         if shared is not None:
             await shared.start()
         if cached is not None:
@@ -167,6 +170,7 @@ def runtime(
             await cached.stop()
         if shared is not None:
             await shared.stop()
+        await renewal.stop()
         await kept.stop()
 
     services = Services(
@@ -207,19 +211,20 @@ def runtime(
 
 
 def application(config: Config) -> Application:
-    """The ASGI app of `config`. Of several processes with one data folder, the first keeps its ledger there."""
+    """The ASGI app of `config`. Several processes with one data folder share its ledger; the rest of it is the first one's."""
     try:
         held = lock(config)
     except ConfigError as error:
-        if config.streams.shared:
+        joins, shared = isinstance(error, FolderTaken), config.streams.shared
+        if not joins:
             logger.warning("%s; the ledger of this process is kept in its memory", error)
-            return Application(runtime(config, streams=shared_streaming).services)
-        logger.warning(
-            "%s; the ledger and the streams of this process are kept in its memory, and other processes do not know them: "
-            "[streams] folder or store has them share one log",
-            error,
-        )
-        return Application(runtime(config).services)
+        if not shared:
+            logger.warning(
+                "%s; the streams of this process are kept in its memory, and other processes do not know them: "
+                "[streams] folder or store has them share one log",
+                error,
+            )
+        return Application(runtime(config, joins=joins, streams=shared_streaming if shared else streaming).services)
     services = runtime(config, on_disk=True).services
 
     async def stop() -> None:

@@ -18,10 +18,10 @@ Mode = Literal["shared", "local share"]
 
 
 class Sharing(msgspec.Struct, frozen=True):
-    """`limiter` puts the shared limiter around one of this process alone. `cache` None: no answers are to be shared. `mode` says who
+    """`limiter` puts the shared limiter around one of this process alone, with what the ledger of a node knows, and what that is called. `cache` None: no answers are to be shared. `mode` says who
     decides on limits now. `start` never fails: without a server the process goes on alone until there is one."""
 
-    limiter: Callable[[InprocLimiter, Spent], Limiter]
+    limiter: Callable[[InprocLimiter, Spent, str], Limiter]
     cache: BoundedCache | None
     mode: Callable[[], Mode]
     start: Callable[[], Awaitable[None]]
@@ -43,8 +43,8 @@ def sharing(config: Config, clock: Clock, ids: Ids, metrics: PrometheusMetrics) 
     connection = RedisConnection(settings, clock)
     started: list[RedisLimiter] = []
 
-    def limiter(alone: InprocLimiter, spent: Spent) -> Limiter:
-        shared = RedisLimiter(connection, clock, ids, spent)
+    def limiter(alone: InprocLimiter, spent: Spent, node: str) -> Limiter:
+        shared = RedisLimiter(connection, clock, ids, spent, node=node, nodes=settings.nodes)
         started.append(shared)
         return DegradedLimiter(shared, alone, connection, clock, settings.nodes)
 

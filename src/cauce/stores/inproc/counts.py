@@ -23,6 +23,9 @@ _IDLE = 600.0
 _LOOK = 1.0
 """Seconds between looks at the calendar."""
 
+_RECENT = 10.0
+"""Seconds since its last use in which a sum is kept up to date, where others write into the ledger too."""
+
 _SLOTS = 64
 _KEPT = 62
 """Seconds of tokens that count: a minute, the second that began before it, and one for the way."""
@@ -322,6 +325,13 @@ class Calendar:
 
     def tighten(self, left: float, seconds: float, now: float) -> None:
         """Upstreams say nothing of our calendar."""
+
+    def stale(self, now: float) -> bool:
+        """Others have spent meanwhile. Whether the ledger is to be asked now, and not when it is used next."""
+        if now - self._used < _RECENT:
+            return self.asking is None and self._ends > -inf
+        self._ends = self._look = -inf
+        return False
 
     def idle(self, now: float) -> bool:
         return self._held < _ROUNDING and self.asking is None and now - self._used > _IDLE

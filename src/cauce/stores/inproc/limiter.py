@@ -95,6 +95,13 @@ class InprocLimiter:
     def on_room(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
 
+    async def renew(self) -> None:
+        """Have the ledger say anew what was spent: others write into it too. Raises what `spent` raises."""
+        now = self._monotonic()
+        for count in list(self._counts.values()):
+            if isinstance(count, Calendar) and count.stale(now):
+                await self._ask(count)
+
     @property
     def remembered(self) -> int:
         """How many limits are remembered now."""

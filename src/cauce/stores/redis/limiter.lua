@@ -1,18 +1,30 @@
 -- All of `ports.limiter` in one script, so that one call looks and debits at once. Time is this server's own, unless it is told.
 --
 -- KEYS: one per limit; a hash. Beside it `KEY:held`, a sorted set: who is under way, and until when that is believed.
--- ARGV: operation, id, lease (s), channel, at (s), now (s, or empty), then five per limit: kind, units, a, b, c
+-- ARGV: operation, id, lease (s), channel, at (s), now (s, or empty), node, process, then five per limit: kind, units, a, b, c
 --   r  requests a minute      units 1          a interval (s)  b slack (s)
 --   t  tokens a minute        units, at most c a interval (s)  b burst     c most
 --   c  calls under way        units 1          a most
 --   d  units of the calendar  units            a most
--- For `settle` units are `held/used`. Figures of `stores.refill`; the rules are those of `stores/inproc/counts.py`.
+-- For `settle` units are `held/used`. `CHANNEL:sums` tells of sums that are begun.
+--
+-- A sum of the calendar is put together from what each node's ledger knows, once a period, and again where it was lost. Its fields:
+--   ends, born, name            when its period ends, when it was begun, and what tells it from an earlier one
+--   spent, h, h:ID              units spent, and held by all and by whom
+--   n:NODE                      what that node's ledger knows is in `spent`, and what it spends since
+--   s:PROCESS, p:PROCESS        that process has said what it holds; and may use the sum
+--   l:NODE                      units that the node has spent while what its ledger knows was not in `spent`
+--   lost                        somebody knew an earlier one: for GRACE seconds all are waited for
+--
+-- Figures of `stores.refill`; the rules are those of `stores/inproc/counts.py`.
 
 local KEPT = 62
+local GRACE = 1
 local ROUNDING = 0.000002
 local clock = redis.call('TIME')
 local now = tonumber(ARGV[6]) or tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local operation, id, lease, channel, at = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local node, process = ARGV[7], ARGV[8]
 
 local function number(text)
   return tonumber(text or '0') or 0
@@ -23,7 +35,7 @@ local function shown(figure)
 end
 
 local function limit(index)
-  local first = 7 + (index - 1) * 5
+  local first = 9 + (index - 1) * 5
   return {
     key = KEYS[index], kind = ARGV[first], units = ARGV[first + 1],
     a = tonumber(ARGV[first + 2]), b = tonumber(ARGV[first + 3]), c = tonumber(ARGV[first + 4]),
@@ -82,8 +94,8 @@ local function wait_of(one)
   end
   if one.kind == 'd' then
     expire(one)
-    local kept = redis.call('HMGET', one.key, 'ends', 'spent', 'h')
-    if number(kept[1]) <= now then return -2 end
+    local kept = redis.call('HMGET', one.key, 'ends', 'spent', 'h', 'p:' .. process)
+    if number(kept[1]) <= now or not kept[4] then return -2 end
     local wanted, most = number(kept[2]) + units, one.a * (1 + 1e-9)
     if wanted + number(kept[3]) <= most then return 0 end
     return wanted <= most and -1 or number(kept[1]) - now
@@ -138,8 +150,31 @@ local function let_go(one)
 end
 
 local function spend(one, units)
-  redis.call('HINCRBYFLOAT', one.key, 'spent', shown(units))
-  redis.call('HINCRBYFLOAT', one.key, 'late', shown(units))
+  local kept = redis.call('HMGET', one.key, 'ends', 'n:' .. node)
+  if number(kept[1]) > now and kept[2] then
+    redis.call('HINCRBYFLOAT', one.key, 'spent', shown(units))
+  else
+    -- The node's ledger has it, and will be asked, or has just been.
+    redis.call('HINCRBYFLOAT', one.key, 'l:' .. node, shown(units))
+    if redis.call('TTL', one.key) < 0 then redis.call('EXPIRE', one.key, 86400) end
+  end
+end
+
+-- Begin the sum anew: what belonged to an earlier period is over, but for who is under way.
+local function begin(one)
+  for _, field in ipairs(redis.call('HKEYS', one.key)) do
+    if string.match(field, '^[nps]:') then redis.call('HDEL', one.key, field) end
+  end
+  redis.call('HDEL', one.key, 'lost')
+  redis.call('HSET', one.key, 'ends', shown(one.b), 'born', shown(now), 'spent', '0', 'name', clock[1] .. '.' .. clock[2])
+end
+
+local function spoken(one)
+  local count = 0
+  for _, field in ipairs(redis.call('HKEYS', one.key)) do
+    if string.match(field, '^s:') then count = count + 1 end
+  end
+  return count
 end
 
 local function correct(one, held, used)
@@ -162,11 +197,7 @@ if operation == 'reserve' then
   for index = 1, #KEYS do
     local one = limit(index)
     local wait = wait_of(one)
-    if wait == -2 then
-      -- From here on what ends is counted beside the ledger's answer.
-      redis.call('HSET', one.key, 'late', '0')
-      return { 2, index, shown(now) }
-    end
+    if wait == -2 then return { 2, index, shown(now) } end
     if wait ~= 0 then
       redis.call('HSET', one.key, 'denied', '1')
       if one.kind == 'c' then redis.call('EXPIRE', one.key, 600) end
@@ -202,22 +233,49 @@ if operation == 'settle' or operation == 'release' then
   return { 1, 0, shown(now) }
 end
 
+if operation == 'late' then
+  return { 1, 0, shown(number(redis.call('HGET', KEYS[1], 'l:' .. node))) }
+end
+
 if operation == 'begin' then
-  -- units: spent so far; b: when the period ends.
+  -- units: what the node's ledger knows; a: `late` before it was asked; b: when the period ends; c: 1 if it was begun before, as this
+  -- process knows. After that: how many processes there are, then id and units of each that this one has under way.
+  -- Gives 1 once the sum may be used, and its name.
   local one = limit(1)
-  if number(redis.call('HGET', one.key, 'ends')) <= now then
-    local late = number(redis.call('HGET', one.key, 'late'))
-    redis.call('HSET', one.key, 'ends', shown(one.b), 'spent', shown(tonumber(one.units) + late))
-    redis.call('EXPIRE', one.key, math.ceil(one.b - now) + 86400)
+  local first = number(redis.call('HGET', one.key, 'ends')) <= now
+  if first then begin(one) end
+  if redis.call('HSETNX', one.key, 'n:' .. node, '1') == 1 then
+    local late = number(redis.call('HGET', one.key, 'l:' .. node)) - one.a
+    redis.call('HINCRBYFLOAT', one.key, 'spent', shown(tonumber(one.units) + math.max(late, 0)))
+    redis.call('HDEL', one.key, 'l:' .. node)
   end
-  return { 1, 0, shown(now) }
+  if one.c == 1 then redis.call('HSET', one.key, 'lost', '1') end
+  if redis.call('HSETNX', one.key, 's:' .. process, '1') == 1 then
+    for index = 15, #ARGV, 2 do
+      if redis.call('HSETNX', one.key, 'h:' .. ARGV[index], ARGV[index + 1]) == 1 then
+        redis.call('HINCRBYFLOAT', one.key, 'h', ARGV[index + 1])
+        redis.call('ZADD', one.key .. ':held', shown(now + lease), ARGV[index])
+        redis.call('EXPIRE', one.key .. ':held', math.ceil(lease) * 4)
+      end
+    end
+    if first or one.c == 1 then
+      local about = redis.call('HMGET', one.key, 'name', 'born')
+      local kind = one.c == 1 and 'lost' or 'begun'
+      redis.call('PUBLISH', channel .. ':sums', table.concat({ kind, about[1], about[2], one.key }, ' '))
+    end
+  end
+  redis.call('EXPIRE', one.key, math.max(math.ceil(one.b - now), 0) + 86400)
+  local kept = redis.call('HMGET', one.key, 'born', 'lost', 'name')
+  local complete = not kept[2] or now - number(kept[1]) >= GRACE or spoken(one) >= tonumber(ARGV[14])
+  if complete then redis.call('HSET', one.key, 'p:' .. process, '1') end
+  return { complete and 1 or 0, 0, kept[3] }
 end
 
 if operation == 'owe' then
-  -- Spent while this server was away. Where it has lost the sum, the ledger will be asked, which knows.
+  -- Spent while this server was away.
   for index = 1, #KEYS do
     local one = limit(index)
-    if number(redis.call('HGET', one.key, 'ends')) > now then spend(one, tonumber(one.units)) end
+    spend(one, tonumber(one.units))
   end
   return { 1, 0, shown(now) }
 end

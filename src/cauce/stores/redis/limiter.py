@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, cast
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from cauce.ports.clock import Clock
 from cauce.ports.ids import Ids
-from cauce.ports.limiter import Amount, Denial, Limit, Reservation
+from cauce.ports.limiter import Amount, Denial, Limit, Per, Reservation, Unit
 from cauce.stores.inproc.limiter import Spent, nothing_spent
 from cauce.stores.redis.connection import RedisConnection, RedisGone
 from cauce.stores.refill import burst, interval, period
@@ -26,12 +27,26 @@ _LISTEN = 5.0
 
 _BATCH = 200
 
+_AGAIN = 0.1
+"""Seconds between looks whether the others have said what they know of a sum that was lost."""
+
+_MOST_SUMS = 4096
+"""Sums that are remembered before those of periods that are over are looked for."""
+
 logger = logging.getLogger("cauce.stores")
+
+
+class _Sum(msgspec.Struct, frozen=True):
+    """A sum of the calendar that this process has told its part of: when its period ends, and what tells it from one before it was lost."""
+
+    ends: float
+    name: float
 
 
 class RedisLimiter:
     """See `ports.limiter.Limiter`. Everything raises `RedisGone` while the server is gone: `stores.redis.degraded` is put around it.
 
+    `spent` is what the ledger of `node` knows, which several processes may share; `nodes` is how many processes there are.
     `start` begins to renew the leases of calls under way and to listen for room; `aclose` ends that. `time` (UNIX) takes the place of
     the server's own: for tests, in which it stands still.
     """
@@ -43,18 +58,30 @@ class RedisLimiter:
         ids: Ids,
         spent: Spent = nothing_spent,
         time: Callable[[], float] | None = None,
+        *,
+        node: str = "",
+        nodes: int = 1,
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._ids = ids
         self._spent = spent
         self._time = time
+        self._node = node
+        self._nodes = nodes
+        self._process = ids.new("proc")
         # One hash tag: all keys of a call are in one slot of a cluster.
         self._prefix = connection.key("{limits}:")
         self._channel = connection.key("room")
+        self._sums_channel = self._channel + ":sums"
         self._text = files("cauce.stores.redis").joinpath("limiter.lua").read_text("utf-8")
         self._script: Any = None
-        self._leased: dict[str, tuple[str, ...]] = {}
+        self._leased: dict[str, tuple[tuple[str, ...], Reservation]] = {}
+        """By id what is held, and the keys it is held under."""
+        self._sums: dict[str, _Sum] = {}
+        """By the keys of their limits."""
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._most_sums = _MOST_SUMS
         self._listeners: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._pending: set[asyncio.Task[Any]] = set()
@@ -85,15 +112,14 @@ class RedisLimiter:
                 raise
             if verdict == 1:
                 leased = tuple([one.key for one in limits if one.unit in ("calls", "dollars") or one.per != "minute"])
+                reservation = Reservation(limits, amount, figure, id)
                 if leased:
-                    self._leased[id] = leased
-                return Reservation(limits, amount, figure, id)
+                    self._leased[id] = leased, reservation
+                return reservation
             limit = limits[index - 1]
             if verdict == 0:
                 return Denial(limit, figure or None)
-            began, ends = period(figure, limit.per)
-            spent = await self._spent(limit, began)
-            await self._run("begin", (limit,), [("d", _text(spent), "0", _text(ends), "0")])
+            await self._tell(limit, figure)
 
     async def settle(self, reservation: Reservation, amount: Amount) -> None:
         await self._finish("settle", reservation, amount)
@@ -110,6 +136,48 @@ class RedisLimiter:
     async def owe(self, dollars: dict[Limit, float]) -> None:
         """Add what was spent while the server was away."""
         await self._run("owe", tuple(dollars), [("d", _text(spent), "0", "0", "0") for spent in dollars.values()])
+
+    async def _tell(self, limit: Limit, now: float, *, patiently: bool = True) -> None:
+        """Tell our part of the sum of `limit`, once for all who wait for it. A task: one of them may leave."""
+        task = self._telling.get(limit.key)
+        if task is None:
+            task = self._telling[limit.key] = self._detach(self._told(limit, now, patiently=patiently))
+            task.add_done_callback(lambda _: self._telling.pop(limit.key, None))
+        await asyncio.shield(task)
+
+    async def _told(self, limit: Limit, now: float, *, patiently: bool) -> None:
+        """Add what our ledger knows of the sum of `limit`, unless that is in it. `patiently`: wait until the sum may be used."""
+        began, ends = period(now, limit.per)
+        while True:
+            _, _, late = await self._run("late", (limit,), [])
+            spent = await self._spent(limit, began)
+            known = self._sums.get(limit.key)
+            lost = known is not None and known.ends == ends
+            held = self._held(limit)
+            about = ("d", _text(spent), _text(late), _text(ends), str(int(lost)))
+            usable, _, name = await self._run("begin", (limit,), [about, (str(self._nodes), *held)])
+            for id in held[::2]:
+                if id not in self._leased:
+                    # It has ended meanwhile.
+                    await self._run("release", (limit,), [("d", "0/0", "0", "0", "0")], id)
+            self._remember(limit.key, _Sum(ends, name), now)
+            if usable or not patiently:
+                return
+            await self._clock.sleep(_AGAIN)
+
+    def _held(self, limit: Limit) -> list[str]:
+        """Id and units of all that this process holds under `limit`, one after the other."""
+        flat: list[str] = []
+        for id, (keys, reservation) in self._leased.items():
+            if limit.key in keys:
+                flat += (id, _text(_units(limit, reservation.amount)))
+        return flat
+
+    def _remember(self, key: str, sum: _Sum, now: float) -> None:
+        if len(self._sums) >= self._most_sums:
+            self._sums = {each: known for each, known in self._sums.items() if known.ends > now}
+            self._most_sums = max(_MOST_SUMS, 2 * len(self._sums))
+        self._sums[key] = sum
 
     async def _finish(self, operation: str, reservation: Reservation, amount: Amount) -> None:
         """A caller that leaves meanwhile does not stop it."""
@@ -150,12 +218,12 @@ class RedisLimiter:
 
     def _head(self, operation: str, id: str, at: float = 0.0) -> list[str]:
         now = "" if self._time is None else _text(self._time())
-        return [operation, id, _text(LEASE), self._channel, _text(at), now]
+        return [operation, id, _text(LEASE), self._channel, _text(at), now, self._node, self._process]
 
     async def _renew(self) -> None:
         while not self._closing:
             await self._clock.sleep(LEASE / _RENEWALS)
-            leased = list(self._leased.items())
+            leased = [(id, keys) for id, (keys, _) in self._leased.items()]
             with contextlib.suppress(RedisGone):
                 for first in range(0, len(leased), _BATCH):
                     await self._renewed(leased[first : first + _BATCH])
@@ -182,16 +250,45 @@ class RedisLimiter:
     async def _hear(self, redis: Redis) -> None:
         subscription: Any = cast(Any, redis).pubsub(ignore_subscribe_messages=True)
         try:
-            await subscription.subscribe(self._channel)
+            await subscription.subscribe(self._channel, self._sums_channel)
+            await self._look(redis)
             while not self._closing:
                 message = await subscription.get_message(timeout=_LISTEN)
-                if message is not None:
-                    key = message["data"].decode("utf-8", "replace").removeprefix(self._prefix)
+                if message is None:
+                    continue
+                told = message["data"].decode("utf-8", "replace")
+                if message["channel"].decode() == self._sums_channel:
+                    kind, name, born, key = told.split(" ", 3)
+                    self._begun(key.removeprefix(self._prefix), float(name), float(born), lost=kind == "lost")
+                else:
                     for listener in self._listeners:
-                        listener(key)
+                        listener(told.removeprefix(self._prefix))
         finally:
             with contextlib.suppress(RedisError, OSError):
                 await subscription.aclose()
+
+    async def _look(self, redis: Redis) -> None:
+        """What of our sums was begun anew while nobody told us."""
+        known = list(self._sums)
+        for first in range(0, len(known), _BATCH):
+            some = known[first : first + _BATCH]
+            async with redis.pipeline(transaction=False) as pipeline:
+                for key in some:
+                    pipeline.hmget(self._prefix + key, ["name", "born"])
+                answers = await pipeline.execute()
+            for key, (name, born) in zip(some, answers, strict=True):
+                if name is not None:
+                    self._begun(key, float(name), float(born), lost=False)
+
+    def _begun(self, key: str, name: float, born: float, *, lost: bool) -> None:
+        """A sum was begun. Whoever knows an earlier one of this period tells its part again, and all do so where it was `lost`."""
+        known = self._sums.get(key)
+        if known is not None and known.name == name:
+            return
+        if lost or (known is not None and known.ends > born):
+            unit, _, per = key.rpartition(":")[2].partition("/")
+            limit = Limit(key, cast(Unit, unit), cast(Per, per), 0.0)
+            self._detach(self._tell(limit, born, patiently=False))
 
 
 def _text(figure: float) -> str:

@@ -1,6 +1,7 @@
 """The writing end of the ledger's database: what was spooled goes into rows and cells, and goes away again with age.
 
-One thread owns it. Every function is one transaction; one that fails leaves everything as it was and raises `sqlite3.Error`.
+One thread of each process owns one. Every function is one transaction; one that fails leaves everything as it was and raises
+`sqlite3.Error`. What is remembered between two of them holds until another process has written.
 """
 
 import logging
@@ -52,6 +53,10 @@ CellKey = tuple[int, int, int]
 logger = logging.getLogger("cauce.ledger")
 
 
+class Moved(Exception):
+    """Another process has taken in what was to be taken in."""
+
+
 class Book:
     """See the module."""
 
@@ -64,23 +69,33 @@ class Book:
         self._kinds: dict[Kind, int] = {}
         self._cells: dict[CellKey, Cell] = {}
         self._next: dict[int, int] = {}
+        self._version = 0
+        (self.node,) = self.connection.execute("SELECT id FROM node").fetchone()
 
     @property
-    def position(self) -> Position:
-        """Up to where the spool is in here."""
-        return Position(*self.connection.execute("SELECT file, byte FROM position").fetchone())
+    def positions(self) -> dict[int, Position]:
+        """Up to where each spool is in here."""
+        return positions(self.connection)
 
-    def write(self, attempts: Sequence[Attempt], position: Position) -> None:
-        """Take in `attempts`, which end at `position` of the spool."""
+    def begin(self, spool: int) -> Position:
+        """Up to where `spool` is in here, which may be a new one."""
+        if spool not in self.positions:
+            self.connection.execute("INSERT OR IGNORE INTO position (file, byte, spool) VALUES (0, 0, ?)", (spool,))
+        return self.positions[spool]
+
+    def write(self, attempts: Sequence[Attempt], spool: int, before: Position, after: Position) -> None:
+        """Take in `attempts`, which are what is between `before` and `after` in `spool`. Raises `Moved` if that is in here by now."""
         cells: Cells = {}
-        with self._transaction() as database:
+        with self.transaction() as database:
+            if positions(database)[spool] != before:
+                raise Moved
             for start in range(0, len(attempts), _SLICE):
                 some = attempts[start : start + _SLICE]
                 for day, ones in _by_day(some).items():
                     self._rows(database, day, ones)
                 self._folding.fold(some, cells)
             self._add_up(database, cells)
-            database.execute("UPDATE position SET file = ?, byte = ?", position)
+            database.execute("UPDATE position SET file = ?, byte = ? WHERE spool = ?", (*after, spool))
 
     def give(self, tenant: str, key: str, opinion: Opinion, now: float) -> bool:
         """Join `opinion` to the answer it is about; False if there is none."""
@@ -88,7 +103,7 @@ class Book:
         if found is None:
             return False
         request_id, kind, hour = found
-        with self._transaction() as database:
+        with self.transaction() as database:
             earlier = database.execute(
                 "SELECT hour, kind, thumb, score FROM feedback WHERE tenant = ? AND request_id = ? AND key = ?",
                 (tenant, request_id, key),
@@ -109,10 +124,16 @@ class Book:
         self.connection.close()
 
     @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
+    def transaction(self) -> Generator[sqlite3.Connection]:
+        """All of what is done in it, or nothing. No other process writes meanwhile."""
         database = self.connection
         database.execute("BEGIN IMMEDIATE")
         try:
+            (version,) = database.execute("PRAGMA data_version").fetchone()
+            if version != self._version:
+                # Another process has written.
+                self.forget()
+                self._version = version
             yield database
             database.execute("COMMIT")
         except BaseException:
@@ -196,6 +217,12 @@ class Book:
     def _save(self, database: sqlite3.Connection, keys: Iterable[CellKey]) -> None:
         for key in keys:
             database.execute(_CELL, (*key, *_columns(self._cells[key])))
+
+
+def positions(database: sqlite3.Connection) -> dict[int, Position]:
+    """Up to where each spool is in the tables."""
+    rows = database.execute("SELECT spool, file, byte FROM position")
+    return {spool: Position(file, byte) for spool, file, byte in rows}
 
 
 def decoded(records: Iterable[bytes]) -> list[Attempt]:

@@ -4,6 +4,8 @@
 
 The thread is handed what was spooled; what it was not, since there was too much or a process before this one spooled it, it reads.
 So what was recorded is never lost with the process and never counted twice: a start goes on at the position.
+
+Several processes may share a ledger. Each has a spool of its own, and commits that; what one that is gone has left, any other takes in.
 """
 
 import asyncio
@@ -26,15 +28,12 @@ from cauce.ports.ledger import Entry, LedgerStanding
 from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import Attempt, attempt_of
 from cauce.stores.periods import HOUR
-from cauce.stores.sqlite.book import Book, decoded
-from cauce.stores.sqlite.reading import Reading
+from cauce.stores.sqlite.book import Book, Moved, decoded
+from cauce.stores.sqlite.reading import FILE, Reading
 from cauce.stores.sqlite.retention import prune
 from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.spool import Position, Spool, delete_before, read
-
-FILE = "ledger.sqlite"
-SPOOL = "spool"
-"""What the ledger's file and folder are called, in the data folder."""
+from cauce.stores.sqlite.spools import Claim, end_of, folder_of, is_claimed
 
 GATHER = 0.5
 """Seconds that a group of attempts has to come together."""
@@ -42,6 +41,9 @@ GATHER = 0.5
 MOST_HANDED = 8192
 MOST_AT_ONCE = 1024
 """Attempts that are handed on in memory, and that are committed together."""
+
+_LOOK = 1.0
+"""Seconds between looks for what processes that are gone have left, while nothing else is to be done."""
 
 _RETRY = 5.0
 """Seconds until what could not be committed is tried again."""
@@ -60,22 +62,28 @@ class SqliteLedger:
     """See `ports.ledger.Ledger`, `ports.usage.Usage` and `ports.usage.Feedback`."""
 
     def __init__(self, folder: Path, clock: Clock, settings: LedgerSettings = _DEFAULT) -> None:
-        """Open the ledger in `folder`, for this process alone. Raises `SchemaError`, and `OSError` when the folder cannot be written."""
-        self._folder = folder / SPOOL
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Open the ledger in `folder`. Raises `SchemaError`, and `OSError` when the folder cannot be written."""
+        self._ledger = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
         self._settings = settings
         self._book = Book(folder / FILE)
-        self._position = self._book.position
+        self.node = self._book.node
+        """What it is called where several ledgers are put together. Processes that share one have one name."""
+        self.workers = 1
+        """How many processes share it, as was seen last."""
+        self._claim = Claim(folder)
+        self._folder = self._claim.folder
+        self._position = self._book.begin(self._claim.number)
         self._spool = Spool(self._folder, after=self._position.file)
-        self._reading = Reading(self._folder, folder / FILE, clock.now, lambda: self._spool.backlog)
+        self._reading = Reading(folder, clock.now, lambda: self._spool.backlog)
         self._approvals = self._reading.approvals()
         self._last: dict[str, Entry] = {}
         self._encode = msgspec.msgpack.Encoder().encode
         self._append = self._spool.append
         self._readers = ThreadPoolExecutor(1, "ledger-reader")
         # Calls wait for what was spent: a long report must not be in front of them.
-        self._spending = Reading(self._folder, folder / FILE, clock.now, lambda: self._spool.backlog)
+        self._spending = Reading(folder, clock.now, lambda: self._spool.backlog)
         self._spenders = ThreadPoolExecutor(1, "ledger-spending")
         self._handed: deque[tuple[int, int, int, Attempt]] = deque(maxlen=MOST_HANDED)
         """What was spooled last, and where: file, and the bytes it begins and ends at."""
@@ -122,11 +130,17 @@ class SqliteLedger:
 
     async def give(self, scope: Scope, opinion: Opinion) -> bool:
         def give() -> bool:
-            return self._book.give(scope.tenant, scope.key, opinion, self._clock.now())
+            about = scope.tenant, scope.key, opinion, self._clock.now()
+            if self._book.give(*about):
+                return True
+            # It may be of another process, which has not come round to committing it.
+            for spool in self._others():
+                self._take_in(spool)
+            return self._book.give(*about)
 
         try:
             known = await asyncio.wrap_future(self._do(give))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise Overloaded(f"the ledger cannot be written now: {error}") from error
         if known:
             await self._read(self._readers, self._weigh)
@@ -154,6 +168,7 @@ class SqliteLedger:
             readers.shutdown()
             reading.close()
         self._spool.close()
+        self._claim.let_go()
         self._book.close()
 
     async def _read(self, readers: ThreadPoolExecutor, question: Callable[..., T], *about: Any) -> T:
@@ -196,24 +211,19 @@ class SqliteLedger:
             if stopping:
                 return
             self._idle = True
-            if self._spool.end == self._position and not self._spool.backlog and self._jobs.empty():
-                self._wake.wait()
+            rests = self._spool.end == self._position and not self._spool.backlog and self._jobs.empty()
+            awaken = not rests or self._wake.wait(_LOOK)
             self._idle = False
-            self._hurry.wait(_RETRY if self._failing else GATHER)
+            if awaken:
+                self._hurry.wait(_RETRY if self._failing else GATHER)
 
     def _catch_up(self) -> None:
-        """Commit what is in the spool, group by group, and tidy up once an hour."""
+        """Commit what is in the spool, group by group, then what others have left, and tidy up once an hour."""
         try:
             self._spool.retry()
-            while True:
-                attempts, position = self._next()
-                if position == self._position:
-                    break
-                self._book.write(attempts, position)
-                self._unpruned += len(attempts)
-                if position.file != self._position.file:
-                    delete_before(self._folder, position)
-                self._position = position
+            while self._commit():
+                pass
+            self._look()
             self._prune()
         except (sqlite3.Error, OSError) as error:
             if not self._failing:
@@ -224,10 +234,62 @@ class SqliteLedger:
                 logger.warning("the ledger is committed again; nothing is lost")
             self._failing = False
 
+    def _commit(self) -> bool:
+        """Commit a group of our own. Whether there may be more."""
+        before = self._position
+        try:
+            attempts, position = self._next()
+            if position == before:
+                return False
+            self._book.write(attempts, self._claim.number, before, position)
+        except (Moved, FileNotFoundError):
+            # Another process needed it at once.
+            self._position = self._book.positions[self._claim.number]
+            return True
+        self._unpruned += len(attempts)
+        if position.file != before.file:
+            delete_before(self._folder, position)
+        self._position = position
+        return True
+
+    def _others(self) -> list[int]:
+        return [spool for spool in self._book.positions if spool != self._claim.number]
+
+    def _look(self) -> None:
+        """Take in what processes that are gone have left."""
+        alive = 1
+        for spool in self._others():
+            if is_claimed(self._ledger, spool):
+                alive += 1
+            else:
+                self._take_in(spool)
+        self.workers = alive
+
+    def _take_in(self, spool: int) -> None:
+        """Commit what is in the spool of another process by now, whether that still lives or not."""
+        folder = folder_of(self._ledger, spool)
+        end: Position | None = None
+        while True:
+            position = self._book.positions[spool]
+            try:
+                end = end or end_of(folder)
+                if position >= end:
+                    return
+                records, after = read(folder, position)
+                if after == position:
+                    return
+                self._book.write(decoded(records), spool, position, after)
+            except (Moved, FileNotFoundError):
+                # So is somebody else.
+                continue
+            self._unpruned += len(records)
+            if after.file != position.file:
+                delete_before(folder, after)
+
     def _next(self) -> tuple[list[Attempt], Position]:
         """Some of what comes after the position, and the position after that."""
         handed, (file, byte) = self._handed, self._position
-        while handed and handed[0][0] == file and handed[0][2] <= byte:
+        while handed and (handed[0][0], handed[0][2]) <= (file, byte):
             handed.popleft()
         attempts: list[Attempt] = []
         while handed and len(attempts) < MOST_AT_ONCE and handed[0][:2] == (file, byte):

@@ -41,7 +41,16 @@ FIRST: Migration = (
     "CREATE INDEX feedback_by_hour ON feedback (hour)",
 )
 
-MIGRATIONS: Sequence[Migration] = (FIRST,)
+SEVERAL: Migration = (
+    # Each process has a spool of its own; the first is that of the only one there was.
+    "ALTER TABLE position ADD COLUMN spool INTEGER NOT NULL DEFAULT 1",
+    "CREATE UNIQUE INDEX position_of_spool ON position (spool)",
+    # What this ledger is called where several put together what they know.
+    "CREATE TABLE node (id TEXT NOT NULL)",
+    "INSERT INTO node VALUES (lower(hex(randomblob(8))))",
+)
+
+MIGRATIONS: Sequence[Migration] = (FIRST, SEVERAL)
 
 
 def day_tables(name: str) -> Migration:

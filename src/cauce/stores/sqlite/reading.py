@@ -1,6 +1,6 @@
-"""The reading end of the ledger: cells of the database, and what is still in the spool.
+"""The reading end of the ledger: cells of the database, and what is still in the spools.
 
-It asks nothing of the writing end, so it works beside a running server, in another process too, and while nothing can be written.
+It asks nothing of the writing ends, so it works beside a running server, in another process too, and while nothing can be written.
 """
 
 import sqlite3
@@ -16,10 +16,11 @@ from cauce.stores.attempts import Attempt
 from cauce.stores.cells import Cell, Folding, Kind, conversed
 from cauce.stores.grouping import Grouping, amount, spending
 from cauce.stores.periods import DAY, Parts, day_of
-from cauce.stores.sqlite.book import began, cell_of, day_names, decoded
+from cauce.stores.sqlite.book import began, cell_of, day_names, decoded, positions
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MONTHS, USER_DAYS, USER_MONTHS
 from cauce.stores.sqlite.schema import BUSY
 from cauce.stores.sqlite.spool import Position, read
+from cauce.stores.sqlite.spools import folder_of
 
 APPROVED = 30
 """Days of feedback that make a model's approval."""
@@ -37,15 +38,17 @@ _SUMS = """SELECT a.conversation_id, a.kind, coalesce(a.user, ''), total(a.n = 1
 _EPOCH = date(1970, 1, 1)
 
 Unwritten = Callable[[], Iterable[bytes]]
-"""Records that are not even in the spool."""
+"""Records that are not even in a spool."""
+
+FILE = "ledger.sqlite"
+"""What the database is called, in the ledger's folder."""
 
 
 class Reading:
     """Answers questions about the ledger in `folder`. For one thread at a time."""
 
-    def __init__(self, folder: Path, file: Path, now: Callable[[], float], unwritten: Unwritten = tuple) -> None:
+    def __init__(self, folder: Path, now: Callable[[], float], unwritten: Unwritten = tuple) -> None:
         self._folder = folder
-        self._file = file
         self._now = now
         self._unwritten = unwritten
         self._database: sqlite3.Connection | None = None
@@ -75,11 +78,6 @@ class Reading:
             found[f"{provider}/{model}" if model else provider] = Votes(*votes)
         return found
 
-    @property
-    def position(self) -> Position:
-        """Up to where the spool is in the database."""
-        return Position(*self._connection().execute("SELECT file, byte FROM position").fetchone())
-
     def close(self) -> None:
         """Let go of the file."""
         if self._database is not None:
@@ -96,28 +94,31 @@ class Reading:
         for (hour, kind), cell in cells.items():
             if grouping.within(hour) and grouping.wants(kind):
                 grouping.add(hour, kind, cell)
-        return grouping, self.position.file == before.file
+        after = positions(self._connection())
+        return grouping, all([after[spool].file == position.file for spool, position in before.items()])
 
-    def _waiting(self, position: Position) -> list[Attempt]:
-        """What is in the spool after `position`, and what is not even there."""
+    def _waiting(self, before: dict[int, Position]) -> list[Attempt]:
+        """What is in the spools after `before`, and what is not even there."""
         records: list[bytes] = []
-        while True:
-            try:
-                some, position = read(self._folder, position)
-            except FileNotFoundError:
-                break
-            if not some:
-                break
-            records.extend(some)
+        for spool, position in before.items():
+            folder = folder_of(self._folder, spool)
+            while True:
+                try:
+                    some, position = read(folder, position)
+                except FileNotFoundError:
+                    break
+                if not some:
+                    break
+                records.extend(some)
         records.extend(self._unwritten())
         return decoded(records)
 
-    def _add_cells(self, query: Query, grouping: Grouping) -> Position:
-        """Add the cells of `query`; returns up to where the spool was in them."""
+    def _add_cells(self, query: Query, grouping: Grouping) -> dict[int, Position]:
+        """Add the cells of `query`; returns up to where each spool was in them."""
         database = self._connection()
         database.execute("BEGIN")
         try:
-            position = self.position
+            before = positions(database)
             kinds = _kinds(database, query, grouping)
             if grouping.conversations:
                 _add_rows(database, kinds, grouping)
@@ -130,7 +131,7 @@ class Reading:
                         kind = kinds.get(row[2])
                         if kind is not None:
                             grouping.add(hours(row[1]), kind, cell_of(row))
-            return position
+            return before
         finally:
             database.execute("COMMIT")
 
@@ -138,7 +139,7 @@ class Reading:
         if self._database is None:
             try:
                 self._database = sqlite3.connect(
-                    f"{self._file.absolute().as_uri()}?mode=ro",
+                    f"{(self._folder / FILE).absolute().as_uri()}?mode=ro",
                     timeout=BUSY,
                     isolation_level=None,
                     check_same_thread=False,

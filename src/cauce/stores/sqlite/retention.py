@@ -18,6 +18,12 @@ logger = logging.getLogger("cauce.ledger")
 
 def prune(book: Book, settings: LedgerSettings, now: float) -> bool:
     """Delete one portion of what is too old or too much. Whether there was any: then call again."""
+    # Another process that looks too sees what is left by this one.
+    with book.transaction():
+        return _prune(book, settings, now)
+
+
+def _prune(book: Book, settings: LedgerSettings, now: float) -> bool:
     database, today = book.connection, int(now) // DAY
     names = sorted(day_names(database))
     if names and names[0] < day_name(today - settings.keep_attempts + 1):
@@ -64,10 +70,8 @@ def _make_room(book: Book, names: list[str]) -> bool:
 def _drop(book: Book, name: str) -> None:
     database = book.connection
     book.forget()
-    database.execute("BEGIN IMMEDIATE")
     database.execute(f"DROP TABLE IF EXISTS ids_{name}")
     database.execute(f"DROP TABLE attempts_{name}")
-    database.execute("COMMIT")
 
 
 def _forget_period(book: Book, span: int, first_kept: int | None) -> bool:

@@ -137,7 +137,7 @@ class Spool:
 
     def _begin(self) -> None:
         """Go on in the next file."""
-        path = self.folder / _name(self._file + 1)
+        path = path_of(self.folder, self._file + 1)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             if os.write(descriptor, MAGIC) != len(MAGIC):
@@ -167,6 +167,11 @@ def files(folder: Path) -> list[int]:
     return sorted([int(path.stem) for path in folder.glob("*" + _SUFFIX) if path.stem.isdigit()])
 
 
+def path_of(folder: Path, number: int) -> Path:
+    """Where file `number` of the spool in `folder` is."""
+    return folder / f"{number:08}{_SUFFIX}"
+
+
 def read(folder: Path, after: Position) -> tuple[list[bytes], Position]:
     """Some of the records after `after`, oldest first, and the position after them; none when there are no more now.
 
@@ -180,7 +185,7 @@ def read(folder: Path, after: Position) -> tuple[list[bytes], Position]:
                 return [], position
             position = Position(following[0], 0)
         final = known[-1] > position.file
-        data = _part(folder / _name(position.file), position.byte)
+        data = _part(path_of(folder, position.file), position.byte)
         records, used = _frames(data, fresh=position.byte == 0)
         if used:
             position = Position(position.file, position.byte + used)
@@ -188,7 +193,7 @@ def read(folder: Path, after: Position) -> tuple[list[bytes], Position]:
             return records, position
         if used == 0:
             if data:
-                path = folder / _name(position.file)
+                path = path_of(folder, position.file)
                 logger.warning("%s ends in a torn record of %d bytes, which was never taken", path, len(data))
             position = Position(next(number for number in known if number > position.file), 0)
 
@@ -197,7 +202,7 @@ def delete_before(folder: Path, position: Position) -> None:
     """Delete the files that nothing is left to be read in."""
     for number in files(folder):
         if number < position.file:
-            (folder / _name(number)).unlink(missing_ok=True)
+            path_of(folder, number).unlink(missing_ok=True)
 
 
 def _part(path: Path, start: int) -> bytes:
@@ -224,7 +229,3 @@ def _frames(data: bytes, *, fresh: bool) -> tuple[list[bytes], int]:
         records.append(record)
         at += _LENGTH + length
     return records, at
-
-
-def _name(number: int) -> str:
-    return f"{number:08}{_SUFFIX}"
