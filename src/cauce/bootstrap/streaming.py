@@ -10,7 +10,6 @@ from typing import IO, Protocol
 import msgspec
 
 from cauce.config import Config, ConfigError
-from cauce.domain.stream import StreamKey
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
@@ -46,8 +45,6 @@ class Streaming(msgspec.Struct, frozen=True):
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
     standing: Callable[[], Standing]
-    forget: Callable[[StreamKey], Awaitable[None]]
-    """Have an ended stream expire now."""
 
 
 class Startable(StreamLog, Protocol):
@@ -80,7 +77,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         log = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
         life = Life(recovery=config.recovery, unattended_max_cost=cost)
         streams = Streams(log, turn, clock, life=life, bills=bills)
-        return Streaming(streams, _nothing, _nothing, lambda: Standing("memory", up=True), log.forget)
+        return Streaming(streams, _nothing, _nothing, lambda: Standing("memory", up=True))
     # Each start is another node: what an earlier one left open is nobody's.
     node = RandomIds().new("node")
     opened = open_log(config, clock, node)
@@ -100,7 +97,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         if opened.stop is not None:
             await opened.stop()
 
-    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), opened.log.forget)
+    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()))
 
 
 def shared_streaming(

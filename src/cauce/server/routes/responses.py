@@ -78,6 +78,7 @@ async def responses(exchange: Exchange, services: Services) -> None:
     model = request.model or services.router.default
     head = Head(services.ids.new("resp"), int(created), echo(raw, model), custom_names(request.tools))
     keep = raw.get("store") is not False
+    user = exchange.scope.known_as(request.user)
     if request.stream:
         recorder = Recorder(head, keep=keep)
         try:
@@ -85,12 +86,15 @@ async def responses(exchange: Exchange, services: Services) -> None:
         finally:
             # The client may have left with the last event in hand: then it may well come back for more.
             if keep and recorder.response is not None:
-                await _keep(exchange, services, asked, head, _encode(recorder.response), recorder.tape())
+                whole, tape = _encode(recorder.response), recorder.tape()
+                kept = KeptResponse(head.id, head.created, whole, asked.items, tape, user)
+                await services.responses.put(exchange.scope, kept)
         return
     got = await answer(exchange, services, request, head.id)
     body = render_response(got.completion, head)
     if keep:
-        await _keep(exchange, services, asked, head, body)
+        kept = KeptResponse(head.id, head.created, body, asked.items, user=user)
+        await services.responses.put(exchange.scope, kept)
     await exchange.respond_json(200, body, *got.headers)
 
 
@@ -153,12 +157,6 @@ async def _previous(exchange: Exchange, services: Services, response_id: str) ->
             field="previous_response_id",
         )
     return (await fold(services.streams, found)).kept
-
-
-async def _keep(
-    exchange: Exchange, services: Services, asked: _Asked, head: Head, body: bytes, tape: bytes = b""
-) -> None:
-    await services.responses.put(exchange.scope, KeptResponse(head.id, head.created, body, asked.items, tape))
 
 
 async def _logged(exchange: Exchange, services: Services, asked: _Asked, request: Request) -> None:

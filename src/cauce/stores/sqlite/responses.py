@@ -21,6 +21,7 @@ from cauce.domain.stream import StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.responses import KeptResponse
 from cauce.stores.inproc.responses import KEEP
+from cauce.stores.sqlite.cleaning import empty_log, rewrite
 from cauce.stores.sqlite.schema import Migration, open_database
 
 FILE = "responses.sqlite"
@@ -45,17 +46,24 @@ MIGRATIONS: tuple[Migration, ...] = (
         )""",
         "CREATE INDEX promised_responses ON responses (n) WHERE state = 'promised'",
     ),
+    (
+        # Who asked, to find what is to be erased.
+        "ALTER TABLE responses ADD COLUMN user TEXT",
+        "CREATE INDEX responses_of_users ON responses (principal, user) WHERE user IS NOT NULL",
+    ),
 )
 
-_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape)
-    VALUES (?, ?, ?, 'kept', ?, ?, ?)"""
-_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape) VALUES (?, ?, ?, 'kept', ?, ?, ?)
+_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape, user)
+    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)"""
+_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape, user) VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)
     ON CONFLICT (principal, id) DO UPDATE SET state = 'kept', body = excluded.body, context = excluded.context,
-    tape = excluded.tape WHERE state = 'promised'"""
+    tape = excluded.tape, user = excluded.user WHERE state = 'promised'"""
 _PROMISE = "INSERT OR IGNORE INTO responses (principal, id, created, state) VALUES (?, ?, ?, 'promised')"
 _RENOUNCE = "DELETE FROM responses WHERE principal = ? AND id = ? AND state = 'promised'"
-_DELETE = """UPDATE responses SET state = 'deleted', body = NULL, context = NULL, tape = NULL
+_DELETED = "UPDATE responses SET state = 'deleted', body = NULL, context = NULL, tape = NULL, user = NULL"
+_DELETE = f"""{_DELETED}
     WHERE principal = ? AND id = ? AND state <> 'deleted' AND created > ?"""
+_ERASE = f"{_DELETED} WHERE principal = ? AND (? IS NULL OR user = ?) AND state = 'kept'"
 
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _Write = tuple[str, StreamKey, KeptResponse | float | None]
@@ -73,6 +81,7 @@ class SqliteResponses:
         """Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = open_database(path, MIGRATIONS)
+        self._file.execute("PRAGMA secure_delete = ON")
         self._path = path
         self._clock = clock
         self._keep = keep
@@ -95,18 +104,21 @@ class SqliteResponses:
             self._enqueue(_PUT, StreamKey(scope.principal, response.id), response)
 
     async def get(self, scope: Scope, id: str) -> KeptResponse | None:
-        asked = "SELECT created, body, context, tape FROM responses WHERE principal = ? AND id = ? AND state = 'kept' AND created > ?"
+        asked = "SELECT created, body, context, tape, user FROM responses WHERE principal = ? AND id = ? AND state = 'kept' AND created > ?"
         row = await self._do(lambda: self._one(asked, (scope.principal, id, self._horizon())))
         if row is None:
             return None
-        created, body, context, tape = row
-        return KeptResponse(id, created, body, tuple([bytes(item) for item in _decode_items(context)]), tape)
+        created, body, context, tape, user = row
+        return KeptResponse(id, created, body, tuple([bytes(item) for item in _decode_items(context)]), tape, user)
 
     async def delete(self, scope: Scope, id: str) -> bool:
         def delete() -> bool:
             return self._file.execute(_DELETE, (scope.principal, id, self._horizon())).rowcount > 0
 
         return await self._do(delete)
+
+    async def erase(self, principal: str, user: str | None) -> int:
+        return await self._do(lambda: self._erase(principal, user))
 
     async def deleted(self, scope: Scope, id: str) -> bool:
         asked = "SELECT 1 FROM responses WHERE principal = ? AND id = ? AND state = 'deleted'"
@@ -171,8 +183,18 @@ class SqliteResponses:
     def _horizon(self) -> float:
         return self._clock.now() - self._keep
 
-    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes] | None:
+    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes, str | None] | None:
         return self._file.execute(asked, values).fetchone()
+
+    def _erase(self, principal: str, user: str | None) -> int:
+        erased = self._file.execute(_ERASE, (principal, user, user)).rowcount
+        if erased:
+            try:
+                rewrite(self._file)
+                empty_log(self._file)
+            except sqlite3.Error as error:
+                logger.warning("%s: traces of what was erased stay in it for now: %s", self._path, error)
+        return erased
 
     def _write(self, writes: list[_Write]) -> None:
         try:
@@ -216,7 +238,7 @@ def _columns(what: KeptResponse | float | None) -> tuple[object, ...]:
     """What a statement takes beside whose response it is about."""
     if isinstance(what, KeptResponse):
         context = b"[" + b",".join(what.context) + b"]"
-        return what.created, what.body, context, what.tape
+        return what.created, what.body, context, what.tape, what.user
     return () if what is None else (what,)
 
 

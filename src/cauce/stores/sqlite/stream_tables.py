@@ -44,6 +44,14 @@ MIGRATIONS: tuple[Migration, ...] = (
     ("ALTER TABLE streams ADD COLUMN reader_seen REAL",),
     # What is left of streams of which nothing else is, to be counted.
     ("CREATE INDEX tombstones ON streams (due) WHERE state = 'expired' AND bytes = 0",),
+    (
+        # Who asked, to find what is to be erased.
+        "ALTER TABLE streams ADD COLUMN user_name TEXT",
+        "CREATE INDEX streams_of_users ON streams (principal, user_name) WHERE user_name IS NOT NULL",
+        # Erasures of which traces may be in the file: see `StreamCleaning`.
+        "CREATE TABLE erasures (traces INTEGER NOT NULL)",
+        "INSERT INTO erasures VALUES (0)",
+    ),
 )
 
 
@@ -56,6 +64,8 @@ def open_streams(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     # Another thread does that: the one that writes would make everybody wait for it.
     database.execute("PRAGMA wal_autocheckpoint = 0")
     database.execute("PRAGMA journal_size_limit = 67108864")
+    # What is deleted is overwritten, and what is moved.
+    database.execute("PRAGMA secure_delete = ON")
     return database
 
 

@@ -52,7 +52,7 @@ class Create(msgspec.Struct):
         new = self.new
         cursor = database.execute(
             """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
-                created, retention) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
+                created, retention, user_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
             (
                 new.key.principal,
                 new.key.id,
@@ -65,6 +65,7 @@ class Create(msgspec.Struct):
                 len(self.first),
                 new.created,
                 self.retention,
+                new.user,
             ),
         )
         if cursor.rowcount == 0:
