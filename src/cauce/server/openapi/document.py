@@ -26,6 +26,7 @@ def document() -> dict[str, Any]:
         "paths": {
             **own.native(),
             **own.streams(),
+            **own.users(),
             **pages.chats(),
             **openai.openai(),
             **openai.responses_api(),

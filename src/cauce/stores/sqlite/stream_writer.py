@@ -132,6 +132,7 @@ class StreamWriter:
             # What the thread had answered last is delivered before anybody goes on.
             await asyncio.sleep(0)
         with contextlib.suppress(sqlite3.Error):
+            StreamCleaning(self._clock).clean(self.database)
             self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.database.close()
 
