@@ -11,7 +11,7 @@
 import msgspec
 
 from cauce.domain.errors import InvalidRequest, NotFound
-from cauce.domain.stream import ERASED, Head, StreamKey, Whose
+from cauce.domain.stream import Head, StreamKey, Whose
 from cauce.domain.usage import Usage
 from cauce.server.erasing import erase_streams
 from cauce.server.errors import not_allowed
@@ -150,7 +150,8 @@ async def erase(exchange: Exchange, services: Services, stream_id: str) -> None:
         keys = await tries(services, key.principal, naming)
     left: list[StreamKey] = []
     try:
-        head = await services.streams.cancel(key, ERASED)
+        # One that is unknown is remembered as a cancel is.
+        head = await services.streams.head(key) or await services.streams.cancel(key)
     finally:
         # Also of what has expired: its records may be there for a minute more.
         for one in keys:
@@ -158,7 +159,8 @@ async def erase(exchange: Exchange, services: Services, stream_id: str) -> None:
     if head is None:
         raise _unknown(stream_id)
     state = head.state if left else "expired"
-    body = StreamState(head.key.id, state, head.tail, head.epoch, int(head.created), head.cancel_requested)
+    cancelled = head.cancel_requested or not head.ended
+    body = StreamState(head.key.id, state, head.tail, head.epoch, int(head.created), cancelled)
     await exchange.respond_json(200, msgspec.json.encode(body))
 
 

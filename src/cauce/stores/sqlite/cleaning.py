@@ -15,6 +15,9 @@ their pages are used again: about one row in ten thousand had one."""
 _PART = 0.01
 """The part of the time that rewriting may take."""
 
+_AFTER_FAILURE = 60.0
+"""Seconds until a file is rewritten that could not be."""
+
 
 def rewrite(database: sqlite3.Connection) -> None:
     """Have no copies left behind in its pages, unless it is too large. Raises `sqlite3.Error` where others write."""
@@ -50,7 +53,13 @@ class StreamCleaning:
             began = self._clock.monotonic()
             if began < self._not_before:
                 return False
-            rewrite(database)
+            try:
+                rewrite(database)
+            except sqlite3.Error as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    # A disk without room, for one: who writes needs what there is.
+                    self._not_before = began + _AFTER_FAILURE
+                raise
             now = self._clock.monotonic()
             self._not_before = now + (now - began) / _PART
             self._rewritten = traces
