@@ -132,7 +132,7 @@ async def test_user_erased_while_the_server_that_wrote_is_dead_is_gone_and_nothi
     longer = shared.replace(f"lease = {LEASE}", "lease = 5")
     async with Upstream(teller) as upstream, two(longer, upstream, tmp_path) as (one, other):
         async with connection(one.port) as client:
-            await client.send("POST", "/chat/stream/hers", RAW.replace(b'"model"', b'"user":"ana","model"'))
+            await client.send("POST", "/chat/stream/orphan", RAW.replace(b'"model"', b'"user":"ana","model"'))
             await client.head()
             await within(client.until("palabra2ñ ".encode()), 20)
             await asyncio.to_thread(one.stop, signal.SIGKILL)
@@ -141,7 +141,7 @@ async def test_user_erased_while_the_server_that_wrote_is_dead_is_gone_and_nothi
         async with asyncio.timeout(60):
             while (await ask(other.port, "DELETE", "/users/ana")).json()["pending"]:
                 pass
-        assert (await ask(other.port, "GET", "/chat/stream/hers")).status == 410
+        assert (await ask(other.port, "GET", "/chat/stream/orphan")).status == 410
     assert len(teller.begun) == 1
 
 
