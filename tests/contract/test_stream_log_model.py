@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from cauce.domain.delta import Finish, Text
-from cauce.domain.stream import Commit, Hold, Record
+from cauce.domain.stream import Commit, Erased, Hold, Record, Whose
 from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
@@ -51,6 +51,7 @@ class LogMachine(RuleBasedStateMachine):
         self.records: list[tuple[int, str]] = []
         self.epoch = 1
         self.cancelled = False
+        self.erased = False
         self.ended = False
 
     @initialize()
@@ -101,6 +102,12 @@ class LogMachine(RuleBasedStateMachine):
         self.runner.run(self.log.request_cancel(KEY))
         self.cancelled = self.cancelled or not self.ended
 
+    @precondition(lambda self: not self.ended)
+    @rule(whose=st.sampled_from([Whose(KEY.principal), Whose(KEY.principal, id=KEY.id)]))
+    def erase(self, whose: Whose) -> None:
+        assert self.runner.run(self.log.erase(whose)) == Erased(open=(KEY,))
+        self.cancelled = self.erased = True
+
     @precondition(lambda self: self.records or self.cancelled)
     @rule()
     def finish(self) -> None:
@@ -130,6 +137,8 @@ class LogMachine(RuleBasedStateMachine):
         (renewed,) = self.runner.run(self.log.renew([self.hold]))
         assert renewed.verdict == ("lost" if self.ended else "cancel" if self.cancelled else "kept")
 
+    # One that is erased goes with the next sweep after its end: that is the contract's.
+    @precondition(lambda self: not (self.erased and self.ended))
     @rule()
     def sweep(self) -> None:
         assert self.runner.run(self.log.sweep(10)) == 0

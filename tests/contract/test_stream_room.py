@@ -12,7 +12,7 @@ import pytest
 from cauce.bootstrap.streaming import open_log
 from cauce.config import Config
 from cauce.domain.errors import Gone
-from cauce.domain.stream import StreamKey
+from cauce.domain.stream import StreamKey, Whose
 from cauce.ports.stream_log import LogUnavailable, StreamLog
 from cauce.server.settings import StreamSettings
 from cauce.stores.followed_log import SharedLogOptions
@@ -93,7 +93,7 @@ async def only_the_newest_are_remembered(log: StreamLog, clock: FakeClock) -> No
     """Fails where tombstones take the place of what can be read."""
     for number in range(120):
         await small(log, number)
-        await log.forget(key_of(number))
+        await log.erase(Whose(key_of(number).principal, id=key_of(number).id))
         clock.advance(0.01)
     for number in range(200, 203):
         await small(log, number)
@@ -136,7 +136,7 @@ async def test_what_is_counted_of_streams_is_what_redis_uses(
     taken = await used(connection) - before
     assert 0.8 < taken / int(counted) < 1.25
     for number in range(streams):
-        await log.forget(key_of(number))
+        await log.erase(Whose(key_of(number).principal, id=key_of(number).id))
     assert await connection.run(lambda redis: redis.hgetall(log._shelf.sizes)) == {b"total": b"0"}
     assert 300 < (await used(connection) - before) / streams < 700
     await log.stop()

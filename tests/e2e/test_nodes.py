@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,7 @@ from cauce.domain.stream import StreamKey
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
-from tests.e2e.tale import BODY, TALE, Teller, begin, check_whole, ended, rest, state, table
+from tests.e2e.tale import BODY, RAW, TALE, Teller, begin, check_whole, ended, rest, state, table
 from tests.http import ask, connection, within
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
@@ -130,6 +131,49 @@ async def test_cancel_on_any_server_reaches_the_one_that_writes(shared: str, tmp
             await within(client.until(b'"type":"cancelled"'), 10)
             await within(upstream.closed.wait())
         assert (await state(other.port, "cancelled"))["state"] == "cancelled"
+    assert len(teller.begun) == 1
+
+
+async def test_user_erased_at_any_server_is_gone_from_the_one_that_writes(shared: str, tmp_path: Path) -> None:
+    hers = RAW.replace(b'"model"', b'"user":"ana","model"')
+    async with Upstream(Teller(before=3)) as upstream, two(shared, upstream, tmp_path) as (one, other):
+        async with connection(one.port) as client:
+            await client.send("POST", "/chat/stream/hers", hers)
+            await client.head()
+            seen = await within(client.until("palabra2ñ ".encode()), 20)
+            receipt = (await within(ask(other.port, "DELETE", "/users/ana"), 20)).json()
+            await within(upstream.closed.wait(), 20)
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while chunk := await within(client.chunk(), 20):
+                    seen += chunk
+        assert b'"type":"complete"' not in seen
+        async with asyncio.timeout(60):
+            # Had its holder not ended it by then, the sweep deletes it.
+            while receipt["pending"]:
+                receipt = (await ask(other.port, "DELETE", "/users/ana")).json()
+        statuses = [(await ask(node.port, "GET", "/chat/stream/hers")).status for node in (one, other)]
+        again = await ask(one.port, "POST", "/chat/stream/hers", json.loads(hers))
+    assert statuses == [410, 410] and again.status == 410
+
+
+async def test_user_erased_while_the_server_that_wrote_is_dead_is_gone_and_nothing_is_regenerated(
+    shared: str, tmp_path: Path
+) -> None:
+    teller = Teller(before=3)
+    # Nobody takes it over before it is erased.
+    longer = shared.replace(f"lease = {LEASE}", "lease = 5")
+    async with Upstream(teller) as upstream, two(longer, upstream, tmp_path) as (one, other):
+        async with connection(one.port) as client:
+            await client.send("POST", "/chat/stream/orphan", RAW.replace(b'"model"', b'"user":"ana","model"'))
+            await client.head()
+            await within(client.until("palabra2ñ ".encode()), 20)
+            await asyncio.to_thread(one.stop, signal.SIGKILL)
+        receipt = (await within(ask(other.port, "DELETE", "/users/ana"), 20)).json()
+        assert (receipt["cancelled"], receipt["deleted"] + receipt["pending"]) == (1, 1)
+        async with asyncio.timeout(60):
+            while (await ask(other.port, "DELETE", "/users/ana")).json()["pending"]:
+                pass
+        assert (await ask(other.port, "GET", "/chat/stream/orphan")).status == 410
     assert len(teller.begun) == 1
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cauce.domain.stream import Whose
+from cauce.stores.sqlite.stream_erasing import Erase
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
@@ -106,6 +108,31 @@ async def test_cancel_survives_kill_and_nothing_is_regenerated(tmp_path: Path) -
             await started(serve)
             found = await ended(serve.port)
     assert found["state"] == "cancelled" and len(teller.begun) == 1
+
+
+async def test_erasure_survives_kill_and_nothing_is_left(tmp_path: Path) -> None:
+    teller = Teller(before=3)
+    async with Upstream(teller) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await begin(client, 3)
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        [file] = tmp_path.rglob("streams.db")
+        assert b"palabra1" in b"".join([path.read_bytes() for path in file.parent.glob("streams.db*")])
+        # As it is left where the kill comes between what an erasure says first and the end that it leads to.
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
+            assert len(Erase(Whose("default/anonymous"), lambda _: None).apply(database, again=False).open) == 1
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with asyncio.timeout(60):
+                while (await ask(serve.port, "DELETE", "/users?all=true")).json()["pending"]:
+                    pass
+            assert (await ask(serve.port, "GET", "/chat/stream/s")).status == 410
+            assert await asyncio.to_thread(serve.stop, signal.SIGTERM) == 0
+        assert b"palabra" not in b"".join([path.read_bytes() for path in file.parent.glob("streams.db*")])
+    assert len(teller.begun) == 1
 
 
 async def test_answer_is_ended_honestly_where_recovery_is_off(tmp_path: Path) -> None:

@@ -202,7 +202,6 @@ def runtime(
         waiting=lambda: len(lines.waiters),
         limits=shared.mode if shared is not None else lambda: "",
         stream_log=streamed.standing,
-        forget=streamed.forget,
         exposition=metrics.exposition,
         start=start,
         stop=stop,

@@ -11,7 +11,6 @@ import msgspec
 
 from cauce.bootstrap.conversing import Spoken, spoken
 from cauce.config import Config, ConfigError
-from cauce.domain.stream import StreamKey
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
@@ -48,8 +47,6 @@ class Streaming(msgspec.Struct, frozen=True):
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
     standing: Callable[[], Standing]
-    forget: Callable[[StreamKey], Awaitable[None]]
-    """Have an ended stream expire now."""
     spoken: Spoken
     """What is said in conversations: begun and ended with the streams."""
 
@@ -73,7 +70,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         life = Life(recovery=config.recovery, unattended_max_cost=cost)
         streams = Streams(log, turn, clock, life=life, bills=bills)
         said = spoken(config, clock, turn, log, streams, lasting=False)
-        return Streaming(streams, said.start, said.stop, lambda: Standing("memory", up=True), log.forget, said)
+        return Streaming(streams, said.start, said.stop, lambda: Standing("memory", up=True), said)
     # Each start is another node: what an earlier one left open is nobody's.
     node = RandomIds().new("node")
     opened = open_log(config, clock, node)
@@ -107,7 +104,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         if opened.stop is not None:
             await opened.stop()
 
-    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), log.forget, said)
+    return Streaming(streams, start, stop, lambda: Standing(settings.store, opened.up()), said)
 
 
 def shared_streaming(

@@ -114,6 +114,15 @@ class Scope(msgspec.Struct, frozen=True):
             return self
         return Scope(self.tenant, self.key, user[:LONGEST_USER])
 
+    def known_as(self, user: str | None) -> str | None:
+        """The name by which stores find what the `user` that a request names has asked: what cannot be written is replaced."""
+        name = self.of(user).user
+        return (
+            None
+            if name is None
+            else name.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+        )
+
     @property
     def principal(self) -> str:
         """Owner of streams made in this scope."""

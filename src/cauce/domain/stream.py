@@ -4,7 +4,7 @@ A stream is a log of records with dense sequence numbers from 1. It starts with 
 one `Finish`. Anything the table `TRANSITIONS` does not list is illegal and raises.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -62,7 +62,7 @@ TRANSITIONS = (
     _row("T7", "running recovering", "completed", "the provider's own end", "holder", "live"),
     _row("T8", _ANY_OPEN, "incomplete failed", "no way on is left", "holder", "live"),
     _row("T9", _ANY_OPEN, "cancelled", "a cancel was requested", "holder", "fence"),
-    _row("T10", _ANY_ENDED, "expired", "its retention is over", "sweeper", "ended"),
+    _row("T10", _ANY_ENDED, "expired", "its retention is over, or it is erased", "sweeper", "ended"),
 )
 
 _NO_STATES: frozenset[State] = frozenset()
@@ -109,6 +109,25 @@ class StreamKey(msgspec.Struct, frozen=True):
         """The group that its id says it is of, empty for none: logs find the newest open stream of one."""
         group, end, _ = self.id.partition(GROUP_END)
         return group if end else ""
+
+
+ERASED: Final = "erased"
+"""Why a stream is cancelled that is erased once it has ended: it expires then, and nothing is left of it but its id."""
+
+
+class Whose(msgspec.Struct, frozen=True):
+    """Which streams: all of `principal`, those of its `user` (see `Scope.known_as`), or the one that is called `id`."""
+
+    principal: str
+    user: str | None = None
+    id: str | None = None
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What an erasure came to. `deleted` are gone; `open` are cancelled, and go when they have ended."""
+
+    deleted: tuple[StreamKey, ...] = ()
+    open: tuple[StreamKey, ...] = ()
 
 
 class StreamLimits(msgspec.Struct, frozen=True):
@@ -161,7 +180,7 @@ class NewStream(msgspec.Struct, frozen=True):
     """What is known of a stream before its first record. `created` is a UNIX time in seconds.
 
     `wire` is the one it was asked for on. `retention` is the seconds it can be read after its end (None: the log's own).
-    `policy` is what was decided at its creation, as its owner writes it.
+    `policy` is what was decided at its creation, as its owner writes it. `user` is who asked, by the name that `Whose` has.
     """
 
     key: StreamKey
@@ -171,6 +190,7 @@ class NewStream(msgspec.Struct, frozen=True):
     wire: str = "native"
     retention: float | None = None
     policy: str = ""
+    user: str | None = None
     private: bool = False
     """It stays on this machine: a log that other machines may share never gets it."""
 

@@ -13,7 +13,8 @@ class KeptResponse(msgspec.Struct, frozen=True):
     """A response that has ended. `created` is in UNIX seconds.
 
     `body` is the response and `context` the items it was answered to, those of earlier turns included, as JSON of its wire.
-    `tape` is what was streamed, so that the same events can be made of it again; empty if the answer came whole.
+    `tape` is what was streamed, so that the same events can be made of it again; empty if the answer came whole. `user` is who asked, as
+    `Scope.known_as` has it.
     """
 
     id: str
@@ -21,6 +22,7 @@ class KeptResponse(msgspec.Struct, frozen=True):
     body: bytes
     context: tuple[bytes, ...]
     tape: bytes = b""
+    user: str | None = None
     private: bool = False
     """It stays on this machine, and so does what goes on from it."""
 
@@ -47,6 +49,10 @@ class Responses(Protocol):
 
     async def delete(self, scope: Scope, id: str) -> bool:
         """Forget the response called `id`; whether it was there, or promised."""
+        ...
+
+    async def erase(self, principal: str, user: str | None) -> int:
+        """Delete all that is kept for `principal`, or what its `user` has asked; returns how many. Those that are promised stay so."""
         ...
 
     async def deleted(self, scope: Scope, id: str) -> bool:

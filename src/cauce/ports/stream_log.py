@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cauce.domain.errors import Gone, Overloaded
-from cauce.domain.stream import Commit, Created, Head, History, Hold, NewStream, Record, Renewed, StreamKey
+from cauce.domain.stream import (
+    Commit,
+    Created,
+    Erased,
+    Head,
+    History,
+    Hold,
+    NewStream,
+    Record,
+    Renewed,
+    StreamKey,
+    Whose,
+)
 
 
 class Fenced(Exception):
@@ -126,8 +138,13 @@ class StreamLog(Protocol):
         """Seconds since `seen` was last told of the stream; None if it never was. By the log's own clock."""
         ...
 
-    async def forget(self, key: StreamKey) -> None:
-        """Have the stream expire at once (T10). Nothing changes on one that is open, unknown or has expired. Raises `LogUnavailable`."""
+    async def erase(self, whose: Whose) -> Erased:
+        """Delete those of the streams that have ended, requests, records and bills, and have them expire by that (T10). Cancel the others,
+        which are deleted once they have ended, whoever holds them: by `sweep`, if nobody erases them again before.
+
+        What was begun is gone on with by `sweep` or by the next call, should it be cut short. What has expired stays so. Raises
+        `LogUnavailable`.
+        """
         ...
 
     async def sweep(self, limit: int) -> int:

@@ -175,6 +175,11 @@ class Feedback(Protocol):
         """
         ...
 
+    async def erase_comments(self, scope: Scope) -> int:
+        """Delete what was written to answers that `scope.key` asked for, for `scope.user` alone if it names one; without one also what the key
+        wrote to those of others. Votes stay. Returns how many comments. Raises `Overloaded`."""
+        ...
+
     def approval(self, model: str) -> Votes | None:
         """What people thought of the answers of `provider/model` in the last 30 days; None if nobody said. Costs a look-up."""
         ...

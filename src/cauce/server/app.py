@@ -16,7 +16,19 @@ from cauce.server.errors import not_allowed, respond_error, unexpected
 from cauce.server.exchange import ASGIScope, ClientGone, Exchange, Receive, Send
 from cauce.server.gate import Gate
 from cauce.server.keyed import KEY
-from cauce.server.routes import admin, conversations, docs, gemini, health, models, responses, streams, ui_chat, usage
+from cauce.server.routes import (
+    admin,
+    conversations,
+    docs,
+    gemini,
+    health,
+    models,
+    responses,
+    streams,
+    ui_chat,
+    usage,
+    users,
+)
 from cauce.server.routes.chat_completions import chat_completions
 from cauce.server.routes.completions import completions
 from cauce.server.routes.embeddings import embeddings
@@ -48,6 +60,7 @@ BELOW: tuple[tuple[str, str, Handler], ...] = (
     ("", ui_chat.PREFIX, ui_chat.route),
     *[("POST", prefix, gemini.act) for prefix in gemini.PREFIXES],
     ("", gemini.LISTING, gemini.listing),
+    ("", users.PATH, users.route),
 )
 """Handlers of everything below a path, by method (empty: any) and prefix. The first that fits is called."""
 

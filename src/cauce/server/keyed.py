@@ -99,6 +99,12 @@ async def newest(services: Services, principal: str, naming: Naming) -> StreamKe
     return StreamKey(principal, naming(await _begun(services, principal, naming)))
 
 
+async def tries(services: Services, principal: str, naming: Naming) -> list[StreamKey]:
+    """Of the ids that a key has, those that were begun, and the first in any case."""
+    begun = await _begun(services, principal, naming)
+    return [StreamKey(principal, naming(number)) for number in range(1, begun + 1)]
+
+
 async def following(services: Services, principal: str, naming: Naming) -> StreamKey:
     """The id behind that one."""
     return StreamKey(principal, naming(min(MOST, 1 + await _begun(services, principal, naming))))

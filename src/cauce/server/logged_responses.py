@@ -14,7 +14,7 @@ import msgspec
 from cauce.domain.delta import Attempt, Finish
 from cauce.domain.errors import CauceError, Conflict, Gone
 from cauce.domain.request import Scope
-from cauce.domain.stream import Head, Record, StreamKey
+from cauce.domain.stream import ERASED, Head, Record, StreamKey
 from cauce.domain.surviving import surviving
 from cauce.engine.streams.streams import Streams
 from cauce.ports.clock import Clock
@@ -87,8 +87,10 @@ async def fold(streams: Streams, head: Head) -> Folded:
     assert isinstance(finish, Finish), "a stream ends with its Finish"
     context = tuple([bytes(item) for item in asked.context])
     tape = tape_of(about, deltas, queued=asked.background)
-    private = options_of(head).private
-    kept = KeptResponse(about.id, head.created, _encode(projector.response), context, tape, private)
+    options = options_of(head)
+    user = (options.scope or Scope()).known_as(head.request.user)
+    body = _encode(projector.response)
+    kept = KeptResponse(about.id, head.created, body, context, tape, user, options.private)
     return Folded(kept, finish, tuple([delta for delta in deltas if isinstance(delta, Attempt)]))
 
 
@@ -193,7 +195,7 @@ class Settling:
     async def _settle(self, key: StreamKey) -> None:
         try:
             head = await _head_of(self._streams, key)
-            if head is None:
+            if head is None or head.cancel_reason == ERASED:
                 await self._responses.renounce(key)
             elif head.ended and asked_of(head).keep:
                 await self._responses.settle(key, (await fold(self._streams, head)).kept)

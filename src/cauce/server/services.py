@@ -6,7 +6,6 @@ from typing import Protocol
 import msgspec
 
 from cauce.domain.delta import Level
-from cauce.domain.stream import StreamKey
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
@@ -81,8 +80,6 @@ class Services(msgspec.Struct, frozen=True):
     """Who decides on limits now: `shared`, `local share` while the store they share is gone; empty where nothing is shared."""
     stream_log: Callable[[], Kept]
     """Where streams are kept, and whether that answers."""
-    forget: Callable[[StreamKey], Awaitable[None]]
-    """Have a stream that has ended expire now; nothing changes on others. Raises `Overloaded`."""
     exposition: Callable[[], tuple[bytes, str]]
     """The metrics in Prometheus' text format, and its content type."""
     start: Callable[[], Awaitable[None]]

@@ -5,7 +5,19 @@ What is made here stays where it was made: whatever is asked of a private stream
 
 from collections.abc import Sequence
 
-from cauce.domain.stream import Commit, Created, Head, History, Hold, NewStream, Record, Renewed, StreamKey
+from cauce.domain.stream import (
+    Commit,
+    Created,
+    Erased,
+    Head,
+    History,
+    Hold,
+    NewStream,
+    Record,
+    Renewed,
+    StreamKey,
+    Whose,
+)
 from cauce.ports.stream_log import Startable, StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
 
@@ -88,8 +100,11 @@ class PartedStreamLog:
     async def unseen(self, key: StreamKey) -> float | None:
         return await self._of(key).unseen(key)
 
-    async def forget(self, key: StreamKey) -> None:
-        await self._of(key).forget(key)
+    async def erase(self, whose: Whose) -> Erased:
+        if whose.id is not None:
+            return await self._of(StreamKey(whose.principal, whose.id)).erase(whose)
+        here, shared = await self._here.erase(whose), await self._shared.erase(whose)
+        return Erased((*here.deleted, *shared.deleted), (*here.open, *shared.open))
 
     async def sweep(self, limit: int) -> int:
         return await self._here.sweep(limit) + await self._shared.sweep(limit)

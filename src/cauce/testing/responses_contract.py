@@ -7,6 +7,7 @@
 Needs pytest with the anyio plugin and a fixture `clock` of type `FakeClock`.
 """
 
+import msgspec
 import pytest
 
 from cauce.domain.request import Scope
@@ -49,6 +50,27 @@ class ResponsesContract:
         assert await responses.delete(OWNER, "resp_1")
         assert await responses.get(OWNER, "resp_1") is None
         assert not await responses.delete(OWNER, "resp_1")
+
+    async def test_responses_of_a_user_are_erased_and_no_others(self, responses: Responses, clock: FakeClock) -> None:
+        for id, user in (("resp_1", "ana"), ("resp_2", "ana"), ("resp_3", "bea"), ("resp_4", None)):
+            await responses.put(OWNER, msgspec.structs.replace(kept(clock, id), user=user))
+        other = Scope(tenant="a", key="other")
+        await responses.put(other, msgspec.structs.replace(kept(clock), user="ana"))
+        await responses.promise(StreamKey(OWNER.principal, "resp_5"), clock.now())
+        assert await responses.erase(OWNER.principal, "ana") == 2
+        left = [id for id in ("resp_1", "resp_2", "resp_3", "resp_4") if await responses.get(OWNER, id) is not None]
+        assert left == ["resp_3", "resp_4"] and await responses.get(other, "resp_1") is not None
+        assert await responses.erase(OWNER.principal, "ana") == 0
+        assert await responses.erase(OWNER.principal, None) == 2
+        # What is on its way is its stream's matter, and one that was erased does not come back.
+        assert [key.id for key in await responses.promised(10)] == ["resp_5"]
+        await responses.settle(StreamKey(OWNER.principal, "resp_1"), kept(clock))
+        assert await responses.get(OWNER, "resp_1") is None and await responses.deleted(OWNER, "resp_1")
+
+    async def test_settled_response_is_its_users(self, responses: Responses, clock: FakeClock) -> None:
+        await responses.promise(KEY, clock.now())
+        await responses.settle(KEY, msgspec.structs.replace(kept(clock), user="ana"))
+        assert await responses.erase(OWNER.principal, "ana") == 1 and await responses.get(OWNER, KEY.id) is None
 
     @pytest.mark.parametrize("other", [Scope(tenant="b", key="web"), Scope(tenant="a", key="other"), Scope()])
     async def test_only_its_owner_sees_a_response(self, responses: Responses, clock: FakeClock, other: Scope) -> None:

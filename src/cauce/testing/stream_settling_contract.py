@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from cauce.domain.stream import Hold, StreamKey
+from cauce.domain.stream import Hold, StreamKey, Whose
 from cauce.ports.stream_log import StreamLog
 from cauce.testing.stream_samples import CANCELLED, END, KEY, RETENTION, Logs, created, new_stream, text
 
@@ -37,9 +37,9 @@ class StreamSettlingContract:
         await log.settle(keys[0])
         assert {key.id for key in await log.unsettled(10)} == {"chat-1", "chat-2"}
 
-    async def test_stream_that_was_forgotten_is_not_unsettled(self, log: StreamLog) -> None:
+    async def test_stream_that_was_erased_is_not_unsettled(self, log: StreamLog) -> None:
         await log.append(await _said(log), CANCELLED)
-        await log.forget(KEY)
+        await log.erase(Whose(KEY.principal, id=KEY.id))
         assert await log.unsettled(10) == []
 
     async def test_stream_whose_retention_is_over_is_not_unsettled(self, log: StreamLog, clock: Any) -> None:

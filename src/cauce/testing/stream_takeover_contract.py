@@ -192,25 +192,6 @@ class StreamTakeoverContract:
             await log.head(KEY)
         assert await log.head(other) is not None and len(await whole(log, other)) == 1
 
-    async def test_stream_that_is_to_be_forgotten_expires_at_once_unless_it_is_open(self, logs: Logs) -> None:
-        log, other = await logs(), await logs()
-        hold = await log.append(await created(log), text("a"))
-        await log.forget(KEY)
-        await log.forget(StreamKey(KEY.principal, "unknown"))
-        assert await log.head(StreamKey(KEY.principal, "unknown")) is None
-        await log.append(hold, END)
-        assert len(await whole(log)) == len(await whole(other))
-        await other.forget(KEY)
-        await other.forget(KEY)
-        for one in (other, log):
-            with pytest.raises(Gone):
-                await one.head(KEY)
-            with pytest.raises(Gone):
-                await one.create(new_stream())
-            await one.sweep(100)
-        with pytest.raises(Gone):
-            await other.read(KEY, 0, 1)
-
     async def test_streams_are_kept_as_long_as_they_were_made_for(self, log: StreamLog, clock: Any) -> None:
         for id, retention in (("short", 600.0), ("long", 7200.0)):
             answer = await log.create(new_stream(StreamKey(KEY.principal, id), retention))

@@ -20,7 +20,7 @@ from cauce.domain.delta import Attempt, Finish
 from cauce.domain.errors import CauceError, Gone
 from cauce.domain.message import Message
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import Head, Record, StreamKey
+from cauce.domain.stream import ERASED, Head, Record, StreamKey
 from cauce.domain.surviving import surviving
 from cauce.engine.compose import collect
 from cauce.engine.streams.options import StreamOptions
@@ -185,7 +185,8 @@ class Conversing:
         if head is None or not head.ended:
             return
         options = msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else StreamOptions()
-        if options.scope is not None and head.request.conversation_id and head.state != "failed":
+        wanted = head.state != "failed" and head.cancel_reason != ERASED
+        if options.scope is not None and head.request.conversation_id and wanted:
             await self._keep(options.scope, await self._said(head, private=options.private))
         await self._log.settle(key)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 import msgspec
 
 from cauce.domain.delta import Finish
-from cauce.domain.errors import CauceError, Conflict, Overloaded
+from cauce.domain.errors import CauceError, Conflict, Gone, Overloaded
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import Created, Head, NewStream, Record, StreamKey
+from cauce.domain.stream import ERASED, Created, Erased, Head, NewStream, Record, StreamKey, Whose
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import NATIVE, StreamOptions
 from cauce.engine.streams.presence import SEEN_EVERY, Presence
@@ -46,6 +46,14 @@ def leaving() -> Overloaded:
 def shut_down() -> Overloaded:
     """The error of an answer that the end of the server cut short."""
     return Overloaded("the server shut down before the answer was complete", retry_after=1)
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """What became of streams that were erased: `deleted` are gone, `open` go when they have ended; so many had to be `cancelled`."""
+
+    deleted: tuple[StreamKey, ...]
+    open: tuple[StreamKey, ...]
+    cancelled: int
 
 
 class Streams:
@@ -122,8 +130,17 @@ class Streams:
             )
             options = msgspec.structs.replace(options, scope=scope, request_id=request_id, private=call.private)
             policy = msgspec.json.encode(options).decode()
+            user = scope.known_as(call.request.user)
             new = NewStream(
-                key, call.request, digest, self._clock.now(), options.wire, options.retention, policy, call.private
+                key,
+                call.request,
+                digest,
+                self._clock.now(),
+                options.wire,
+                options.retention,
+                policy,
+                user,
+                call.private,
             )
             created = await self._created(new)
             known = created.head
@@ -236,6 +253,22 @@ class Streams:
         elif not head.ended:
             await self._until_heard(head)
         return await self._log.head(key)
+
+    async def erase(self, whose: Whose) -> Erasure:
+        """Have these streams gone for good: those that are open are cancelled, and waited for up to 2 s. What is `open` then goes by itself
+        once its holder has ended it. Streams that are begun meanwhile stay. Raises `LogUnavailable`: then it is to be asked again.
+        """
+        first = await self._log.erase(whose)
+        then = await asyncio.gather(*[self._erase_at_its_end(key) for key in first.open])
+        deleted = [*first.deleted, *[key for one in then for key in one.deleted]]
+        return Erasure(tuple(deleted), tuple([key for one in then for key in one.open]), len(first.open))
+
+    async def _erase_at_its_end(self, key: StreamKey) -> Erased:
+        try:
+            await self.cancel(key, ERASED)
+        except Gone:
+            return Erased((key,))
+        return await self._log.erase(Whose(key.principal, id=key.id))
 
     async def adopt(self) -> None:
         """Go on with what nobody writes any more. Raises `LogUnavailable`."""

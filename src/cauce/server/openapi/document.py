@@ -27,6 +27,7 @@ def document() -> dict[str, Any]:
             **own.native(),
             **own.streams(),
             **conversations.conversations(),
+            **own.users(),
             **pages.chats(),
             **openai.openai(),
             **openai.responses_api(),

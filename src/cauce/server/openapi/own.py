@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cauce.server.erasing import Receipt
 from cauce.server.openapi.operation import (
     CURSOR,
     LEAVING,
@@ -22,7 +23,7 @@ from cauce.server.wires import WIRES
 from cauce.wire.native.answer import AnswerBody, ErrorBody
 from cauce.wire.native.request import MessageRequestBody
 
-BODIES = (MessageRequestBody, AnswerBody, ErrorBody, StreamState)
+BODIES = (MessageRequestBody, AnswerBody, ErrorBody, StreamState, Receipt)
 
 
 def native() -> dict[str, Any]:
@@ -72,6 +73,12 @@ def streams() -> dict[str, Any]:
         "schema": {"type": "string", "enum": list(WIRES)},
         "description": "What to read it in, whatever it was asked for in.",
     }
+    erase = {
+        "name": "erase",
+        "in": "query",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+        "description": "Delete all there is of it, too: it is told as gone afterwards.",
+    }
     events = {200: event_stream(), 204: at_its_end()}
     resume = {
         "summary": "Read a stream on",
@@ -91,7 +98,10 @@ def streams() -> dict[str, Any]:
                 )
             ),
             "get": described("Tell how a stream stands", "", answers={200: json_of(StreamState)}),
-            "delete": described("Cancel a stream", "Idempotent.", answers={200: json_of(StreamState)}),
+            "delete": {
+                **described("Cancel a stream", "Idempotent.", answers={200: json_of(StreamState)}),
+                "parameters": [erase],
+            },
         },
         "/chat/stream/{id}/resume": {
             "parameters": [stream_id],
@@ -101,5 +111,25 @@ def streams() -> dict[str, Any]:
                 "responses": outcomes(events, ErrorBody),
             },
             "post": {**resume, "responses": outcomes(events, ErrorBody)},
+        },
+    }
+
+
+def users() -> dict[str, Any]:
+    user = {
+        "name": "user",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "description": "As requests of your key name it.",
+    }
+    everything = {"name": "all", "in": "query", "required": True, "schema": {"type": "string", "enum": ["true"]}}
+    what = "Streams, conversations, kept responses and comments are deleted, open streams cancelled first. What it cost stays in the ledger. Idempotent."
+    erased = {200: json_of(Receipt)}
+    return {
+        "/users/{user}": {"parameters": [user], "delete": described("Erase what a user asked", what, answers=erased)},
+        "/users": {
+            "parameters": [everything],
+            "delete": described("Erase all that your key asked", what, answers=erased),
         },
     }

@@ -16,7 +16,9 @@ import msgspec
 
 from cauce.domain.conversation import Conversation
 from cauce.domain.errors import CauceError, Conflict, InvalidRequest, NotFound
-from cauce.domain.stream import StreamKey
+from cauce.domain.request import Scope
+from cauce.domain.stream import Whose
+from cauce.server.erasing import erase_streams
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange
 from cauce.server.services import Services
@@ -103,15 +105,14 @@ async def delete(exchange: Exchange, services: Services, id: str) -> None:
     streams = await services.conversations.delete(exchange.scope, id)
     if streams is None:
         raise _unknown(id)
-    keys = [StreamKey(exchange.scope.principal, stream_id) for stream_id in streams]
-    await asyncio.gather(*[_forget(services, key) for key in keys])
+    await asyncio.gather(*[_erase(services, exchange.scope, stream_id) for stream_id in streams])
     await exchange.respond_json(200, msgspec.json.encode(DeletedBody(id)))
 
 
-async def _forget(services: Services, key: StreamKey) -> None:
+async def _erase(services: Services, scope: Scope, stream_id: str) -> None:
     """Have the log go too, that shows the same. Where it does not answer, it goes at its own time."""
     with contextlib.suppress(CauceError):
-        await services.forget(key)
+        await erase_streams(services, scope, Whose(scope.principal, id=stream_id))
 
 
 async def _found(exchange: Exchange, services: Services, id: str) -> Conversation:

@@ -8,7 +8,7 @@ import msgspec
 from cauce.domain.delta import Failed
 from cauce.domain.errors import Gone, InvalidRequest, NotFound
 from cauce.domain.request import Scope
-from cauce.domain.stream import Head, StreamKey
+from cauce.domain.stream import Head, StreamKey, Whose
 from cauce.ports.responses import KeptResponse
 from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
@@ -66,17 +66,17 @@ async def delete(exchange: Exchange, services: Services, response_id: str) -> No
         # Another process may have promised it: what is remembered here is that it was deleted.
         await services.responses.promise(found.key, found.created)
     deleted = await services.responses.delete(exchange.scope, response_id)
-    await _forget(services, StreamKey(exchange.scope.principal, response_id))
+    await _erase(services, StreamKey(exchange.scope.principal, response_id))
     if not deleted:
         raise _unknown(response_id)
     await exchange.respond_json(200, _encode(Deleted(response_id)))
 
 
-async def _forget(services: Services, key: StreamKey) -> None:
+async def _erase(services: Services, key: StreamKey) -> None:
     """Have the response's log go too, if it has one: it shows the answer to whoever knows its id or its key."""
     with contextlib.suppress(Gone):
         if await services.streams.head(key) is not None:
-            await services.forget(key)
+            await services.streams.erase(Whose(key.principal, id=key.id))
 
 
 async def list_items(exchange: Exchange, services: Services, response_id: str) -> None:

@@ -87,6 +87,7 @@ async def responses(exchange: Exchange, services: Services) -> None:
     keep = raw.get("store") is not False
     if keep:
         asked.private = services.router.is_private(wished(exchange, request))
+    user = exchange.scope.known_as(request.user)
     if request.stream:
         recorder = Recorder(head, keep=keep)
         try:
@@ -94,12 +95,15 @@ async def responses(exchange: Exchange, services: Services) -> None:
         finally:
             # The client may have left with the last event in hand: then it may well come back for more.
             if keep and recorder.response is not None:
-                await _keep(exchange, services, asked, head, _encode(recorder.response), recorder.tape())
+                whole, tape = _encode(recorder.response), recorder.tape()
+                kept = KeptResponse(head.id, head.created, whole, asked.items, tape, user, asked.private)
+                await services.responses.put(exchange.scope, kept)
         return
     got = await answer(exchange, services, request, head.id)
     body = render_response(got.completion, head)
     if keep:
-        await _keep(exchange, services, asked, head, body)
+        kept = KeptResponse(head.id, head.created, body, asked.items, user=user, private=asked.private)
+        await services.responses.put(exchange.scope, kept)
     await exchange.respond_json(200, body, *got.headers)
 
 
@@ -162,13 +166,6 @@ async def _previous(exchange: Exchange, services: Services, response_id: str) ->
             field="previous_response_id",
         )
     return (await fold(services.streams, found)).kept
-
-
-async def _keep(
-    exchange: Exchange, services: Services, asked: _Asked, head: Head, body: bytes, tape: bytes = b""
-) -> None:
-    kept = KeptResponse(head.id, head.created, body, asked.items, tape, asked.private)
-    await services.responses.put(exchange.scope, kept)
 
 
 async def _logged(exchange: Exchange, services: Services, asked: _Asked, request: Request) -> None:

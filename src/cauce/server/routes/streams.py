@@ -5,18 +5,19 @@
 | `POST /chat/stream/{id}` | create, or attach if the id is known; an empty body only attaches |
 | `GET` or `POST /chat/stream/{id}/resume` | read on from `Last-Event-ID` or `?after=`, or from where the last reader stopped |
 | `GET /chat/stream/{id}` | the stream's state |
-| `DELETE /chat/stream/{id}` | cancel it |
+| `DELETE /chat/stream/{id}` | cancel it; with `?erase=true` nothing is left of it |
 """
 
 import msgspec
 
 from cauce.domain.errors import InvalidRequest, NotFound
-from cauce.domain.stream import Head, StreamKey
+from cauce.domain.stream import Head, StreamKey, Whose
 from cauce.domain.usage import Usage
+from cauce.server.erasing import erase_streams
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange
 from cauce.server.following import follow
-from cauce.server.keyed import begins_anew, following, is_id, newest, start
+from cauce.server.keyed import begins_anew, following, is_id, newest, start, tries
 from cauce.server.leaving import Leaving
 from cauce.server.logged import naming_of, options_for, stream_logged
 from cauce.server.reading import asked_cursor, cursor_of, read_from
@@ -59,7 +60,7 @@ async def route(exchange: Exchange, services: Services) -> None:
         case "GET", None:
             await state(exchange, services, stream_id)
         case "DELETE", None:
-            await cancel(exchange, services, stream_id)
+            await _end(exchange, services, stream_id)
         case "GET" | "POST", "resume":
             await resume(exchange, services, stream_id)
         case _, None:
@@ -116,6 +117,17 @@ async def state(exchange: Exchange, services: Services, stream_id: str) -> None:
     await respond_state(exchange, services, await _known(services, await _meant(exchange, services, stream_id)))
 
 
+async def _end(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Cancel the stream, or erase it."""
+    match exchange.query("erase"):
+        case "true":
+            await erase(exchange, services, stream_id)
+        case None | "false":
+            await cancel(exchange, services, stream_id)
+        case _:
+            raise InvalidRequest("erase: must be true or false", field="erase")
+
+
 async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None:
     """Cancel the stream. Nothing changes on an ended one."""
     key = await _meant(exchange, services, stream_id)
@@ -127,6 +139,29 @@ async def cancel(exchange: Exchange, services: Services, stream_id: str) -> None
     if head is None:
         raise _unknown(stream_id)
     await respond_state(exchange, services, head)
+
+
+async def erase(exchange: Exchange, services: Services, stream_id: str) -> None:
+    """Cancel the stream if it is open, and delete all there is of it; of a call that began anew, of all its tries."""
+    key = await _meant(exchange, services, stream_id)
+    naming = naming_of(stream_id)
+    keys = [key]
+    if naming is not None and stream_id == naming(1):
+        keys = await tries(services, key.principal, naming)
+    left: list[StreamKey] = []
+    try:
+        # One that is unknown is remembered as a cancel is.
+        head = await services.streams.head(key) or await services.streams.cancel(key)
+    finally:
+        # Also of what has expired: its records may be there for a minute more.
+        for one in keys:
+            left += (await erase_streams(services, exchange.scope, Whose(one.principal, id=one.id))).open
+    if head is None:
+        raise _unknown(stream_id)
+    state = head.state if left else "expired"
+    cancelled = head.cancel_requested or not head.ended
+    body = StreamState(head.key.id, state, head.tail, head.epoch, int(head.created), cancelled)
+    await exchange.respond_json(200, msgspec.json.encode(body))
 
 
 async def respond_state(exchange: Exchange, services: Services, head: Head) -> None:

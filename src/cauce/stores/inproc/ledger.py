@@ -81,6 +81,10 @@ class InprocLedger:
         self._approvals = approvals
         return True
 
+    async def erase_comments(self, scope: Scope) -> int:
+        # None are kept.
+        return 0
+
     def approval(self, model: str) -> Votes | None:
         return self._approvals.get(model)
 

@@ -56,6 +56,16 @@ class InprocResponses:
         self._put(key, _Promise(found.created, deleted=True))
         return True
 
+    async def erase(self, principal: str, user: str | None) -> int:
+        found = [
+            (key, one)
+            for key, one in self._kept.items()
+            if isinstance(one, KeptResponse) and key.principal == principal and user in (None, one.user)
+        ]
+        for key, one in found:
+            self._put(key, _Promise(one.created, deleted=True))
+        return len(found)
+
     async def deleted(self, scope: Scope, id: str) -> bool:
         found = self._kept.get(StreamKey(scope.principal, id))
         return isinstance(found, _Promise) and found.deleted

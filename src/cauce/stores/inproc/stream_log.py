@@ -9,10 +9,12 @@ import msgspec
 from cauce.domain.delta import Delta, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.stream import (
+    ERASED,
     GROUP_END,
     AttemptRow,
     Commit,
     Created,
+    Erased,
     Head,
     History,
     Hold,
@@ -23,6 +25,7 @@ from cauce.domain.stream import (
     StreamKey,
     StreamLimits,
     Upstream,
+    Whose,
     advance,
     claimed,
 )
@@ -151,7 +154,7 @@ class InprocStreamLog:
         if commit.finish is not None:
             stream.terminal_at = self._clock.now()
             del self._open[hold.key]
-            own = stream.new.retention
+            own = 0.0 if stream.cancel_reason == ERASED else stream.new.retention
             until = self._ended[hold.key] = stream.terminal_at + (self._retention if own is None else own)
             self._next_due = min(self._next_due, until)
             if not stream.new.settled:
@@ -260,9 +263,15 @@ class InprocStreamLog:
         seen = self._there(key).seen
         return None if seen is None else self._clock.now() - seen
 
-    async def forget(self, key: StreamKey) -> None:
-        if key in self._ended:
+    async def erase(self, whose: Whose) -> Erased:
+        found = [stream for stream in self._streams.values() if _is_of(stream.new, whose)]
+        ended = [stream.new.key for stream in found if stream.terminal_at is not None]
+        for key in ended:
             self._expire(key)
+        still_open = [stream for stream in found if stream.terminal_at is None]
+        for stream in still_open:
+            stream.cancel_reason = ERASED
+        return Erased(tuple(ended), tuple([stream.new.key for stream in still_open]))
 
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()
@@ -342,6 +351,12 @@ class InprocStreamLog:
 
 def _size(deltas: Sequence[Delta]) -> int:
     return sum([_RECORD_COST + delta_size(delta) for delta in deltas])
+
+
+def _is_of(new: NewStream, whose: Whose) -> bool:
+    if new.key.principal != whose.principal:
+        return False
+    return whose.user in (None, new.user) and whose.id in (None, new.key.id)
 
 
 def _expired(key: StreamKey) -> Gone:

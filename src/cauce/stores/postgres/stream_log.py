@@ -9,11 +9,13 @@ import psycopg
 from cauce.domain.stream import (
     Commit,
     Created,
+    Erased,
     Head,
     Hold,
     NewStream,
     Renewed,
     StreamKey,
+    Whose,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
@@ -22,8 +24,9 @@ from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fres
 from cauce.stores.postgres.connections import ANSWER, Connection, Connections, PostgresGone, fetched
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends
+from cauce.stores.postgres.stream_erasing import delete, mark
 from cauce.stores.postgres.stream_reading import StreamReading
-from cauce.stores.postgres.stream_retention import Sweep, forget
+from cauce.stores.postgres.stream_retention import Sweep
 from cauce.stores.postgres.stream_tables import GIVEN_NOW, make_tables
 from cauce.stores.stream_records import FORMAT, encode, encode_value, records
 
@@ -35,9 +38,9 @@ _DEFAULT = SharedLogOptions()
 _CREATE = f"""
 WITH made AS (
     INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention,
-                         settled)
+                         settled, user_name)
     VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {GIVEN_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
-            %(retention)s, %(settled)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
+            %(retention)s, %(settled)s, %(user)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
 ), first AS (
     INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
 )
@@ -154,6 +157,7 @@ class PostgresStreamLog(FollowedLog):
             "created": new.created,
             "retention": self._options.retention if new.retention is None else new.retention,
             "settled": new.settled,
+            "user": new.user,
             "format": FORMAT,
             "data": data,
         }
@@ -258,10 +262,16 @@ class PostgresStreamLog(FollowedLog):
         found = await self._reading.rows(statement, facts)
         return found[0][0] if found else None
 
-    async def forget(self, key: StreamKey) -> None:
-        now = self._now()
-        if await self._reading.ask(lambda connection: forget(connection, key, now)):
-            self._followed.forget([key])
+    async def erase(self, whose: Whose) -> Erased:
+        found = await self._reading.ask(lambda connection: mark(connection, whose), urgent=True)
+        for key in found.open:
+            self._followed.cancelled(key)
+        left = found.rows
+        while left:
+            some = left
+            left = await self._reading.ask(lambda connection, some=some: delete(connection, some, self._now()))
+        self._followed.forget(found.ended)
+        return Erased(found.ended, found.open)
 
     async def sweep(self, limit: int) -> int:
         sweep = Sweep(self._now(), limit)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from cauce.domain.stream import StreamKey
+from cauce.domain.stream import ERASED, StreamKey
 from cauce.stores.postgres.connections import Connection, fetched
 from cauce.stores.postgres.stream_tables import GIVEN_NOW, TOMBSTONE_BYTES, takes
 
@@ -22,28 +22,25 @@ _TOMBSTONES = 0.25
 ROOM_LOCK = 0x63617564
 """Of several processes that look at once, one makes room. In one database each schema has its own."""
 
-_EXPIRE = f"""
+EXPIRE = f"""
 UPDATE streams SET state = 'expired', request = '', request_hash = '', policy = '', upstream = NULL, kept = 0,
-       due = {GIVEN_NOW} + %(purge)s
+       due = CASE cancel_reason WHEN '{ERASED}' THEN 0 ELSE {GIVEN_NOW} + %(purge)s END
 """  # noqa: S608
-_FORGET = f"""{_EXPIRE}
- WHERE principal = %(principal)s AND id = %(id)s AND terminal_at IS NOT NULL AND state <> 'expired' RETURNING key
-"""
 _DUE = f"""
 SELECT key, principal, id, state = 'expired', bytes > 0 FROM streams WHERE due <= {GIVEN_NOW} ORDER BY due
  LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """  # noqa: S608
 # From its beginning on, and not all at once: a transaction is as long as it deletes.
-_PURGE = """
+PURGE = """
 DELETE FROM segments s USING (
     SELECT one.* FROM unnest(%(purged)s::bigint[]) AS p (key) CROSS JOIN LATERAL (
         SELECT stream, first_seq FROM segments WHERE stream = p.key ORDER BY first_seq LIMIT %(limit)s) AS one
      LIMIT %(limit)s) AS first
  WHERE s.stream = first.stream AND s.first_seq = first.first_seq
 """
-_EMPTY = f"""
+EMPTY = f"""
 WITH empty AS (
-    UPDATE streams SET bytes = 0, due = {GIVEN_NOW} + %(forget)s WHERE key = ANY(%(purged)s)
+    UPDATE streams SET bytes = 0, due = {GIVEN_NOW} + %(forget)s, user_name = NULL, cancel_reason = NULL WHERE key = ANY(%(purged)s)
        AND NOT EXISTS (SELECT 1 FROM segments WHERE stream = key) RETURNING key
 ) DELETE FROM attempts USING empty WHERE stream = empty.key
 """  # noqa: S608
@@ -74,16 +71,16 @@ class Sweep(msgspec.Struct, frozen=True):
 
     async def due(self, connection: Connection) -> tuple[int, list[StreamKey]]:
         """How much was due, and which streams expired."""
-        facts = self._facts
+        facts = self.facts
         async with connection.transaction():
             due = await fetched(connection, _DUE, facts)
             facts["ended"] = [row for row, _, _, expired, _ in due if not expired]
             facts["purged"] = [row for row, _, _, expired, full in due if expired and full]
             facts["gone"] = [row for row, _, _, expired, full in due if expired and not full]
             for statement in (
-                f"{_EXPIRE} WHERE key = ANY(%(ended)s)",
-                _PURGE,
-                _EMPTY,
+                f"{EXPIRE} WHERE key = ANY(%(ended)s)",
+                PURGE,
+                EMPTY,
                 "DELETE FROM streams WHERE key = ANY(%(gone)s)",
             ):
                 await connection.execute(statement.encode(), facts)
@@ -91,7 +88,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
     async def room(self, connection: Connection, most: int) -> tuple[int, list[StreamKey]]:
         """Have all take `most` bytes: how many tombstones were deleted, and which streams expired, those that ended first."""
-        facts = {**self._facts, "most": most}
+        facts = {**self.facts, "most": most}
         async with connection.transaction():
             if not await fetched(connection, _LARGE, facts):
                 return 0, []
@@ -112,15 +109,10 @@ class Sweep(msgspec.Struct, frozen=True):
                 if excess <= 0:
                     break
             facts["early"] = [row for row, _ in early]
-            await connection.execute(f"{_EXPIRE} WHERE key = ANY(%(early)s)".encode(), facts)
+            await connection.execute(f"{EXPIRE} WHERE key = ANY(%(early)s)".encode(), facts)
         return len(forgotten), [key for _, key in early]
 
     @property
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What its statements are told."""
         return {"now": self.now, "limit": self.limit, "purge": PURGE_AFTER, "forget": TOMBSTONE}
-
-
-async def forget(connection: Connection, key: StreamKey, now: float | None) -> bool:
-    """Whether the stream has expired by this."""
-    facts = {"now": now, "purge": PURGE_AFTER, "principal": key.principal, "id": key.id}
-    return bool(await fetched(connection, _FORGET, facts))

@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS streams (
     UNIQUE (principal, id)
 ) WITH (fillfactor = 50);
 ALTER TABLE streams ADD COLUMN IF NOT EXISTS reader_seen DOUBLE PRECISION, ADD COLUMN IF NOT EXISTS kept BIGINT;
+ALTER TABLE streams ADD COLUMN IF NOT EXISTS user_name TEXT;
+CREATE INDEX IF NOT EXISTS streams_of_users ON streams (principal, user_name) WHERE user_name IS NOT NULL;
 CREATE INDEX IF NOT EXISTS open_streams ON streams (key) WHERE terminal_at IS NULL;
 CREATE INDEX IF NOT EXISTS ended_streams ON streams (due) INCLUDE (kept) WHERE due IS NOT NULL;
 DROP INDEX IF EXISTS due_streams;

@@ -1,7 +1,8 @@
 -- One operation on one stream, atomically.
 -- KEYS: meta (hash), log (stream), attempts (hash); all with one hash tag.
 -- ARGV: operation, now in seconds or '' for the server's own time, then what the operation needs.
--- meta: principal id wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended unsettled
+-- meta: principal id user wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended
+-- unsettled
 -- of one that has expired: principal id state epoch tail
 
 local meta, log, attempts = KEYS[1], KEYS[2], KEYS[3]
@@ -128,20 +129,36 @@ if operation == 'unseen' then
     return seen and string.format('%.6f', now - tonumber(seen)) or nil
 end
 
-if operation == 'expire' then
-    -- gives 1, or 2 if it had expired before
-    if not epoch or OPEN[state] then return 0 end
-    if state == 'expired' then return 2 end
+local function expire()
     local named = redis.call('HMGET', meta, 'principal', 'id')
     redis.call('DEL', meta, log, attempts)
     redis.call('HSET', meta, 'principal', named[1], 'id', named[2], 'state', 'expired', 'epoch', epoch, 'tail', tail)
     redis.call('PEXPIRE', meta, KEEP)
+end
+
+if operation == 'expire' then
+    -- gives 1, or 2 if it had expired before
+    if not epoch or OPEN[state] then return 0 end
+    if state == 'expired' then return 2 end
+    expire()
     return 1
 end
 
 if operation == 'settle' then
     if epoch and not OPEN[state] then redis.call('HDEL', meta, 'unsettled') end
     return 1
+end
+
+if operation == 'erase' then
+    -- reason; gives 'deleted', 'open' or 'none', and its id
+    if not epoch or state == 'expired' then return { 'none', '' } end
+    local id = redis.call('HGET', meta, 'id')
+    if OPEN[state] then
+        redis.call('HSET', meta, 'cancel', ARGV[3], 'retention', '0')
+        return { 'open', id }
+    end
+    expire()
+    return { 'deleted', id }
 end
 
 if operation == 'forget' then

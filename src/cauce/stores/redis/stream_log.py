@@ -12,15 +12,18 @@ from typing import Any, cast
 
 from cauce.domain.stream import (
     APPENDED,
+    ERASED,
     TERMINAL,
     Commit,
     Created,
+    Erased,
     Head,
     Hold,
     NewStream,
     Renewed,
     State,
     StreamKey,
+    Whose,
     advance,
 )
 from cauce.ports.clock import Clock
@@ -39,6 +42,9 @@ _BEFORE: dict[State, str] = {state: " ".join(sorted(before)) for state, before i
 _ENDED = TERMINAL | {"expired"}
 _GROUP_SECONDS = 86_400
 """After the last stream of a group was made it is forgotten which were: none is open for so long."""
+
+_ERASED_AT_ONCE = 500
+"""Streams that are erased at a time."""
 
 _HINTS = 1000
 """Orphans that are looked at at a time."""
@@ -105,6 +111,8 @@ class RedisStreamLog(FollowedLog):
         }
         if not new.settled:
             meta["unsettled"] = 1
+        if new.user is not None:
+            meta["user"] = new.user
         flat = [member for pair in meta.items() for member in pair]
         nonce = f"{self._node} {next(self._numbers)}"
         lease = repr(self._options.lease)
@@ -217,11 +225,17 @@ class RedisStreamLog(FollowedLog):
         ago = await self._run("unseen", self._shelf.row(key), lambda again: [])
         return None if ago is None else float(ago)
 
-    async def forget(self, key: StreamKey) -> None:
-        row = self._shelf.row(key)
-        if await self._run("expire", row, lambda again: []) == 1:
-            self._followed.forget([key])
-            await self._room.gone(row, remembered=True)
+    async def erase(self, whose: Whose) -> Erased:
+        if whose.id is not None:
+            rows = [self._shelf.row(StreamKey(whose.principal, whose.id))]
+        else:
+            rows = await self._shelf.rows_of(whose.principal, whose.user)
+        found: dict[str, list[StreamKey]] = {"deleted": [], "open": [], "none": []}
+        for first in range(0, len(rows), _ERASED_AT_ONCE):
+            some = rows[first : first + _ERASED_AT_ONCE]
+            for verdict, key in await asyncio.gather(*[self._erase(row, whose.principal) for row in some]):
+                found[verdict].append(key)
+        return Erased(tuple(found["deleted"]), tuple(found["open"]))
 
     async def sweep(self, limit: int) -> int:
         due = await self._due(self._shelf.ended, await self._now(), limit)
@@ -285,6 +299,17 @@ class RedisStreamLog(FollowedLog):
             await self._shelf.ask(lambda redis: redis.zadd(self._shelf.open, later), urgent=True)
         stored = await self._shelf.several([row for _, row in sorted(found)[:most]])
         return [one for one in stored if one.state not in _ENDED]
+
+    async def _erase(self, row: str, principal: str) -> tuple[str, StreamKey]:
+        """What became of the stream, and its key."""
+        verdict, id = [member.decode() for member in await self._run("erase", row, lambda again: [ERASED])]
+        key = StreamKey(principal, id)
+        if verdict == "open":
+            self._followed.cancelled(key)
+        elif verdict == "deleted":
+            self._followed.forget([key])
+            await self._room.gone(row, remembered=True)
+        return verdict, key
 
     async def _renew(self, hold: Hold) -> Renewed:
         lease = repr(self._options.lease)

@@ -30,6 +30,9 @@ _BLOCK = 100
 _AT_ONCE = 2000
 """Records that one read gives at most."""
 
+_HASHES = 500
+"""Streams that are asked for in one round trip."""
+
 T = TypeVar("T")
 
 
@@ -99,6 +102,32 @@ class StreamShelf:
                 return await pipeline.execute()
 
         return await self.ask(look, urgent=urgent) if names else []
+
+    async def rows_of(self, principal: str, user: str | None) -> list[str]:
+        """What the keys of all streams of `principal` begin with, or of those of its `user`. It looks at every stream there is: nothing
+        else needs to know whose they are."""
+        # Whoever ends a stream puts it into the second before it leaves the first.
+        still_open = await self.ask(lambda redis: cast(Any, redis).zrange(self.open, 0, -1))
+        found = await self._whose([row.decode() for row in still_open], principal, user)
+        cursor = -1
+        while cursor:
+            last = max(0, cursor)
+            cursor, ended = await self.ask(
+                lambda redis, last=last: cast(Any, redis).zscan(self.ended, last, count=_HASHES)
+            )
+            found += await self._whose([row.decode() for row, _ in ended], principal, user)
+        return list(dict.fromkeys(found))
+
+    async def _whose(self, rows: Sequence[str], principal: str, user: str | None) -> list[str]:
+        """Those of `rows` that are of `principal`, and of its `user`."""
+        mine: list[str] = []
+        for first in range(0, len(rows), _HASHES):
+            some = rows[first : first + _HASHES]
+            fields = await self.fields([f"{row}:meta" for row in some], ("principal", "user"))
+            for row, (owner, name) in zip(some, fields, strict=True):
+                if owner == principal.encode() and (user is None or name == user.encode()):
+                    mine.append(row)
+        return mine
 
     async def records(self, live: LiveStream, after: int, limit: int) -> Page:
         count = min(limit, _AT_ONCE)

@@ -64,6 +64,7 @@ class Book:
         """Raises `SchemaError`."""
         self.connection = open_database(path, MIGRATIONS)
         self.connection.execute("PRAGMA journal_size_limit = 67108864")
+        self.connection.execute("PRAGMA secure_delete = ON")
         self._kind_of = Kinds()
         self._folding = Folding(self._kind_of, partial(began, self.connection))
         self._kinds: dict[Kind, int] = {}
@@ -251,23 +252,27 @@ def find(database: sqlite3.Connection, tenant: str, id: str) -> tuple[str, int, 
 
     Of several the one that completed, and of those the last.
     """
-    whole, shared = crc32(id.encode("utf-8", "replace")), crc32(id[-_RANDOM:].encode("utf-8", "replace"))
     for name in sorted(day_names(database), reverse=True):
         row = database.execute(
             f"""SELECT a.request_id, a.kind, a.at FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt
             JOIN kinds k ON k.id = a.kind
             WHERE i.hash IN (?, ?) AND (a.stream_id = ? OR a.request_id = ?) AND k.tenant = ?
             ORDER BY k.outcome = 'completed' DESC, a.id DESC LIMIT 1""",  # noqa: S608
-            (whole, shared, id, id, tenant),
+            (*id_hashes(id), id, id, tenant),
         ).fetchone()
         if row is not None:
             return row[0], row[1], int(row[2]) // HOUR
     return None
 
 
+def id_hashes(id: str) -> tuple[int, int]:
+    """What an id may stand under: all of it, or its end, which a stream of a name of ours shares with its request."""
+    return crc32(id.encode("utf-8", "replace")), crc32(id[-_RANDOM:].encode("utf-8", "replace"))
+
+
 def began(database: sqlite3.Connection, request_id: str, at: float) -> float | None:
     """When the request began that an attempt of ended `at`: at its first attempt that failed, that day or the day before."""
-    ids = (crc32(request_id.encode("utf-8", "replace")), crc32(request_id[-_RANDOM:].encode("utf-8", "replace")))
+    ids = id_hashes(request_id)
     for day in (int(at) // DAY - 1, int(at) // DAY):
         name = day_name(day)
         if has_table(database, f"attempts_{name}"):

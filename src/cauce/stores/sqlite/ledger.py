@@ -29,6 +29,7 @@ from cauce.ports.usage import Holder, Opinion, Query, Report, SpendUnit, Votes
 from cauce.stores.attempts import Attempt, attempt_of
 from cauce.stores.periods import HOUR
 from cauce.stores.sqlite.book import Book, Moved, decoded
+from cauce.stores.sqlite.comments import erase_comments
 from cauce.stores.sqlite.reading import FILE, Reading
 from cauce.stores.sqlite.retention import prune
 from cauce.stores.sqlite.settings import LedgerSettings
@@ -145,6 +146,12 @@ class SqliteLedger:
         if known:
             await self._read(self._readers, self._weigh)
         return known
+
+    async def erase_comments(self, scope: Scope) -> int:
+        try:
+            return await asyncio.wrap_future(self._do(lambda: erase_comments(self._book.connection, scope)))
+        except sqlite3.Error as error:
+            raise Overloaded(f"the ledger cannot be written now: {error}") from error
 
     def approval(self, model: str) -> Votes | None:
         return self._approvals.get(model)

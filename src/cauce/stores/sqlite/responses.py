@@ -21,6 +21,7 @@ from cauce.domain.stream import StreamKey
 from cauce.ports.clock import Clock
 from cauce.ports.responses import KeptResponse
 from cauce.stores.inproc.responses import KEEP
+from cauce.stores.sqlite.cleaning import empty_log, rewrite
 from cauce.stores.sqlite.schema import Migration, open_database
 
 FILE = "responses.sqlite"
@@ -46,18 +47,25 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX promised_responses ON responses (n) WHERE state = 'promised'",
     ),
     ("ALTER TABLE responses ADD COLUMN private INTEGER NOT NULL DEFAULT 0",),
+    (
+        # Who asked, to find what is to be erased.
+        "ALTER TABLE responses ADD COLUMN user TEXT",
+        "CREATE INDEX responses_of_users ON responses (principal, user) WHERE user IS NOT NULL",
+    ),
 )
 
-_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape, private)
-    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)"""
-_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape, private)
-    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?)
+_PUT = """INSERT OR REPLACE INTO responses (principal, id, created, state, body, context, tape, user, private)
+    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?, ?)"""
+_SETTLE = """INSERT INTO responses (principal, id, created, state, body, context, tape, user, private)
+    VALUES (?, ?, ?, 'kept', ?, ?, ?, ?, ?)
     ON CONFLICT (principal, id) DO UPDATE SET state = 'kept', body = excluded.body, context = excluded.context,
-    tape = excluded.tape, private = excluded.private WHERE state = 'promised'"""
+    tape = excluded.tape, user = excluded.user, private = excluded.private WHERE state = 'promised'"""
 _PROMISE = "INSERT OR IGNORE INTO responses (principal, id, created, state) VALUES (?, ?, ?, 'promised')"
 _RENOUNCE = "DELETE FROM responses WHERE principal = ? AND id = ? AND state = 'promised'"
-_DELETE = """UPDATE responses SET state = 'deleted', body = NULL, context = NULL, tape = NULL
+_DELETED = "UPDATE responses SET state = 'deleted', body = NULL, context = NULL, tape = NULL, user = NULL"
+_DELETE = f"""{_DELETED}
     WHERE principal = ? AND id = ? AND state <> 'deleted' AND created > ?"""
+_ERASE = f"{_DELETED} WHERE principal = ? AND (? IS NULL OR user = ?) AND state = 'kept'"
 
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _Write = tuple[str, StreamKey, KeptResponse | float | None]
@@ -75,6 +83,7 @@ class SqliteResponses:
         """Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = open_database(path, MIGRATIONS)
+        self._file.execute("PRAGMA secure_delete = ON")
         self._path = path
         self._clock = clock
         self._keep = keep
@@ -97,20 +106,23 @@ class SqliteResponses:
             self._enqueue(_PUT, StreamKey(scope.principal, response.id), response)
 
     async def get(self, scope: Scope, id: str) -> KeptResponse | None:
-        asked = """SELECT created, body, context, tape, private FROM responses
+        asked = """SELECT created, body, context, tape, user, private FROM responses
             WHERE principal = ? AND id = ? AND state = 'kept' AND created > ?"""
         row = await self._do(lambda: self._one(asked, (scope.principal, id, self._horizon())))
         if row is None:
             return None
-        created, body, context, tape, private = row
+        created, body, context, tape, user, private = row
         items = tuple([bytes(item) for item in _decode_items(context)])
-        return KeptResponse(id, created, body, items, tape, bool(private))
+        return KeptResponse(id, created, body, items, tape, user, bool(private))
 
     async def delete(self, scope: Scope, id: str) -> bool:
         def delete() -> bool:
             return self._file.execute(_DELETE, (scope.principal, id, self._horizon())).rowcount > 0
 
         return await self._do(delete)
+
+    async def erase(self, principal: str, user: str | None) -> int:
+        return await self._do(lambda: self._erase(principal, user))
 
     async def deleted(self, scope: Scope, id: str) -> bool:
         asked = "SELECT 1 FROM responses WHERE principal = ? AND id = ? AND state = 'deleted'"
@@ -175,8 +187,18 @@ class SqliteResponses:
     def _horizon(self) -> float:
         return self._clock.now() - self._keep
 
-    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes, int] | None:
+    def _one(self, asked: str, values: tuple[object, ...]) -> tuple[float, bytes, bytes, bytes, str | None, int] | None:
         return self._file.execute(asked, values).fetchone()
+
+    def _erase(self, principal: str, user: str | None) -> int:
+        erased = self._file.execute(_ERASE, (principal, user, user)).rowcount
+        if erased:
+            try:
+                rewrite(self._file)
+                empty_log(self._file)
+            except sqlite3.Error as error:
+                logger.warning("%s: traces of what was erased stay in it for now: %s", self._path, error)
+        return erased
 
     def _write(self, writes: list[_Write]) -> None:
         try:
@@ -220,7 +242,7 @@ def _columns(what: KeptResponse | float | None) -> tuple[object, ...]:
     """What a statement takes beside whose response it is about."""
     if isinstance(what, KeptResponse):
         context = b"[" + b",".join(what.context) + b"]"
-        return what.created, what.body, context, what.tape, what.private
+        return what.created, what.body, context, what.tape, what.user, what.private
     return () if what is None else (what,)
 
 

@@ -15,6 +15,7 @@ from cauce.domain.stream import (
     TERMINAL,
     Commit,
     Created,
+    Erased,
     Head,
     Hold,
     NewStream,
@@ -22,13 +23,15 @@ from cauce.domain.stream import (
     State,
     StreamKey,
     StreamLimits,
+    Whose,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced
 from cauce.stores.followed import Followed
 from cauce.stores.followed_log import LEASE, FollowedLog, check, fresh
+from cauce.stores.sqlite.stream_erasing import Delete, Erase, Found
 from cauce.stores.sqlite.stream_reading import StreamReading
-from cauce.stores.sqlite.stream_retention import Forget, Sweep
+from cauce.stores.sqlite.stream_retention import Sweep
 from cauce.stores.sqlite.stream_tables import Synchronous
 from cauce.stores.sqlite.stream_work import Append, Cancel, Claim, Create, FreeAll, Release, Renew, Seen, Settle
 from cauce.stores.sqlite.stream_writer import PATIENCE, StreamWriter
@@ -193,12 +196,17 @@ class SqliteStreamLog(FollowedLog):
         seen = await self._reading.seen(key)
         return None if seen is None else self._clock.now() - seen
 
-    async def forget(self, key: StreamKey) -> None:
-        def committed(expired: bool) -> None:
-            if expired:
-                self._followed.forget([key])
+    async def erase(self, whose: Whose) -> Erased:
+        def committed(found: Found) -> None:
+            for key in found.open:
+                self._followed.cancelled(key)
 
-        await self.writer.submit(Forget(key, self._clock.now(), committed))
+        found: Found = await self.writer.submit(Erase(whose, committed))
+        left = found.rows
+        while left:
+            left = left[await self.writer.submit(Delete(left, self._clock.now(), _nothing)) :]
+        self._followed.forget(found.ended)
+        return Erased(found.ended, found.open)
 
     async def sweep(self, limit: int) -> int:
         def committed(result: tuple[int, list[StreamKey]]) -> None:

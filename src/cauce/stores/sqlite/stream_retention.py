@@ -1,13 +1,15 @@
 """Streams whose time is over, in the streams' file: they expire, their records are deleted, and in the end what is left of them.
 
 ended -> expired (its readers are told) -> a minute later without its records: a tombstone -> a week later gone
+
+One that is erased (see `stream_erasing`) does not have its minute.
 """
 
 import sqlite3
 
 import msgspec
 
-from cauce.domain.stream import StreamKey
+from cauce.domain.stream import ERASED, StreamKey
 from cauce.stores.sqlite.stream_work import Committed
 
 PURGE_AFTER = 60.0
@@ -31,24 +33,8 @@ _RECORDS_TAKE = "bytes + 30 * tail + 500"
 _VACUUM = 512
 """Pages given back to the disk at a time."""
 
-_EXPIRE = (
-    "UPDATE streams SET state = 'expired', request = x'', request_hash = x'', policy = '', upstream = NULL, due = ?"
-)
-
-
-class Forget(msgspec.Struct):
-    """Gives whether the stream has expired by this."""
-
-    key: StreamKey
-    now: float
-    committed: Committed
-    size: int = 0
-    lasting: bool = False
-
-    def apply(self, database: sqlite3.Connection, again: bool) -> bool:
-        which = "principal = ? AND id = ? AND terminal_at IS NOT NULL AND state <> 'expired'"
-        facts = (self.now + PURGE_AFTER, self.key.principal, self.key.id)
-        return database.execute(f"{_EXPIRE} WHERE {which}", facts).rowcount == 1
+EXPIRE = f"""UPDATE streams SET state = 'expired', request = x'', request_hash = x'', policy = '', upstream = NULL,
+    due = CASE cancel_reason WHEN '{ERASED}' THEN 0 ELSE ? END"""  # noqa: S608
 
 
 class Sweep(msgspec.Struct):
@@ -78,7 +64,7 @@ class Sweep(msgspec.Struct):
         left = self.limit
         for row in [row for row, _, _, state, size in due if state == "expired" and size]:
             if left > 0:
-                left -= self._purge(database, row, left)
+                left -= delete_records(database, row, left, self.now)
         database.executemany(
             "DELETE FROM streams WHERE key = ?",
             [(row,) for row, _, _, state, size in due if state == "expired" and not size],
@@ -92,19 +78,7 @@ class Sweep(msgspec.Struct):
         return count, [key for _, key in ended]
 
     def _expire(self, database: sqlite3.Connection, streams: list[tuple[int, StreamKey]]) -> None:
-        database.executemany(f"{_EXPIRE} WHERE key = ?", [(self.now + PURGE_AFTER, row) for row, _ in streams])
-
-    def _purge(self, database: sqlite3.Connection, row: int, left: int) -> int:
-        """Delete at most `left` segments of the stream; returns how many."""
-        deleted = database.execute(
-            """DELETE FROM segments WHERE stream = ?1 AND first_seq IN
-                (SELECT first_seq FROM segments WHERE stream = ?1 ORDER BY first_seq LIMIT ?2)""",
-            (row, left),
-        ).rowcount
-        if deleted < left:
-            database.execute("DELETE FROM attempts WHERE stream = ?", (row,))
-            database.execute("UPDATE streams SET bytes = 0, due = ? WHERE key = ?", (self.now + TOMBSTONE, row))
-        return deleted
+        database.executemany(f"{EXPIRE} WHERE key = ?", [(self.now + PURGE_AFTER, row) for row, _ in streams])
 
     def _excess(self, database: sqlite3.Connection) -> int:
         """Bytes that the file holds and may not; what is on its way out counts as gone."""
@@ -150,3 +124,21 @@ class Sweep(msgspec.Struct):
                 oldest.close()
                 break
         return found
+
+
+def delete_records(database: sqlite3.Connection, row: int, most: int, now: float) -> int:
+    """Delete at most `most` segments of the stream, which has expired; returns how many. Fewer: nothing is left of it but its id."""
+    deleted = database.execute(
+        """DELETE FROM segments WHERE stream = ?1 AND first_seq IN
+            (SELECT first_seq FROM segments WHERE stream = ?1 ORDER BY first_seq LIMIT ?2)""",
+        (row, most),
+    ).rowcount
+    if deleted < most:
+        database.execute("DELETE FROM attempts WHERE stream = ?", (row,))
+        erased = f"SELECT 1 FROM streams WHERE key = ? AND cancel_reason = '{ERASED}'"  # noqa: S608
+        database.execute(f"UPDATE erasures SET traces = traces + 1 WHERE EXISTS ({erased})", (row,))  # noqa: S608
+        database.execute(
+            "UPDATE streams SET bytes = 0, due = ?, user_name = NULL, cancel_reason = NULL WHERE key = ?",
+            (now + TOMBSTONE, row),
+        )
+    return deleted

@@ -48,6 +48,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         "UPDATE streams SET settled = 1 WHERE terminal_at IS NOT NULL",
         "CREATE INDEX unsettled_streams ON streams (key) WHERE settled = 0 AND terminal_at IS NOT NULL",
     ),
+    (
+        # Who asked, to find what is to be erased.
+        "ALTER TABLE streams ADD COLUMN user_name TEXT",
+        "CREATE INDEX streams_of_users ON streams (principal, user_name) WHERE user_name IS NOT NULL",
+        # Erasures of which traces may be in the file: see `StreamCleaning`.
+        "CREATE TABLE erasures (traces INTEGER NOT NULL)",
+        "INSERT INTO erasures VALUES (0)",
+    ),
 )
 
 
@@ -60,6 +68,8 @@ def open_streams(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     # Another thread does that: the one that writes would make everybody wait for it.
     database.execute("PRAGMA wal_autocheckpoint = 0")
     database.execute("PRAGMA journal_size_limit = 67108864")
+    # What is deleted is overwritten, and what is moved.
+    database.execute("PRAGMA secure_delete = ON")
     return database
 
 

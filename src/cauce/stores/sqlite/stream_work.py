@@ -52,7 +52,8 @@ class Create(msgspec.Struct):
         new = self.new
         cursor = database.execute(
             """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
-                created, retention, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
+                created, retention, settled, user_name)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?) ON CONFLICT (principal, id) DO NOTHING""",
             (
                 new.key.principal,
                 new.key.id,
@@ -66,6 +67,7 @@ class Create(msgspec.Struct):
                 new.created,
                 self.retention,
                 new.settled,
+                new.user,
             ),
         )
         if cursor.rowcount == 0:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
+from cauce.stores.sqlite.cleaning import StreamCleaning
 from cauce.stores.sqlite.stream_tables import Synchronous, open_streams
 
 PATIENCE = 10.0
@@ -32,6 +33,9 @@ _CHECKPOINT_AT = 16 * 1024 * 1024
 
 _LONGEST_WAL = 32 * 1024 * 1024
 """Bytes of write-ahead log beyond which its last pages are taken in between two writes, so that it begins anew."""
+
+_PATIENCE_TO_CLEAN = 0.25
+"""Seconds that those who write may be waited for, and wait, when the file is cleaned."""
 
 _ROW = 6 * 4096
 """Bytes of pages that one piece of work writes beside its own, roughly."""
@@ -128,6 +132,7 @@ class StreamWriter:
             # What the thread had answered last is delivered before anybody goes on.
             await asyncio.sleep(0)
         with contextlib.suppress(sqlite3.Error):
+            StreamCleaning(self._clock).clean(self.database)
             self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.database.close()
 
@@ -270,21 +275,32 @@ class StreamWriter:
     def _checkpoint(self) -> None:
         """Take what was written into the file itself, from time to time."""
         database = self._quietly_open()
+        cleaning = StreamCleaning(self._clock)
+        # A process before this one may have left something to clean.
+        self._dirty.set()
         while database is not None and not self._stopping.is_set():
             self._dirty.wait()
             if self._hurry.wait(_CHECKPOINT_EVERY):
                 self._hurry.clear()
             self._dirty.clear()
             self._written = 0
+            clean = False
             with contextlib.suppress(sqlite3.Error):
                 _, pages, _ = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._catch_up = pages * 4096 > _LONGEST_WAL
+                clean = cleaning.clean(database)
+            if not clean:
+                self._dirty.set()
         if database is not None:
             database.close()
 
     def _quietly_open(self) -> sqlite3.Connection | None:
         try:
-            return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+            database = sqlite3.connect(
+                self._path, timeout=_PATIENCE_TO_CLEAN, isolation_level=None, check_same_thread=False
+            )
+            database.execute("PRAGMA secure_delete = ON")
+            return database
         except sqlite3.Error:
             logger.exception("no checkpoints of %s are made", self._path)
             return None

@@ -1,0 +1,250 @@
+"""After an erasure nothing of it is anywhere: no byte in the files of a data folder, no key in Redis, no row in PostgreSQL."""
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from cauce.domain.delta import Text
+from cauce.domain.errors import Gone
+from cauce.domain.message import Message, TextPart
+from cauce.domain.request import Request
+from cauce.domain.stream import AttemptRow, Commit, Hold, NewStream, StreamKey, Upstream, Whose
+from cauce.domain.usage import Usage
+from cauce.ports.responses import KeptResponse
+from cauce.ports.stream_log import StreamLog
+from cauce.ports.usage import Opinion, Query
+from cauce.stores.followed_log import SharedLogOptions
+from cauce.stores.postgres.settings import PostgresSettings
+from cauce.stores.postgres.stream_log import PostgresStreamLog
+from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.stream_log import RedisStreamLog
+from cauce.stores.sqlite.ledger import SqliteLedger
+from cauce.stores.sqlite.responses import SqliteResponses
+from cauce.stores.sqlite.stream_erasing import Erase
+from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
+from cauce.stores.sqlite.stream_tables import FILE
+from cauce.system.clock import SystemClock
+from cauce.testing.clock import FakeClock
+from cauce.testing.ledger_contract import OWNER, entry
+from cauce.testing.stream_samples import CANCELLED, END, LEASE
+from tests.http import within
+from tests.postgres_server import running_postgres
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canario-47fa"
+HERS = Whose("tenant/key", "ana")
+_NUMBERS = itertools.count()
+
+
+def asked(id: str, user: str, words: str) -> NewStream:
+    request = Request("auto", (Message("user", (TextPart(words),)),), user=user)
+    return NewStream(StreamKey(HERS.principal, id), request, b"digest", 1_700_000_000.0, policy=words, user=user)
+
+
+async def told(log: StreamLog, count: int) -> list[Hold]:
+    """Streams of two users that are written side by side, every other one hers, with pieces and bills of all sizes; gives hers."""
+    holds: dict[int, Hold] = {}
+    for number in range(count):
+        user, words = ("ana", CANARY) if number % 2 else ("bea", "something")
+        hold = (await log.create(asked(f"s-{number}", user, words * (1 + number * 7 % 90)))).hold
+        assert hold is not None
+        holds[number] = hold
+    for step in range(12):
+        for number, hold in holds.items():
+            words = (CANARY if number % 2 else "something") * (1 + (number * 31 + step * 17) % 120)
+            bill = AttemptRow(1, words[:40], "m", usage=Usage(step, step))
+            upstream = Upstream("up", words[: 5 * step])
+            holds[number] = await log.append(
+                hold, Commit((Text(words),), "running", attempts=(bill,), upstream=upstream)
+            )
+    return [hold for number, hold in holds.items() if number % 2]
+
+
+def traces(folder: Path) -> int:
+    """How often the canary stands in any file there."""
+    return sum([path.read_bytes().count(CANARY.encode()) for path in folder.rglob("*") if path.is_file()])
+
+
+def is_clean(folder: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as database:
+        return database.execute("SELECT traces FROM erasures").fetchone() == (0,)
+
+
+async def cleaned(folder: Path) -> None:
+    """Return once the file says that nothing is left to clean."""
+
+    async def look() -> None:
+        while not await asyncio.to_thread(is_clean, folder):
+            pass
+
+    await within(look(), 30)
+
+
+@contextlib.asynccontextmanager
+async def on_disk(folder: Path, **options: Any) -> AsyncIterator[SqliteStreamLog]:
+    log = SqliteStreamLog(folder / FILE, SystemClock(), f"node {next(_NUMBERS)}", StreamLogOptions(**options))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.stop()
+
+
+@pytest.mark.parametrize("ends", ["before", "after"])
+async def test_no_byte_of_an_erased_stream_is_in_its_file_or_beside_it(tmp_path: Path, ends: str) -> None:
+    async with on_disk(tmp_path) as log:
+        hers = await told(log, 60)
+        if ends == "before":
+            for hold in hers:
+                await log.append(hold, END)
+        assert traces(tmp_path) > 1000
+        erased = await log.erase(HERS)
+        if ends == "after":
+            assert len(erased.open) == 30
+            for hold in hers:
+                await log.append(hold, CANCELLED)
+            while await log.sweep(100):
+                pass
+        await cleaned(tmp_path)
+        # While the server runs, in the log of writes too.
+        assert traces(tmp_path) == 0
+        assert b"something" in (tmp_path / FILE).read_bytes()
+
+
+async def test_erasure_that_a_reader_holds_up_is_cleaned_when_it_has_left(tmp_path: Path) -> None:
+    async with on_disk(tmp_path) as log:
+        for hold in await told(log, 10):
+            await log.append(hold, END)
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM segments").fetchone()
+            assert len((await log.erase(HERS)).deleted) == 5
+            assert not is_clean(tmp_path) and traces(tmp_path)
+        await cleaned(tmp_path)
+        assert traces(tmp_path) == 0
+
+
+async def test_erasure_that_was_cut_short_by_the_end_of_the_process_is_gone_on_with(tmp_path: Path) -> None:
+    """What the file has after the first transaction of an erasure is all that a process after it needs."""
+    async with on_disk(tmp_path) as log:
+        hers = await told(log, 10)
+        for hold in hers[1:]:
+            await log.append(hold, END)
+        # As `erase` does, and no more.
+        await log.writer.submit(Erase(HERS, lambda _: None))
+    async with on_disk(tmp_path) as log:
+        (orphan,) = [head for head in await log.orphans(100) if head.key == hers[0].key]
+        taken = await log.claim(orphan, "next")
+        assert taken is not None
+        await log.append(taken, CANCELLED)
+        while await log.sweep(100):
+            pass
+        for hold in hers:
+            with pytest.raises(Gone):
+                await log.head(hold.key)
+        await cleaned(tmp_path)
+        assert traces(tmp_path) == 0
+
+
+async def test_nothing_of_an_erased_stream_is_in_redis(connection: RedisConnection, clock: FakeClock) -> None:
+    log = RedisStreamLog(connection, clock, "a", SharedLogOptions(lease=LEASE), time=clock.now)
+
+    async def everything() -> bytes:
+        return b"".join([await connection.run(lambda redis, key=key: redis.dump(key)) for key in await names()])
+
+    async def names() -> list[bytes]:
+        return await connection.run(lambda redis: redis.keys("*"))
+
+    hers = await told(log, 10)
+    for hold in hers[1:]:
+        await log.append(hold, END)
+    assert CANARY.encode() in await everything()
+    erased = await log.erase(HERS)
+    assert (len(erased.deleted), erased.open) == (4, (hers[0].key,))
+    await log.append(hers[0], CANCELLED)
+    while await log.sweep(100):
+        pass
+    left = await everything()
+    assert CANARY.encode() not in left and b"ana" not in left and b"something" in left
+    assert len([name for name in await names() if name.endswith(b":log")]) == 5
+    await log.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+async def test_nothing_of_an_erased_stream_is_in_postgresql(postgres: str, clock: FakeClock) -> None:
+    log = PostgresStreamLog(
+        PostgresSettings(postgres, "erasing"), clock, "a", SharedLogOptions(lease=LEASE), time=clock.now
+    )
+    await log.start()
+
+    async def everything() -> str:
+        async with await psycopg.AsyncConnection.connect(postgres) as admin:
+            found: list[str] = []
+            for table in ("streams", "segments", "attempts"):
+                # Bytes are told as they are, where they can be read.
+                rows = await admin.execute(f"SELECT row_to_json(t)::text FROM erasing.{table} t".encode())
+                found += [row for (row,) in await rows.fetchall()]
+            return "".join(found)
+
+    hers = await told(log, 10)
+    for hold in hers[1:]:
+        await log.append(hold, END)
+    assert CANARY.encode().hex() in await everything() and "ana" in await everything()
+    erased = await log.erase(HERS)
+    assert (len(erased.deleted), erased.open) == (4, (hers[0].key,))
+    await log.append(hers[0], CANCELLED)
+    while await log.sweep(100):
+        pass
+    left = await everything()
+    assert CANARY not in left and CANARY.encode().hex() not in left and '"ana"' not in left
+    assert b"something".hex() in left
+    await log.stop()
+
+
+async def test_no_byte_of_an_erased_response_is_in_its_file(tmp_path: Path, clock: FakeClock) -> None:
+    responses = SqliteResponses(tmp_path / "responses.sqlite", clock)
+    for number in range(60):
+        user, words = ("ana", CANARY) if number % 2 else ("bea", "something")
+        body = (words * (number * 37 % 400)).encode()
+        await responses.promise(StreamKey(OWNER.principal, f"r-{number}"), clock.now())
+        await responses.settle(
+            StreamKey(OWNER.principal, f"r-{number}"), KeptResponse(f"r-{number}", clock.now(), body, (), body, user)
+        )
+    assert traces(tmp_path) and await responses.erase(OWNER.principal, "ana") == 30
+    assert traces(tmp_path) == 0
+    await responses.aclose()
+
+
+async def test_comments_of_an_erased_user_are_deleted_and_what_was_paid_and_voted_stays(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = SqliteLedger(tmp_path, clock)
+    ledger.start()
+    for number, user in enumerate(("ana", "bea", None)):
+        ledger.record(entry(clock, number, scope=msgspec.structs.replace(OWNER, user=user)))
+        assert await ledger.give(OWNER, Opinion(f"req_{number}", "up", comment=f"{CANARY}{number}"))
+    ledger.record(entry(clock, 3, scope=msgspec.structs.replace(OWNER, key="other", user="ana")))
+    assert await ledger.give(msgspec.structs.replace(OWNER, key="other"), Opinion("req_3", "up", comment="kept"))
+    assert traces(tmp_path)
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, user="ana")) == 1
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, user="ana")) == 0
+    assert await ledger.erase_comments(OWNER) == 2
+    assert traces(tmp_path) == 0
+    whole = await ledger.report(Query("a", 0, clock.now() + 1))
+    assert (whole.total.sums.requests, whole.total.votes.up) == (4, 4)
+    await ledger.stop()
+    assert b"kept" in b"".join([path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()])
