@@ -41,6 +41,7 @@ ALTER TABLE streams ADD COLUMN IF NOT EXISTS reader_seen DOUBLE PRECISION, ADD C
 CREATE INDEX IF NOT EXISTS open_streams ON streams (key) WHERE terminal_at IS NULL;
 CREATE INDEX IF NOT EXISTS ended_streams ON streams (due) INCLUDE (kept) WHERE due IS NOT NULL;
 DROP INDEX IF EXISTS due_streams;
+CREATE INDEX IF NOT EXISTS early_cancels ON streams (principal, due) WHERE wire = '';
 CREATE TABLE IF NOT EXISTS segments (
     stream BIGINT NOT NULL, first_seq INTEGER NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, format INTEGER NOT NULL,
     data BYTEA NOT NULL, PRIMARY KEY (stream, first_seq)

@@ -44,6 +44,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     ("ALTER TABLE streams ADD COLUMN reader_seen REAL",),
     # What is left of streams of which nothing else is, to be counted.
     ("CREATE INDEX tombstones ON streams (due) WHERE state = 'expired' AND bytes = 0",),
+    # Cancels that came before their streams: see `early_cancels.py`.
+    ("CREATE INDEX early_cancels ON streams (principal, due) WHERE wire = ''",),
 )
 
 
