@@ -7,9 +7,10 @@ import msgspec
 from cauce.ports.provider import Timeouts
 from cauce.ports.resilience import RecoverySettings
 from cauce.testing.chaos import CALM, NodeSettings, Rates, write
+from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.invariants import Bounds, Outage, excused, judge
-from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.oracle import INPUT_TOKENS
 from cauce.testing.chaos.reader import Frame, Reader
 from cauce.testing.chaos.report import Nodes, page, report
 from cauce.testing.chaos.story import Cancel, Story
