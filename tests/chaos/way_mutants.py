@@ -70,7 +70,7 @@ WAY_MUTANTS = (
         "a cancel that comes before its stream holds wherever that is made",
         ("I6",),
         {"cauce.bootstrap.streaming:SqliteStreamLog": Present},
-        {**_BRIEF, "streams": 6, "nodes": 2, "early_cancels": 1.0, "rates": CALM},
+        {**_BRIEF, "streams": 3, "pieces": 30, "nodes": 2, "early_cancels": 1.0, "rates": CALM},
     ),
     Mutant(
         "ask again for what its provider keeps",
