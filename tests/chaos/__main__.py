@@ -22,6 +22,7 @@ from tests.chaos.runs import (
     long_losing,
     losing,
     reference,
+    shared,
     short,
     standing,
     told,
@@ -57,6 +58,11 @@ def _short(seed: int) -> int:
     for run in (POWER, POWER_NORMAL):
         found = asyncio.run(caught(run))
         print(f"{run.name}: {told(found)}", flush=True)
+        violations += len(found.violations)
+    for store in ("postgres", "redis"):
+        with standing(store, lease=1.0) as (ground, _):
+            found = asyncio.run(chaos(shared(ground)))
+        print(f"{store}, two nodes: {told(found)}", flush=True)
         violations += len(found.violations)
     violations += sum([len(found.violations) for found in _redis()])
     survived = 0

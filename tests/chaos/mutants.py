@@ -35,6 +35,7 @@ from cauce.testing.chaos.settings import with_streams
 from cauce.wire.native.frames import projector
 from tests.chaos.mutant import Mutant
 from tests.chaos.tool_mutants import BROKEN_CALLS, STALLED, TOOL_MUTANTS
+from tests.chaos.way_mutants import WAY_MUTANTS
 
 _LATE = 0.3
 """Seconds that a mutant is late with what it should have done at once."""
@@ -456,7 +457,8 @@ NONE = Mutant("none", "", (), {})
 """The shipped server."""
 
 MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*_ALL, *TOOL_MUTANTS, BROKEN_CALLS, STALLED, LOSING, POWER, POWER_NORMAL, NONE)
+    mutant.name: mutant
+    for mutant in (*_ALL, *TOOL_MUTANTS, *WAY_MUTANTS, BROKEN_CALLS, STALLED, LOSING, POWER, POWER_NORMAL, NONE)
 }
-CATCHABLE = (*_ALL, *TOOL_MUTANTS)
+CATCHABLE = (*_ALL, *TOOL_MUTANTS, *WAY_MUTANTS)
 """Those that a run has to find."""

@@ -11,7 +11,7 @@ import msgspec
 from cauce.testing.chaos import CALM, INVARIANTS, Ground, NodeFault, Rates, Report, Settings, chaos
 from cauce.testing.chaos.beneath import Backing
 from cauce.testing.chaos.node import FILLABLE
-from cauce.testing.chaos.plan import CALLS, RESTARTS
+from cauce.testing.chaos.plan import BACKGROUND, CALLS, EARLY_CANCELS, KEPT, KEYED, RESTARTS
 from cauce.testing.chaos.reader import WIRES
 from cauce.testing.chaos.settings import with_streams
 from tests.chaos.forgetting import Forgetting
@@ -45,6 +45,7 @@ SHORT_AT_LEAST = {
     **dict.fromkeys(("clock jump", "locked file", "sweep"), 1),
     **(dict.fromkeys(("full disk", "full disk, told by /health"), 1) if FILLABLE else {}),
     **dict.fromkeys(("exact", "restarted", "calls ready"), 1),
+    **dict.fromkeys(("keyed chat", "keyed messages", "background", "attached again"), 1),
 }
 """What the short run has to come to: streams, events, faults of each kind, and seams."""
 
@@ -92,7 +93,38 @@ def short(ground: Ground, seed: int = 1) -> Settings:
         stalled=5,
         calls=CALLS,
         restarts=RESTARTS,
+        keyed=KEYED,
+        background=BACKGROUND,
+        kept=KEPT,
     )
+
+
+def shared(ground: Ground, seed: int = 3) -> Settings:
+    """A brief run of two nodes that share a store: of each way to begin a stream some, and a kill and a pause among them."""
+    return Settings(
+        ground,
+        streams=12,
+        nodes=2,
+        seconds=30.0,
+        seed=seed,
+        pieces=60,
+        length=900,
+        pause=25,
+        spread=0.6,
+        harm={"kill": 1, "stop": 1},
+        rates=Rates(upstream=0.0, client=0.1, cancel=0.1),
+        command=SHIPPED,
+        wires=WIRES[1:],
+        calls=CALLS,
+        keyed=0.3,
+        background=0.2,
+        early_cancels=0.15,
+        kept=0.5,
+    )
+
+
+SHARED_AT_LEAST = ("SIGKILL", "SIGSTOP", "early cancel", "background", "attached again")
+"""What that run has to come to."""
 
 
 _OF_STORES: dict[str, dict[NodeFault, int]] = {
@@ -123,6 +155,11 @@ def long(ground: Ground, seed: int, backing: Backing | None = None) -> Settings:
         stalled=20,
         calls=CALLS,
         restarts=RESTARTS,
+        keyed=KEYED,
+        background=BACKGROUND,
+        kept=KEPT,
+        # By the clock of a node that is a minute ahead, such a cancel is forgotten.
+        early_cancels=EARLY_CANCELS if ground.store != "sqlite" else 0.0,
     )
 
 
@@ -139,6 +176,8 @@ def long_losing(ground: Ground, seed: int, backing: Backing | None = None) -> Se
         harm={"kill": 3, "stop": 3, "kill at takeover": 1, "lock the file": 1, "power loss": 4},
         rates=Rates(),
         wires=(),
+        keyed=0.0,
+        background=0.0,
         loses=True,
     )
 

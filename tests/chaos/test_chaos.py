@@ -8,12 +8,14 @@ from cauce.testing.chaos import Report, chaos
 from tests.chaos.mutants import CATCHABLE, LOSING, POWER, POWER_NORMAL, Mutant
 from tests.chaos.runs import (
     REFERENCE,
+    SHARED_AT_LEAST,
     SHORT_AT_LEAST,
     alone,
     away,
     caught,
     losing,
     reference,
+    shared,
     short,
     standing,
     told,
@@ -29,6 +31,14 @@ async def test_streams_survive_kills_cuts_failures_and_cancels() -> None:
         found = await chaos(short(there))
     assert not found.violations, told(found)
     assert not too_little(found), told(found)
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis"])
+async def test_streams_of_two_servers_survive_that_share_a_store(store: str) -> None:
+    with standing(store, lease=1.0) as (ground, _):
+        found = await chaos(shared(ground))
+    assert not found.violations, told(found)
+    assert all([found.faults.get(what) for what in SHARED_AT_LEAST]), told(found)
 
 
 def _came_to(counts: dict[str, int]) -> Report:

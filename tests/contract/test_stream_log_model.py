@@ -54,11 +54,15 @@ class LogMachine(RuleBasedStateMachine):
         self.erased = False
         self.ended = False
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(early=st.booleans())
+    def begin(self, early: bool) -> None:
         async def begun() -> None:
             self.open = await self.stack.enter_async_context(self.place(self.clock))
             self.log = await self.stack.enter_async_context(self.open())
+            if early:
+                assert await self.log.request_cancel(KEY) is None
+                self.log = await self.stack.enter_async_context(self.open())
+                self.cancelled = True
             self.hold = await created(self.log)
 
         self.runner.run(begun())

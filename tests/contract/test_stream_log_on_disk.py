@@ -16,7 +16,7 @@ import pytest
 from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Hold, StreamKey, StreamLimits
-from cauce.ports.stream_log import Fenced, LogUnavailable
+from cauce.ports.stream_log import EARLY, MOST_EARLY, Fenced, LogUnavailable
 from cauce.stores.followed import Followed, Stored
 from cauce.stores.followed_log import LEASE
 from cauce.stores.live_streams import RING
@@ -503,3 +503,19 @@ async def test_record_that_cannot_be_read_does_not_keep_the_log_of_writes_from_t
                 await other.read(KEY, 1, 10)
             busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert not busy, caught.value
+
+
+async def test_cancels_that_no_stream_came_for_leave_nothing_in_the_file(tmp_path: Path) -> None:
+    def rows() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as database:
+            return database.execute("SELECT count(*) FROM streams").fetchone()[0]
+
+    clock = FakeClock()
+    async with opened(tmp_path / FILE, clock) as log:
+        for number in range(MOST_EARLY + 10):
+            await log.request_cancel(key_of(number))
+        assert rows() == MOST_EARLY
+        clock.advance(EARLY + 1)
+        while await log.sweep(100):
+            pass
+        assert rows() == 0

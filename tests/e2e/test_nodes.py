@@ -177,6 +177,16 @@ async def test_user_erased_while_the_server_that_wrote_is_dead_is_gone_and_nothi
     assert len(teller.begun) == 1
 
 
+async def test_cancel_that_overtakes_its_start_holds_on_any_server(shared: str, tmp_path: Path) -> None:
+    teller = Teller(before=3)
+    async with Upstream(teller) as upstream, two(shared, upstream, tmp_path) as (one, other):
+        assert (await ask(other.port, "DELETE", "/chat/stream/early")).status == 404
+        started = await within(ask(one.port, "POST", "/chat/stream/early", BODY))
+        assert [frame["type"] for frame in started.frames()] == ["start", "cancelled"]
+        assert (await state(other.port, "early"))["state"] == "cancelled"
+    assert teller.begun == []
+
+
 async def test_server_that_is_stopped_hands_over_to_the_other_at_once(shared: str, tmp_path: Path) -> None:
     teller = Teller(before=4)
     longer = shared.replace(f"lease = {LEASE}", "lease = 60") + "[server]\ndrain = 0.1\n"

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,11 @@ BODY = msgspec.json.encode({"model": "one/m", "messages": [{"role": "user", "con
 
 async def whole_after(folder: Path, how: signal.Signals, gate: asyncio.Semaphore) -> str:
     """The text of an answer whose server was stopped in the midst of it, as its reader has it from both servers."""
+    return (await end_after(folder, how, gate))["data"]
+
+
+async def end_after(folder: Path, how: signal.Signals, gate: asyncio.Semaphore) -> dict[str, Any]:
+    """The last frame of such an answer."""
     with Serve(folder) as serve:
         await asyncio.to_thread(serve.start, CAUCE_SERVER__DRAIN="0.05")
         async with connection(serve.port) as client:
@@ -41,7 +47,7 @@ async def whole_after(folder: Path, how: signal.Signals, gate: asyncio.Semaphore
     assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
     assert rest.frames() == frames[cursor:]
     assert "".join([frame["data"] for frame in frames if frame["type"] == "content"]) == frames[-1]["data"]
-    return frames[-1]["data"]
+    return frames[-1]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -67,7 +73,8 @@ async def test_stream_that_a_llama_cpp_server_keeps_outlives_the_server_that_rea
     gate = asyncio.Semaphore(12)
     async with Upstream(Reply(ORACLE, gate=gate)) as provider:
         (tmp_path / "cauce.toml").write_text(keeping("one", provider))
-        assert await whole_after(tmp_path, how, gate) == ORACLE
+        end = await end_after(tmp_path, how, gate)
+        assert end["data"] == ORACLE and end["usage"]["output_tokens"] == 5, "paid once, and said so"
         assert len(provider.requests) == 1, "generated once"
         assert provider.replay.attached == [(provider.headers[0]["x-conversation-id"], 0)]
         assert not provider.replay.stopped

@@ -23,6 +23,12 @@ from cauce.domain.stream import (
     Whose,
 )
 
+EARLY = 60.0
+"""Seconds that the cancel of an unknown stream is remembered: it may have overtaken what makes the stream."""
+
+MOST_EARLY = 500
+"""Such cancels that are remembered of one principal; beyond them the oldest ones go."""
+
 
 class Fenced(Exception):
     """The hold is stale: somebody else owns the stream, or it has ended. Close the upstream and write nothing more."""
@@ -50,7 +56,8 @@ def unreadable(key: StreamKey) -> Gone:
 
 class StreamLog(Protocol):
     async def create(self, new: NewStream) -> Created:
-        """Create the stream (T1) with record 1, `Status("accepted")`, or say that the key is known.
+        """Create the stream (T1) with record 1, `Status("accepted")`, or say that the key is known. One whose cancel came before it is
+        made with its cancel flag set, in the same transaction.
 
         Raises `Gone` once it has expired, `LogUnavailable`.
         """
@@ -99,7 +106,11 @@ class StreamLog(Protocol):
         ...
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
-        """Set the cancel flag for good (nothing changes on an ended stream). Returns the head after it, None if unknown."""
+        """Set the cancel flag for good (nothing changes on an ended stream). Returns the head after it.
+
+        None if the stream is unknown: the cancel is remembered for `EARLY` seconds then, wherever the stream is made. Raises `Gone` once
+        expired, `LogUnavailable`.
+        """
         ...
 
     async def orphans(self, limit: int) -> Sequence[Head]:

@@ -65,6 +65,14 @@ class FollowedLog:
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._followed.marks.mark(key, reader, seq)
 
+    def _made(self, new: NewStream, cancelled: str | None) -> Created:
+        """What creating a stream gives that was not there before. `cancelled` is the reason of a cancel that came before it."""
+        head = fresh(new)
+        if cancelled is not None:
+            self._followed.cancelled(new.key)
+            head = msgspec.structs.replace(head, cancel_requested=True, cancel_reason=cancelled)
+        return Created(head, Hold(new.key, 1, 1))
+
     async def _attached(self, key: StreamKey) -> Created:
         """What creating a stream gives that was there before."""
         head = await self.head(key)

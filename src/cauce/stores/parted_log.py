@@ -62,7 +62,11 @@ class PartedStreamLog:
         return await self._of(key).history(key)
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
-        return await self._of(key).request_cancel(key, reason)
+        known = await self._of(key).request_cancel(key, reason)
+        if known is None:
+            # It may become one of either.
+            await self._here.request_cancel(key, reason)
+        return known
 
     async def orphans(self, limit: int) -> Sequence[Head]:
         shared = await self._shared.orphans(limit)

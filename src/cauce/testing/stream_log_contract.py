@@ -20,6 +20,7 @@ from cauce.domain.signature import Signature
 from cauce.domain.stream import AttemptRow, Commit, Hold, Record, StreamKey, Upstream
 from cauce.domain.usage import Usage
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
+from cauce.testing.stream_early_cancel_contract import StreamEarlyCancelContract
 from cauce.testing.stream_erasing_contract import StreamErasingContract
 from cauce.testing.stream_room_contract import StreamRoomContract
 from cauce.testing.stream_samples import (
@@ -41,7 +42,13 @@ from cauce.testing.stream_settling_contract import StreamSettlingContract
 from cauce.testing.stream_takeover_contract import StreamTakeoverContract
 
 
-class StreamLogContract(StreamTakeoverContract, StreamRoomContract, StreamSettlingContract, StreamErasingContract):
+class StreamLogContract(
+    StreamTakeoverContract,
+    StreamRoomContract,
+    StreamEarlyCancelContract,
+    StreamSettlingContract,
+    StreamErasingContract,
+):
     """See the module."""
 
     pytestmark = pytest.mark.anyio

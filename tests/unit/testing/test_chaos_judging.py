@@ -7,9 +7,11 @@ import msgspec
 from cauce.ports.provider import Timeouts
 from cauce.ports.resilience import RecoverySettings
 from cauce.testing.chaos import CALM, NodeSettings, Rates, write
+from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.invariants import Bounds, Outage, excused, judge
-from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.kept import Connections
+from cauce.testing.chaos.oracle import INPUT_TOKENS
 from cauce.testing.chaos.reader import Frame, Reader
 from cauce.testing.chaos.report import Nodes, page, report
 from cauce.testing.chaos.story import Cancel, Story
@@ -280,3 +282,38 @@ def test_page_shows_what_was_violated_and_asks_for_nothing(tmp_path: Path) -> No
     assert "http" not in text and "src=" not in text
     write(found, tmp_path / "r.json")
     assert msgspec.json.decode((tmp_path / "r.json").read_bytes())["violations"][0]["invariant"] == "I5"
+
+
+def kept(**facts: object) -> Attempt:
+    """A first attempt that its provider keeps, and that was cut."""
+    attempt = Attempt("s", 0, "n0", "open", 10.0, served=len(TEXT), tokens=2, told=True, closed=12.0)
+    attempt.kept = Connections(**facts)
+    return attempt
+
+
+def test_answer_that_was_asked_for_again_though_its_provider_kept_it_is_found() -> None:
+    told = story()
+    other = Attempt("s", 1, "n0", "prefill", 12.0, TEXT, served=len(TEXT), closed=14.0)
+    told.attempts = [kept(), other]
+    assert "I16" in broken(told)
+    for allowed in (kept(attached=[(11.0, "n0")]), kept(lost=True)):
+        told.attempts = [allowed, other]
+        assert "I16" not in broken(told)
+
+
+def test_answer_that_its_provider_goes_on_with_for_nobody_is_found() -> None:
+    told = story()
+    told.attempts = [kept()]
+    assert "I16" in broken(told)
+    told.attempts = [kept(stopped=(13.0, "n0"))]
+    assert "I16" not in broken(told)
+    told.attempts = [kept()]
+    assert "I16" not in broken(told, msgspec.structs.replace(BOUNDS, outages=(Outage("n0", 11.0, 12.0, False),)))
+
+
+def test_call_that_was_refused_though_its_stream_is_complete_is_found() -> None:
+    told = story()
+    asking = Reader("s", "repeated request", lambda: 0, "openai-chat")
+    asking.refused, asking.sent_away = 502, True
+    told.readers.append(asking)
+    assert broken(told) == {"I5"}

@@ -63,3 +63,27 @@ async def test_one_seed_does_the_same_to_the_same_stream_of_each_run() -> None:
         done[run] = [(attempt.fault, attempt.served, attempt.tokens) for attempt in attempts]
     assert done["one"] == done["other"]
     assert len({fault for fault, *_ in done["one"]}) > 2
+
+
+async def test_answer_that_is_asked_for_by_a_name_is_kept_for_who_comes_back_until_it_is_stopped() -> None:
+    async def read(method: str, target: str, body: object = None) -> tuple[int, bytes]:
+        answer = await ask(oracle.port, method, f"/n0/v1/{target}", body, x_conversation_id="c1")
+        data = b""
+        with contextlib.suppress(Broken):
+            async for piece in answer.pieces():
+                data += piece
+        await answer.close()
+        return answer.status, data
+
+    body = {"messages": [{"role": "user", "content": question("run-0", 200, 10, 0)}]}
+    async with Oracle(Faults(1, CALM)) as oracle:
+        status, whole = await read("POST", "chat/completions", body)
+        assert status == 200 and whole.endswith(b"data: [DONE]\n\n")
+        for start in (0, 77, len(whole) - 5):
+            assert await read("GET", f"stream?conv_id=c1&from={start}") == (200, whole[start:])
+        assert (await read("GET", "stream?conv_id=other&from=0"))[0] == 404
+        assert (await read("DELETE", "stream?conv_id=c1"))[0] == 204
+        assert (await read("GET", "stream?conv_id=c1&from=0"))[0] == 404
+    [attempt] = oracle.attempts
+    assert attempt.whole and attempt.kept is not None and len(attempt.kept.attached) == 3
+    assert attempt.kept.stopped is not None and attempt.kept.stopped[1] == "n0"

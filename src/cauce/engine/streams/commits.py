@@ -85,12 +85,12 @@ class Commits:
         if row is not None:
             self._close(row, entry.outcome, entry.usage)
 
-    def used(self, told: Usage | None) -> Usage:
-        """What the whole stream has used; `told` is what the answer itself says of the attempts made here."""
+    def used(self, told: Usage | None, coming: Sequence[Delta] = ()) -> Usage:
+        """What the whole stream has used once `coming` is written; `told` is what the answer itself says of the attempts made here."""
         if self.adopted or told is None:
             # Attempts of earlier processes are in no answer of ours: all are added up by their bills.
             here = total([entry.usage for entry in self._entries.values()]) or told
-            before = total([row.usage for row in self._open if row.usage is not None])
+            before = total([row.usage for row in self._to_pay(coming) if row.usage is not None])
             known = [usage for usage in (self._spent, before, here) if usage is not None]
             return total(known) or Usage(estimated=True)
         return told
@@ -176,14 +176,32 @@ class Commits:
 
     def _bill_past(self, delta: Delta) -> None:
         """Close the bills of attempts that went down with their process, once `delta` tells who takes them over."""
-        attached = self.attempt is not None and self.attempt.strategy == ATTACH
+        left = self._left(delta, attached=self._attached)
+        if left is not None:
+            self._close_past(left)
+
+    @property
+    def _attached(self) -> bool:
+        """Whether the newest attempt goes on with the provider's own stream."""
+        return self.attempt is not None and self.attempt.strategy == ATTACH
+
+    def _left(self, delta: Delta, *, attached: bool) -> Sequence[AttemptRow] | None:
+        """Of the attempts that went down those that nobody takes over; None: `delta`, after one that `attached` or not, does not tell."""
         if isinstance(delta, Attempt):
-            if delta.strategy != ATTACH:
-                self._close_past(self._open)
-        elif isinstance(delta, Finish):
-            self._close_past(self._open[:-1] if attached and delta.outcome == "completed" else self._open)
-        elif attached and not isinstance(delta, _NO_ANSWER):
-            self._close_past(self._open[:-1])
+            return None if delta.strategy == ATTACH else self._open
+        if isinstance(delta, Finish):
+            return self._open[:-1] if attached and delta.outcome == "completed" else self._open
+        return self._open[:-1] if attached and not isinstance(delta, _NO_ANSWER) else None
+
+    def _to_pay(self, coming: Sequence[Delta]) -> Sequence[AttemptRow]:
+        """Of the attempts that went down those whose bills stay theirs, as far as `coming` tells."""
+        attached = self._attached
+        for delta in coming:
+            left = self._left(delta, attached=attached)
+            if left is not None:
+                return left
+            attached = attached or isinstance(delta, Attempt)
+        return self._open
 
     def _close_past(self, failed: Sequence[AttemptRow]) -> None:
         """All of them; those not in `failed` are taken over."""

@@ -238,7 +238,7 @@ class Producer:
             if self._end is not None:
                 deltas.append(self._end(self.used))
         elif self.commits.adopted and not self._added_up:
-            deltas[-1] = last.using(self.commits.used(last.usage))
+            deltas[-1] = last.using(self.commits.used(last.usage, deltas))
         return _joined(deltas)
 
     async def _closed(self) -> None:

@@ -24,10 +24,6 @@ from cauce.ports.clock import Clock
 from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas
 from cauce.ports.stream_log import LogUnavailable, StreamLog
 
-OVERTAKEN = 60.0
-"""Seconds a cancel of an unknown id is remembered, so that it may overtake its start."""
-
-_MOST_OVERTAKEN = 10_000
 _CANCEL_WAIT = 2.0
 _SWEEP_EVERY = 30.0
 """Seconds between sweeps."""
@@ -85,7 +81,6 @@ class Streams:
         self._waiting = Waiting()
         self._making: set[StreamKey] = set()
         """Streams that the log is making just now."""
-        self._overtaken: dict[StreamKey, float] = {}
         self._draining = False
 
     @property
@@ -147,9 +142,9 @@ class Streams:
             if created.hold is not None:
                 call = msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
                 producer = self._producing.begin(created.hold, call, options)
-                if self._was_cancelled(key):
-                    producer.cancel("requested")
-                    await self._log.request_cancel(key)
+                if known.cancel_requested:
+                    # Its cancel came first.
+                    producer.cancel(known.cancel_reason or "requested")
                 elif self._draining:
                     # It was made while everybody else was sent away.
                     await self._leave(producer, call)
@@ -224,16 +219,13 @@ class Streams:
             self._presence.detach(key)
 
     async def cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
-        """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown (it is remembered for 60 s).
+        """Cancel, waiting up to 2 s for the end. Idempotent; None if the id is unknown: the log remembers it for as long as its start
+        may be on its way.
 
         Raises `Gone` once the stream has expired.
         """
-        # Before the look: it may be made while that is under way, or after one that fails.
-        self._overtaken[key] = self._clock.monotonic() + OVERTAKEN
-        while len(self._overtaken) > _MOST_OVERTAKEN:
-            del self._overtaken[next(iter(self._overtaken))]
         try:
-            head = await self._log.request_cancel(key, reason) if await self._log.head(key) is not None else None
+            head = await self._log.request_cancel(key, reason)
         except LogUnavailable:
             # Whoever asked has to ask again; what we pay for ends all the same.
             if (producer := self._producing.get(key)) is not None:
@@ -241,7 +233,6 @@ class Streams:
             raise
         if head is None:
             return None
-        self._overtaken.pop(key, None)
         producer = self._producing.get(key)
         if producer is not None and not head.ended:
             producer.cancel(reason)
@@ -331,9 +322,6 @@ class Streams:
 
     async def _forget(self) -> None:
         """What is over goes. Raises `LogUnavailable`."""
-        now = self._clock.monotonic()
-        for key in [key for key, until in self._overtaken.items() if until <= now]:
-            del self._overtaken[key]
         while await self._log.sweep(_SWEEP):
             await self._clock.sleep(0)
 
@@ -384,10 +372,6 @@ class Streams:
             await self._producing.leave(producer)
         else:
             producer.fail(shut_down())
-
-    def _was_cancelled(self, key: StreamKey) -> bool:
-        until = self._overtaken.pop(key, None)
-        return until is not None and until > self._clock.monotonic()
 
 
 def _reused(key: StreamKey) -> Conflict:

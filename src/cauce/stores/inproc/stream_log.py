@@ -31,6 +31,7 @@ from cauce.domain.stream import (
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Cancelled, Fenced, Full
+from cauce.stores.inproc.early_cancels import EarlyCancels
 from cauce.stores.stream_records import encode_value
 
 _TOMBSTONES = 100_000
@@ -120,6 +121,7 @@ class InprocStreamLog:
         self._bytes = 0
         self._expired: dict[StreamKey, None] = {}
         self._unsettled: dict[StreamKey, None] = {}
+        self._early = EarlyCancels(clock)
 
     def knows(self, key: StreamKey) -> bool:
         """Whether the stream is here, or was and has expired."""
@@ -136,6 +138,7 @@ class InprocStreamLog:
         self._bytes += stream.weight
         self._add(stream, (new.first,))
         self._renew(stream)
+        stream.cancel_reason = self._early.take(new.key)
         return Created(self._head(stream), Hold(new.key, stream.epoch, len(stream.records)))
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
@@ -205,6 +208,7 @@ class InprocStreamLog:
         if stream is None:
             if key in self._expired:
                 raise _expired(key)
+            self._early.remember(key, reason)
             return None
         if stream.terminal_at is None and stream.cancel_reason is None:
             stream.cancel_reason = reason
@@ -275,12 +279,12 @@ class InprocStreamLog:
 
     async def sweep(self, limit: int) -> int:
         now = self._clock.now()
-        swept = 0
+        swept = self._early.sweep()
         if self._next_due <= now:
             due = [key for key, until in self._ended.items() if until <= now][:limit]
             for key in due:
                 self._expire(key)
-            swept = len(due)
+            swept += len(due)
             self._next_due = min(self._ended.values(), default=float("inf"))
         while self._ended and self._bytes > self._max_bytes and swept < limit:
             self._expire(next(iter(self._ended)))

@@ -20,8 +20,9 @@ from cauce.domain.stream import (
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced, LogUnavailable
 from cauce.stores.followed import Followed
-from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh, look_again
+from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, look_again
 from cauce.stores.postgres.connections import ANSWER, Connection, Connections, PostgresGone, fetched
+from cauce.stores.postgres.early_cancels import BECOMES, cancel_early
 from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_appends import Append, StreamAppends
 from cauce.stores.postgres.stream_erasing import delete, mark
@@ -37,14 +38,14 @@ _DEFAULT = SharedLogOptions()
 
 _CREATE = f"""
 WITH made AS (
-    INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention,
-                         settled, user_name)
+    INSERT INTO streams AS s (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes, created, retention,
+                              settled, user_name)
     VALUES (%(principal)s, %(id)s, %(wire)s, %(request)s, %(hash)s, %(policy)s, %(node)s, {GIVEN_NOW} + %(lease)s, 1, %(bytes)s, %(created)s,
-            %(retention)s, %(settled)s, %(user)s) ON CONFLICT (principal, id) DO NOTHING RETURNING key
+            %(retention)s, %(settled)s, %(user)s) {BECOMES} RETURNING key, cancel_reason
 ), first AS (
     INSERT INTO segments (stream, first_seq, n, epoch, format, data) SELECT key, 1, 1, 1, %(format)s, %(data)s FROM made
 )
-SELECT key FROM made
+SELECT key, cancel_reason FROM made
 """  # noqa: S608
 # A row that somebody has locked is not waited for: it is being written.
 _CLAIM = f"""
@@ -164,7 +165,7 @@ class PostgresStreamLog(FollowedLog):
         made = await self._reading.rows(_CREATE, facts)
         if made:
             self._followed.created(new.key, made[0][0], records(1, 1, deltas), len(data))
-            return Created(fresh(new), Hold(new.key, 1, 1))
+            return self._made(new, made[0][1])
         return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
@@ -203,6 +204,15 @@ class PostgresStreamLog(FollowedLog):
             WHERE principal = %s AND id = %s AND terminal_at IS NULL AND NOT cancel_requested RETURNING key"""
         if await self._reading.rows(statement, (reason, key.principal, key.id), urgent=True):
             self._followed.cancelled(key)
+            return await self.head(key)
+        head = await self.head(key)
+        if head is not None and (head.ended or head.cancel_requested):
+            return head
+        # It has yet to be made, or was just now.
+        now = self._now()
+        if not await self._reading.ask(lambda connection: cancel_early(connection, key, reason, now), urgent=True):
+            return None
+        self._followed.cancelled(key)
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:

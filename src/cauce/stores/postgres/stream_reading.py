@@ -60,7 +60,8 @@ class StreamReading:
 
     async def stored(self, key: StreamKey) -> Stored | None:
         found = await self.rows(
-            f"SELECT {COLUMNS} FROM streams WHERE principal = %s AND id = %s",  # noqa: S608
+            # One without a wire was cancelled before it was made.
+            f"SELECT {COLUMNS} FROM streams WHERE principal = %s AND id = %s AND wire <> ''",  # noqa: S608
             (key.principal, key.id),
         )
         return stored(found[0]) if found else None

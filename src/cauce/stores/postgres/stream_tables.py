@@ -44,6 +44,7 @@ CREATE INDEX IF NOT EXISTS open_streams ON streams (key) WHERE terminal_at IS NU
 CREATE INDEX IF NOT EXISTS ended_streams ON streams (due) INCLUDE (kept) WHERE due IS NOT NULL;
 DROP INDEX IF EXISTS due_streams;
 CREATE INDEX IF NOT EXISTS unsettled_streams ON streams (key) WHERE NOT settled AND terminal_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS early_cancels ON streams (principal, due) WHERE wire = '';
 CREATE TABLE IF NOT EXISTS segments (
     stream BIGINT NOT NULL, first_seq INTEGER NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, format INTEGER NOT NULL,
     data BYTEA NOT NULL, PRIMARY KEY (stream, first_seq)

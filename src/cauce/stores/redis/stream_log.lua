@@ -4,6 +4,7 @@
 -- meta: principal id user wire request hash policy asked created retention state epoch node lease tail bytes cancel upstream mark ended
 -- unsettled
 -- of one that has expired: principal id state epoch tail
+-- of one that was cancelled before it was made: early (the reason) until
 
 local meta, log, attempts = KEYS[1], KEYS[2], KEYS[3]
 local operation, now = ARGV[1], tonumber(ARGV[2])
@@ -29,16 +30,20 @@ end
 
 if operation == 'create' then
     -- node, lease, size, first record, then fields and values of meta
-    if redis.call('EXISTS', meta) == 1 then
-        local same = redis.call('HMGET', meta, 'node', 'epoch', 'tail', 'nonce')
+    -- gives whether it was made by this, and the reason of its cancel
+    local same = redis.call('HMGET', meta, 'node', 'epoch', 'tail', 'nonce', 'state', 'cancel', 'early', 'until')
+    if same[5] then
         local ours = same[1] == ARGV[3] and same[2] == '1' and same[3] == '1' and same[4] == ARGV[7]
-        return ours and 1 or 0
+        return { ours and 1 or 0, same[6] }
     end
+    local early = same[7] and tonumber(same[8]) > now and same[7]
+    if same[7] then redis.call('DEL', meta) end
     redis.call('HSET', meta, 'node', ARGV[3], 'lease', lease(ARGV[4]), 'bytes', ARGV[5], 'nonce', ARGV[7],
         'state', 'queued', 'epoch', '1', 'tail', '1', unpack(ARGV, 8))
+    if early then redis.call('HSET', meta, 'cancel', early) end
     redis.call('XADD', log, '1-0', 'e', '1', 'd', ARGV[6])
     keep(KEEP)
-    return 1
+    return { 1, early }
 end
 
 local known = redis.call('HMGET', meta, 'epoch', 'tail', 'state', 'cancel', 'lease', 'bytes', 'retention')
@@ -86,9 +91,14 @@ if operation == 'append' then
 end
 
 if operation == 'cancel' then
-    -- reason
+    -- reason, seconds that it is remembered where there is no stream yet; gives whether there is
+    if not epoch then
+        redis.call('HSET', meta, 'early', ARGV[3], 'until', lease(ARGV[4]))
+        redis.call('PEXPIRE', meta, tonumber(ARGV[4]) * 1000)
+        return 0
+    end
     if OPEN[state] and not cancel then redis.call('HSET', meta, 'cancel', ARGV[3]) end
-    return epoch and 1 or 0
+    return 1
 end
 
 if operation == 'claim' then
@@ -162,7 +172,8 @@ if operation == 'erase' then
 end
 
 if operation == 'forget' then
-    if state == 'expired' then redis.call('DEL', meta) end
+    -- what has expired, and a cancel without a stream
+    if state == 'expired' or not epoch then redis.call('DEL', meta) end
     return 1
 end
 

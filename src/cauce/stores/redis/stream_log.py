@@ -27,11 +27,12 @@ from cauce.domain.stream import (
     advance,
 )
 from cauce.ports.clock import Clock
-from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable
+from cauce.ports.stream_log import EARLY, Cancelled, Fenced, LogUnavailable
 from cauce.stores.followed import Followed
-from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check, fresh
+from cauce.stores.followed_log import FollowedLog, SharedLogOptions, check
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection
+from cauce.stores.redis.early_cancels import remember_early
 from cauce.stores.redis.stream_room import StreamRoom, takes
 from cauce.stores.redis.stream_script import Arguments, StreamScript
 from cauce.stores.redis.stream_shelf import StreamShelf
@@ -117,9 +118,10 @@ class RedisStreamLog(FollowedLog):
         nonce = f"{self._node} {next(self._numbers)}"
         lease = repr(self._options.lease)
         arguments = [self._node, lease, len(data), data, nonce, *flat]
-        if await self._run("create", row, lambda again: arguments):
+        made, cancelled = await self._run("create", row, lambda again: arguments)
+        if made:
             self._followed.created(new.key, row, records(1, 1, deltas), len(data))
-            return Created(fresh(new), Hold(new.key, 1, 1))
+            return self._made(new, None if cancelled is None else cancelled.decode())
         return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
@@ -177,8 +179,12 @@ class RedisStreamLog(FollowedLog):
                 raise Fenced
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
-        if await self._run("cancel", self._shelf.row(key), lambda again: [reason]):
+        row = self._shelf.row(key)
+        if await self._run("cancel", row, lambda again: [reason, int(EARLY)]):
             self._followed.cancelled(key)
+        else:
+            for old in await remember_early(self._shelf, key, row, await self._now()):
+                await self._run("forget", old, lambda again: [])
         return await self.head(key)
 
     async def orphans(self, limit: int) -> Sequence[Head]:

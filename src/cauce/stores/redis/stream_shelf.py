@@ -6,6 +6,7 @@
 | `…stream:{digest}:log` | a Redis stream: one entry for each record, its id is the sequence number |
 | `…stream:{digest}:attempts` | a hash: the bills |
 | `…streams:group:{digest}` | a sorted set of the open streams of a group, by when they were made: a hint |
+| `…streams:early:{digest}` | a sorted set of a principal's streams that were cancelled before they were made, by when |
 | `…streams:open` | a sorted set of what keys begin with, by the end of the lease: a hint |
 | `…streams:unsettled` | the same of streams that have ended and whose answers are still to be copied, by when: a hint |
 | `…{streams}:ended`, `…{streams}:gone`, `…{streams}:sizes` | those that have ended and have expired, and what they take: see `stream_room.lua` |
@@ -56,6 +57,10 @@ class StreamShelf:
         """The name of the sorted set of open streams of the key's group."""
         return self._connection.key(f"streams:group:{_digest(key.principal, key.group)}")
 
+    def early(self, principal: str) -> str:
+        """The name of the sorted set of what was cancelled before it was made."""
+        return self._connection.key(f"streams:early:{_digest(principal, '')}")
+
     def named(self, digest: str) -> str:
         """The same, by the digest in it."""
         return self._connection.key(f"stream:{{{digest}}}")
@@ -70,7 +75,7 @@ class StreamShelf:
     async def stored(self, key: StreamKey) -> Stored | None:
         row = self.row(key)
         found = await self.ask(lambda redis: cast(Awaitable[Any], redis.hgetall(f"{row}:meta")))
-        return _stored(row, found) if found else None
+        return _stored(row, found) if b"state" in found else None
 
     async def several(self, rows: Sequence[str]) -> list[Stored]:
         """Those of the streams whose keys begin with `rows` that are there."""

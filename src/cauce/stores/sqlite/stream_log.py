@@ -28,7 +28,8 @@ from cauce.domain.stream import (
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import Fenced
 from cauce.stores.followed import Followed
-from cauce.stores.followed_log import LEASE, FollowedLog, check, fresh
+from cauce.stores.followed_log import LEASE, FollowedLog, check
+from cauce.stores.sqlite.early_cancels import EarlyCancel
 from cauce.stores.sqlite.stream_erasing import Delete, Erase, Found
 from cauce.stores.sqlite.stream_reading import StreamReading
 from cauce.stores.sqlite.stream_retention import Sweep
@@ -89,14 +90,15 @@ class SqliteStreamLog(FollowedLog):
         data, deltas = encode((new.first,))
         retention = self._options.retention if new.retention is None else new.retention
 
-        def committed(row: int | None) -> None:
-            if row is not None:
-                self._followed.created(new.key, row, records(1, 1, deltas), len(data))
+        def committed(made: tuple[int, str | None] | None) -> None:
+            if made is not None:
+                self._followed.created(new.key, made[0], records(1, 1, deltas), len(data))
 
         request = encode_value(new.request)
-        work = Create(new, request, data, self._node, self._lease_until(), retention, committed)
-        if await self.writer.submit(work) is not None:
-            return Created(fresh(new), Hold(new.key, 1, 1))
+        work = Create(new, request, data, self._node, self._lease_until(), retention, self._clock.now(), committed)
+        made = await self.writer.submit(work)
+        if made is not None:
+            return self._made(new, made[1])
         return await self._attached(new.key)
 
     async def append(self, hold: Hold, commit: Commit) -> Hold:
@@ -129,7 +131,7 @@ class SqliteStreamLog(FollowedLog):
             raise
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
-        if await self.head(key) is None:
+        if await self.head(key) is None and not await self._cancel_early(key, reason):
             return None
 
         def committed(_: None) -> None:
@@ -230,6 +232,15 @@ class SqliteStreamLog(FollowedLog):
         if live.epoch != hold.epoch or live.state in TERMINAL:
             return Renewed(hold.key, "lost")
         return Renewed(hold.key, "cancel" if live.cancelled else "kept")
+
+    async def _cancel_early(self, key: StreamKey, reason: str) -> bool:
+        """Cancel a stream that was not there. Whether it is now."""
+
+        def committed(there: bool) -> None:
+            if there:
+                self._followed.cancelled(key)
+
+        return await self.writer.submit(EarlyCancel(key, reason, self._clock.now(), committed))
 
     def _lease_until(self) -> float:
         return self._clock.now() + (self._options.lease or LEASE)

@@ -128,7 +128,8 @@ class StreamReading:
 
 def _stored(database: sqlite3.Connection, key: StreamKey) -> Stored | None:
     row = database.execute(
-        f"SELECT {COLUMNS} FROM streams WHERE principal = ? AND id = ?",  # noqa: S608
+        # One without a wire was cancelled before it was made.
+        f"SELECT {COLUMNS} FROM streams WHERE principal = ? AND id = ? AND wire <> ''",  # noqa: S608
         (key.principal, key.id),
     ).fetchone()
     return None if row is None else stored(row)

@@ -56,6 +56,8 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE TABLE erasures (traces INTEGER NOT NULL)",
         "INSERT INTO erasures VALUES (0)",
     ),
+    # Cancels that came before their streams: see `early_cancels.py`.
+    ("CREATE INDEX early_cancels ON streams (principal, due) WHERE wire = ''",),
 )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from cauce.domain.stream import APPENDED, Hold, NewStream, Renewed, State, StreamKey, advance
 from cauce.ports.stream_log import Cancelled, Fenced
+from cauce.stores.sqlite.early_cancels import take_early_cancel
 from cauce.stores.sqlite.stream_writer import Refused
 from cauce.stores.stream_records import FORMAT
 
@@ -33,7 +34,7 @@ Committed = Callable[[Any], None]
 
 
 class Create(msgspec.Struct):
-    """Gives the new stream's number, None if the key is taken."""
+    """Gives the new stream's number, and why it was cancelled if that came before it; None if the key is taken."""
 
     new: NewStream
     request: bytes
@@ -41,6 +42,7 @@ class Create(msgspec.Struct):
     node: str
     lease_until: float
     retention: float
+    now: float
     committed: Committed
     lasting: bool = True
 
@@ -48,8 +50,9 @@ class Create(msgspec.Struct):
     def size(self) -> int:
         return len(self.request) + len(self.first)
 
-    def apply(self, database: sqlite3.Connection, again: bool) -> int | None:
+    def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, str | None] | None:
         new = self.new
+        cancelled = take_early_cancel(database, new.key, self.now)
         cursor = database.execute(
             """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
                 created, retention, settled, user_name)
@@ -75,15 +78,17 @@ class Create(msgspec.Struct):
         row = cursor.lastrowid
         assert row is not None
         database.execute(_SEGMENT, (row, 1, 1, 1, FORMAT, self.first))
-        return row
+        if cancelled is not None:
+            Cancel(new.key, cancelled, self.committed).apply(database, again)
+        return row, cancelled
 
-    def _ours(self, database: sqlite3.Connection) -> int | None:
-        """The number, if it was this work that made the stream and only the answer was lost."""
-        found = database.execute(
-            "SELECT key FROM streams WHERE principal = ? AND id = ? AND node = ? AND created = ? AND epoch = 1 AND tail = 1",
+    def _ours(self, database: sqlite3.Connection) -> tuple[int, str | None] | None:
+        """The same, if it was this work that made the stream and only the answer was lost."""
+        found: tuple[int, str | None] | None = database.execute(
+            "SELECT key, cancel_reason FROM streams WHERE principal = ? AND id = ? AND node = ? AND created = ? AND epoch = 1 AND tail = 1",
             (self.new.key.principal, self.new.key.id, self.node, self.new.created),
         ).fetchone()
-        return None if found is None else found[0]
+        return found
 
 
 class Append(msgspec.Struct):

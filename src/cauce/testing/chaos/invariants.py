@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from cauce.testing.chaos.oracle import INPUT_TOKENS, Attempt
+from cauce.testing.chaos.attempt import Attempt
+from cauce.testing.chaos.oracle import INPUT_TOKENS
 from cauce.testing.chaos.promise import Promise, beyond, excuse
-from cauce.testing.chaos.seams import called_wrongly, taken_back_wrongly
+from cauce.testing.chaos.seams import called_wrongly, read_on_wrongly, taken_back_wrongly
 from cauce.testing.chaos.settings import NodeSettings
 from cauce.testing.chaos.shown import KEEPING, Shown, shown
 from cauce.testing.chaos.story import Record, Story, text_of, voices
@@ -29,6 +30,7 @@ INVARIANTS: dict[str, str] = {
     "I13": "a stream whose time is over is gone for everybody, and is read as it was until then",
     "I14": "what is taken back is told from where, and what stands then is one attempt's, on each wire that can take it back",
     "I15": "an answer is gone on with no further than the settings allow",
+    "I16": "an answer that its provider keeps is read on there and not asked for again, by whoever has the stream, and stopped when nobody wants it",
 }
 
 
@@ -180,6 +182,9 @@ def _ended(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]
         yield f"its end is {ends[0]}, and its log goes on to {story.tail}"
     elif story.state != _STATES.get(records[-1].type, story.state) or story.state in _OPEN:
         yield f"it ends with {records[-1].type}, and is said to be {story.state}"
+    elif records[-1].type == "complete":
+        refused = [reader for reader in story.readers if reader.refused and reader.sent_away]
+        yield from [f"{reader.name} was answered {reader.refused}, and it is complete" for reader in refused]
     if story.ended is None:
         yield "nobody saw its end"
 
@@ -214,7 +219,9 @@ def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str
     whole = [attempt for attempt in story.attempts if attempt.whole]
     # One whose node died is billed by an estimate, before it was asked and when nothing but the end was left to write.
     heard = records[-1].epoch in [record.epoch for record in records if record.asks]
-    if records[-1].type != "complete" or len(story.attempts) != 1 or told != 1 or not whole or not heard:
+    # Who reads on an answer that is kept tells of it, and takes its bill over.
+    once = told == 1 or (whole and whole[0].kept is not None)
+    if records[-1].type != "complete" or len(story.attempts) != 1 or not once or not whole or not heard:
         return
     billed = (usage.get("input_tokens"), usage.get("output_tokens"))
     if billed != (INPUT_TOKENS, whole[0].tokens):
@@ -289,7 +296,7 @@ def orphaned(story: Story, bounds: Bounds) -> Iterator[tuple[Outage, float | Non
         return
     for away in bounds.outages:
         begun = [attempt for attempt in story.attempts if attempt.began < away.begin]
-        if not begun or begun[-1].node != away.node or (story.ended or away.begin) < away.begin:
+        if not begun or begun[-1].holder(away.begin) != away.node or (story.ended or away.begin) < away.begin:
             continue
         closed = begun[-1].closed
         if (
@@ -300,6 +307,7 @@ def orphaned(story: Story, bounds: Bounds) -> Iterator[tuple[Outage, float | Non
         ):
             continue
         signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
+        signs += [at for one in story.attempts if one.kept for at, _ in one.kept.attached if at >= away.begin]
         signs += [story.ended] if story.ended is not None else []
         yield away, min(signs, default=None)
 
@@ -312,6 +320,10 @@ def _due(away: Outage, bounds: Bounds) -> float:
         if other is not away and away.begin <= other.end and other.begin <= due + bounds.slack:
             due = max(due, other.end + bounds.takeover)
     return due + bounds.slack
+
+
+def _read_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
+    yield from read_on_wrongly(story, records, died=_died(story, bounds))
 
 
 def _gone_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
@@ -358,6 +370,7 @@ _CHECKS: tuple[tuple[str, _Check], ...] = (
     ("I12", _gone_on),
     ("I14", _taken_back),
     ("I15", _no_further),
+    ("I16", _read_on),
 )
 
 

@@ -43,6 +43,15 @@ base_url = "http://127.0.0.1:{upstream}/{name}/v1"
 api_key = "chaos"
 dialect = "compatible"
 
+[providers.kept]
+kind = "openai"
+base_url = "http://127.0.0.1:{upstream}/{name}/v1"
+api_key = "chaos"
+dialect = "llamacpp"
+
+[facts."kept/chaos"]
+prefill = false
+
 [facts."exact/chaos"]
 prefill = true
 
@@ -59,6 +68,8 @@ enabled = false
 _CANDIDATES = ("exact/chaos", "other/chaos")
 RESTART = "chaos-restart"
 """The model whose answers begin anew where they break."""
+KEPT = "chaos-kept"
+"""The model whose provider keeps its answers while it says them."""
 
 
 def model(number: int) -> str:
@@ -109,6 +120,7 @@ class Ground(msgspec.Struct, frozen=True):
         for number, route in enumerate(self.settings.routes):
             sections[f"models.{model(number)}"] = {"candidates": _CANDIDATES, **msgspec.structs.asdict(route)}
         sections[f"models.{RESTART}"] = {"candidates": _CANDIDATES, "midstream": "restart"}
+        sections[f"models.{KEPT}"] = {"candidates": ("kept/chaos", *_CANDIDATES)}
         if self.store == "postgres":
             sections["postgres"] = {"url": self.url, "schema": self.room}
         elif self.store == "redis":

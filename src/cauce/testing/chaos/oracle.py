@@ -1,6 +1,6 @@
 """A provider that knows what it said: each answer is text that proves its place and its author (`text`), with a fault of the schedule.
 
-It speaks OpenAI's chat wire, streamed. It goes on with the beginning of its own answer (`continue_final_message`), and with an answer
+It speaks OpenAI's chat wire, streamed. What it is asked for by a name (`X-Conversation-Id`) it keeps (`kept`). It goes on with the beginning of its own answer (`continue_final_message`), and with an answer
 that is quoted to it, exactly where it was cut. Behind the text it calls tools, if it is asked to (`calls`). What it is sent to go on
 with it checks at once: a piece that it never said, or that is not where it belongs, is noted as a violation. `attempts` is the book of
 what was asked and served, which the run is judged by.
@@ -11,15 +11,17 @@ import contextlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from cauce.testing.chaos.calls import TOOL, arguments, call_id
+from cauce.testing.chaos.attempt import Attempt, Kind, Noted
 from cauce.testing.chaos.faults import Faults, ProviderFault
+from cauce.testing.chaos.kept import Connections, KeptAnswer, Sink, cut_after, is_lost
 from cauce.testing.chaos.proxy import reset
-from cauce.testing.chaos.text import nonce, read, written
+from cauce.testing.chaos.saying import LEAST_REPEATED, Place, called, lead, said
+from cauce.testing.chaos.text import read, written
 from cauce.testing.listening import Listening
 
 ASKED = re.compile(
@@ -31,7 +33,6 @@ of tools there are at its end."""
 INPUT_TOKENS = 10
 """What every request is said to have taken."""
 
-_LEAST_REPEATED = 12
 _LEAST_BEGUN = 200
 """Characters from which on an answer that begins anew can be told from one that goes on."""
 
@@ -43,11 +44,6 @@ _FIRST_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 
-Kind = Literal["open", "prefill", "prompt"]
-
-Place = Literal["the text", "arguments", "calls", "ready calls"]
-"""Where an answer breaks: in its text, inside the arguments of a call, behind a whole call, and when all of them are known to be whole."""
-
 _BREAKS: tuple[ProviderFault, ...] = ("reset", "end of file", "error event", "stall", "garbage")
 _PLACES: tuple[Place, ...] = ("the text", "arguments", "calls", "ready calls")
 
@@ -56,46 +52,6 @@ def question(stream: str, length: int, pieces: int, milliseconds: int, calls: in
     """What to say to have an answer of `length` characters in about so many pieces, with `calls` of tools at its end."""
     asked = f"chaos {stream} {length} {pieces} {milliseconds}"
     return f"{asked} {calls} calls" if calls else asked
-
-
-class Attempt(msgspec.Struct):
-    """One request and what became of it. Offsets are characters of the answer, times the loop's."""
-
-    stream: str
-    number: int
-    """Of all of this run: it names the attempt in the text."""
-    node: str
-    kind: Kind
-    began: float
-    prefix: str = ""
-    fault: ProviderFault = "none"
-    status: int = 200
-    served: int = 0
-    """Up to which character."""
-    tokens: int = 0
-    """Pieces that were sent, as its usage says them."""
-    called: int = 0
-    """How many calls of tools were written to their end."""
-    told: bool = False
-    """The reason why it ends was sent: all there is of it has come."""
-    whole: bool = False
-    """Its terminal was sent."""
-    closed: float | None = None
-    """When its connection was seen to end."""
-    lot: tuple[str, int] = ("", 0)
-    """Its name in the schedule of faults: the number of its stream in the run, and which of the stream's it is, from 0 on."""
-
-    @property
-    def nonce(self) -> str:
-        """Its name in the text."""
-        return nonce(self.number)
-
-
-class Noted(msgspec.Struct, frozen=True):
-    """Something it was sent that it never said."""
-
-    stream: str
-    message: str
 
 
 class Oracle(Listening):
@@ -107,6 +63,7 @@ class Oracle(Listening):
         self.noted: list[Noted] = []
         self._faults = faults
         self._by_stream: dict[str, list[Attempt]] = {}
+        self._kept: dict[str, tuple[Attempt, KeptAnswer]] = {}
 
     def of(self, stream: str) -> list[Attempt]:
         """The attempts at one stream's answer, the first one first."""
@@ -116,16 +73,21 @@ class Oracle(Listening):
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, path, _ = head.split(" ", 2)
-            if method == "GET":
+            if "/stream?" in path:
+                await self._come_back(method, path, reader, writer)
+            elif method == "GET":
                 await _send(writer, 200, {"object": "list", "data": []})
             else:
                 length = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
                 body = msgspec.json.decode(await reader.readexactly(int(length[1]) if length else 0))
-                await self._asked(path.split("/")[1], body, reader, writer)
+                named = re.search(r"(?i)\r\nx-conversation-id: *(\S+)", head)
+                await self._asked((path.split("/")[1], named[1] if named else ""), body, reader, writer)
 
     async def _asked(
-        self, node: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, by: tuple[str, str], body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """`by` is the node, and the name that it gives the answer."""
+        node, named = by
         messages: list[dict[str, Any]] = body["messages"]
         asked = next((found for message in messages if (found := ASKED.search(_content(message)))), None)
         if asked is None:
@@ -148,6 +110,14 @@ class Oracle(Listening):
         attempt.fault = _possible(fault, attempt)
         earlier.append(attempt)
         self.attempts.append(attempt)
+        if named and not attempt.fault.startswith("refuse"):
+            attempt.fault = "none"
+            attempt.kept = Connections()
+            kept = KeptAnswer()
+            self._kept[named] = (attempt, kept)
+            kept.begin(asyncio.create_task(self._answer(attempt, asked, part, kept)))
+            await self._show(attempt, kept, 0, reader, writer)
+            return
         answering = asyncio.create_task(self._answer(attempt, asked, part, writer))
         leaving = asyncio.create_task(reader.read(1))
         try:
@@ -157,6 +127,53 @@ class Oracle(Listening):
             leaving.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)
             attempt.closed = asyncio.get_running_loop().time()
+
+    async def _come_back(
+        self, method: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Somebody wants more of an answer that is kept, or no more."""
+        node, asked = path.split("/")[1], parse_qs(urlsplit(path).query)
+        [name] = asked["conv_id"]
+        now = asyncio.get_running_loop().time()
+        if method == "DELETE":
+            if name in self._kept:
+                attempt, kept = self._kept.pop(name)
+                assert attempt.kept is not None
+                attempt.kept.stopped = (now, node)
+                await kept.end()
+            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+            await writer.drain()
+            return
+        if name in self._kept:
+            attempt, kept = self._kept[name]
+            assert attempt.kept is not None
+            attempt.kept.attached.append((now, node))
+            attempt.kept.lost = is_lost(self._faults, attempt.lot)
+            self._faults.count("provider lost" if attempt.kept.lost else "attached again")
+            if not attempt.kept.lost:
+                await self._show(attempt, kept, int(asked["from"][0]), reader, writer)
+                return
+        await _send(writer, 404, {"error": {"message": "Stream not found or expired", "type": "not_found_error"}})
+
+    async def _show(
+        self, attempt: Attempt, kept: KeptAnswer, start: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Write what is kept from byte `start` on, up to where the connection is cut, or who reads it leaves."""
+        assert attempt.kept is not None
+        attempt.kept.open += 1
+        attempt.closed = None
+        left = cut_after(self._faults, attempt.lot, len(attempt.kept.attached))
+        showing = asyncio.create_task(_shown(attempt, kept, start, left, writer))
+        leaving = asyncio.create_task(reader.read(1))
+        try:
+            await asyncio.wait({showing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            showing.cancel()
+            leaving.cancel()
+            await asyncio.gather(showing, leaving, return_exceptions=True)
+            attempt.kept.open -= 1
+            if not attempt.kept.open:
+                attempt.closed = asyncio.get_running_loop().time()
 
     def _of_calls(self, attempt: Attempt) -> ProviderFault:
         """What else happens to an answer with calls: they are short, and would mostly come through."""
@@ -179,7 +196,7 @@ class Oracle(Listening):
                     )
                 )
 
-    async def _answer(self, attempt: Attempt, asked: re.Match[str], part: float, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, attempt: Attempt, asked: re.Match[str], part: float, writer: Sink) -> None:
         fault = attempt.fault
         chance = self._faults.chance("pieces", *attempt.lot)
         if fault != "none":
@@ -191,11 +208,12 @@ class Oracle(Listening):
             return
         text = written(int(asked["length"]), attempt.nonce)
         start = attempt.served = len(attempt.prefix)
-        lead = _lead(attempt, text, chance)
-        writer.write(_FIRST_HEAD)
+        before = lead(attempt, text, chance)
+        if attempt.kept is None:
+            writer.write(_FIRST_HEAD)
         _frame(writer, {"delta": {"role": "assistant"}}, chance)
-        if lead:
-            _frame(writer, {"delta": {"content": lead}}, chance)
+        if before:
+            _frame(writer, {"delta": {"content": before}}, chance)
         calls = int(asked["calls"] or 0)
         place = self._place(attempt, calls)
         stop = len(text)
@@ -205,10 +223,10 @@ class Oracle(Listening):
             stop, calls = start, 0
         pause = int(asked["milliseconds"]) / 1000
         size = max(1, len(text) // max(1, int(asked["pieces"])))
-        said = _said(attempt, text[:stop], size, chance)
+        pieces = said(attempt, text[:stop], size, chance)
         if place != "the text":
-            said = itertools.chain(said, _called(attempt, calls, place, chance))
-        for choice in said:
+            pieces = itertools.chain(pieces, called(attempt, calls, place, chance))
+        for choice in pieces:
             _frame(writer, choice, chance)
             attempt.tokens += "finish_reason" not in choice
             await writer.drain()
@@ -226,9 +244,10 @@ class Oracle(Listening):
         self._faults.count(f"broken in {place}")
         return place
 
-    async def _end(self, attempt: Attempt, writer: asyncio.StreamWriter) -> None:
+    async def _end(self, attempt: Attempt, writer: Sink) -> None:
         match attempt.fault:
             case "reset":
+                assert isinstance(writer, asyncio.StreamWriter)
                 reset(writer)
                 return
             case "end of file":
@@ -245,8 +264,10 @@ class Oracle(Listening):
                 usage = {"prompt_tokens": INPUT_TOKENS, "completion_tokens": attempt.tokens}
                 _chunk(writer, b"data: %s\n\n" % msgspec.json.encode({"choices": [], "usage": usage}))
                 _chunk(writer, b"data: [DONE]\n\n")
-                attempt.whole = True
-        writer.write(b"0\r\n\r\n")
+                # Of one that is kept somebody has to hear it.
+                attempt.whole = attempt.kept is None
+        if attempt.kept is None:
+            writer.write(b"0\r\n\r\n")
         await writer.drain()
 
 
@@ -270,7 +291,7 @@ def _possible(fault: ProviderFault, attempt: Attempt) -> ProviderFault:
     match fault:
         case "refuse prefill" if attempt.kind != "prefill":
             return "none"
-        case "repeat the end" if attempt.kind != "prompt" or len(attempt.prefix) < 2 * _LEAST_REPEATED:
+        case "repeat the end" if attempt.kind != "prompt" or len(attempt.prefix) < 2 * LEAST_REPEATED:
             return "none"
         case "begin anew" if attempt.kind == "open" or len(attempt.prefix) < _LEAST_BEGUN:
             return "none"
@@ -278,56 +299,7 @@ def _possible(fault: ProviderFault, attempt: Attempt) -> ProviderFault:
             return fault
 
 
-def _lead(attempt: Attempt, text: str, chance: random.Random) -> str:
-    """What is said before the answer goes on: nothing, its end once more, or its beginning."""
-    prefix = attempt.prefix
-    if attempt.fault == "begin anew":
-        return prefix[:150]
-    if attempt.fault == "repeat the end" or (attempt.kind == "prompt" and _ambiguous(prefix, text[len(prefix) :])):
-        return (
-            prefix[-chance.randint(_LEAST_REPEATED, min(120, len(prefix))) :] if len(prefix) >= _LEAST_REPEATED else ""
-        )
-    return ""
-
-
-def _ambiguous(prefix: str, rest: str) -> bool:
-    """Whether the rest of a word looks like the word written once more."""
-    fragment = re.search(r"\w+\Z", prefix)
-    return fragment is not None and len(fragment[0]) >= 2 and rest.startswith(fragment[0])
-
-
-def _said(attempt: Attempt, text: str, size: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """What is left of `text`, in pieces of about `size` characters."""
-    while attempt.served < len(text):
-        end = min(len(text), attempt.served + chance.randint(1, 2 * size))
-        piece, attempt.served = text[attempt.served : end], end
-        yield {"delta": {"content": piece}}
-
-
-def _called(attempt: Attempt, calls: int, place: Place | None, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """So many calls in pieces, up to where they break, and the reason why the answer ends."""
-    last = chance.randrange(max(1, calls))
-    for number in range(calls):
-        whole = arguments(number, attempt.nonce)
-        broken = place == "arguments" and number == last
-        end, at = chance.randrange(len(whole)) if broken else len(whole), 0
-        yield _call(number, {"name": TOOL, "arguments": ""}, id=call_id(number), type="function")
-        while at < end:
-            piece = whole[at : min(end, at + chance.randint(1, 40))]
-            at += len(piece)
-            attempt.called += at == len(whole)
-            yield _call(number, {"arguments": piece})
-        if broken or (place == "calls" and number == last):
-            return
-    attempt.told = True
-    yield {"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
-
-
-def _call(number: int, function: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"delta": {"tool_calls": [{"index": number, **more, "function": function}]}}
-
-
-def _frame(writer: asyncio.StreamWriter, choice: dict[str, Any], chance: random.Random) -> None:
+def _frame(writer: Sink, choice: dict[str, Any], chance: random.Random) -> None:
     body = {"id": "chaos", "object": "chat.completion.chunk", "model": "chaos", "choices": [{"index": 0, **choice}]}
     data = b"data: %s\n\n" % msgspec.json.encode(body)
     # Now and then in two, anywhere: inside a line, inside a character.
@@ -337,11 +309,30 @@ def _frame(writer: asyncio.StreamWriter, choice: dict[str, Any], chance: random.
             _chunk(writer, piece)
 
 
-def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+def _chunk(writer: Sink, data: bytes) -> None:
+    # What is kept is bytes of the body: they are put into chunks when they are read.
+    writer.write(data if isinstance(writer, KeptAnswer) else b"%x\r\n%s\r\n" % (len(data), data))
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, body: object) -> None:
+async def _shown(
+    attempt: Attempt, kept: KeptAnswer, start: int, left: int | None, writer: asyncio.StreamWriter
+) -> None:
+    writer.write(_FIRST_HEAD)
+    while data := await kept.read(start):
+        data = data[:left]
+        _chunk(writer, data)
+        await writer.drain()
+        start += len(data)
+        if left is not None and (left := left - len(data)) <= 0:
+            reset(writer)
+            return
+    if attempt.kept is not None and attempt.kept.stopped is None:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        attempt.whole = True
+
+
+async def _send(writer: Sink, status: int, body: object) -> None:
     data = msgspec.json.encode(body)
     head = f"HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
     writer.write(head.encode() + data)

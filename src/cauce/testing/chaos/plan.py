@@ -14,6 +14,10 @@ _PAUSE = 25
 
 CALLS = 0.3
 RESTARTS = 0.25
+KEYED = 0.2
+BACKGROUND = 0.1
+EARLY_CANCELS = 0.05
+KEPT = 0.15
 """Parts of the streams of a run that hurts everything."""
 
 _LEASES = 5
@@ -28,7 +32,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     `harm` says how often nodes are hurt, and how. `wires` are those of further readers, in turns. `stalled` readers take nothing: they
     are of the streams in turns. `calls` is the part of the streams that call tools, `restarts` that of those that begin anew where they
-    break.
+    break. Of the others `keyed` are begun by calls with a key, `background` as responses in the background, and `early_cancels` are
+    cancelled before they are begun; `kept` ask a provider that keeps what it says.
     """
 
     ground: Ground
@@ -50,6 +55,10 @@ class Settings(msgspec.Struct, frozen=True):
     stalled: int = 0
     calls: float = 0.0
     restarts: float = 0.0
+    keyed: float = 0.0
+    background: float = 0.0
+    early_cancels: float = 0.0
+    kept: float = 0.0
     command: Sequence[str] = SERVE
     backing: Backing | None = None
     """What can be done to the store itself."""
@@ -114,7 +123,11 @@ def lasting(ground: Ground, seconds: float, streams: int, nodes: int, seed: int)
         stalled=min(10, streams),
         calls=CALLS,
         restarts=RESTARTS if plain else 0.0,
-        tight=takes > _room(ground) / 2 or settings.streams.retention < bound,
+        keyed=KEYED,
+        background=BACKGROUND,
+        early_cancels=EARLY_CANCELS if keeps else 0.0,
+        kept=KEPT if plain else 0.0,
+        tight=takes > _room(ground) / 2 or min(settings.streams.retention, settings.streams.retention_api) < bound,
     )
 
 

@@ -5,7 +5,7 @@ import contextlib
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,7 @@ WIRES: tuple[Wire, ...] = tuple(_TERMINAL)
 """All that a reader can follow a stream on."""
 
 _EPOCH = re.compile(rb'"epoch":(\d+)')
+_SEQUENCE = re.compile(rb'"sequence_number":(\d+)')
 _PAUSE = 0.1
 _SILENCE = 15.0
 """Seconds without a byte after which a connection is taken for dead, where heartbeats come more often than that."""
@@ -51,6 +52,17 @@ class Delay(msgspec.Struct, frozen=True):
 
     at: float
     what: str
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The request that begins a stream. It is sent until the first frame has come; after that the reader reads on by the id of the stream,
+    by the same request `again`, or where `read_on` says, which is told the last frame."""
+
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str] = {}
+    again: bool = False
+    read_on: Callable[[Frame], str] | None = None
 
 
 class Oddity(msgspec.Struct, frozen=True):
@@ -86,6 +98,10 @@ class Reader:
         """Seconds that it stays away for where a connection breaks, or cannot be made."""
         self.losses = 0
         """How often it was told so."""
+        self.refused = 0
+        """The status by which it was told that nothing came of the stream, whose end somebody else had seen."""
+        self.over: Callable[[], bool] = lambda: False
+        """Whether somebody has seen the end of the stream."""
         self.looks_again = False
         """It has all of the stream, and asks whether that still fits."""
         self.connections = 0
@@ -99,14 +115,11 @@ class Reader:
         """The id of the last frame."""
         return self.frames[-1].id if self.frames else "0"
 
-    async def follow(self, lives: Callable[[], float | None], body: object = None) -> None:
-        """Read to the end, reconnecting; each connection is left after `lives()` seconds (None: never).
-
-        With `body`, the request is sent until the first frame of the stream has come.
-        """
+    async def follow(self, lives: Callable[[], float | None], begun: Begun | None = None) -> None:
+        """Read to the end, reconnecting; each connection is left after `lives()` seconds (None: never). With `begun` it asks for the stream."""
         while self.ended_at is None and not self.sent_away:
             try:
-                answer = await self._connect(None if self.frames or self.forgotten else body)
+                answer = await self._connect(None if self.forgotten else begun)
             except Broken:
                 await asyncio.sleep(self.away())
                 continue
@@ -128,15 +141,22 @@ class Reader:
             self.looks_again, self.ended_at = True, None
             await self.follow(lambda: None)
 
-    async def _connect(self, body: object) -> Answer | None:
+    async def _connect(self, begun: Begun | None) -> Answer | None:
         """The answer to be read; None where there is none now."""
-        target = f"/chat/stream/{self.stream}"
-        if body is None:
-            target += f"/resume?after={self.cursor}{self._epoch()}"
-            target += "" if self.wire == "native" else f"&wire={self.wire}"
+        target, headers, body = (
+            f"/chat/stream/{self.stream}/resume?after={self.cursor}{self._epoch()}",
+            self._headers(),
+            None,
+        )
+        target += "" if self.wire == "native" else f"&wire={self.wire}"
+        if begun is not None and (begun.again or not self.frames):
+            target, body = begun.path, begun.body
+            headers = headers | begun.headers | ({"last_event_id": self.cursor} if self.frames else {})
+        elif begun is not None and begun.read_on is not None:
+            target = begun.read_on(self.frames[-1])
         try:
             async with asyncio.timeout(_SILENCE):
-                answer = await ask(self._port(), "GET" if body is None else "POST", target, body, **self._headers())
+                answer = await ask(self._port(), "GET" if body is None else "POST", target, body, **headers)
         except TimeoutError as error:
             self._delayed(f"no answer for {_SILENCE:g} s")
             raise Broken from error
@@ -144,6 +164,10 @@ class Reader:
             return answer
         await answer.close()
         self._delayed(f"status {answer.status}")
+        if begun is not None and begun.headers and not self.frames and answer.status not in (409, 410):
+            # What comes to nothing is told by its status on these wires, and by the same one however often it is asked for.
+            self.refused, self.sent_away = answer.status, self.over()
+            return None
         match answer.status:
             case 204 if self.looks_again:
                 self.ended_at = self.frames[-1].at
@@ -217,6 +241,11 @@ class Reader:
             if number != str(self._numbered):
                 self._note("I1", f"frame {number} came where {self._numbered} is next")
                 self._numbered = int(number) if number.isdigit() else self._numbered
+        if self.wire == "openai-responses" and (found := _SEQUENCE.search(data)):
+            self._numbered += 1
+            if int(found[1]) != self._numbered - 1:
+                self._note("I1", f"event {int(found[1])} came where {self._numbered - 1} is next")
+                self._numbered = int(found[1]) + 1
         self.frames.append(Frame(number, data, now))
         payload = data.partition(b"data:")[2].strip()
         if _TERMINAL[self.wire].search(payload):

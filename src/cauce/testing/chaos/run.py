@@ -12,25 +12,22 @@ from typing import Any
 import msgspec
 
 from cauce.testing.chaos.aging import Aging, gone, unknown
-from cauce.testing.chaos.calls import TOOLS
 from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.harm import Harm
 from cauce.testing.chaos.http import Answer, Broken, told
 from cauce.testing.chaos.invariants import Bounds, Violation, judge
-from cauce.testing.chaos.node import RESTART, Node, model
+from cauce.testing.chaos.kinds import kind_of
+from cauce.testing.chaos.node import KEPT, RESTART, Node, model
 from cauce.testing.chaos.oracle import Oracle, question
 from cauce.testing.chaos.plan import Settings
 from cauce.testing.chaos.proxy import Proxy
 from cauce.testing.chaos.reader import WIRES, Reader, Wire, lifetimes, stall
 from cauce.testing.chaos.report import Nodes, Report, report
 from cauce.testing.chaos.story import Cancel, Oddity, Story
+from cauce.testing.chaos.ways import Asked, asked, standing
 
 _SLACK = 0.7
 _LOOK = 0.05
-_MOST_CALLS = 3
-_WITHOUT_TEXT = 0.25
-"""Part of the answers with calls that say nothing before them."""
-
 _REPLAYS = 6
 _REPLAY = 15.0
 _REPLAYING = 60.0
@@ -55,7 +52,7 @@ async def chaos(settings: Settings) -> Report:
         await run.live()
     stories = run.stories
     for story in stories:
-        story.attempts = run.oracle.of(story.stream)
+        story.attempts = run.oracle.of(story.name)
     bounds = run.bounds()
     found = [violation for story in stories for violation in judge(story, bounds)]
     found += [Violation("I3", noted.stream, noted.message) for noted in run.oracle.noted]
@@ -172,28 +169,33 @@ class _Run:
         """One stream: its readers, its repeated requests, its cancel."""
         settings = self.settings
         loop = asyncio.get_running_loop()
-        stream = f"{self._name}-{number}"
+        name = f"{self._name}-{number}"
         chance = self._faults.chance("life", number)
         await asyncio.sleep(max(0.0, began + settings.spread * chance.random() - loop.time()))
-        length, calls, restarts = self._kind(number)
+        kind = kind_of(self._faults, settings, number)
         routes = settings.ground.settings.routes
         place = self._faults.chance("route", number).randrange(len(routes))
-        midstream = "restart" if restarts else routes[place].midstream
-        asked = RESTART if restarts else model(place)
+        midstream = "restart" if kind.restarts else routes[place].midstream
+        wanted = RESTART if kind.restarts else KEPT if kind.kept else model(place)
         restarts = midstream == "restart"
-        said = question(stream, length, settings.pieces, settings.pause, calls)
-        body: dict[str, Any] = {"model": asked, "messages": [{"role": "user", "content": said}]}
-        if calls:
-            body["tools"] = TOOLS
-        leaves = asked != RESTART and routes[place].leaves
-        story = Story(stream, length, loop.time(), calls, restarts, midstream, leaves)
+        said = question(name, kind.length, settings.pieces, settings.pause, kind.calls)
+        leaves = wanted == model(place) and routes[place].leaves
+        way = "stream" if restarts else kind.way
+        ours = asked(way, name, wanted, said, calls=bool(kind.calls), stays=not leaves)
+        story = Story(ours.stream, kind.length, loop.time(), kind.calls, restarts, midstream, leaves, name=name)
         self.stories.append(story)
-        dropping = self._reader(story, "dropping reader", self._somewhere(chance, hurt=True), asks=True)
+        if way != "stream":
+            self._faults.count(way)
+        if kind.early:
+            await self._cancel_early(story, ours, chance)
+        dropping = self._reader(story, "dropping reader", self._somewhere(chance, hurt=True), ours.wire, asks=True)
         if settings.loses:
             # What it has read may be lost, and written anew and as long, before it is back.
             absences = self._faults.chance("absences", number)
             dropping.away = lambda: absences.uniform(0, _ABSENT)
-        following = [asyncio.create_task(dropping.follow(lifetimes(self._faults, number, settings.rates.drop), body))]
+        following = [
+            asyncio.create_task(dropping.follow(lifetimes(self._faults, number, settings.rates.drop), ours.begun))
+        ]
         further = settings.wires[number % max(1, len(settings.wires)) :][:1]
         wires: tuple[Wire, ...] = (*settings.steady, *further)
         for index, wire in enumerate(wires):
@@ -204,16 +206,16 @@ class _Run:
         life = settings.pieces * settings.pause / 1000
         aside: list[asyncio.Task[None]] = []
         if chance.random() < settings.rates.cancel:
-            aside.append(asyncio.create_task(self._cancel(story, life * 1.1 * chance.random(), chance)))
+            aside.append(asyncio.create_task(self._cancel(story, ours, life * 1.1 * chance.random(), chance)))
         if chance.random() < settings.rates.duplicate:
-            aside.append(asyncio.create_task(self._repeat(story, body, life * chance.random(), chance)))
+            aside.append(asyncio.create_task(self._repeat(story, ours, life * chance.random(), chance)))
         for _ in range(number, settings.stalled, settings.streams):
-            held = await stall(stream, self._somewhere(chance, hurt=False), lambda: story.forgotten is None)
+            held = await stall(story.stream, self._somewhere(chance, hurt=False), lambda: story.forgotten is None)
             if held is not None:
                 self._stalled.append(held)
         try:
             await asyncio.gather(*following)
-            if story.cancelling:
+            if story.cancelling and aside:
                 # Its readers may know of it before who has sent it.
                 await asyncio.wait(aside, timeout=_ANSWER)
         finally:
@@ -225,14 +227,22 @@ class _Run:
         if swept and await self._late(story):
             await self._aging.outlive(story, self._somewhere(self._faults.chance("late", number), hurt=False))
 
-    def _kind(self, number: int) -> tuple[int, int, bool]:
-        """How much text the answer of a stream has, how many calls of tools, and whether it begins anew where it breaks."""
-        chance, settings = self._faults.chance("kind", number), self.settings
-        calls = chance.randint(1, _MOST_CALLS) if chance.random() < settings.calls else 0
-        length = 0 if calls and chance.random() < _WITHOUT_TEXT else settings.length
-        return length, calls, chance.random() < settings.restarts
+    async def _cancel_early(self, story: Story, ours: Asked, chance: random.Random) -> None:
+        """Have some node told that the stream, which is not there yet, is cancelled."""
+        loop = asyncio.get_running_loop()
+        story.cancelling = True
+        while True:
+            node, sent = chance.choice(self.nodes), loop.time()
+            with contextlib.suppress(Broken):
+                status, _ = await told(node.port, *ours.cancelled_by, _ANSWER)
+                if status == 404:
+                    self._faults.count("early cancel")
+                    # Nothing but its beginning is written.
+                    story.cancels.append(Cancel(sent, loop.time(), node.name, "", 1))
+                    return
+            await asyncio.sleep(0.1)
 
-    async def _cancel(self, story: Story, after: float, chance: random.Random) -> None:
+    async def _cancel(self, story: Story, ours: Asked, after: float, chance: random.Random) -> None:
         await asyncio.sleep(after)
         loop = asyncio.get_running_loop()
         story.cancelling = True
@@ -240,28 +250,29 @@ class _Run:
             node = chance.choice(self.nodes)
             sent = loop.time()
             with contextlib.suppress(Broken):
-                status, body = await told(node.port, "DELETE", f"/chat/stream/{story.stream}", _ANSWER)
+                status, body = await told(node.port, *ours.cancelled_by, _ANSWER)
                 if status == 200:
                     self._faults.count("cancel")
-                    story.cancels.append(Cancel(sent, loop.time(), node.name, body["state"], body["tail"]))
+                    story.cancels.append(Cancel(sent, loop.time(), node.name, *standing(body)))
                     return
                 if status not in (404, 503):
                     story.odd.append(Oddity("I6", f"a cancel was answered with {status}"))
                     return
             await asyncio.sleep(0.1)
 
-    async def _repeat(self, story: Story, body: object, after: float, chance: random.Random) -> None:
+    async def _repeat(self, story: Story, ours: Asked, after: float, chance: random.Random) -> None:
         """Send the request that made the stream once more, and read a while."""
         await asyncio.sleep(after)
-        again = self._reader(story, "repeated request", self._somewhere(chance, hurt=False), asks=True)
+        again = self._reader(story, "repeated request", self._somewhere(chance, hurt=False), ours.wire, asks=True)
         self._faults.count("repeated request")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5 + 2 * chance.random()):
-                await again.follow(lambda: None, body)
+                await again.follow(lambda: None, ours.begun)
 
     def _reader(self, story: Story, name: str, port: Callable[[], int], wire: Wire = "native", *, asks: bool) -> Reader:
         """One more reader of the stream, who `asks` for it or only follows it."""
         reader = self._mild(Reader(story.stream, name, port, wire, replaces=asks and story.restarts))
+        reader.over = lambda: story.ended is not None
         reader.reads_anew, reader.forgotten = self.settings.loses, story.forgotten is not None
         story.readers.append(reader)
         return reader

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.calls import maker
-from cauce.testing.chaos.oracle import Attempt
-from cauce.testing.chaos.story import Record, Story, spans, speakers, text_of
+from cauce.testing.chaos.story import Record, Story, spans, speakers, text_of, voices
 from cauce.testing.chaos.text import read
 
 
@@ -112,3 +112,17 @@ def taken_back_wrongly(story: Story, records: list[Record]) -> Iterator[str]:
     last = records[-1] if records else None
     if last is not None and last.type == "complete" and last.data != text_of(records):
         yield "the full text of the end is not what stands after what was taken back"
+
+
+def read_on_wrongly(story: Story, records: list[Record], *, died: bool) -> Iterator[str]:
+    """What is wrong with answers that their provider keeps. `died`: a node went away while the stream was open, which may be why nobody stopped one."""
+    spoke = set(voices(records))
+    for attempt in story.attempts:
+        kept, later = attempt.kept, attempt is not story.attempts[-1]
+        if kept is None or kept.lost:
+            continue
+        # One that goes on with another's answer does not begin where that does: after a takeover it is not found again.
+        if later and attempt.kind == "open" and attempt.nonce in spoke and not kept.attached:
+            yield f"attempt {attempt.number} was kept, nobody came back for it, and somebody was asked again"
+        if kept.stopped is None and story.ended is not None and not (attempt.whole or later or died):
+            yield f"attempt {attempt.number} was kept, and nobody stopped it, though nobody wants it"

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from cauce.ports.provider import Midstream
+from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.calls import maker
-from cauce.testing.chaos.oracle import Attempt
 from cauce.testing.chaos.reader import Frame, Oddity, Reader
 from cauce.testing.chaos.shown import KEEPING
 from cauce.testing.chaos.text import NAMES, read
@@ -73,6 +73,8 @@ class Story(msgspec.Struct):
     """A cancel was sent, whether or not it was acknowledged."""
     forgotten: float | None = None
     """Since when its server does not have it any more, and need not: it is judged by what its readers have."""
+    name: str = ""
+    """What it is called in what its user says, where that is not its id."""
     swept: bool = False
     """It was made old after its late replay, and must be gone."""
     odd: list[Oddity] = []

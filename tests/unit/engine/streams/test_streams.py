@@ -463,24 +463,12 @@ async def test_stream_that_cannot_be_taken_over_keeps_nobody_from_the_others() -
     assert (await head_of(log, other)).ended and not (await head_of(log)).ended
 
 
-class Looked(InprocStreamLog):
-    """The first look at a stream takes long; nothing is taken while it is `down`, nor read while it is `gone`."""
+class Down(InprocStreamLog):
+    """No cancel is taken while it is `down`."""
 
-    def __init__(self, clock: FakeClock, *, slow: bool = False) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
-        self.looking, self.let = asyncio.Event(), asyncio.Event()
-        self.slow = slow
-        self.down = self.gone = False
-
-    async def head(self, key: StreamKey) -> Head | None:
-        if self.gone:
-            raise LogUnavailable("the disk does not answer")
-        found = await super().head(key)
-        if self.slow:
-            self.slow = False
-            self.looking.set()
-            await self.let.wait()
-        return found
+        self.down = False
 
     async def request_cancel(self, key: StreamKey, reason: str = "requested") -> Head | None:
         if self.down:
@@ -488,22 +476,9 @@ class Looked(InprocStreamLog):
         return await super().request_cancel(key, reason)
 
 
-async def test_cancel_that_does_not_see_the_stream_being_made_cancels_it_all_the_same() -> None:
-    clock = FakeClock()
-    log = Looked(clock, slow=True)
-    some = streams(log, clock, Answer((Text("a"),), stall=True))
-    cancelling = asyncio.create_task(some.cancel(KEY))
-    await log.looking.wait()
-    await start(some)
-    log.let.set()
-    assert await cancelling is None
-    async with asyncio.timeout(5):
-        assert (await until_ended(log)).outcome == "cancelled"
-
-
 async def test_cancel_that_the_log_does_not_take_closes_the_upstream_all_the_same() -> None:
     clock = FakeClock()
-    log = Looked(clock)
+    log = Down(clock)
     answer = Answer((Text("a"),), stall=True)
     some = streams(log, clock, answer)
     await start(some)
@@ -517,13 +492,13 @@ async def test_cancel_that_the_log_does_not_take_closes_the_upstream_all_the_sam
 
 async def test_cancel_that_overtakes_its_start_is_remembered_though_its_repetition_fails() -> None:
     clock = FakeClock()
-    log = Looked(clock)
+    log = Down(clock)
     some = streams(log, clock, Answer((Text("a"),), stall=True))
     assert await some.cancel(KEY) is None
-    log.gone = True
+    log.down = True
     with pytest.raises(LogUnavailable):
         await some.cancel(KEY)
-    log.gone = False
+    log.down = False
     await start(some)
     async with asyncio.timeout(5):
         assert (await until_ended(log)).outcome == "cancelled"
