@@ -99,6 +99,27 @@ async def test_worker_that_was_not_asked_for_a_while_looks_first(clock: FakeCloc
         assert not await there.spend(0.1)
 
 
+async def test_what_the_last_of_the_others_has_spent_counts_once_it_is_gone(clock: FakeClock, tmp_path: Path) -> None:
+    ledger, other = SqliteLedger(tmp_path, clock), SqliteLedger(tmp_path, clock)
+    limiter = InprocLimiter(clock, spent_of(ledger))
+    here, there = Node(clock, ledger, limiter), Node(clock, other, InprocLimiter(clock, spent_of(other)))
+    alive = [here, there]
+    renewal = Renewal(limiter, clock, lambda: len(alive))
+    renewal.start()
+    await clock.until_waiting(1)
+    assert await here.spend(1)
+    clock.advance(RENEWAL)
+    await clock.until_waiting(1)
+    assert await there.spend(8)
+    await other.stop()
+    alive.remove(there)
+    clock.advance(RENEWAL)
+    await clock.until_waiting(1)
+    assert not await here.spend(1.5) and await here.spend(1)
+    await renewal.stop()
+    await ledger.stop()
+
+
 class Cluster:
     """Processes that share a Redis which can lose all it knows. `counted` of them are told to be there."""
 
