@@ -272,6 +272,17 @@ async def test_comments_are_deleted_too_when_the_attempts_they_are_about_have_go
     await ledger.stop()
 
 
+async def test_comments_of_a_user_with_a_name_that_not_every_store_can_write_are_deleted(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = SqliteLedger(tmp_path, clock)
+    ledger.start()
+    ledger.record(entry(clock, 0, scope=OWNER.of("a\0na")))
+    assert await ledger.give(OWNER, Opinion("req_0", "up", comment=CANARY))
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, user=OWNER.known_as("a\0na"))) == 1
+    await ledger.stop()
+
+
 async def test_comments_given_before_their_users_were_noted_are_deleted_while_the_attempts_are_there(
     tmp_path: Path, clock: FakeClock
 ) -> None:

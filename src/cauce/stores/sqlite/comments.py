@@ -19,7 +19,7 @@ def erase_comments(database: sqlite3.Connection, scope: Scope) -> int:
         if user is None:
             found = _asked_by(database, scope, request_id, hour)
         else:
-            found = asked == scope.key and scope.user in (None, user)
+            found = asked == scope.key and scope.user in (None, Scope().known_as(user))
         if found or (scope.user is None and key == scope.key):
             theirs.append((scope.tenant, request_id, key))
     database.executemany(
