@@ -28,6 +28,7 @@ from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.stores.sqlite.responses import SqliteResponses
+from cauce.stores.sqlite.settings import LedgerSettings
 from cauce.stores.sqlite.stream_erasing import Erase
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
@@ -248,3 +249,54 @@ async def test_comments_of_an_erased_user_are_deleted_and_what_was_paid_and_vote
     assert (whole.total.sums.requests, whole.total.votes.up) == (4, 4)
     await ledger.stop()
     assert b"kept" in b"".join([path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()])
+
+
+async def test_comments_are_deleted_too_when_the_attempts_they_are_about_have_gone(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = SqliteLedger(tmp_path, clock, LedgerSettings(keep_attempts=1))
+    ledger.start()
+    asked = [msgspec.structs.replace(OWNER, user="ana"), OWNER, msgspec.structs.replace(OWNER, key="other", user="ana")]
+    for number, scope in enumerate(asked):
+        ledger.record(entry(clock, number, scope=scope))
+        assert await ledger.give(
+            msgspec.structs.replace(OWNER, key="third"), Opinion(f"req_{number}", "up", comment=CANARY)
+        )
+    clock.advance(3 * 86_400)
+    while not await gone(ledger):
+        pass
+    assert await ledger.erase_comments(asked[0]) == 1
+    assert await ledger.erase_comments(OWNER) == 1
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, key="other")) == 1
+    assert traces(tmp_path) == 0
+    await ledger.stop()
+
+
+async def test_comments_of_a_user_with_a_name_that_not_every_store_can_write_are_deleted(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = SqliteLedger(tmp_path, clock)
+    ledger.start()
+    ledger.record(entry(clock, 0, scope=OWNER.of("a\0na")))
+    assert await ledger.give(OWNER, Opinion("req_0", "up", comment=CANARY))
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, user=OWNER.known_as("a\0na"))) == 1
+    await ledger.stop()
+
+
+async def test_comments_given_before_their_users_were_noted_are_deleted_while_the_attempts_are_there(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    ledger = SqliteLedger(tmp_path, clock)
+    ledger.start()
+    for number, user in enumerate(("ana", "bea")):
+        ledger.record(entry(clock, number, scope=msgspec.structs.replace(OWNER, user=user)))
+        assert await ledger.give(OWNER, Opinion(f"req_{number}", "up", comment=user))
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database, database:
+        database.execute("UPDATE feedback SET user = NULL")
+    assert await ledger.erase_comments(msgspec.structs.replace(OWNER, user="ana")) == 1
+    await ledger.stop()
+
+
+async def gone(ledger: SqliteLedger) -> bool:
+    """Whether no attempts are kept any more."""
+    return await ledger.flush() and not await ledger.give(OWNER, Opinion("req_0", "up"))

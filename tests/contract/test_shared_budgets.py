@@ -99,6 +99,27 @@ async def test_worker_that_was_not_asked_for_a_while_looks_first(clock: FakeCloc
         assert not await there.spend(0.1)
 
 
+async def test_what_the_last_of_the_others_has_spent_counts_once_it_is_gone(clock: FakeClock, tmp_path: Path) -> None:
+    ledger, other = SqliteLedger(tmp_path, clock), SqliteLedger(tmp_path, clock)
+    limiter = InprocLimiter(clock, spent_of(ledger))
+    here, there = Node(clock, ledger, limiter), Node(clock, other, InprocLimiter(clock, spent_of(other)))
+    alive = [here, there]
+    renewal = Renewal(limiter, clock, lambda: len(alive))
+    renewal.start()
+    await clock.until_waiting(1)
+    assert await here.spend(1)
+    clock.advance(RENEWAL)
+    await clock.until_waiting(1)
+    assert await there.spend(8)
+    await other.stop()
+    alive.remove(there)
+    clock.advance(RENEWAL)
+    await clock.until_waiting(1)
+    assert not await here.spend(1.5) and await here.spend(1)
+    await renewal.stop()
+    await ledger.stop()
+
+
 class Cluster:
     """Processes that share a Redis which can lose all it knows. `counted` of them are told to be there."""
 
@@ -231,6 +252,35 @@ async def test_process_that_has_just_begun_tells_what_the_one_before_it_spent(cl
     await cluster.add(tmp_path / "there")
     await cluster.lose_everything()
     assert not await cluster.done(here.spend(2)) and await here.spend(1)
+
+
+async def test_what_was_spent_without_redis_counts_once_when_it_comes_back_empty_and_others_are_first(
+    cluster: Cluster, clock: FakeClock, tmp_path: Path
+) -> None:
+    here, there = await cluster.add(tmp_path / "here"), await cluster.add(tmp_path / "there")
+    assert await here.spend(1) and await there.spend(1)
+    clock.advance(1)
+    # What the other has spent alone, and has not told yet.
+    there.ledger.record(entry(clock, usage=Used(100, 20, cost=3, cost_source="priced")))
+    owed = {BUDGET: (3.0, clock.now())}
+    clock.advance(1)
+    await cluster.lose_everything()
+    assert await cluster.done(here.spend(1))
+    assert isinstance(there.limiter, RedisLimiter)
+    await there.limiter.owe(owed)
+    assert await there.spend(4) and not await here.spend(0.01)
+    await there.limiter.owe({BUDGET: (0.5, clock.now() + 1)})
+    assert not await here.spend(0.01)
+
+
+async def test_sum_that_an_earlier_version_began_is_put_together_anew(
+    cluster: Cluster, connection: RedisConnection, clock: FakeClock, tmp_path: Path
+) -> None:
+    here = await cluster.add(tmp_path / "here")
+    here.ledger.record(entry(clock, usage=Used(100, 20, cost=4, cost_source="priced")))
+    of_before = {"ends": str(clock.now() + 1000), "spent": "4.000000"}
+    await connection.run(lambda redis: redis.hset("cauce:{limits}:" + BUDGET.key, mapping=of_before))
+    assert not await here.spend(6.5) and await here.spend(6)
 
 
 async def test_node_that_is_gone_is_waited_for_a_moment_only(

@@ -90,13 +90,17 @@ class Renewal:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _renew(self, alone: InprocLimiter) -> None:
+        several = False
         while True:
             await self._clock.sleep(RENEWAL)
-            if self._workers() == 1:
+            before, several = several, self._workers() > 1
+            if not several and not before:
                 continue
             try:
+                # Once more after the last of the others is gone: it has spent since it was looked.
                 await alone.renew()
             except CauceError as error:
+                several = True
                 logger.debug("what other processes have spent is not known now: %s", error.message)
 
 

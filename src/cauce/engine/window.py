@@ -68,6 +68,8 @@ class _Turn(msgspec.Struct):
     """A message of the user and what follows it, up to the next one: blocks that are kept or dropped whole."""
 
     blocks: list[list[int]]
+    calls: dict[str, list[int]] = {}
+    """The block that a call of a tool is in: the last one, where several have its id."""
 
 
 def bound(request: Request) -> float:
@@ -153,22 +155,18 @@ def _turns(messages: Sequence[Message]) -> list[_Turn]:
         if role in _CONTEXT:
             continue
         if not turns or (role == "user" and before != "user"):
-            turns.append(_Turn([[index]]))
+            turns.append(_Turn([block := [index]]))
         elif role == "assistant":
-            turns[-1].blocks.append([index])
+            turns[-1].blocks.append(block := [index])
         else:
-            _block_of(message, turns[-1].blocks, messages).append(index)
+            # A result belongs to its call, if that is in the turn.
+            answered = turns[-1].calls.get(message.call_id) if role == "tool" and message.call_id is not None else None
+            block = turns[-1].blocks[-1] if answered is None else answered
+            block.append(index)
+        for call in _called(message):
+            turns[-1].calls[call] = block
         before = role
     return turns
-
-
-def _block_of(message: Message, blocks: list[list[int]], messages: Sequence[Message]) -> list[int]:
-    """The block that `message` belongs to: a result to that of its call, if that is in the turn; else the last one."""
-    if message.role == "tool":
-        for block in reversed(blocks):
-            if any([message.call_id in _called(messages[index]) for index in block]):
-                return block
-    return blocks[-1]
 
 
 def _called(message: Message) -> list[str]:

@@ -1,5 +1,7 @@
 """Requests made to fit a window."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +121,24 @@ ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 def test_result_that_comes_after_other_words_stays_with_its_call() -> None:
     messages = [called("a"), said("assistant", "wait"), answered("a"), said("assistant", "done")]
     assert kept(messages, 0) == [0, 2, 3]
+
+
+class Watched(tuple[Part, ...]):
+    """Parts that count how often somebody goes through them."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Part]:
+        Watched.looks += 1
+        return super().__iter__()
+
+
+def test_results_of_calls_that_nobody_made_are_not_looked_for_in_every_message() -> None:
+    turn = [said("user", "hi")]
+    for number in range(50):
+        turn += [Message("assistant", Watched((TextPart("well"),))), said("tool", "none", call_id=f"alien {number}")]
+    Watched.looks = 0
+    assert len(kept(turn, 0)) == 3 and Watched.looks <= 3 * 50
 
 
 @st.composite

@@ -49,7 +49,8 @@ class DegradedLimiter:
         self._lone = 0
         self._went_alone = False
         self._both_until = 0.0
-        self._owed: dict[Limit, float] = {}
+        self._owed: dict[Limit, tuple[float, float]] = {}
+        """Dollars, and when the last of them were spent."""
         self._working: set[asyncio.Task[None]] = set()
         connection.on_change(self._changed)
 
@@ -159,7 +160,11 @@ class DegradedLimiter:
         """Note what the server has not been told of spending. What it does not know of tokens and calls is past when it is back."""
         for limit in reservation.limits:
             if limit.unit == "dollars":
-                self._owed[limit] = self._owed.get(limit, 0.0) + amount.dollars
+                self._add(limit, amount.dollars, self._clock.now())
+
+    def _add(self, limit: Limit, dollars: float, at: float) -> None:
+        before, last = self._owed.get(limit, (0.0, at))
+        self._owed[limit] = before + dollars, max(last, at)
 
     async def _settle_shared(self, shared: Reservation, reservation: Reservation, amount: Amount) -> None:
         try:
@@ -178,12 +183,12 @@ class DegradedLimiter:
         owed, self._owed = self._owed, {}
         await self._surely(self._told(owed))
 
-    async def _told(self, owed: dict[Limit, float]) -> None:
+    async def _told(self, owed: dict[Limit, tuple[float, float]]) -> None:
         try:
             await self._shared.owe(owed)
         except RedisGone:
-            for limit, dollars in owed.items():
-                self._owed[limit] = self._owed.get(limit, 0.0) + dollars
+            for limit, (dollars, at) in owed.items():
+                self._add(limit, dollars, at)
 
     def _changed(self, up: bool) -> None:
         if up and self._went_alone:

@@ -11,7 +11,7 @@
 -- A sum of the calendar is put together from what each node's ledger knows, once a period, and again where it was lost. Its fields:
 --   ends, born, name            when its period ends, when it was begun, and what tells it from an earlier one
 --   spent, h, h:ID              units spent, and held by all and by whom
---   n:NODE                      what that node's ledger knows is in `spent`, and what it spends since
+--   n:NODE                      what that node's ledger knew then, by the node's clock, is in `spent`, and what it spends since
 --   s:PROCESS, p:PROCESS        that process has said what it holds; and may use the sum
 --   l:NODE                      units that the node has spent while what its ledger knows was not in `spent`
 --   lost                        somebody knew an earlier one: for GRACE seconds all are waited for
@@ -238,13 +238,15 @@ if operation == 'late' then
 end
 
 if operation == 'begin' then
-  -- units: what the node's ledger knows; a: `late` before it was asked; b: when the period ends; c: 1 if it was begun before, as this
+  -- at: when the node's ledger was asked; units: what it knows; a: `late` before that; b: when the period ends; c: 1 if it was begun before, as this
   -- process knows. After that: how many processes there are, then id and units of each that this one has under way.
   -- Gives 1 once the sum may be used, and its name.
   local one = limit(1)
-  local first = number(redis.call('HGET', one.key, 'ends')) <= now
+  local there = redis.call('HMGET', one.key, 'ends', 'name')
+  -- One without a name is of a version that did not put it together: all that is in it is in the ledgers.
+  local first = number(there[1]) <= now or not there[2]
   if first then begin(one) end
-  if redis.call('HSETNX', one.key, 'n:' .. node, '1') == 1 then
+  if redis.call('HSETNX', one.key, 'n:' .. node, ARGV[5]) == 1 then
     local late = number(redis.call('HGET', one.key, 'l:' .. node)) - one.a
     redis.call('HINCRBYFLOAT', one.key, 'spent', shown(tonumber(one.units) + math.max(late, 0)))
     redis.call('HDEL', one.key, 'l:' .. node)
@@ -272,10 +274,10 @@ if operation == 'begin' then
 end
 
 if operation == 'owe' then
-  -- Spent while this server was away.
+  -- Spent while this server was away. a: when the last of it was. What the ledger was asked for since is in the sum already.
   for index = 1, #KEYS do
     local one = limit(index)
-    spend(one, tonumber(one.units))
+    if one.a >= number(redis.call('HGET', one.key, 'n:' .. node)) then spend(one, tonumber(one.units)) end
   end
   return { 1, 0, shown(now) }
 end

@@ -133,9 +133,10 @@ class RedisLimiter:
     def on_room(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
 
-    async def owe(self, dollars: dict[Limit, float]) -> None:
-        """Add what was spent while the server was away."""
-        await self._run("owe", tuple(dollars), [("d", _text(spent), "0", "0", "0") for spent in dollars.values()])
+    async def owe(self, owed: dict[Limit, tuple[float, float]]) -> None:
+        """Add what was spent while the server was away: dollars, and when the last of them were."""
+        arguments = [("d", _text(dollars), _text(at), "0", "0") for dollars, at in owed.values()]
+        await self._run("owe", tuple(owed), arguments)
 
     async def _tell(self, limit: Limit, now: float, *, patiently: bool = True) -> None:
         """Tell our part of the sum of `limit`, once for all who wait for it. A task: one of them may leave."""
@@ -149,13 +150,14 @@ class RedisLimiter:
         """Add what our ledger knows of the sum of `limit`, unless that is in it. `patiently`: wait until the sum may be used."""
         began, ends = period(now, limit.per)
         while True:
+            asked = self._clock.now()
             _, _, late = await self._run("late", (limit,), [])
             spent = await self._spent(limit, began)
             known = self._sums.get(limit.key)
             lost = known is not None and known.ends == ends
             held = self._held(limit)
             about = ("d", _text(spent), _text(late), _text(ends), str(int(lost)))
-            usable, _, name = await self._run("begin", (limit,), [about, (str(self._nodes), *held)])
+            usable, _, name = await self._run("begin", (limit,), [about, (str(self._nodes), *held)], at=asked)
             for id in held[::2]:
                 if id not in self._leased:
                     # It has ended meanwhile.

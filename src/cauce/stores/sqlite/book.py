@@ -103,7 +103,7 @@ class Book:
         found = find(self.connection, tenant, opinion.id)
         if found is None:
             return False
-        request_id, kind, hour = found
+        request_id, kind, hour, user = found
         with self.transaction() as database:
             earlier = database.execute(
                 "SELECT hour, kind, thumb, score FROM feedback WHERE tenant = ? AND request_id = ? AND key = ?",
@@ -115,8 +115,8 @@ class Book:
             dirty |= self._vote(database, hour, kind, _votes(opinion.thumb, opinion.score, 1))
             self._save(database, dirty)
             database.execute(
-                "INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (tenant, request_id, key, now, hour, kind, opinion.thumb, opinion.score, opinion.comment),
+                "INSERT OR REPLACE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (tenant, request_id, key, now, hour, kind, opinion.thumb, opinion.score, opinion.comment, user),
             )
         return True
 
@@ -247,21 +247,21 @@ def cell_of(row: tuple[Any, ...]) -> Cell:
     return Cell(Sums(*row[3:11]), spread, Votes(*row[11:15]))
 
 
-def find(database: sqlite3.Connection, tenant: str, id: str) -> tuple[str, int, int] | None:
-    """The attempt that answered under `id` of a stream or a request: its request id, kind and hour. None if there is none.
+def find(database: sqlite3.Connection, tenant: str, id: str) -> tuple[str, int, int, str] | None:
+    """The attempt that answered under `id` of a stream or a request: its request id, kind, hour, and user. None if there is none.
 
     Of several the one that completed, and of those the last.
     """
     for name in sorted(day_names(database), reverse=True):
         row = database.execute(
-            f"""SELECT a.request_id, a.kind, a.at FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt
+            f"""SELECT a.request_id, a.kind, a.at, a.user FROM ids_{name} i JOIN attempts_{name} a ON a.id = i.attempt
             JOIN kinds k ON k.id = a.kind
             WHERE i.hash IN (?, ?) AND (a.stream_id = ? OR a.request_id = ?) AND k.tenant = ?
             ORDER BY k.outcome = 'completed' DESC, a.id DESC LIMIT 1""",  # noqa: S608
             (*id_hashes(id), id, id, tenant),
         ).fetchone()
         if row is not None:
-            return row[0], row[1], int(row[2]) // HOUR
+            return row[0], row[1], int(row[2]) // HOUR, row[3] or ""
     return None
 
 

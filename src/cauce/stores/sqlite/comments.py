@@ -10,13 +10,18 @@ from cauce.stores.sqlite.cleaning import empty_log
 def erase_comments(database: sqlite3.Connection, scope: Scope) -> int:
     """See `ports.usage.Feedback`. Comments are few, so each is looked at."""
     given = database.execute(
-        "SELECT request_id, key, hour FROM feedback WHERE tenant = ? AND comment <> ''", (scope.tenant,)
+        """SELECT f.request_id, f.key, f.hour, f.user, k.key FROM feedback f LEFT JOIN kinds k ON k.id = f.kind
+        WHERE f.tenant = ? AND f.comment <> ''""",
+        (scope.tenant,),
     ).fetchall()
-    theirs = [
-        (scope.tenant, request_id, key)
-        for request_id, key, hour in given
-        if (scope.user is None and key == scope.key) or _asked_by(database, scope, request_id, hour)
-    ]
+    theirs: list[tuple[str, str, str]] = []
+    for request_id, key, hour, user, asked in given:
+        if user is None:
+            found = _asked_by(database, scope, request_id, hour)
+        else:
+            found = asked == scope.key and scope.user in (None, Scope().known_as(user))
+        if found or (scope.user is None and key == scope.key):
+            theirs.append((scope.tenant, request_id, key))
     database.executemany(
         "UPDATE feedback SET comment = '' WHERE tenant = ? AND request_id = ? AND key = ?",
         theirs,
@@ -28,7 +33,7 @@ def erase_comments(database: sqlite3.Connection, scope: Scope) -> int:
 
 
 def _asked_by(database: sqlite3.Connection, scope: Scope, request_id: str, hour: int) -> bool:
-    """Whether the answer, which was given in that hour, was asked for by the key and user of `scope`."""
+    """Whether the answer, which was given in that hour, was asked for by the key and user of `scope`, as far as its attempts are kept."""
     name = day_name(hour // 24)
     if not has_table(database, f"attempts_{name}"):
         return False

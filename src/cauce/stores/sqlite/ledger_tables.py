@@ -50,7 +50,10 @@ SEVERAL: Migration = (
     "INSERT INTO node VALUES (lower(hex(randomblob(8))))",
 )
 
-MIGRATIONS: Sequence[Migration] = (FIRST, SEVERAL)
+# Who asked, to find what was written to his answers when the attempts have gone. NULL: it was given before there was this.
+ASKED: Migration = ("ALTER TABLE feedback ADD COLUMN user TEXT",)
+
+MIGRATIONS: Sequence[Migration] = (FIRST, SEVERAL, ASKED)
 
 
 def day_tables(name: str) -> Migration:
