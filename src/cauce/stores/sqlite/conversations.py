@@ -135,7 +135,9 @@ class SqliteConversations:
         file, first = self._file, turns[0].at
         user = storable(scope.user or "")
         with _transaction(file):
-            erased = "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
+            erased = (
+                "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
+            )
             if self._rows(erased, scope.tenant, scope.key, user, begun):
                 return
             file.execute(
