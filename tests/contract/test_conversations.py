@@ -39,6 +39,13 @@ class TestInprocConversations(ConversationsContract):
         assert [await store.find(OWNER, name) is not None for name in "abc"] == [False, True, True]
 
 
+    async def test_one_that_alone_takes_more_than_all_may_is_forgotten(self, clock: FakeClock) -> None:
+        store = InprocConversations(clock, most_bytes=4000)
+        for number in range(4):
+            await store.keep(OWNER, "c", exchanged(clock, f"s{number}", "x" * 200, "y" * 200), clock.now())
+        assert store._bytes <= 4000
+
+
 class TestSqliteConversations(ConversationsContract):
     @pytest.fixture
     async def stores(self, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Stores]:

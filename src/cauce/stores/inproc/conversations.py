@@ -148,7 +148,7 @@ class InprocConversations:
     def _put(self, key: _Key, kept: _Kept) -> None:
         self._kept.pop(key, None)
         self._kept[key] = kept
-        while self._bytes > self._most and len(self._kept) > 1:
+        while self._bytes > self._most:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, key: _Key) -> None:
