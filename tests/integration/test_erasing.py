@@ -192,10 +192,10 @@ async def test_everything_of_a_key_is_erased_only_if_that_is_said(kept: Kept, up
 )
 async def test_user_is_found_under_any_name(kept: Kept, upstream: Upstream, user: str, path: str) -> None:
     async with kept(config(upstream)) as served:
-        await ask(served.port, "POST", "/chat/stream/s", {**BODY, "user": user}, WEB)
+        await ask(served.port, "POST", "/chat/stream/s", {**BODY, "user": user, "conversation_id": "c"}, WEB)
         receipt = await ask(served.port, "DELETE", f"/users/{path}", headers=WEB)
         assert await status(served, "/chat/stream/s") == 410
-    assert receipt.json()["deleted"] == 1
+    assert (receipt.json()["deleted"], receipt.json()["conversations"]) == (1, 1)
 
 
 async def test_one_stream_is_erased_open_or_ended(kept: Kept, upstream: Upstream) -> None:
