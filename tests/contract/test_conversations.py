@@ -38,7 +38,6 @@ class TestInprocConversations(ConversationsContract):
             await store.keep(OWNER, name, exchanged(clock, name), clock.now())
         assert [await store.find(OWNER, name) is not None for name in "abc"] == [False, True, True]
 
-
     async def test_one_that_alone_takes_more_than_all_may_is_forgotten(self, clock: FakeClock) -> None:
         store = InprocConversations(clock, most_bytes=4000)
         for number in range(4):
