@@ -236,16 +236,6 @@ class ConversationsContract:
         await store.keep(OWNER, "later", exchanged(clock, "later"), clock.now())
         assert [one.id for one in await store.newest(OWNER, 10)] == ["later"]
 
-    async def test_conversation_that_was_made_is_erased_with_who_spoke_in_it_first(
-        self, store: Conversations, clock: FakeClock
-    ) -> None:
-        owner, ben = (Scope(OWNER.tenant, OWNER.key, user) for user in (None, "ben"))
-        await store.make(owner, "c", "")
-        for scope, name in ((owner, "nobody's"), (OWNER, "hers"), (ben, "his")):
-            await store.keep(scope, "c", exchanged(clock, name), clock.now())
-        assert [await store.erase(owner, "ben"), await store.erase(owner, "ana")] == [0, 1]
-        assert await store.find(owner, "c") is None
-
     async def test_conversation_is_kept_for_its_time_after_the_last_turn(
         self, store: Conversations, clock: FakeClock
     ) -> None:

@@ -62,7 +62,6 @@ class InprocConversations:
         if kept is None:
             kept = _Kept(Conversation(id, "", new[0].at, new[0].at), scope.user or "")
             self._bytes += _COST
-        kept.user = kept.user or scope.user or ""
         for turn in new:
             size = len(encode_value(turn.message)) + _COST
             kept.turns.append(msgspec.structs.replace(turn, seq=len(kept.turns) + 1))

@@ -153,9 +153,8 @@ class PostgresConversations:
                 seq += len(added)
             if seq > count:
                 last = max([turn.at for turn in turns])
-                grown = """UPDATE conversations SET count = %s, last_at = greatest(last_at, %s::float8),
-                    user_id = coalesce(nullif(user_id, ''), %s) WHERE n = %s RETURNING n"""
-                await fetched(connection, grown, (seq, last, names["user"], n))
+                grown = "UPDATE conversations SET count = %s, last_at = greatest(last_at, %s::float8) WHERE n = %s RETURNING n"
+                await fetched(connection, grown, (seq, last, n))
 
     async def _delete(self, connection: Connection, scope: Scope, id: str) -> Sequence[str] | None:
         async with connection.transaction():

@@ -163,9 +163,7 @@ class SqliteConversations:
             if seq > count:
                 last = max([turn.at for turn in turns])
                 file.execute(
-                    """UPDATE conversations SET count = ?, last_at = max(last_at, ?), user_id = coalesce(nullif(user_id, ''), ?)
-                        WHERE n = ?""",
-                    (seq, last, user, n),
+                    "UPDATE conversations SET count = ?, last_at = max(last_at, ?) WHERE n = ?", (seq, last, n)
                 )
 
     def _make(self, scope: Scope, id: str, title: str) -> bool:
