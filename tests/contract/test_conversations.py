@@ -38,6 +38,12 @@ class TestInprocConversations(ConversationsContract):
             await store.keep(OWNER, name, exchanged(clock, name), clock.now())
         assert [await store.find(OWNER, name) is not None for name in "abc"] == [False, True, True]
 
+    async def test_one_that_alone_takes_more_than_all_may_is_forgotten(self, clock: FakeClock) -> None:
+        store = InprocConversations(clock, most_bytes=4000)
+        for number in range(4):
+            await store.keep(OWNER, "c", exchanged(clock, f"s{number}", "x" * 200, "y" * 200), clock.now())
+        assert store._bytes <= 4000
+
 
 class TestSqliteConversations(ConversationsContract):
     @pytest.fixture

@@ -68,6 +68,14 @@ class TestSqliteResponses(ResponsesContract):
         assert await second.promised(10) == [KEY]
         await second.aclose()
 
+    async def test_nothing_of_a_deleted_response_is_left_on_disk(self, tmp_path: Path, clock: FakeClock) -> None:
+        responses = SqliteResponses(tmp_path / "responses.sqlite", clock)
+        await responses.settle(KEY, KeptResponse(KEY.id, clock.now(), b'"canary"', (), b"canary"))
+        assert any([b"canary" in file.read_bytes() for file in tmp_path.iterdir()])
+        assert await responses.delete(OWNER, KEY.id)
+        assert not any([b"canary" in file.read_bytes() for file in tmp_path.iterdir()])
+        await responses.aclose()
+
     async def test_settled_answer_is_there_though_the_process_dies_at_once(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:

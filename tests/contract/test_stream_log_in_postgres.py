@@ -228,3 +228,18 @@ async def test_many_holds_are_renewed_and_released_in_one_round_trip(url: str, m
         await log.release(holds)
         assert trips == 3
         assert len(await log.orphans(100)) == 20
+
+
+async def test_what_ended_before_conversations_were_kept_is_not_looked_at(admin: Connection, url: str) -> None:
+    async with opened(url) as log:
+        ended = await created(log)
+        await log.append(await log.append(ended, text("a")), END)
+        still_open = await log.append(await created(log, StreamKey("tenant/key", "open")), text("a"))
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as old:
+            # As a version before them left it.
+            await old.execute("UPDATE cauce.streams SET settled = FALSE")
+            await old.execute("DROP INDEX cauce.unsettled_streams")
+        async with opened(url) as newer:
+            assert await newer.unsettled(10) == []
+            await log.append(still_open, END)
+            assert [key.id for key in await newer.unsettled(10)] == ["open"]

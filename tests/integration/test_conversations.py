@@ -262,6 +262,29 @@ async def test_answer_that_was_being_given_when_its_conversation_was_deleted_doe
         assert (await ask(served.port, "GET", "/conversations/c")).status == 404
 
 
+async def test_conversation_whose_first_answer_has_just_ended_can_be_named_and_deleted(
+    kept: Kept, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = asyncio.Semaphore(0)
+    async with kept(config(upstream)) as served:
+        store = served.runtime.services.conversations
+        keep = store.keep
+
+        async def keep_slowly(*said: Any) -> None:
+            await slow.acquire()
+            await keep(*said)
+
+        monkeypatch.setattr(store, "keep", keep_slowly)
+        for stream_id, method, sent in (("s1", "PATCH", {"title": "Claves"}), ("s2", "DELETE", None)):
+            await ask(served.port, "POST", f"/chat/stream/{stream_id}", body("hi", conversation=stream_id))
+            asking = asyncio.create_task(ask(served.port, method, f"/conversations/{stream_id}", sent))
+            # Answered on the same loop: by now that one waits, or has its answer.
+            assert (await ask(served.port, "GET", "/health")).status == 200
+            slow.release()
+            assert (await within(asking)).status == 200
+        assert (await ask(served.port, "GET", "/chat/stream/s2")).status == 410
+
+
 async def test_conversation_is_shown_to_its_own_key_alone(upstream: Upstream) -> None:
     keys = "".join([f'[[auth.keys]]\nname = "{name}"\nhash = "{hash_key(name)}"\n' for name in ("ana", "ben")])
     ana, ben = {"Authorization": "Bearer ana"}, {"Authorization": "Bearer ben"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cauce.domain.request import Scope
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Connection, ask, connection, within
@@ -191,10 +192,10 @@ async def test_everything_of_a_key_is_erased_only_if_that_is_said(kept: Kept, up
 )
 async def test_user_is_found_under_any_name(kept: Kept, upstream: Upstream, user: str, path: str) -> None:
     async with kept(config(upstream)) as served:
-        await ask(served.port, "POST", "/chat/stream/s", {**BODY, "user": user}, WEB)
+        await ask(served.port, "POST", "/chat/stream/s", {**BODY, "user": user, "conversation_id": "c"}, WEB)
         receipt = await ask(served.port, "DELETE", f"/users/{path}", headers=WEB)
         assert await status(served, "/chat/stream/s") == 410
-    assert receipt.json()["deleted"] == 1
+    assert (receipt.json()["deleted"], receipt.json()["conversations"]) == (1, 1)
 
 
 async def test_one_stream_is_erased_open_or_ended(kept: Kept, upstream: Upstream) -> None:
@@ -243,6 +244,44 @@ async def test_background_response_of_an_erased_user_does_not_come_back(kept: Ke
         assert await services.responses.promised(9) == []
         left = [await status(served, place), await status(served, f"/chat/stream/{made['id']}")]
     assert (receipt.json()["deleted"], receipt.json()["cancelled"]) == (1, 1) and left == [404, 410]
+
+
+@pytest.mark.parametrize("path", ["/users/ana", "/users?all=true"])
+async def test_ended_background_response_of_an_erased_user_is_counted_and_no_byte_of_it_is_left(
+    kept: Kept, upstream: Upstream, tmp_path: Path, path: str
+) -> None:
+    upstream.answers = [Reply(text="canary canary")]
+    asked = {"model": "up/m", "input": "hi", "background": True, "user": "ana"}
+    async with kept(config(upstream)) as served:
+        made = (await ask(served.port, "POST", "/v1/responses", asked, WEB)).json()
+        responses = served.runtime.services.responses
+        scope = Scope("default", "web")
+
+        async def ended() -> None:
+            while await responses.get(scope, made["id"]) is None:
+                await asyncio.sleep(0)
+
+        await within(ended())
+        receipt = (await within(ask(served.port, "DELETE", path, headers=WEB))).json()
+        left = [file.name for file in (tmp_path / "data").glob("responses*") if b"canary" in file.read_bytes()]
+        assert await status(served, f"/v1/responses/{made['id']}") == 404
+    assert (receipt["deleted"], receipt["responses"], left) == (1, 1, [])
+
+
+async def test_answer_without_a_log_that_is_given_while_its_user_is_erased_is_in_no_conversation(
+    kept: Kept, upstream: Upstream
+) -> None:
+    gate = asyncio.Semaphore(0)
+    upstream.answers = [Reply(text="a b", gate=gate)]
+    async with kept(config(upstream)) as served:
+        said = {**BODY, "conversation_id": "new"}
+        answering = asyncio.create_task(ask(served.port, "POST", "/llm/message", said, WEB))
+        await within(upstream.asked.wait())
+        await within(ask(served.port, "DELETE", "/users/ana", headers=WEB))
+        for _ in range(9):
+            gate.release()
+        assert (await within(answering)).status == 200
+        assert await status(served, "/conversations/new") == 404
 
 
 async def test_deleted_response_leaves_no_log(kept: Kept, upstream: Upstream) -> None:

@@ -178,6 +178,24 @@ class ConversationsContract:
         await store.keep(OWNER, "c", later, clock.now())
         assert list(await other.turns(OWNER, "c", 0, 10)) == numbered(later)
 
+    @pytest.mark.parametrize("how", ["made", "spoken in"])
+    async def test_what_was_begun_before_it_was_deleted_is_not_in_the_conversation_that_follows(
+        self, store: Conversations, clock: FakeClock, how: str
+    ) -> None:
+        begun = clock.now()
+        await store.keep(OWNER, "c", exchanged(clock), begun)
+        clock.advance(1)
+        await store.delete(OWNER, "c")
+        clock.advance(1)
+        later = exchanged(clock, "new")
+        if how == "made":
+            await store.make(OWNER, "c", "")
+        else:
+            await store.keep(OWNER, "c", later, clock.now())
+        await store.keep(OWNER, "c", exchanged(clock, "late"), begun)
+        await store.keep(OWNER, "c", later, clock.now())
+        assert list(await store.turns(OWNER, "c", 0, 10)) == numbered(later)
+
     async def test_deleted_conversation_can_be_made_again(self, store: Conversations, clock: FakeClock) -> None:
         await store.make(OWNER, "c", "first")
         await store.delete(OWNER, "c")
@@ -198,6 +216,25 @@ class ConversationsContract:
         assert [await store.erase(OWNER), await store.erase(OWNER)] == [1, 0]
         assert list(await store.newest(OWNER, 10)) == [] == list(await store.turns(OWNER, "c3", 0, 10))
         assert [one.id for one in await store.newest(STRANGERS[0], 10)] == ["c1"]
+
+    async def test_what_was_begun_before_an_erasure_begins_no_conversation_after_it(
+        self, stores: Stores, clock: FakeClock
+    ) -> None:
+        store, other = await stores(), await stores()
+        ben = Scope(OWNER.tenant, OWNER.key, "ben")
+        begun = clock.now()
+        clock.advance(1)
+        assert await other.erase(OWNER, "ana") == 0
+        await store.keep(OWNER, "hers", exchanged(clock, "hers"), begun)
+        await store.keep(ben, "his", exchanged(clock, "his"), begun)
+        assert [one.id for one in await store.newest(OWNER, 10)] == ["his"]
+        clock.advance(1)
+        await other.erase(OWNER)
+        await store.keep(ben, "other", exchanged(clock, "other"), begun)
+        assert list(await store.newest(OWNER, 10)) == []
+        clock.advance(1)
+        await store.keep(OWNER, "later", exchanged(clock, "later"), clock.now())
+        assert [one.id for one in await store.newest(OWNER, 10)] == ["later"]
 
     async def test_conversation_is_kept_for_its_time_after_the_last_turn(
         self, store: Conversations, clock: FakeClock

@@ -212,7 +212,8 @@ class Conversing:
     async def _keep(self, scope: Scope, said: Said) -> None:
         request, turns = said.request, said.turns
         if turns and request.conversation_id and self._may_keep(request):
-            scope = scope.of(request.user)
+            # By the name that it is erased by.
+            scope = Scope(scope.tenant, scope.key, scope.known_as(request.user))
             await self._conversations.keep(scope, request.conversation_id, turns, said.asked)
 
     def _may_keep(self, request: Request) -> bool:

@@ -95,6 +95,7 @@ async def show(exchange: Exchange, services: Services, id: str) -> None:
 async def rename(exchange: Exchange, services: Services, id: str) -> None:
     """Give it a title."""
     title = parse_rename(await exchange.body(services.settings.max_body))
+    await services.conversing.caught_up()
     if not await services.conversations.rename(exchange.scope, id, title):
         raise _unknown(id)
     await _respond(exchange, 200, await _found(exchange, services, id))
@@ -102,6 +103,7 @@ async def rename(exchange: Exchange, services: Services, id: str) -> None:
 
 async def delete(exchange: Exchange, services: Services, id: str) -> None:
     """Delete it. What is still being said in it goes on, and is not kept."""
+    await services.conversing.caught_up()
     streams = await services.conversations.delete(exchange.scope, id)
     if streams is None:
         raise _unknown(id)

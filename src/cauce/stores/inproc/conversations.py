@@ -39,6 +39,9 @@ class InprocConversations:
         self._kept: dict[_Key, _Kept] = {}
         """In the order they were spoken in."""
         self._deleted: dict[_Key, float] = {}
+        """When each was deleted: what was begun before is in none that follows."""
+        self._erased: dict[_Key, float] = {}
+        """The same of all that an owner, or a user of his, has said, by tenant, key and user: empty for all of them."""
         self._bytes = 0
 
     async def start(self) -> None:
@@ -49,7 +52,8 @@ class InprocConversations:
 
     async def keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
         key = _key(scope, id)
-        if begun <= self._deleted.get(key, float("-inf")):
+        erased = [self._erased.get((scope.tenant, scope.key, user)) for user in ("", scope.user or "")]
+        if any([over is not None and begun <= over for over in (self._deleted.get(key), *erased)]):
             return
         kept = self._kept.get(key)
         new = [turn for turn in turns if kept is None or turn.id not in kept.ids]
@@ -117,6 +121,7 @@ class InprocConversations:
         return list(dict.fromkeys([turn.stream_id for turn in kept.turns if turn.stream_id]))
 
     async def erase(self, scope: Scope, user: str | None = None) -> int:
+        self._erased[scope.tenant, scope.key, user or ""] = self._clock.now()
         mine = [key for key in self._kept if key[:2] == (scope.tenant, scope.key)]
         erased = [key for key in mine if user is None or self._kept[key].user == user]
         for key in erased:
@@ -129,6 +134,8 @@ class InprocConversations:
         over = [key for key, at in self._deleted.items() if at <= now - TOMBSTONE]
         for key in over:
             del self._deleted[key]
+        for key in [key for key, at in self._erased.items() if at <= now - TOMBSTONE]:
+            del self._erased[key]
         if self._keep_for is None:
             return len(over)
         horizon = now - self._keep_for
@@ -138,10 +145,9 @@ class InprocConversations:
         return len(old) + len(over)
 
     def _put(self, key: _Key, kept: _Kept) -> None:
-        self._deleted.pop(key, None)
         self._kept.pop(key, None)
         self._kept[key] = kept
-        while self._bytes > self._most and len(self._kept) > 1:
+        while self._bytes > self._most:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, key: _Key) -> None:

@@ -14,6 +14,10 @@ CREATE TABLE IF NOT EXISTS conversations (
     started_at DOUBLE PRECISION NOT NULL, last_at DOUBLE PRECISION NOT NULL, count INTEGER NOT NULL DEFAULT 0,
     deleted_at DOUBLE PRECISION, UNIQUE (tenant, key, id)
 );
+ALTER TABLE conversations ADD COLUMN IF NOT EXISTS begins_at DOUBLE PRECISION;
+CREATE TABLE IF NOT EXISTS erased_owners (
+    tenant TEXT NOT NULL, key TEXT NOT NULL, user_id TEXT NOT NULL, erased_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (tenant, key, user_id)
+);
 CREATE INDEX IF NOT EXISTS newest_conversations ON conversations (tenant, key, last_at, id COLLATE "C") WHERE deleted_at IS NULL;
 CREATE INDEX IF NOT EXISTS oldest_conversations ON conversations (last_at) WHERE deleted_at IS NULL;
 CREATE INDEX IF NOT EXISTS deleted_conversations ON conversations (deleted_at) WHERE deleted_at IS NOT NULL;

@@ -22,8 +22,18 @@ _MADE = """
 INSERT INTO conversations AS c (tenant, key, id, user_id, title, started_at, last_at)
 VALUES (%(tenant)s, %(key)s, %(id)s, %(user)s, %(title)s, %(at)s, %(at)s)
     ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title, started_at = excluded.started_at,
-       last_at = excluded.last_at, deleted_at = NULL WHERE c.deleted_at < %(begun)s
+       last_at = excluded.last_at, begins_at = c.deleted_at, deleted_at = NULL WHERE c.deleted_at < %(begun)s
 RETURNING n
+"""
+# Whoever erases waits for those that add, and they for him: what is added is erased, or finds that it was.
+_ADDING = "LOCK TABLE conversations IN ROW EXCLUSIVE MODE"
+_ERASING = "LOCK TABLE conversations IN SHARE ROW EXCLUSIVE MODE"
+_IS_ERASED = """
+SELECT 1 FROM erased_owners WHERE tenant = %(tenant)s AND key = %(key)s AND user_id IN ('', %(user)s) AND erased_at >= %(begun)s
+"""
+_ERASED = """
+INSERT INTO erased_owners VALUES (%(tenant)s, %(key)s, %(user)s, %(now)s)
+    ON CONFLICT (tenant, key, user_id) DO UPDATE SET erased_at = excluded.erased_at
 """
 _TURN = """
 INSERT INTO turns (conversation, seq, message_id, role, speaker, text, message, happened_at, recorded_at, status, stream_id, model)
@@ -122,11 +132,15 @@ class PostgresConversations:
         return await self._ask(lambda connection: fetched(connection, statement, facts))
 
     async def _keep(self, connection: Connection, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
-        names = _names(scope, id)
+        names = {**_names(scope, id), "begun": begun}
         async with connection.transaction():
-            await fetched(connection, _MADE, {**names, "title": "", "at": turns[0].at, "begun": begun})
+            await connection.execute(_ADDING)
+            if await fetched(connection, _IS_ERASED, names):
+                return
+            await fetched(connection, _MADE, {**names, "title": "", "at": turns[0].at})
             # Whoever else adds to it waits until it is known what is there.
-            asked = f"SELECT n, count FROM conversations WHERE {_WHERE} FOR UPDATE"  # noqa: S608
+            anew = "(begins_at IS NULL OR begins_at < %(begun)s)"
+            asked = f"SELECT n, count FROM conversations WHERE {_WHERE} AND {anew} FOR UPDATE"  # noqa: S608
             found = await fetched(connection, asked, names)
             if not found:
                 # It was deleted since that was begun.
@@ -157,6 +171,8 @@ class PostgresConversations:
             ORDER BY n FOR UPDATE"""  # noqa: S608
         facts = {"tenant": scope.tenant, "key": scope.key, "user": storable(user or "")}
         async with connection.transaction():
+            await connection.execute(_ERASING)
+            await connection.execute(_ERASED, {**facts, "now": self._clock.now()})
             found = [n for (n,) in await fetched(connection, asked, facts)]
             await self._emptied(connection, found)
         return len(found)
@@ -176,6 +192,7 @@ class PostgresConversations:
             over = """DELETE FROM conversations WHERE n IN (
                 SELECT n FROM conversations WHERE deleted_at <= %s LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING n"""
             done = len(await fetched(connection, over, (now - TOMBSTONE, limit)))
+            await connection.execute("DELETE FROM erased_owners WHERE erased_at <= %s", (now - TOMBSTONE,))
             if self._keep_for is None:
                 return done
             old = """SELECT n FROM conversations WHERE last_at <= %s AND deleted_at IS NULL ORDER BY last_at LIMIT %s

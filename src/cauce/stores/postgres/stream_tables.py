@@ -43,6 +43,12 @@ CREATE INDEX IF NOT EXISTS streams_of_users ON streams (principal, user_name) WH
 CREATE INDEX IF NOT EXISTS open_streams ON streams (key) WHERE terminal_at IS NULL;
 CREATE INDEX IF NOT EXISTS ended_streams ON streams (due) INCLUDE (kept) WHERE due IS NOT NULL;
 DROP INDEX IF EXISTS due_streams;
+-- What ended before conversations were kept is in none: whoever sweeps would look at all of it, and at what is left of it, each time.
+DO $$ BEGIN
+    IF to_regclass('unsettled_streams') IS NULL THEN
+        UPDATE streams SET settled = TRUE WHERE terminal_at IS NOT NULL AND NOT settled;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS unsettled_streams ON streams (key) WHERE NOT settled AND terminal_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS early_cancels ON streams (principal, due) WHERE wire = '';
 CREATE TABLE IF NOT EXISTS segments (

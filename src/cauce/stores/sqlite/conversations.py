@@ -41,6 +41,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             stream_id TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY (conversation, seq), UNIQUE (conversation, message_id)
         ) WITHOUT ROWID""",
     ),
+    (
+        # What was begun until then is not added: it was deleted then, and begun anew.
+        "ALTER TABLE conversations ADD COLUMN begins_at REAL",
+        # The same of all that an owner, or a user of his, has said. A `user_id` of nothing: all users.
+        """CREATE TABLE erased_owners (
+            tenant TEXT NOT NULL, key TEXT NOT NULL, user_id TEXT NOT NULL, erased_at REAL NOT NULL, PRIMARY KEY (tenant, key, user_id)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 _WHERE = "tenant = ? AND key = ? AND id = ? AND deleted_at IS NULL"
@@ -125,15 +133,21 @@ class SqliteConversations:
 
     def _keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
         file, first = self._file, turns[0].at
+        user = storable(scope.user or "")
         with _transaction(file):
+            erased = (
+                "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
+            )
+            if self._rows(erased, scope.tenant, scope.key, user, begun):
+                return
             file.execute(
                 """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, '', ?, ?)
                     ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, started_at = excluded.started_at,
-                    last_at = excluded.last_at, deleted_at = NULL WHERE deleted_at < ?""",
-                (*_name(scope, id), storable(scope.user or ""), first, first, begun),
+                    last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL WHERE deleted_at < ?""",
+                (*_name(scope, id), user, first, first, begun),
             )
-            asked = f"SELECT n, count FROM conversations WHERE {_WHERE}"  # noqa: S608
-            found = self._rows(asked, *_name(scope, id))
+            asked = f"SELECT n, count FROM conversations WHERE {_WHERE} AND coalesce(begins_at < ?, 1)"  # noqa: S608
+            found = self._rows(asked, *_name(scope, id), begun)
             if not found:
                 # It was deleted since that was begun.
                 return
@@ -156,7 +170,8 @@ class SqliteConversations:
         now = self._clock.now()
         asked = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
-            started_at = excluded.started_at, last_at = excluded.last_at, deleted_at = NULL WHERE deleted_at IS NOT NULL RETURNING n"""
+            started_at = excluded.started_at, last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL
+            WHERE deleted_at IS NOT NULL RETURNING n"""
         return bool(self._rows(asked, *_name(scope, id), storable(scope.user or ""), storable(title), now, now))
 
     def _delete(self, scope: Scope, id: str) -> Sequence[str] | None:
@@ -176,6 +191,10 @@ class SqliteConversations:
         which, whose = ("", ()) if user is None else ("AND user_id = ?", (storable(user),))
         asked = f"SELECT n FROM conversations WHERE tenant = ? AND key = ? AND deleted_at IS NULL {which}"  # noqa: S608
         with _transaction(self._file):
+            self._file.execute(
+                "INSERT OR REPLACE INTO erased_owners VALUES (?, ?, ?, ?)",
+                (scope.tenant, scope.key, storable(user or ""), self._clock.now()),
+            )
             found = self._rows(asked, scope.tenant, scope.key, *whose)
             self._empty(found)
         if found:
@@ -195,6 +214,7 @@ class SqliteConversations:
         over = "DELETE FROM conversations WHERE n IN (SELECT n FROM conversations WHERE deleted_at <= ? LIMIT ?) RETURNING n"
         with _transaction(self._file):
             done = len(self._rows(over, now - TOMBSTONE, limit))
+            self._file.execute("DELETE FROM erased_owners WHERE erased_at <= ?", (now - TOMBSTONE,))
             if self._keep_for is None:
                 return done
             old = self._rows(

@@ -117,7 +117,12 @@ class SqliteResponses:
 
     async def delete(self, scope: Scope, id: str) -> bool:
         def delete() -> bool:
-            return self._file.execute(_DELETE, (scope.principal, id, self._horizon())).rowcount > 0
+            deleted = self._file.execute(_DELETE, (scope.principal, id, self._horizon())).rowcount > 0
+            if deleted:
+                with contextlib.suppress(sqlite3.Error):
+                    # While somebody reads it stays in the log of writes, until the next time.
+                    empty_log(self._file)
+            return deleted
 
         return await self._do(delete)
 
