@@ -13,12 +13,13 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 
 from cauce.cli.main import COMMANDS
 from cauce.config import Config, load
+from cauce.ports.usage import Dimension
 from cauce.server.openapi import document
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +196,14 @@ def test_every_command_named_in_docs_exists() -> None:
     assert set(re.findall(r"(?:`|^)cauce ([a-z]+)", text, re.MULTILINE)) <= COMMANDS.keys()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z][a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("folder", [ENGLISH, SPANISH], ids=["en", "es"])
+def test_guide_names_all_that_usage_is_told_apart_by(folder: Path) -> None:
+    [option] = re.findall(r"^- `--by` .*", (folder / "command-line.md").read_text("utf-8"), re.MULTILINE)
+    [parameter] = re.findall(r"^- `group_by` .*", (folder / "usage.md").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall("`([a-z]+)`", option)) == set(get_args(Dimension))
+    assert set(re.findall("`([a-z]+)`", parameter)) == set(get_args(Dimension)) - {"tenant"}
 
 
 @pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)

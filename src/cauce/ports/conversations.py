@@ -63,8 +63,8 @@ class Conversations(Protocol):
         ...
 
     async def erase(self, scope: Scope, user: str | None = None) -> int:
-        """Delete all conversations of the scope's owner, or those of one `user` of his; returns how many. As with `delete`, what was begun
-        before does not bring one of them back."""
+        """Delete all conversations of the scope's owner, or those that one `user` of his has made or spoken in, whoever else has; returns how
+        many. As with `delete`, what was begun before does not bring one of them back."""
         ...
 
     async def sweep(self, limit: int) -> int:

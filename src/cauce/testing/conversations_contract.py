@@ -236,6 +236,23 @@ class ConversationsContract:
         await store.keep(OWNER, "later", exchanged(clock, "later"), clock.now())
         assert [one.id for one in await store.newest(OWNER, 10)] == ["later"]
 
+    async def test_conversation_is_erased_with_whoever_has_spoken_in_it(
+        self, store: Conversations, clock: FakeClock
+    ) -> None:
+        nobody, ben = Scope(OWNER.tenant, OWNER.key), Scope(OWNER.tenant, OWNER.key, "ben")
+        await store.make(nobody, "made", "")
+        for scope, name in (
+            (OWNER, "made"),
+            (ben, "two"),
+            (OWNER, "two"),
+            (nobody, "three"),
+            (OWNER, "three"),
+            (ben, "four"),
+        ):
+            await store.keep(scope, name, exchanged(clock, f"{scope.user} in {name}"), clock.now())
+        assert [await store.erase(nobody, "ana"), await store.erase(nobody, "ana")] == [3, 0]
+        assert [one.id for one in await store.newest(nobody, 10)] == ["four"]
+
     async def test_conversation_is_kept_for_its_time_after_the_last_turn(
         self, store: Conversations, clock: FakeClock
     ) -> None:

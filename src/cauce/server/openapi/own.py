@@ -77,7 +77,7 @@ def streams() -> dict[str, Any]:
         "name": "erase",
         "in": "query",
         "schema": {"type": "string", "enum": ["true", "false"]},
-        "description": "Delete all there is of it, too: it is told as gone afterwards.",
+        "description": "Delete its log, too: it is told as gone afterwards. What its conversation has of it already stays there.",
     }
     events = {200: event_stream(), 204: at_its_end()}
     resume = {

@@ -19,9 +19,10 @@ _Key = tuple[str, str, str]
 
 
 class _Kept:
-    def __init__(self, head: Conversation, user: str) -> None:
+    def __init__(self, head: Conversation, user: str | None) -> None:
         self.head = head
-        self.user = user
+        self.users = {user}
+        """Who made it, and who has spoken in it."""
         self.turns: list[Turn] = []
         self.ids: set[str] = set()
         self.sizes: list[int] = []
@@ -60,8 +61,9 @@ class InprocConversations:
         if not new:
             return
         if kept is None:
-            kept = _Kept(Conversation(id, "", new[0].at, new[0].at), scope.user or "")
+            kept = _Kept(Conversation(id, "", new[0].at, new[0].at), scope.user)
             self._bytes += _COST
+        kept.users.add(scope.user)
         for turn in new:
             size = len(encode_value(turn.message)) + _COST
             kept.turns.append(msgspec.structs.replace(turn, seq=len(kept.turns) + 1))
@@ -78,7 +80,7 @@ class InprocConversations:
             return False
         now = self._clock.now()
         self._bytes += _COST
-        self._put(key, _Kept(Conversation(id, title, now, now), scope.user or ""))
+        self._put(key, _Kept(Conversation(id, title, now, now), scope.user))
         return True
 
     async def find(self, scope: Scope, id: str) -> Conversation | None:
@@ -123,7 +125,7 @@ class InprocConversations:
     async def erase(self, scope: Scope, user: str | None = None) -> int:
         self._erased[scope.tenant, scope.key, user or ""] = self._clock.now()
         mine = [key for key in self._kept if key[:2] == (scope.tenant, scope.key)]
-        erased = [key for key in mine if user is None or self._kept[key].user == user]
+        erased = [key for key in mine if user is None or user in self._kept[key].users]
         for key in erased:
             self._forget(key)
             self._deleted[key] = self._clock.now()

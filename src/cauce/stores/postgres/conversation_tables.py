@@ -24,8 +24,10 @@ CREATE INDEX IF NOT EXISTS deleted_conversations ON conversations (deleted_at) W
 CREATE TABLE IF NOT EXISTS turns (
     conversation BIGINT NOT NULL, seq INTEGER NOT NULL, message_id TEXT NOT NULL, role TEXT NOT NULL, speaker TEXT, text TEXT NOT NULL,
     message BYTEA, happened_at DOUBLE PRECISION NOT NULL, recorded_at DOUBLE PRECISION NOT NULL, status TEXT NOT NULL,
-    stream_id TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY (conversation, seq), UNIQUE (conversation, message_id)
+    stream_id TEXT NOT NULL, model TEXT NOT NULL, user_id TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (conversation, seq), UNIQUE (conversation, message_id)
 );
+CREATE INDEX IF NOT EXISTS users_of_turns ON turns (user_id, conversation) WHERE user_id <> '';
 """
 
 

@@ -18,6 +18,9 @@ from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_
 _CONNECTIONS = 3
 
 _WHERE = "tenant = %(tenant)s AND key = %(key)s AND id = %(id)s AND deleted_at IS NULL"
+_OF_USER = """
+AND (user_id = %(user)s OR n IN (SELECT conversation FROM turns WHERE turns.user_id = %(user)s AND turns.user_id <> ''))
+"""
 _MADE = """
 INSERT INTO conversations AS c (tenant, key, id, user_id, title, started_at, last_at)
 VALUES (%(tenant)s, %(key)s, %(id)s, %(user)s, %(title)s, %(at)s, %(at)s)
@@ -36,8 +39,8 @@ INSERT INTO erased_owners VALUES (%(tenant)s, %(key)s, %(user)s, %(now)s)
     ON CONFLICT (tenant, key, user_id) DO UPDATE SET erased_at = excluded.erased_at
 """
 _TURN = """
-INSERT INTO turns (conversation, seq, message_id, role, speaker, text, message, happened_at, recorded_at, status, stream_id, model)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (conversation, message_id) DO NOTHING RETURNING seq
+INSERT INTO turns (conversation, seq, message_id, role, speaker, text, message, happened_at, recorded_at, status, stream_id, model, user_id)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (conversation, message_id) DO NOTHING RETURNING seq
 """
 _SIZE = "octet_length(t.text) + coalesce(octet_length(t.message), 0)"
 _TURNS = f"""
@@ -149,7 +152,8 @@ class PostgresConversations:
             seq = count
             for turn in turns:
                 values = (n, seq + 1, storable(turn.id), *said(turn), turn.at, self._clock.now(), turn.standing)
-                added = await fetched(connection, _TURN, (*values, storable(turn.stream_id), storable(turn.model)))
+                where = (storable(turn.stream_id), storable(turn.model), names["user"])
+                added = await fetched(connection, _TURN, (*values, *where))
                 seq += len(added)
             if seq > count:
                 last = max([turn.at for turn in turns])
@@ -166,7 +170,7 @@ class PostgresConversations:
         return list(dict.fromkeys([stream_id for (stream_id,) in deleted if stream_id]))
 
     async def _erase(self, connection: Connection, scope: Scope, user: str | None) -> int:
-        which = "" if user is None else "AND user_id = %(user)s"
+        which = "" if user is None else _OF_USER
         asked = f"""SELECT n FROM conversations WHERE tenant = %(tenant)s AND key = %(key)s AND deleted_at IS NULL {which}
             ORDER BY n FOR UPDATE"""  # noqa: S608
         facts = {"tenant": scope.tenant, "key": scope.key, "user": storable(user or "")}

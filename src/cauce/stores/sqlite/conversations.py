@@ -34,12 +34,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         "CREATE INDEX newest_conversations ON conversations (tenant, key, last_at, id) WHERE deleted_at IS NULL",
         "CREATE INDEX oldest_conversations ON conversations (last_at) WHERE deleted_at IS NULL",
         "CREATE INDEX deleted_conversations ON conversations (deleted_at) WHERE deleted_at IS NOT NULL",
-        # `message` is the whole of what was said, where that is more than a text.
+        # `message` is the whole of what was said, where that is more than a text. `user_id` is whose request it was said in.
         """CREATE TABLE turns (
             conversation INTEGER NOT NULL, seq INTEGER NOT NULL, message_id TEXT NOT NULL, role TEXT NOT NULL, speaker TEXT,
             text TEXT NOT NULL, message BLOB, happened_at REAL NOT NULL, recorded_at REAL NOT NULL, status TEXT NOT NULL,
-            stream_id TEXT NOT NULL, model TEXT NOT NULL, PRIMARY KEY (conversation, seq), UNIQUE (conversation, message_id)
+            stream_id TEXT NOT NULL, model TEXT NOT NULL, user_id TEXT NOT NULL DEFAULT '',
+            PRIMARY KEY (conversation, seq), UNIQUE (conversation, message_id)
         ) WITHOUT ROWID""",
+        "CREATE INDEX users_of_turns ON turns (user_id, conversation) WHERE user_id <> ''",
     ),
     (
         # What was begun until then is not added: it was deleted then, and begun anew.
@@ -52,6 +54,7 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 _WHERE = "tenant = ? AND key = ? AND id = ? AND deleted_at IS NULL"
+_OF_USER = "AND (user_id = ? OR n IN (SELECT conversation FROM turns WHERE user_id = ? AND user_id <> ''))"
 _TURNS = f"""SELECT {TURN} FROM (
     SELECT *, sum(length(text) + coalesce(length(message), 0)) OVER (ORDER BY seq) - length(text) - coalesce(length(message), 0) AS ahead
       FROM (SELECT turns.* FROM turns JOIN conversations ON conversation = n WHERE {_WHERE} AND seq > ? ORDER BY seq LIMIT ?)
@@ -152,13 +155,14 @@ class SqliteConversations:
                 # It was deleted since that was begun.
                 return
             [(n, count)] = found
-            seq = count
+            seq, user = count, storable(scope.user or "")
             for turn in turns:
                 values = (n, seq + 1, storable(turn.id), *said(turn), turn.at, self._clock.now(), turn.standing)
                 seq += file.execute(
                     """INSERT INTO turns (conversation, seq, message_id, role, speaker, text, message, happened_at, recorded_at, status,
-                        stream_id, model) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (conversation, message_id) DO NOTHING""",
-                    (*values, storable(turn.stream_id), storable(turn.model)),
+                        stream_id, model, user_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                        ON CONFLICT (conversation, message_id) DO NOTHING""",
+                    (*values, storable(turn.stream_id), storable(turn.model), user),
                 ).rowcount
             if seq > count:
                 last = max([turn.at for turn in turns])
@@ -188,7 +192,7 @@ class SqliteConversations:
         return streams
 
     def _erase(self, scope: Scope, user: str | None) -> int:
-        which, whose = ("", ()) if user is None else ("AND user_id = ?", (storable(user),))
+        which, whose = ("", ()) if user is None else (_OF_USER, (storable(user),) * 2)
         asked = f"SELECT n FROM conversations WHERE tenant = ? AND key = ? AND deleted_at IS NULL {which}"  # noqa: S608
         with _transaction(self._file):
             self._file.execute(

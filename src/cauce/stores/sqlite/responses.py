@@ -50,6 +50,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     (
         # Who asked, to find what is to be erased.
         "ALTER TABLE responses ADD COLUMN user TEXT",
+        """UPDATE responses SET user = CASE WHEN json_valid(CAST(body AS TEXT))
+            THEN nullif(substr(json_extract(CAST(body AS TEXT), '$.user'), 1, 200), '') END""",
         "CREATE INDEX responses_of_users ON responses (principal, user) WHERE user IS NOT NULL",
     ),
 )

@@ -51,6 +51,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     (
         # Who asked, to find what is to be erased.
         "ALTER TABLE streams ADD COLUMN user_name TEXT",
+        """UPDATE streams SET user_name = CASE WHEN json_valid(CAST(request AS TEXT))
+            THEN nullif(substr(json_extract(CAST(request AS TEXT), '$.user'), 1, 200), '') END""",
         "CREATE INDEX streams_of_users ON streams (principal, user_name) WHERE user_name IS NOT NULL",
         # Erasures of which traces may be in the file: see `StreamCleaning`.
         "CREATE TABLE erasures (traces INTEGER NOT NULL)",

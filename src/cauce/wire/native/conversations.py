@@ -1,5 +1,7 @@
 """Bodies of `/conversations`, as JSON has them."""
 
+from contextlib import suppress
+from math import isfinite
 from typing import Annotated, Any
 
 import msgspec
@@ -70,7 +72,7 @@ class DeletedBody(msgspec.Struct):
 def parse_make(body: bytes) -> tuple[str | None, str]:
     """The id, if one is wished for, and the title. An empty body wishes for nothing. Raises `InvalidRequest`."""
     wish = check(decode_object(body), MakeConversationBody) if body.strip() else MakeConversationBody()
-    return (conversation_id(wish.id) if wish.id else None), wish.title or ""
+    return (conversation_id(wish.id, "id") if wish.id else None), wish.title or ""
 
 
 def parse_rename(body: bytes) -> str:
@@ -93,11 +95,11 @@ def render_conversations(page: list[Conversation], *, more: bool) -> Conversatio
 
 def parse_place(text: str) -> Place:
     """What `next` of a list says. Raises `InvalidRequest`."""
-    time, _, id = text.partition(":")
-    try:
-        return Place(float(time), id)
-    except ValueError as error:
-        raise InvalidRequest("after: is what `next` of the page before says", field="after") from error
+    time, colon, id = text.partition(":")
+    with suppress(ValueError):
+        if colon and isfinite(updated := float(time)):
+            return Place(updated, id)
+    raise InvalidRequest("after: is what `next` of the page before says", field="after")
 
 
 def render_turns(conversation: Conversation, turns: list[Turn]) -> TurnsBody:

@@ -98,12 +98,10 @@ def parse_request(body: bytes) -> Request:
     )
 
 
-def conversation_id(text: str) -> str:
-    """`text`, if a conversation can be called that. Raises `InvalidRequest`."""
+def conversation_id(text: str, field: str = "conversation_id") -> str:
+    """`text`, which is said in `field`, if a conversation can be called that. Raises `InvalidRequest`."""
     if _is_id(text) is None:
-        raise InvalidRequest(
-            "conversation_id: has 1 to 200 characters, none of them blank, control or a slash", field="conversation_id"
-        )
+        raise InvalidRequest(f"{field}: has 1 to 200 characters, none of them blank, control or a slash", field=field)
     return text
 
 
