@@ -202,6 +202,13 @@ class LimiterContract:
         denial = await denied(limiter, BUDGET, amount=Amount(dollars=0.01))
         assert denial.limit == BUDGET and denial.wait is not None and denial.wait <= DAY
 
+    async def test_calls_that_cost_next_to_nothing_use_a_budget_up_too(self, limiter: Limiter) -> None:
+        small = Limit(BUDGET.key, "dollars", "day", 2e-6)
+        for _ in range(10):
+            held = await reserved(limiter, small, amount=Amount(dollars=2e-7))
+            await limiter.settle(held, Amount(dollars=2e-7))
+        await denied(limiter, small, amount=Amount(dollars=2e-7))
+
     async def test_a_budget_that_is_only_held_may_have_room_when_a_call_ends(self, limiter: Limiter) -> None:
         held = await reserved(limiter, BUDGET, amount=Amount(dollars=9))
         assert (await denied(limiter, BUDGET, amount=Amount(dollars=2))).wait is None

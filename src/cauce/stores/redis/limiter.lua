@@ -31,7 +31,7 @@ local function number(text)
 end
 
 local function shown(figure)
-  return string.format('%.6f', figure)
+  return string.format('%.9f', figure)
 end
 
 local function limit(index)

@@ -294,7 +294,7 @@ class RedisLimiter:
 
 
 def _text(figure: float) -> str:
-    return f"{figure:.6f}"
+    return f"{figure:.9f}"
 
 
 def _asked(limit: Limit, amount: Amount) -> tuple[str, ...]:
