@@ -125,13 +125,16 @@ def used_by(rows: Sequence[AttemptRow]) -> Usage | None:
 
 
 def _of(deltas: Sequence[Delta], n: int) -> Sequence[Delta]:
-    """What attempt `n` gave."""
-    begins = [index for index, delta in enumerate(deltas) if isinstance(delta, Attempt) and delta.n == n]
-    if not begins:
+    """What attempt `n` gave, and those before it whose stream it reads on: their bill is its own."""
+    begins = [(index, delta) for index, delta in enumerate(deltas) if isinstance(delta, Attempt)]
+    mine = max([place for place, (_, attempt) in enumerate(begins) if attempt.n == n], default=None)
+    if mine is None:
         return ()
-    rest = deltas[begins[-1] + 1 :]
-    ends = [index for index, delta in enumerate(rest) if isinstance(delta, Attempt)]
-    return rest[: ends[0]] if ends else rest
+    first = mine
+    while first and begins[first][1].strategy == "attach":
+        first -= 1
+    end = begins[mine + 1][0] if mine + 1 < len(begins) else len(deltas)
+    return deltas[begins[first][0] + 1 : end]
 
 
 def _written(delta: Delta) -> str:

@@ -188,10 +188,19 @@ class Commits:
     def _left(self, delta: Delta, *, attached: bool) -> Sequence[AttemptRow] | None:
         """Of the attempts that went down those that nobody takes over; None: `delta`, after one that `attached` or not, does not tell."""
         if isinstance(delta, Attempt):
-            return None if delta.strategy == ATTACH else self._open
+            return None if delta.strategy == ATTACH else self._owners
         if isinstance(delta, Finish):
-            return self._open[:-1] if attached and delta.outcome == "completed" else self._open
-        return self._open[:-1] if attached and not isinstance(delta, _NO_ANSWER) else None
+            return self._owners[:-1] if attached and delta.outcome == "completed" else self._owners
+        return self._owners[:-1] if attached and not isinstance(delta, _NO_ANSWER) else None
+
+    @property
+    def _owners(self) -> Sequence[AttemptRow]:
+        """Of the attempts that went down those that nobody has attached to since: who did has the bill."""
+        return [
+            row
+            for place, row in enumerate(self._open, start=1)
+            if place == len(self._open) or self._open[place].strategy != ATTACH
+        ]
 
     def _to_pay(self, coming: Sequence[Delta]) -> Sequence[AttemptRow]:
         """Of the attempts that went down those whose bills stay theirs, as far as `coming` tells."""
@@ -201,7 +210,7 @@ class Commits:
             if left is not None:
                 return left
             attached = attached or isinstance(delta, Attempt)
-        return self._open
+        return self._owners
 
     def _close_past(self, failed: Sequence[AttemptRow]) -> None:
         """All of them; those not in `failed` are taken over."""

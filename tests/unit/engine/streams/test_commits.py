@@ -92,6 +92,33 @@ def test_attempt_that_is_attached_to_hands_its_bill_on() -> None:
     assert commits.used(None) == Usage(7, 9) and settled == []
 
 
+ATTACHED = AttemptRow(2, "up", "m", strategy="attach", usage=Usage(5, 9, estimated=True), outcome="failed")
+
+
+def test_process_that_goes_down_before_what_it_attached_to_spoke_hands_all_of_the_bill_on() -> None:
+    settled: list[AttemptRow] = []
+    commits = Commits(Begun("recovering", True, True, None, (ORPHAN, ATTACHED), settled.extend))
+    coming = [Attempt(3, "up", "m", "primary", strategy="attach"), Text("b"), END]
+    commits.billed(entry(3, Usage(7, 9)))
+    assert commits.used(END.usage, coming) == Usage(7, 9)
+    commit = commits.commit(coming)
+    commits.written(commit)
+    bills = {row.n: (row.outcome, row.usage) for row in commit.attempts}
+    assert bills == {1: ("detached", None), 2: ("detached", None), 3: ("completed", Usage(7, 9))}
+    assert commits.used(None) == Usage(7, 9) and settled == []
+
+
+def test_bill_of_what_cannot_be_attached_to_any_more_is_that_of_who_read_it_last() -> None:
+    settled: list[AttemptRow] = []
+    commits = Commits(Begun("recovering", True, True, None, (ORPHAN, ATTACHED), settled.extend))
+    coming = [Attempt(3, "up", "m", "primary", strategy="continue")]
+    assert commits.used(Usage(1, 1), coming) == Usage(6, 10, estimated=True)
+    commit = commits.commit(coming)
+    commits.written(commit)
+    assert {row.n: row.outcome for row in commit.attempts} == {1: "detached", 2: "failed", 3: None}
+    assert settled == [ATTACHED]
+
+
 def test_attempt_that_could_not_be_attached_to_is_billed_as_failed() -> None:
     settled: list[AttemptRow] = []
     commits = Commits(Begun("recovering", True, True, None, (ORPHAN,), settled.extend))
