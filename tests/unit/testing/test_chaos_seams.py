@@ -125,6 +125,17 @@ def test_call_that_broke_and_was_not_given_up_is_found() -> None:
     assert broken(gone_on(asked(again=True))) == {"I8"}
 
 
+def test_calls_of_an_answer_that_is_read_on_at_its_provider_go_on_where_they_stopped() -> None:
+    kind, data, beside = asked(again=True)
+    attached: Told = (kind, data, {**beside, "strategy": "attach"})
+    first, second = called(0, FIRST), called(1, FIRST)
+    log = [asked(), ("content", TEXT, {}), *first, *second[:2], attached, second[2], ready(0, FIRST), ready(1, FIRST)]
+    assert "I8" not in broken(told(*log, completed(TEXT, output_tokens=4), calls=2))
+    lost = [*first[:2], attached, asked(again=True), *called(0, SECOND, "x"), ready(0, SECOND, "x")]
+    story = with_second(told(asked(), ("content", TEXT, {}), *lost, completed(TEXT), calls=1), kind="prefill")
+    assert "I8" in broken(story) and "was not given up" in said(story)
+
+
 def test_call_that_goes_on_after_it_was_given_up_is_found() -> None:
     story = gone_on(piece("", mark="abandoned"), asked(again=True), call="call_0")
     assert broken(story) == {"I8"} and "goes on" in said(story)

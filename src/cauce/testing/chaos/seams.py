@@ -24,6 +24,9 @@ class _Calls:
         """What is wrong with it."""
         if record.type == "tool_call":
             yield from self._call(record)
+        elif record.beside.get("strategy") == "attach":
+            # Its provider's own answer is read on: calls go on where they stopped.
+            return
         elif record.asks and self.ready:
             yield f"somebody is asked again at {record.seq}, after a call that is whole"
         elif (record.asks or record.restarts) and self.open:
