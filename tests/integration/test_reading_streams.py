@@ -1,6 +1,7 @@
 """Readers of a stream: late ones, those that join in the middle, those that come back to cancel."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -198,6 +199,8 @@ async def reading(log: InprocStreamLog, clock: FakeClock) -> AsyncGenerator[Read
 
     async def read(target: str, method: str = "GET") -> tuple[int, bytes]:
         body = {"model": "offline", "messages": MESSAGES} if method == "POST" else {}
+        if target == "/v1/responses":
+            body = {"model": "offline", "input": "hi", "background": True, "stream": True}
         client = Client(app, target, body, method=method)
         await within(client.task)
         return client.status, b"".join(client.sent)
@@ -258,3 +261,21 @@ async def test_reader_that_has_had_more_than_this_process_knows_of_is_not_told_t
         log.behind = True
         assert (await read(f"/chat/stream/s/resume?after={tail}&epoch=2"))[0] == 409
         assert (await read(f"/chat/stream/s/resume?after={tail + 1}"))[0] == 409
+
+
+async def test_reader_of_a_response_that_has_had_more_than_this_process_knows_of_is_not_told_that_it_is_lost() -> None:
+    clock = FakeClock()
+    log = Behind(clock)
+    async with reading(log, clock) as read:
+        status, body = await read("/v1/responses", "POST")
+        assert status == 200
+        (key,) = log._streams
+        last = max([int(number) for number in re.findall(rb'"sequence_number":(\d+)', body)])
+        place = f"/v1/responses/{key.id}?stream=true&starting_after="
+        log.behind = True
+        assert (await read(f"{place}{last}"))[0] == 200
+        log.behind = True
+        status, rest = await read(f"{place}{last - 1}")
+        assert status == 200 and b"response.completed" in rest
+        log.behind = True
+        assert (await read(f"{place}{last + 1}"))[0] == 409
