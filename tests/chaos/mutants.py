@@ -321,7 +321,7 @@ _ALL = (
         "the end, its state and its bills are one transaction",
         ("I5", "I7"),
         {f"{_LOG}:StreamWriter": ApartWriter},
-        {**_ONE_NODE, "pieces": 40, "spread": 3.0, "streams": 40, "harm": {"kill": 2}},
+        {**_ONE_NODE, "pieces": 40, "spread": 3.0, "streams": 40, "harm": {"kill": 4}},
     ),
     Mutant(
         "resume from the cursor, not behind it",
