@@ -95,8 +95,24 @@ class Producing:
     async def renew(self, others: Sequence[Hold] = ()) -> None:
         """Tell the log that silent streams go on, `others` too, and hear of those that shall not. Raises `LogUnavailable`.
 
-        One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now.
+        One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now. It does
+        not wait for a log to give up that is itself kept waiting; but who has stood still may ask first.
         """
+        asking = asyncio.create_task(self._told(others))
+        try:
+            if self.lease is not None:
+                left = self._reached + self.lease - self._clock.monotonic()
+                with contextlib.suppress(TimeoutError):
+                    async with self._clock.timeout(max(left, self.lease / 2)):
+                        await asyncio.wait({asking})
+                if not asking.done() and self._clock.monotonic() - self._reached >= self.lease:
+                    self._give_up()
+            await asking
+        finally:
+            asking.cancel()
+
+    async def _told(self, others: Sequence[Hold]) -> None:
+        """Have the log answer. Raises `LogUnavailable`."""
         try:
             if self._dropped:
                 dropped = dict(self._dropped)
@@ -114,14 +130,18 @@ class Producing:
                     running.producer.cancel(await self._cause(renewed.key))
         except LogUnavailable:
             if self._silent:
-                for key, running in self._running.items():
-                    if running.here:
-                        continue
-                    running.producer.lose()
-                    # It may be nobody's yet, and whoever reads it here is to hear of what others write.
-                    self._dropped[key] = running.producer.hold
+                self._give_up()
             raise
         self._reached = self._clock.monotonic()
+
+    def _give_up(self) -> None:
+        """Close all upstreams, and write no more."""
+        for key, running in self._running.items():
+            if running.here:
+                continue
+            running.producer.lose()
+            # It may be nobody's yet, and whoever reads it here is to hear of what others write.
+            self._dropped[key] = running.producer.hold
 
     @property
     def _silent(self) -> bool:

@@ -285,6 +285,42 @@ async def test_node_that_cannot_reach_its_log_for_a_lease_closes_its_upstreams()
     assert not (await head_of(log)).ended, "whoever reaches it goes on"
 
 
+class Stuck(InprocStreamLog):
+    """Keeps whoever asks waiting until it is `freed`, once it is `stuck`."""
+
+    stuck = False
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock, lease=LEASE)
+        self.freed = asyncio.Event()
+
+    async def renew(self, holds: Sequence[Hold]) -> Sequence[Any]:
+        if self.stuck:
+            await self.freed.wait()
+        return await super().renew(holds)
+
+
+async def test_node_that_is_kept_waiting_by_its_log_closes_its_upstreams_after_a_lease() -> None:
+    clock = FakeClock()
+    log = Stuck(clock)
+    answer = Answer((Text("a"),), stall=True)
+    turn: Any = answer
+    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    async with tended(some):
+        await start(some)
+        await until_text(log)
+        log.stuck = True
+        await passing(clock, answer.closed)
+        assert not (await head_of(log)).ended
+        log.stuck = False
+        log.freed.set()
+        while len(answer.calls) < 2:
+            # It is nobody's once that has been told, and is gone on with.
+            if clock.waiting:
+                clock.advance(1)
+            await asyncio.sleep(0)
+
+
 async def test_stream_that_is_handed_over_says_what_it_has_used_and_is_an_orphan_at_once() -> None:
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
