@@ -5,7 +5,6 @@ What is not in it is known without asking it. A file that cannot be read is begu
 """
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from cauce.ports.cache import CachedAnswer
 from cauce.ports.clock import Clock
+from cauce.stores.sqlite.transaction import transaction
 
 VERSION = 1
 """Of the table. A file of another version is begun anew."""
@@ -185,8 +185,7 @@ class SqliteCache:
             for key, what in entries
             if what is not None
         ]
-        file.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(file):
             file.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key, what in entries if what is None])
             file.executemany(
                 "INSERT OR REPLACE INTO answers (key, until, stored, provider, model, pieces, deltas)"
@@ -194,12 +193,6 @@ class SqliteCache:
                 put,
             )
             self._make_room(file)
-        except BaseException:
-            # What has happened to the file is what is told, not that nothing is left to take back.
-            with contextlib.suppress(sqlite3.Error):
-                file.execute("ROLLBACK")
-            raise
-        file.execute("COMMIT")
 
     def _make_room(self, file: sqlite3.Connection) -> None:
         """Let go of answers whose time is over, some at a time, and of the oldest while there are too many."""

@@ -6,7 +6,7 @@ What was deleted is overwritten in the file, and the log of writes beside it is 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from cauce.domain.request import Scope
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import TOMBSTONE, Place
 from cauce.stores.sqlite.schema import Migration, open_database
+from cauce.stores.sqlite.transaction import transaction
 from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, storable, turn_of
 
 FILE = "conversations.db"
@@ -137,7 +138,7 @@ class SqliteConversations:
     def _keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
         file, first = self._file, turns[0].at
         user = storable(scope.user or "")
-        with _transaction(file):
+        with transaction(file):
             erased = (
                 "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
             )
@@ -155,7 +156,7 @@ class SqliteConversations:
                 # It was deleted since that was begun.
                 return
             [(n, count)] = found
-            seq, user = count, storable(scope.user or "")
+            seq = count
             for turn in turns:
                 values = (n, seq + 1, storable(turn.id), *said(turn), turn.at, self._clock.now(), turn.standing)
                 seq += file.execute(
@@ -179,7 +180,7 @@ class SqliteConversations:
         return bool(self._rows(asked, *_name(scope, id), storable(scope.user or ""), storable(title), now, now))
 
     def _delete(self, scope: Scope, id: str) -> Sequence[str] | None:
-        with _transaction(self._file):
+        with transaction(self._file):
             found = self._rows(f"SELECT n FROM conversations WHERE {_WHERE}", *_name(scope, id))  # noqa: S608
             if not found:
                 return None
@@ -194,7 +195,7 @@ class SqliteConversations:
     def _erase(self, scope: Scope, user: str | None) -> int:
         which, whose = ("", ()) if user is None else (_OF_USER, (storable(user),) * 2)
         asked = f"SELECT n FROM conversations WHERE tenant = ? AND key = ? AND deleted_at IS NULL {which}"  # noqa: S608
-        with _transaction(self._file):
+        with transaction(self._file):
             self._file.execute(
                 "INSERT OR REPLACE INTO erased_owners VALUES (?, ?, ?, ?)",
                 (scope.tenant, scope.key, storable(user or ""), self._clock.now()),
@@ -216,7 +217,7 @@ class SqliteConversations:
     def _sweep(self, limit: int) -> int:
         now = self._clock.now()
         over = "DELETE FROM conversations WHERE n IN (SELECT n FROM conversations WHERE deleted_at <= ? LIMIT ?) RETURNING n"
-        with _transaction(self._file):
+        with transaction(self._file):
             done = len(self._rows(over, now - TOMBSTONE, limit))
             self._file.execute("DELETE FROM erased_owners WHERE erased_at <= ?", (now - TOMBSTONE,))
             if self._keep_for is None:
@@ -236,19 +237,6 @@ class SqliteConversations:
         """Have what was deleted be nowhere. Where another process reads just now, it stays in the log of writes until the next time."""
         with contextlib.suppress(sqlite3.OperationalError):
             self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-@contextlib.contextmanager
-def _transaction(file: sqlite3.Connection) -> Generator[None]:
-    file.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        # What has happened to the file is what is told, not that nothing is left to take back.
-        with contextlib.suppress(sqlite3.Error):
-            file.execute("ROLLBACK")
-        raise
-    file.execute("COMMIT")
 
 
 def _name(scope: Scope, id: str) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from cauce.ports.responses import KeptResponse
 from cauce.stores.inproc.responses import KEEP
 from cauce.stores.sqlite.cleaning import empty_log, rewrite
 from cauce.stores.sqlite.schema import Migration, open_database
+from cauce.stores.sqlite.transaction import transaction
 
 FILE = "responses.sqlite"
 """What the file is called, in the data folder."""
@@ -214,18 +215,10 @@ class SqliteResponses:
             logger.error("%s: %d responses are not kept: %s", self._path, len(writes), error)
 
     def _transaction(self, writes: list[_Write]) -> None:
-        file = self._file
-        file.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._file):
             for statement, key, what in writes:
-                file.execute(statement, (key.principal, key.id, *_columns(what)))
+                self._file.execute(statement, (key.principal, key.id, *_columns(what)))
             self._make_room()
-        except BaseException:
-            # What has happened to the file is what is told, not that nothing is left to take back.
-            with contextlib.suppress(sqlite3.Error):
-                file.execute("ROLLBACK")
-            raise
-        file.execute("COMMIT")
 
     def _make_room(self) -> None:
         """Forget responses whose time is over, some at a time, and the oldest while there are too many."""
