@@ -311,6 +311,21 @@ def test_answer_that_its_provider_goes_on_with_for_nobody_is_found() -> None:
     assert "I16" not in broken(told, msgspec.structs.replace(BOUNDS, outages=(Outage("n0", 11.0, 12.0, False),)))
 
 
+def test_bill_of_an_answer_that_is_read_on_is_the_one_of_its_provider() -> None:
+    """Who never got through to its provider is billed by an estimate beside it."""
+    for strategy, found in (("attach", {"I7"}), ("again", set[str]())):
+        usage = {"input_tokens": 2 * INPUT_TOKENS, "output_tokens": 2}
+        log = [
+            *frames()[:2],
+            frame(3, "error", "", retrying=True, strategy=strategy),
+            frame(4, "content", TEXT),
+            frame(5, "complete", TEXT, usage=usage, finish_reason="stop"),
+        ]
+        told = story(log)
+        told.attempts[0].kept = Connections(attached=[(11.0, "n0")])
+        assert broken(told, BOUNDS) == found
+
+
 def test_call_that_was_refused_though_its_stream_is_complete_is_found() -> None:
     told = story()
     asking = Reader("s", "repeated request", lambda: 0, "openai-chat")

@@ -22,6 +22,7 @@ from cauce.stores.periods import DAY, HOUR, date_of, month_of
 from cauce.stores.sqlite.ledger_tables import DAYS, HOURS, MIGRATIONS, MONTHS, USER_DAYS, USER_MONTHS, day_tables
 from cauce.stores.sqlite.schema import open_database
 from cauce.stores.sqlite.spool import Position
+from cauce.stores.sqlite.transaction import transaction
 
 _LARGEST = 2**62
 _MOST_CELLS = 4096
@@ -128,19 +129,16 @@ class Book:
     def transaction(self) -> Generator[sqlite3.Connection]:
         """All of what is done in it, or nothing. No other process writes meanwhile."""
         database = self.connection
-        database.execute("BEGIN IMMEDIATE")
         try:
-            (version,) = database.execute("PRAGMA data_version").fetchone()
-            if version != self._version:
-                # Another process has written.
-                self.forget()
-                self._version = version
-            yield database
-            database.execute("COMMIT")
+            with transaction(database):
+                (version,) = database.execute("PRAGMA data_version").fetchone()
+                if version != self._version:
+                    # Another process has written.
+                    self.forget()
+                    self._version = version
+                yield database
         except BaseException:
             self.forget()
-            if database.in_transaction:
-                database.execute("ROLLBACK")
             raise
         if len(self._cells) > _MOST_CELLS or len(self._kinds) > _MOST_KINDS:
             self.forget()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cauce.stores.sqlite.transaction import transaction
+
 Migration = tuple[str, ...]
 """Statements that lead from one version to the next."""
 
@@ -59,17 +61,12 @@ def write_ahead(connection: sqlite3.Connection) -> None:
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     while _version(connection) != len(migrations):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             # Looked up again, now that nobody else can write: another process may have made the tables meanwhile.
             version = _version(connection)
             if version != len(migrations):
                 _check(connection, path, version, len(migrations))
                 _advance(connection, path, migrations, version)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.rollback()
-            raise
 
 
 def _version(connection: sqlite3.Connection) -> int:

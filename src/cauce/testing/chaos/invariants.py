@@ -220,7 +220,7 @@ def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str
     # One whose node died is billed by an estimate, before it was asked and when nothing but the end was left to write.
     heard = records[-1].epoch in [record.epoch for record in records if record.asks]
     # Who reads on an answer that is kept tells of it, and takes its bill over.
-    once = told == 1 or (whole and whole[0].kept is not None)
+    once = told - sum([record.reads_on for record in records]) == 1
     if records[-1].type != "complete" or len(story.attempts) != 1 or not once or not whole or not heard:
         return
     billed = (usage.get("input_tokens"), usage.get("output_tokens"))

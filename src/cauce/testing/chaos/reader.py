@@ -165,8 +165,10 @@ class Reader:
         await answer.close()
         self._delayed(f"status {answer.status}")
         if begun is not None and begun.headers and not self.frames and answer.status not in (409, 410):
-            # What comes to nothing is told by its status on these wires, and by the same one however often it is asked for.
-            self.refused, self.sent_away = answer.status, self.over()
+            # What comes to nothing is told by its status on these wires, and that asking again is of no use: a server that cannot
+            # read its log just now, or ends, answers by a status as well.
+            lasting = answer.headers.get("x-should-retry") == "false"
+            self.refused, self.sent_away = answer.status, lasting and self.over()
             return None
         match answer.status:
             case 204 if self.looks_again:

@@ -24,7 +24,7 @@ class _Calls:
         """What is wrong with it."""
         if record.type == "tool_call":
             yield from self._call(record)
-        elif record.beside.get("strategy") == "attach":
+        elif record.reads_on:
             # Its provider's own answer is read on: calls go on where they stopped.
             return
         elif record.asks and self.ready:

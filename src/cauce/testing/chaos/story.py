@@ -45,6 +45,11 @@ class Record(msgspec.Struct, frozen=True):
         return self.beside.get("status") == "attempt" or bool(self.beside.get("retrying"))
 
     @property
+    def reads_on(self) -> bool:
+        """Whether it tells that a provider's own answer is read on, which nobody asks for anew."""
+        return self.beside.get("strategy") == "attach"
+
+    @property
     def restarts(self) -> bool:
         """Whether it takes back what was shown."""
         return self.beside.get("status") == "restart"
