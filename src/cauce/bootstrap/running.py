@@ -141,7 +141,7 @@ def runtime(
             room.append(limit_caller(limits))
     stale = None if cached is None else cached.caching.stale
     cascade = [*hedging, *room, fallback(clock, stale, queued=queued, allowances=beside)]
-    opened = compose(per_candidate, *entry, recovery(clock, config.recovery), *cascade)
+    opened = compose(per_candidate, *entry, recovery(clock, config.recovery, chance), *cascade)
     vectors = compose(opening_vectors(router), *entry, *cascade, *guards, attempt(), *measure)
     watch_ledger(metrics, lambda: ledger.standing)
     watch_resilience(metrics, breakers, upstreams, lines, answers)

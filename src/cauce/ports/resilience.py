@@ -43,7 +43,7 @@ class RecoverySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     older than `age` seconds, and its attempts have cost less than `max_cost` dollars together (0: any). What has no price costs nothing.
     """
 
-    attempts: Recoveries = 10
+    attempts: Recoveries = 20
     no_progress: Span = 300.0
     age: Span = 1800.0
     max_cost: Dollars = 2.0

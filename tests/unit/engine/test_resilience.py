@@ -104,7 +104,7 @@ async def test_open_circuit_of_a_route_keeps_nobody_else_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "calls"), [(RecoverySettings(attempts=2), 3), (RecoverySettings(attempts=0), 1), (None, 11)]
+    ("own", "calls"), [(RecoverySettings(attempts=2), 3), (RecoverySettings(attempts=0), 1), (None, 21)]
 )
 async def test_broken_answer_is_gone_on_with_as_often_as_its_candidate_says(
     own: RecoverySettings | None, calls: int

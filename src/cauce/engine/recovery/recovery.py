@@ -17,6 +17,7 @@ attached to. Each attempt is told by an `Attempt` and has its row in the ledger;
 Whose settings bound it: those of the candidate that broke, which are its route's where the route says something.
 """
 
+import itertools
 import logging
 from collections.abc import AsyncGenerator, Sequence
 
@@ -35,18 +36,23 @@ from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
 from cauce.engine.recovery.rungs import Rungs, rungs
 from cauce.ports.attachable import give_up
+from cauce.ports.chance import Chance
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
 from cauce.ports.resilience import RecoverySettings
 
 _PAUSE = 0.05
-_LONGEST_PAUSE = 0.5
-"""Seconds before another try at going on, growing, where nobody could and nobody said when to come again."""
+_LONGEST_PAUSE = 30.0
+"""Seconds before another try at going on, where nobody could and nobody said when to come again: twice as long each time, up to this
+and at random up to half as long, so that who lost one provider together does not come back to it together."""
+
+_MOST_BEGUN_ANEW = 3
+"""How often everybody who is left may begin anew in place of going on, which is paid for each time."""
 
 logger = logging.getLogger("cauce.calls")
 
 
-def recovery(clock: Clock, common: RecoverySettings) -> Policy:
+def recovery(clock: Clock, common: RecoverySettings, chance: Chance) -> Policy:
     """Go on with streamed answers that break, as far as the settings of who broke allow it, else the `common` ones.
 
     Plain answers have shown nothing: they are retried where they are opened.
@@ -58,7 +64,7 @@ def recovery(clock: Clock, common: RecoverySettings) -> Policy:
         async def opened(call: Call) -> Deltas:
             if call.begun:
                 if was_begun(call.begun):
-                    answer = _Answer(clock, common, open, call, prefills)
+                    answer = _Answer(clock, common, chance, open, call, prefills)
                     return await Deltas.opened(answer.batches(None), "upstream", answer.so_far, answer.position)
                 # It has only waited so far: it is opened like any other.
                 call = msgspec.structs.replace(call, begun=(), upstream=None)
@@ -66,7 +72,7 @@ def recovery(clock: Clock, common: RecoverySettings) -> Policy:
             speaker = call.course.asked or call.candidate
             if not call.streamed or not (speaker.resilience.recovery or common).attempts:
                 return deltas
-            answer = _Answer(clock, common, open, call, prefills)
+            answer = _Answer(clock, common, chance, open, call, prefills)
             # Read up to its first batch: what has not begun could not close what it has opened.
             return await Deltas.opened(answer.batches(deltas), "upstream", answer.so_far, answer.position)
 
@@ -78,9 +84,12 @@ def recovery(clock: Clock, common: RecoverySettings) -> Policy:
 class _Answer:
     """One answer, whoever gives it."""
 
-    def __init__(self, clock: Clock, common: RecoverySettings, open: Open, call: Call, prefills: Prefills) -> None:
+    def __init__(
+        self, clock: Clock, common: RecoverySettings, chance: Chance, open: Open, call: Call, prefills: Prefills
+    ) -> None:
         self._clock = clock
         self._common = common
+        self._chance = chance
         self._settings = call.candidate.resilience.recovery or common
         """Of who speaks, or has spoken last."""
         self._open = open
@@ -246,9 +255,9 @@ class _Answer:
 
     async def _bridged(self, error: CauceError, delivered: Delivered) -> Deltas:
         """What goes on with the answer, its first delta in hand. Raises `error` where nothing does."""
-        latest = error
-        while self._may_go_on(latest, delivered):
-            if latest is not error and not await self._paused(latest):
+        latest, begun_anew = error, 0
+        for failures in itertools.count():
+            if not self._may_go_on(latest, delivered) or (failures and not await self._paused(latest, failures)):
                 break
             made = self._recoveries
             try:
@@ -257,21 +266,34 @@ class _Answer:
                 self._position = unplaced
                 logger.info("%s: nobody goes on with the answer: %s", self._call.request_id, failed.message)
                 latest = failed
-                if self._recoveries == made:
-                    # There was nobody to ask.
+                begun_anew += isinstance(failed, joining.BegunAnew)
+                if self._recoveries == made or begun_anew == _MOST_BEGUN_ANEW:
+                    # There was nobody to ask, or nobody who understands what is asked.
                     break
+        self._tell_end(latest)
+        raise error from (latest if latest is not error else None)
+
+    def _tell_end(self, error: CauceError) -> None:
+        """Say in the server's log that an answer ends where it broke, whose operator can do something about it."""
+        id = self._call.request_id
         if self._is_too_dear():
             logger.warning(
                 "%s: the answer is not gone on with: its attempts have cost %.2f USD (max_cost of [recovery]: %g)",
-                self._call.request_id,
+                id,
                 0.0 if self._spent is None else self._spent.cost,
                 self._settings.max_cost,
             )
-        raise error from (latest if latest is not error else None)
+        elif self._recoveries:
+            logger.warning(
+                "%s: the answer ends where it broke: %d attempts to go on with it failed, the last one so: %s",
+                id,
+                self._recoveries,
+                error.message,
+            )
 
-    async def _paused(self, error: CauceError) -> bool:
-        """Wait before another try, as long as `error` asks for; False where that is too long."""
-        pause = min(_LONGEST_PAUSE, _PAUSE * self._recoveries)
+    async def _paused(self, error: CauceError, failures: int) -> bool:
+        """Wait before another try after so many, as long as `error` asks for; False where that is too long."""
+        pause = min(_LONGEST_PAUSE, _PAUSE * 2 ** min(failures, 20)) * (1 - self._chance.random() / 2)
         if error.retry_after is not None:
             pause = max(pause, error.retry_after)
         until, deadline = self._clock.monotonic() + pause, self._call.deadline

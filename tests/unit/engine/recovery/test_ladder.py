@@ -312,7 +312,7 @@ class TestBudgets:
     async def test_answer_that_has_cost_enough_is_not_gone_on_with(self, most: float | None, asked: int) -> None:
         provider = ScriptedProvider("p", (Text(LONG), failing()), answering(MORE))
         guarded = Recovered(provider)
-        guarded.open = recovery(guarded.clock, RecoverySettings(max_cost=most))(guarded.cascade)
+        guarded.open = recovery(guarded.clock, RecoverySettings(max_cost=most), guarded.chance)(guarded.cascade)
         priced = ModelFacts(prices=Prices(Rates.given(1_000_000, 1_000_000)))
         reading = guarded.deltas(candidates(guarded.call(), {"facts": priced}))
         if asked == 2:

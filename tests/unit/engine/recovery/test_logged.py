@@ -24,7 +24,7 @@ class Broken(Guarded):
 
     def __init__(self, *providers: ScriptedProvider) -> None:
         super().__init__(*providers, retries=ONCE)
-        self._recovered = recovery(self.clock, RecoverySettings())(self.open)
+        self._recovered = recovery(self.clock, RecoverySettings(), self.chance)(self.open)
 
     def call_of(self, request: Any, scope: Scope, **_: Any) -> Call:
         return super().call()

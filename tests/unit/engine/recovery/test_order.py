@@ -157,17 +157,17 @@ async def test_talk_is_better_than_a_failure_where_the_other_model_begins_anew()
     assert shown(await guarded.deltas(guarded.call())) == LONG + PREAMBLE + MORE
 
 
-async def test_new_beginning_is_never_taken_for_a_continuation() -> None:
+async def test_new_beginning_is_never_taken_for_a_continuation_and_not_paid_for_many_times() -> None:
     guarded = Recovered(ScriptedProvider("a", cut(Text(LONG)), answering(LONG)), ScriptedProvider("b", answering(LONG)))
     with pytest.raises(ProviderFailure, match="it is down"):
         await guarded.deltas(guarded.call())
-    assert len(guarded.told) == 1 + RecoverySettings().attempts
+    assert asking(guarded) == ["a", *"bababa"]
 
 
 async def test_each_attempt_counts_though_several_are_refused_in_one_go() -> None:
     others = [ScriptedProvider(name, answering(LONG)) for name in "bcdef"]
     guarded = Recovered(ScriptedProvider("a", cut(Text(LONG)), answering(LONG)), *others)
-    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=3))(guarded.cascade)
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=3), guarded.chance)(guarded.cascade)
     with pytest.raises(ProviderFailure):
         await guarded.deltas(guarded.call())
     assert asking(guarded) == ["a", "b", "c", "d"]
@@ -178,7 +178,7 @@ async def test_refused_beginning_and_what_follows_it_count_both() -> None:
     guarded = Recovered(
         ScriptedProvider("a", cut(Text(LONG)), (refusing,), answering("never")),
     )
-    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=1))(guarded.cascade)
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=1), guarded.chance)(guarded.cascade)
     with pytest.raises(ProviderFailure, match="it is down"):
         await guarded.deltas(all_with(guarded.call(), facts=BYTES))
     assert asking(guarded) == ["a", "a"]

@@ -1,6 +1,7 @@
 """Going on with an answer that broke, over scripted providers."""
 
 import asyncio
+import itertools
 
 import msgspec
 import pytest
@@ -11,8 +12,9 @@ from cauce.domain.request import Prompt, Sampling
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect
 from cauce.engine.recovery.recovery import recovery
-from cauce.ports.provider import Call, Open, Policy
+from cauce.ports.provider import Call, Deltas, Open, Policy
 from cauce.ports.resilience import RecoverySettings
+from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider, answering
 from tests.unit.engine.guarded import ONCE, Guarded, failing, settled
 
@@ -27,7 +29,7 @@ class Recovered(Guarded):
     def __init__(self, *providers: ScriptedProvider, limits: tuple[Policy, ...] = ()) -> None:
         super().__init__(*providers, retries=ONCE, limits=limits)
         self.cascade: Open = self.open
-        self.open: Open = recovery(self.clock, RecoverySettings())(self.cascade)
+        self.open: Open = recovery(self.clock, RecoverySettings(), self.chance)(self.cascade)
 
     def asked_for(self, **changes: object) -> Call:
         """A call whose request has `changes`."""
@@ -41,8 +43,10 @@ class Recovered(Guarded):
             return [delta async for delta in await self.open(call)]
 
         reading = asyncio.create_task(read())
-        for _ in range(20):
+        for _ in range(400):
             await settled()
+            if reading.done():
+                break
             self.clock.advance(1)
         return await reading
 
@@ -65,6 +69,56 @@ async def test_usage_has_attempts_that_broke_before_any_of_it_was_shown() -> Non
     entries = guarded.ledger.entries()
     assert isinstance(finish, Finish) and len(entries) == 4
     assert finish.usage.input_tokens == sum([entry.usage.input_tokens for entry in entries])
+
+
+class Away(ScriptedProvider):
+    """Breaks off once, and is `away` for so many seconds."""
+
+    def __init__(self, away: float) -> None:
+        super().__init__("p", (Text(LONG), failing()), (Text("and so it goes on."), Finish("stop", Usage(10, 4))))
+        self.clock: FakeClock | None = None
+        self.began = 0.0
+        self.away = away
+        self.tries: list[float] = []
+        """Seconds after it broke off."""
+
+    async def open(self, call: Call) -> Deltas:
+        if self.clock is not None and self.calls:
+            self.tries.append(self.clock.monotonic() - self.began)
+            if self.tries[-1] < self.away:
+                raise failing()
+        return await super().open(call)
+
+    def told(self, clock: FakeClock) -> None:
+        """What the time is."""
+        self.clock, self.began = clock, clock.monotonic()
+
+
+@pytest.mark.parametrize("minutes", [0.1, 1, 4])
+async def test_answer_waits_minutes_for_its_only_provider_and_asks_it_ever_less_often(minutes: float) -> None:
+    provider = Away(60 * minutes)
+    guarded = Recovered(provider)
+    provider.told(guarded.clock)
+    *_, finish = await guarded.deltas(guarded.call())
+    assert isinstance(finish, Finish) and finish.outcome == "completed"
+    assert len(provider.tries) <= RecoverySettings().attempts
+    waits = [later - earlier for earlier, later in itertools.pairwise(provider.tries)]
+    # The clock goes by whole seconds.
+    assert max(waits) <= 31 and waits[:2] < waits[-2:]
+
+
+async def test_answer_whose_only_provider_stays_away_ends_with_what_broke_it_and_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    provider = Away(float("inf"))
+    guarded = Recovered(provider)
+    provider.told(guarded.clock)
+    with pytest.raises(ProviderFailure, match="it is down"):
+        await guarded.deltas(guarded.call())
+    assert RecoverySettings().no_progress - 31 <= provider.tries[-1] <= RecoverySettings().no_progress
+    assert len(provider.tries) <= RecoverySettings().attempts
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{len(provider.tries)} attempts to go on with it failed, the last one so: it is down" in warning
 
 
 async def test_usage_has_attempts_that_began_anew() -> None:

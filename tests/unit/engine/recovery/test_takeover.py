@@ -54,7 +54,7 @@ async def test_answer_of_which_only_reasoning_was_shown_is_opened_anew() -> None
 
 async def test_stream_that_had_only_waited_is_opened_like_any_other() -> None:
     guarded = Recovered(ScriptedProvider("p", answering("one two three")))
-    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=0))(guarded.cascade)
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=0), guarded.chance)(guarded.cascade)
     deltas = await guarded.deltas(taken_over(guarded))
     assert shown(deltas) == "one two three" and guarded.told == [(1, "p", "open")]
 
@@ -72,19 +72,19 @@ async def test_complete_calls_that_another_process_wrote_end_the_step() -> None:
 async def test_answer_that_may_not_be_gone_on_with_ends_in_an_honest_error(midstream: Midstream, attempts: int) -> None:
     provider = ScriptedProvider("p", answering("never"))
     guarded = Recovered(provider)
-    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=attempts))(guarded.cascade)
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=attempts), guarded.chance)(guarded.cascade)
     with pytest.raises(Overloaded, match="the server stopped before the answer was complete"):
         await guarded.deltas(taken_over(guarded, FIRST, Text(LONG), midstream=midstream))
     assert not provider.calls
 
 
 async def test_recoveries_and_attempts_of_before_count() -> None:
-    broken = [Attempt(n, "p", "m", "primary", strategy="continue", reason="it broke") for n in range(2, 11)]
+    broken = [Attempt(n, "p", "m", "primary", strategy="continue", reason="it broke") for n in range(2, 21)]
     provider = ScriptedProvider("p", (Text("and more of it, "), failing()))
     guarded = Recovered(provider)
     with pytest.raises(Overloaded):
         await guarded.deltas(taken_over(guarded, FIRST, Text(LONG), *broken))
-    assert len(provider.calls) == 1 and guarded.told == [(11, "p", "continue")]
+    assert len(provider.calls) == 1 and guarded.told == [(21, "p", "continue")]
 
 
 async def test_answer_that_is_too_old_is_not_gone_on_with() -> None:
@@ -144,7 +144,7 @@ async def test_position_is_that_of_the_stream_the_answer_began_with_and_of_no_ot
         deltas.position = lambda: at
         return deltas
 
-    guarded.open = recovery(guarded.clock, RecoverySettings())(placed)
+    guarded.open = recovery(guarded.clock, RecoverySettings(), guarded.chance)(placed)
     deltas = await guarded.open(guarded.call())
     positions: list[Upstream | None] = []
     while await deltas.read():
@@ -161,7 +161,7 @@ async def test_position_of_a_stream_that_was_attached_to_is_told() -> None:
         deltas.position = lambda: at
         return deltas
 
-    guarded.open = recovery(guarded.clock, RecoverySettings())(placed)
+    guarded.open = recovery(guarded.clock, RecoverySettings(), guarded.chance)(placed)
     deltas = await guarded.open(taken_over(guarded, FIRST, Text(LONG), upstream=Upstream("p", "resp_1", "17")))
     await deltas.read()
     assert deltas.position() == at
@@ -187,7 +187,7 @@ async def test_provider_s_own_stream_that_nobody_attaches_to_is_given_up(why: st
     guarded = Recovered(provider)
     begun: list[Delta] = [FIRST, Text(LONG)]
     if why == "no budget":
-        guarded.open = recovery(guarded.clock, RecoverySettings(attempts=0))(guarded.cascade)
+        guarded.open = recovery(guarded.clock, RecoverySettings(attempts=0), guarded.chance)(guarded.cascade)
     elif why == "another has gone on":
         begun.append(Restart(2, "anew"))
     with contextlib.suppress(Overloaded):
@@ -202,7 +202,7 @@ async def test_provider_s_own_stream_is_given_up_where_the_attempt_at_it_is_deni
     async def denied(call: Call) -> Deltas:
         raise Overloaded("its breaker is open")
 
-    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=1))(denied)
+    guarded.open = recovery(guarded.clock, RecoverySettings(attempts=1), guarded.chance)(denied)
     with pytest.raises(Overloaded):
         await guarded.deltas(taken_over(guarded, FIRST, Text(LONG), upstream=upstream))
     assert provider.given_up == [upstream]

@@ -28,6 +28,7 @@ from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Timeou
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.testing.chance import FakeChance
 from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider
 from cauce.testing.stream_samples import KEY, bills, head_of, new_stream, whole
@@ -244,7 +245,7 @@ async def test_several_answers_begin_anew_where_nobody_is_shown_two_of_them(
     turn = Telling(Text("one"), Text("two", choice=1), Finish("stop"))
     left = Left(turn)
     given: Any = turn
-    turn.opened = recovery(left.clock, RecoverySettings())(turn.told)
+    turn.opened = recovery(left.clock, RecoverySettings(), FakeChance(0.5))(turn.told)
     left.streams = Streams(left.log, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
     policy = msgspec.json.encode(msgspec.structs.replace(options, scope=Scope("acme", "web"))).decode()
     several = msgspec.structs.replace(REQUEST, sampling=msgspec.structs.replace(REQUEST.sampling, n=2))
