@@ -8,17 +8,18 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cauce.domain.conversation import Conversation, Turn
 from cauce.domain.errors import Overloaded
-from cauce.domain.request import Scope
+from cauce.domain.request import Scope, storable
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import TOMBSTONE, Place
 from cauce.stores.sqlite.schema import Migration, open_database
 from cauce.stores.sqlite.transaction import transaction
-from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, storable, turn_of
+from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, turn_of
 
 FILE = "conversations.db"
 """What the file is called."""
@@ -54,6 +55,9 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
 )
 
+_MADE = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+    ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title, started_at = excluded.started_at,
+    last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL WHERE deleted_at < ?7 RETURNING n"""
 _WHERE = "tenant = ? AND key = ? AND id = ? AND deleted_at IS NULL"
 _OF_USER = "AND (user_id = ? OR n IN (SELECT conversation FROM turns WHERE user_id = ? AND user_id <> ''))"
 _TURNS = f"""SELECT {TURN} FROM (
@@ -73,15 +77,11 @@ class SqliteConversations:
         """Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = open_database(path, MIGRATIONS)
-        self._file.execute("PRAGMA secure_delete = ON")
         # Once a turn is here its stream's log is told so: it must not be lost in a power cut that the log outlives.
         self._file.execute("PRAGMA synchronous = FULL")
         self._clock = clock
         self._keep_for = keep_for
         self._thread = ThreadPoolExecutor(1, "cauce-conversations")
-
-    async def start(self) -> None:
-        """Nothing needs to be begun."""
 
     async def stop(self) -> None:
         """Close the file."""
@@ -136,20 +136,14 @@ class SqliteConversations:
         return self._file.execute(asked, values).fetchall()
 
     def _keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
-        file, first = self._file, turns[0].at
-        user = storable(scope.user or "")
+        file, user = self._file, storable(scope.user or "")
         with transaction(file):
             erased = (
                 "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
             )
             if self._rows(erased, scope.tenant, scope.key, user, begun):
                 return
-            file.execute(
-                """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, '', ?, ?)
-                    ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, started_at = excluded.started_at,
-                    last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL WHERE deleted_at < ?""",
-                (*_name(scope, id), user, first, first, begun),
-            )
+            self._rows(_MADE, *_name(scope, id), user, "", turns[0].at, begun)
             asked = f"SELECT n, count FROM conversations WHERE {_WHERE} AND coalesce(begins_at < ?, 1)"  # noqa: S608
             found = self._rows(asked, *_name(scope, id), begun)
             if not found:
@@ -172,12 +166,8 @@ class SqliteConversations:
                 )
 
     def _make(self, scope: Scope, id: str, title: str) -> bool:
-        now = self._clock.now()
-        asked = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
-            started_at = excluded.started_at, last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL
-            WHERE deleted_at IS NOT NULL RETURNING n"""
-        return bool(self._rows(asked, *_name(scope, id), storable(scope.user or ""), storable(title), now, now))
+        what = (storable(scope.user or ""), storable(title), self._clock.now(), inf)
+        return bool(self._rows(_MADE, *_name(scope, id), *what))
 
     def _delete(self, scope: Scope, id: str) -> Sequence[str] | None:
         with transaction(self._file):

@@ -35,6 +35,8 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted is overwritten, and what is moved.
+        connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection, path, migrations)
     except BaseException as error:
         if connection is not None:

@@ -72,8 +72,6 @@ def open_streams(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     # Another thread does that: the one that writes would make everybody wait for it.
     database.execute("PRAGMA wal_autocheckpoint = 0")
     database.execute("PRAGMA journal_size_limit = 67108864")
-    # What is deleted is overwritten, and what is moved.
-    database.execute("PRAGMA secure_delete = ON")
     return database
 
 
