@@ -1,6 +1,6 @@
 """Conversations in a file of their own, `conversations.db`. Several processes may have it open.
 
-What was deleted is overwritten in the file, and the log of writes beside it is emptied. One thread reads and writes.
+What was deleted is overwritten in the file and in the log of writes beside it: see `Cleaning`. One thread reads and writes.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from cauce.domain.errors import Overloaded
 from cauce.domain.request import Scope, storable
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import TOMBSTONE, Place
+from cauce.stores.sqlite.cleaning import COUNT, ERASURES, Cleaning, empty_log
 from cauce.stores.sqlite.schema import Migration, open_database
 from cauce.stores.sqlite.transaction import transaction
 from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, turn_of
@@ -53,6 +54,8 @@ MIGRATIONS: tuple[Migration, ...] = (
             tenant TEXT NOT NULL, key TEXT NOT NULL, user_id TEXT NOT NULL, erased_at REAL NOT NULL, PRIMARY KEY (tenant, key, user_id)
         ) WITHOUT ROWID""",
     ),
+    # Those of which traces may be in the file: see `Cleaning`.
+    ERASURES,
 )
 
 _MADE = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
@@ -81,6 +84,7 @@ class SqliteConversations:
         self._file.execute("PRAGMA synchronous = FULL")
         self._clock = clock
         self._keep_for = keep_for
+        self._cleaning = Cleaning(clock)
         self._thread = ThreadPoolExecutor(1, "cauce-conversations")
 
     async def stop(self) -> None:
@@ -179,7 +183,7 @@ class SqliteConversations:
                 one for (one,) in self._rows("SELECT DISTINCT stream_id FROM turns WHERE conversation = ?", n) if one
             ]
             self._empty([(n,)])
-        self._wipe()
+        self._clean()
         return streams
 
     def _erase(self, scope: Scope, user: str | None) -> int:
@@ -191,9 +195,9 @@ class SqliteConversations:
                 (scope.tenant, scope.key, storable(user or ""), self._clock.now()),
             )
             found = self._rows(asked, scope.tenant, scope.key, *whose)
-            self._empty(found)
-        if found:
-            self._wipe()
+            if found:
+                self._empty(found)
+        self._clean(at_once=True)
         return len(found)
 
     def _empty(self, some: Sequence[tuple[Any, ...]]) -> None:
@@ -203,6 +207,7 @@ class SqliteConversations:
             "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = ?2 WHERE n = ?1",
             [(n, self._clock.now()) for (n,) in some],
         )
+        self._file.execute(COUNT)
 
     def _sweep(self, limit: int) -> int:
         now = self._clock.now()
@@ -210,23 +215,20 @@ class SqliteConversations:
         with transaction(self._file):
             done = len(self._rows(over, now - TOMBSTONE, limit))
             self._file.execute("DELETE FROM erased_owners WHERE erased_at <= ?", (now - TOMBSTONE,))
-            if self._keep_for is None:
-                return done
-            old = self._rows(
-                "SELECT n FROM conversations WHERE last_at <= ? AND deleted_at IS NULL ORDER BY last_at LIMIT ?",
-                now - self._keep_for,
-                limit,
-            )
+            silent = "SELECT n FROM conversations WHERE last_at <= ? AND deleted_at IS NULL ORDER BY last_at LIMIT ?"
+            old = [] if self._keep_for is None else self._rows(silent, now - self._keep_for, limit)
             self._file.executemany("DELETE FROM turns WHERE conversation = ?", old)
             self._file.executemany("DELETE FROM conversations WHERE n = ?", old)
         if old:
-            self._wipe()
+            with contextlib.suppress(sqlite3.Error):
+                empty_log(self._file)
+        self._clean()
         return done + len(old)
 
-    def _wipe(self) -> None:
-        """Have what was deleted be nowhere. Where another process reads just now, it stays in the log of writes until the next time."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _clean(self, *, at_once: bool = False) -> None:
+        """Have what somebody has deleted be nowhere. Where that cannot be just now, the next sweep looks again."""
+        with contextlib.suppress(sqlite3.Error):
+            self._cleaning.clean(self._file, at_once=at_once)
 
 
 def _name(scope: Scope, id: str) -> tuple[str, str, str]:

@@ -84,7 +84,7 @@ def _check(connection: sqlite3.Connection, path: Path, version: int, known: int)
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise SchemaError(
-            f"{path} holds tables that are not Cauce's: put the file aside, or set another [server] data_dir"
+            f"{path} holds tables that are not Cauce's: put the file aside, or have Cauce use another folder"
         )
 
 
