@@ -26,6 +26,8 @@ from cauce.stores.postgres.settings import PostgresSettings
 from cauce.stores.postgres.stream_log import PostgresStreamLog
 from cauce.stores.redis.connection import RedisConnection
 from cauce.stores.redis.stream_log import RedisStreamLog
+from cauce.stores.sqlite.conversations import FILE as CONVERSATIONS
+from cauce.stores.sqlite.conversations import SqliteConversations
 from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.stores.sqlite.responses import SqliteResponses
 from cauce.stores.sqlite.settings import LedgerSettings
@@ -34,6 +36,7 @@ from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
 from cauce.system.clock import SystemClock
 from cauce.testing.clock import FakeClock
+from cauce.testing.conversations_contract import exchanged
 from cauce.testing.ledger_contract import OWNER, entry
 from cauce.testing.stream_samples import CANCELLED, END, LEASE
 from tests.http import within
@@ -228,6 +231,91 @@ async def test_no_byte_of_an_erased_response_is_in_its_file(tmp_path: Path, cloc
     assert traces(tmp_path) and await responses.erase(OWNER.principal, "ana") == 30
     assert traces(tmp_path) == 0
     await responses.aclose()
+
+
+async def conversed(store: SqliteConversations, clock: FakeClock) -> None:
+    """Conversations of two users that grow side by side, every other one hers, with texts and titles of all sizes."""
+    for number in range(60):
+        await store.make(OWNER.of(who(number)), f"c-{number}", said(number, number))
+    for step in range(8):
+        for number in range(60):
+            words = said(number, number * 31 + step * 17)
+            turns = exchanged(clock, f"{number}-{step}", words, words[::2] + words)
+            await store.keep(OWNER.of(who(number)), f"c-{number}", turns, clock.now())
+
+
+def who(number: int) -> str:
+    return "ana" if number % 2 else "bea"
+
+
+def said(number: int, length: int) -> str:
+    return (CANARY if number % 2 else "something") * (1 + length % 90)
+
+
+async def test_no_byte_of_conversations_of_an_erased_user_is_in_their_file(tmp_path: Path, clock: FakeClock) -> None:
+    store = SqliteConversations(tmp_path / CONVERSATIONS, clock)
+    await conversed(store, clock)
+    assert traces(tmp_path) > 1000 and await store.erase(OWNER, "ana") == 30
+    assert traces(tmp_path) == 0
+    assert b"something" in (tmp_path / CONVERSATIONS).read_bytes()
+    await store.stop()
+
+
+async def test_no_byte_of_a_deleted_conversation_is_in_its_file(tmp_path: Path, clock: FakeClock) -> None:
+    store = SqliteConversations(tmp_path / CONVERSATIONS, clock)
+    await conversed(store, clock)
+    for number in range(1, 60, 2):
+        assert await store.delete(OWNER, f"c-{number}") is not None
+    assert traces(tmp_path) == 0
+    assert b"something" in (tmp_path / CONVERSATIONS).read_bytes()
+    await store.stop()
+
+
+async def test_erasure_of_conversations_that_was_held_up_and_cut_short_is_cleaned_by_the_next_process(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    store = SqliteConversations(tmp_path / CONVERSATIONS, clock)
+    await conversed(store, clock)
+    store._file.execute("PRAGMA busy_timeout = 0")
+    with contextlib.closing(sqlite3.connect(tmp_path / CONVERSATIONS, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM turns").fetchone()
+        assert await store.erase(OWNER, "ana") == 30
+        await store.stop()
+        assert traces(tmp_path)
+    store = SqliteConversations(tmp_path / CONVERSATIONS, clock)
+    await store.sweep(100)
+    assert traces(tmp_path) == 0
+    await store.stop()
+
+
+class Ticking(FakeClock):
+    """A second goes by whenever somebody looks."""
+
+    def monotonic(self) -> float:
+        self.advance(1)
+        return super().monotonic()
+
+
+@pytest.mark.parametrize("then", ["time goes by", "all is erased"])
+async def test_conversations_that_are_deleted_one_by_one_do_not_have_their_file_rewritten_each_time(
+    tmp_path: Path, then: str
+) -> None:
+    clock = Ticking()
+    store = SqliteConversations(tmp_path / CONVERSATIONS, clock)
+    await conversed(store, clock)
+    for number in range(1, 60, 2):
+        await store.delete(OWNER, f"c-{number}")
+    await store.sweep(100)
+    # The first has had it rewritten, which has taken a second: a hundred go by until the next time.
+    assert traces(tmp_path)
+    if then == "time goes by":
+        clock.advance(100)
+        await store.sweep(100)
+    else:
+        await store.erase(OWNER)
+    assert traces(tmp_path) == 0
+    await store.stop()
 
 
 async def test_comments_of_an_erased_user_are_deleted_and_what_was_paid_and_voted_stays(

@@ -99,6 +99,19 @@ def test_data_folder_belongs_to_one_server_at_a_time(serve: Serve, tmp_path: Pat
     assert done.returncode == 2 and "another Cauce uses the data folder" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "named"), [("SERVER__DATA_DIR", "[server] data_dir"), ("STREAMS__FOLDER", "[streams] folder")]
+)
+def test_folder_that_cannot_be_used_is_told_with_the_setting_that_names_it(
+    tmp_path: Path, setting: str, named: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    folders = {"CAUCE_SERVER__DATA_DIR": str(tmp_path / "data"), f"CAUCE_{setting}": str(tmp_path / "file")}
+    done = run(tmp_path, "serve", "--port", "0", **folders)
+    assert done.returncode == 2
+    assert f"the folder {tmp_path / 'file'} cannot be used: " in done.stderr and f"set another {named}" in done.stderr
+
+
 def test_mistake_in_the_file_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cauce.toml").write_text("[server]\nprot = 9000\n")
     done = run(tmp_path, "serve")

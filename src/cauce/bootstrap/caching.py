@@ -23,7 +23,6 @@ FILE = "cache.sqlite"
 class Cached(msgspec.Struct, frozen=True):
     """`start` and `stop` are what the store needs around its work."""
 
-    shelf: Shelf
     caching: Caching
     start: Callable[[], None]
     stop: Callable[[], Awaitable[None]]
@@ -57,8 +56,8 @@ def cached_answers(
     holding: dict[str, BoundedCache | None] = {"memory": near, "disk": file, "redis": shared}
     _watch(metrics, shelf.tally, {where: cache for where, cache in holding.items() if cache is not None})
     if file is None:
-        return Cached(shelf, caching, _nothing, _nothing_to_wait_for)
-    return Cached(shelf, caching, file.start, file.aclose)
+        return Cached(caching, _nothing, _nothing_to_wait_for)
+    return Cached(caching, file.start, file.aclose)
 
 
 def _meaning(config: Config) -> bytes:

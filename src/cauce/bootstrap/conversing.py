@@ -1,12 +1,12 @@
 """Where conversations are kept: where streams are, since whoever reads the one reads the other."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from cauce.config import Config, ConfigError
+from cauce.bootstrap.keeping import streams_folder
+from cauce.config import Config
 from cauce.engine.streams.conversing import Conversing
 from cauce.engine.streams.streams import Streams
 from cauce.engine.turn import Turn
@@ -15,15 +15,10 @@ from cauce.ports.conversations import Conversations
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.inproc.conversations import InprocConversations
 from cauce.stores.sqlite.conversations import FILE, SqliteConversations
-from cauce.stores.sqlite.schema import SchemaError
 
 
-class Startable(Conversations, Protocol):
-    """A store with what it needs around its work."""
-
-    async def start(self) -> None:
-        """Begin."""
-        ...
+class Stoppable(Conversations, Protocol):
+    """A store with what it needs after its work."""
 
     async def stop(self) -> None:
         """Let go."""
@@ -46,7 +41,6 @@ def spoken(config: Config, clock: Clock, turn: Turn, log: StreamLog, streams: St
     streams.on_said(conversing.hear)
 
     async def start() -> None:
-        await store.start()
         conversing.start()
 
     async def stop() -> None:
@@ -56,19 +50,12 @@ def spoken(config: Config, clock: Clock, turn: Turn, log: StreamLog, streams: St
     return Spoken(store, conversing, start, stop)
 
 
-def _store(config: Config, clock: Clock) -> Startable:
+def _store(config: Config, clock: Clock) -> Stoppable:
     keep_for = config.conversations.keep_for
     if config.streams.store == "postgres":
         # Whoever keeps streams there has the driver: it was looked for already.
         from cauce.stores.postgres.conversations import PostgresConversations
 
         return PostgresConversations(config.postgres, clock, keep_for=keep_for)
-    folder = Path(config.streams.folder).expanduser() if config.streams.folder else config.data_dir
-    try:
+    with streams_folder(config) as folder:
         return SqliteConversations(folder / FILE, clock, keep_for=keep_for)
-    except SchemaError as error:
-        raise ConfigError(str(error)) from error
-    except OSError as error:
-        raise ConfigError(
-            f"the folder {folder} cannot be used: {error.strerror or error}: set another [server] data_dir"
-        ) from error

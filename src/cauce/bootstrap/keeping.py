@@ -2,7 +2,9 @@
 
 import fcntl
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Protocol
 
 import msgspec
@@ -67,17 +69,11 @@ def keeping(config: Config, clock: Clock, *, on_disk: bool, joins: bool = False)
     if not on_disk and not joins:
         books, responses = InprocLedger(), InprocResponses(clock, keep=age)
         return Kept(books, responses, _nothing, _nothing_to_wait_for, RandomIds().new("node"), lambda: 1)
-    try:
+    with usable(config.data_dir):
         ledger = SqliteLedger(config.data_dir / LEDGER, clock, config.ledger)
         file = config.data_dir / RESPONSES
         most = config.responses.max_bytes
         kept = None if joins else SqliteResponses(file, clock, keep=age, most_bytes=most)
-    except SchemaError as error:
-        raise ConfigError(str(error)) from error
-    except OSError as error:
-        raise ConfigError(
-            f"the data folder {config.data_dir} cannot be used: {error.strerror or error}: set another [server] data_dir"
-        ) from error
 
     async def stop() -> None:
         if kept is not None:
@@ -99,22 +95,39 @@ def ledger_on_disk(config: Config, clock: Clock) -> Reading | None:
 def lock(config: Config) -> IO[str]:
     """The data folder, ours alone for as long as the file is open. Raises `ConfigError`, `FolderTaken` if another has it."""
     folder = config.data_dir
-    held: IO[str] | None = None
-    try:
+    with usable(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         held = (folder / "lock").open("w")
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        if held is not None:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             held.close()
-        raise FolderTaken(
-            f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
-        ) from error
+            raise FolderTaken(
+                f"another Cauce uses the data folder {folder}: stop it, or set another [server] data_dir"
+            ) from error
+        return held
+
+
+@contextmanager
+def usable(folder: Path, named: str = "[server] data_dir") -> Generator[None]:
+    """What is done in `folder`, of which the configuration says by `named` where it is. Raises `ConfigError` where that cannot be done."""
+    try:
+        yield
+    except SchemaError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise ConfigError(
-            f"the data folder {folder} cannot be used: {error.strerror}: set another [server] data_dir"
+            f"the folder {folder} cannot be used: {error.strerror or error}: set another {named}"
         ) from error
-    return held
+
+
+@contextmanager
+def streams_folder(config: Config) -> Generator[Path]:
+    """What is done where streams and conversations have their files: in a folder that servers may share, else in the data folder."""
+    folder = config.streams.folder
+    where, named = (Path(folder).expanduser(), "[streams] folder") if folder else (config.data_dir, "[server] data_dir")
+    with usable(where, named):
+        yield where
 
 
 def _nothing() -> None:

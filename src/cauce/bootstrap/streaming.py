@@ -10,6 +10,7 @@ from typing import IO
 import msgspec
 
 from cauce.bootstrap.conversing import Spoken, spoken
+from cauce.bootstrap.keeping import streams_folder
 from cauce.config import Config, ConfigError
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.settings import Life
@@ -21,7 +22,6 @@ from cauce.stores.batches import PATIENCE
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.parted_log import PartedStreamLog
-from cauce.stores.sqlite.schema import SchemaError
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.stores.sqlite.stream_tables import FILE
 from cauce.system.clock import SystemClock
@@ -146,20 +146,12 @@ async def trouble(config: Config) -> str:
 
 def _on_disk(config: Config, clock: Clock, node: str) -> Opened:
     settings = config.streams
-    folder = Path(settings.folder).expanduser() if settings.folder else config.data_dir
     lease = settings.lease if settings.folder else None
     patience = PATIENCE if lease is None else min(PATIENCE, lease)
     options = StreamLogOptions(settings.retention, settings.max_disk, lease, settings.synchronous, patience)
-    named = "[streams] folder" if settings.folder else "[server] data_dir"
-    try:
+    with streams_folder(config) as folder:
         held = _lock_of(folder) if settings.folder else None
         log = SqliteStreamLog(folder / FILE, clock, node, options)
-    except SchemaError as error:
-        raise ConfigError(str(error)) from error
-    except OSError as error:
-        raise ConfigError(
-            f"the folder {folder} cannot be used: {error.strerror or error}: set another {named}"
-        ) from error
     if held is None:
         return Opened(log, None, lambda: log.up)
     lock = held

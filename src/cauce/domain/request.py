@@ -97,6 +97,11 @@ class Request(msgspec.Struct, frozen=True):
     """What a client of the completions wire asked; `messages` then says the same as a conversation."""
 
 
+def storable(text: str) -> str:
+    """`text` as any store takes it: without what UTF-8 has no bytes for, and without U+0000."""
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 LONGEST_USER = 200
 """Characters by which a user is known: clients choose the name."""
 
@@ -117,11 +122,7 @@ class Scope(msgspec.Struct, frozen=True):
     def known_as(self, user: str | None) -> str | None:
         """The name by which stores find what the `user` that a request names has asked: what cannot be written is replaced."""
         name = self.of(user).user
-        return (
-            None
-            if name is None
-            else name.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-        )
+        return None if name is None else storable(name)
 
     @property
     def principal(self) -> str:

@@ -6,6 +6,7 @@ import msgspec
 
 from cauce.domain.conversation import Conversation, Turn
 from cauce.domain.message import Message, TextPart
+from cauce.domain.request import storable
 from cauce.stores.stream_records import encode_value
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -36,11 +37,6 @@ def said(turn: Turn) -> tuple[str, str | None, str, bytes | None]:
     text, speaker = storable(message.text), None if message.name is None else storable(message.name)
     plain = message == _plain(message.role, speaker, text)
     return message.role, speaker, text, None if plain else encode_value(message)
-
-
-def storable(text: str) -> str:
-    """`text` as any database takes it: without what UTF-8 has no bytes for, and without U+0000."""
-    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def _plain(role: Any, speaker: str | None, text: str) -> Message:

@@ -45,9 +45,6 @@ class InprocConversations:
         """The same of all that an owner, or a user of his, has said, by tenant, key and user: empty for all of them."""
         self._bytes = 0
 
-    async def start(self) -> None:
-        """Nothing needs to be begun."""
-
     async def stop(self) -> None:
         """Nothing is left to be done."""
 

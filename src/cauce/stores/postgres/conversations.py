@@ -7,13 +7,13 @@ import psycopg
 
 from cauce.domain.conversation import Conversation, Turn
 from cauce.domain.errors import Overloaded
-from cauce.domain.request import Scope
+from cauce.domain.request import Scope, storable
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import TOMBSTONE, Place
 from cauce.stores.postgres.connections import Connection, Connections, PostgresGone, fetched, refuses
 from cauce.stores.postgres.conversation_tables import make_tables
 from cauce.stores.postgres.settings import PostgresSettings
-from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, storable, turn_of
+from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, turn_of
 
 _CONNECTIONS = 3
 
@@ -65,9 +65,6 @@ class PostgresConversations:
         self._keep_for = keep_for
         self._connections = Connections(settings, _CONNECTIONS, self._prepare)
         self._prepared = False
-
-    async def start(self) -> None:
-        """Nothing needs to be begun: the tables are made with the first connection."""
 
     async def stop(self) -> None:
         """Let go of the connections."""

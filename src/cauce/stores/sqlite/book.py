@@ -65,7 +65,6 @@ class Book:
         """Raises `SchemaError`."""
         self.connection = open_database(path, MIGRATIONS)
         self.connection.execute("PRAGMA journal_size_limit = 67108864")
-        self.connection.execute("PRAGMA secure_delete = ON")
         self._kind_of = Kinds()
         self._folding = Folding(self._kind_of, partial(began, self.connection))
         self._kinds: dict[Kind, int] = {}

@@ -1,12 +1,17 @@
 """Having nothing left on the disk of what was deleted from a database.
 
-`secure_delete`, which whoever deletes has on, overwrites what is deleted. It does not reach copies that SQLite left behind when it moved
+`secure_delete`, which is on wherever something is deleted, overwrites it. It does not reach copies that SQLite left behind when it moved
 rows between pages, nor what stands in the log of writes.
 """
 
 import sqlite3
 
 from cauce.ports.clock import Clock
+
+ERASURES = ("CREATE TABLE erasures (traces INTEGER NOT NULL)", "INSERT INTO erasures VALUES (0)")
+"""Of a migration: the table that says of how many erasures there may be traces in the file."""
+
+COUNT = "UPDATE erasures SET traces = traces + 1"
 
 MOST_REWRITTEN = 64 * 1024 * 1024
 """Bytes of a file that is rewritten after an erasure, which takes half a second. In a larger one, copies that were left behind stay until
@@ -35,8 +40,8 @@ def empty_log(database: sqlite3.Connection) -> bool:
     return not busy
 
 
-class StreamCleaning:
-    """What is left to do in the streams' file once streams were erased there. `erasures` counts them, so that it is done after a crash too."""
+class Cleaning:
+    """What is left to do in a file once something was erased there. Its `ERASURES` count that, so that it is done after a crash too."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -44,14 +49,16 @@ class StreamCleaning:
         """At which count it was rewritten."""
         self._not_before = clock.monotonic()
 
-    def clean(self, database: sqlite3.Connection) -> bool:
-        """Whether nothing is left to do. Raises `sqlite3.Error` where others write."""
+    def clean(self, database: sqlite3.Connection, *, at_once: bool = False) -> bool:
+        """Whether nothing is left to do. Raises `sqlite3.Error` where others write. `at_once`: however much time it has taken lately."""
         (traces,) = database.execute("SELECT traces FROM erasures").fetchone()
         if not traces:
+            # Another process may have done it.
+            self._rewritten = 0
             return True
         if traces != self._rewritten:
             began = self._clock.monotonic()
-            if began < self._not_before:
+            if began < self._not_before and not at_once:
                 return False
             try:
                 rewrite(database)

@@ -1,6 +1,6 @@
 """Conversations in a file of their own, `conversations.db`. Several processes may have it open.
 
-What was deleted is overwritten in the file, and the log of writes beside it is emptied. One thread reads and writes.
+What was deleted is overwritten in the file and in the log of writes beside it: see `Cleaning`. One thread reads and writes.
 """
 
 import asyncio
@@ -8,17 +8,19 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cauce.domain.conversation import Conversation, Turn
 from cauce.domain.errors import Overloaded
-from cauce.domain.request import Scope
+from cauce.domain.request import Scope, storable
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import TOMBSTONE, Place
+from cauce.stores.sqlite.cleaning import COUNT, ERASURES, Cleaning, empty_log
 from cauce.stores.sqlite.schema import Migration, open_database
 from cauce.stores.sqlite.transaction import transaction
-from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, storable, turn_of
+from cauce.stores.turn_rows import CONVERSATION, MOST_BYTES, TURN, conversation_of, said, turn_of
 
 FILE = "conversations.db"
 """What the file is called."""
@@ -52,8 +54,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             tenant TEXT NOT NULL, key TEXT NOT NULL, user_id TEXT NOT NULL, erased_at REAL NOT NULL, PRIMARY KEY (tenant, key, user_id)
         ) WITHOUT ROWID""",
     ),
+    # Those of which traces may be in the file: see `Cleaning`.
+    ERASURES,
 )
 
+_MADE = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+    ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title, started_at = excluded.started_at,
+    last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL WHERE deleted_at < ?7 RETURNING n"""
 _WHERE = "tenant = ? AND key = ? AND id = ? AND deleted_at IS NULL"
 _OF_USER = "AND (user_id = ? OR n IN (SELECT conversation FROM turns WHERE user_id = ? AND user_id <> ''))"
 _TURNS = f"""SELECT {TURN} FROM (
@@ -73,15 +80,12 @@ class SqliteConversations:
         """Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = open_database(path, MIGRATIONS)
-        self._file.execute("PRAGMA secure_delete = ON")
         # Once a turn is here its stream's log is told so: it must not be lost in a power cut that the log outlives.
         self._file.execute("PRAGMA synchronous = FULL")
         self._clock = clock
         self._keep_for = keep_for
+        self._cleaning = Cleaning(clock)
         self._thread = ThreadPoolExecutor(1, "cauce-conversations")
-
-    async def start(self) -> None:
-        """Nothing needs to be begun."""
 
     async def stop(self) -> None:
         """Close the file."""
@@ -136,20 +140,14 @@ class SqliteConversations:
         return self._file.execute(asked, values).fetchall()
 
     def _keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
-        file, first = self._file, turns[0].at
-        user = storable(scope.user or "")
+        file, user = self._file, storable(scope.user or "")
         with transaction(file):
             erased = (
                 "SELECT 1 FROM erased_owners WHERE tenant = ? AND key = ? AND user_id IN ('', ?) AND erased_at >= ?"
             )
             if self._rows(erased, scope.tenant, scope.key, user, begun):
                 return
-            file.execute(
-                """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, '', ?, ?)
-                    ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, started_at = excluded.started_at,
-                    last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL WHERE deleted_at < ?""",
-                (*_name(scope, id), user, first, first, begun),
-            )
+            self._rows(_MADE, *_name(scope, id), user, "", turns[0].at, begun)
             asked = f"SELECT n, count FROM conversations WHERE {_WHERE} AND coalesce(begins_at < ?, 1)"  # noqa: S608
             found = self._rows(asked, *_name(scope, id), begun)
             if not found:
@@ -172,12 +170,8 @@ class SqliteConversations:
                 )
 
     def _make(self, scope: Scope, id: str, title: str) -> bool:
-        now = self._clock.now()
-        asked = """INSERT INTO conversations (tenant, key, id, user_id, title, started_at, last_at) VALUES (?, ?, ?, ?, ?, ?, ?)
-            ON CONFLICT (tenant, key, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
-            started_at = excluded.started_at, last_at = excluded.last_at, begins_at = deleted_at, deleted_at = NULL
-            WHERE deleted_at IS NOT NULL RETURNING n"""
-        return bool(self._rows(asked, *_name(scope, id), storable(scope.user or ""), storable(title), now, now))
+        what = (storable(scope.user or ""), storable(title), self._clock.now(), inf)
+        return bool(self._rows(_MADE, *_name(scope, id), *what))
 
     def _delete(self, scope: Scope, id: str) -> Sequence[str] | None:
         with transaction(self._file):
@@ -189,7 +183,7 @@ class SqliteConversations:
                 one for (one,) in self._rows("SELECT DISTINCT stream_id FROM turns WHERE conversation = ?", n) if one
             ]
             self._empty([(n,)])
-        self._wipe()
+        self._clean()
         return streams
 
     def _erase(self, scope: Scope, user: str | None) -> int:
@@ -201,9 +195,9 @@ class SqliteConversations:
                 (scope.tenant, scope.key, storable(user or ""), self._clock.now()),
             )
             found = self._rows(asked, scope.tenant, scope.key, *whose)
-            self._empty(found)
-        if found:
-            self._wipe()
+            if found:
+                self._empty(found)
+        self._clean(at_once=True)
         return len(found)
 
     def _empty(self, some: Sequence[tuple[Any, ...]]) -> None:
@@ -213,6 +207,7 @@ class SqliteConversations:
             "UPDATE conversations SET title = '', user_id = '', count = 0, deleted_at = ?2 WHERE n = ?1",
             [(n, self._clock.now()) for (n,) in some],
         )
+        self._file.execute(COUNT)
 
     def _sweep(self, limit: int) -> int:
         now = self._clock.now()
@@ -220,23 +215,20 @@ class SqliteConversations:
         with transaction(self._file):
             done = len(self._rows(over, now - TOMBSTONE, limit))
             self._file.execute("DELETE FROM erased_owners WHERE erased_at <= ?", (now - TOMBSTONE,))
-            if self._keep_for is None:
-                return done
-            old = self._rows(
-                "SELECT n FROM conversations WHERE last_at <= ? AND deleted_at IS NULL ORDER BY last_at LIMIT ?",
-                now - self._keep_for,
-                limit,
-            )
+            silent = "SELECT n FROM conversations WHERE last_at <= ? AND deleted_at IS NULL ORDER BY last_at LIMIT ?"
+            old = [] if self._keep_for is None else self._rows(silent, now - self._keep_for, limit)
             self._file.executemany("DELETE FROM turns WHERE conversation = ?", old)
             self._file.executemany("DELETE FROM conversations WHERE n = ?", old)
         if old:
-            self._wipe()
+            with contextlib.suppress(sqlite3.Error):
+                empty_log(self._file)
+        self._clean()
         return done + len(old)
 
-    def _wipe(self) -> None:
-        """Have what was deleted be nowhere. Where another process reads just now, it stays in the log of writes until the next time."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _clean(self, *, at_once: bool = False) -> None:
+        """Have what somebody has deleted be nowhere. Where that cannot be just now, the next sweep looks again."""
+        with contextlib.suppress(sqlite3.Error):
+            self._cleaning.clean(self._file, at_once=at_once)
 
 
 def _name(scope: Scope, id: str) -> tuple[str, str, str]:

@@ -44,14 +44,14 @@ class EarlyCancel(msgspec.Struct):
         return bool(wire)
 
 
-def take_early_cancel(database: sqlite3.Connection, key: StreamKey, now: float) -> str | None:
-    """The reason, if the stream that is made now was cancelled before. Nothing is left of that cancel then."""
+def take_early_cancel(database: sqlite3.Connection, key: StreamKey, now: float) -> tuple[bool, str | None]:
+    """Whether a cancel came before the stream, of which nothing is left then; and its reason, if it still holds."""
     found = database.execute(
         "SELECT key, cancel_reason, due FROM streams WHERE principal = ? AND id = ? AND wire = ''",
         (key.principal, key.id),
     ).fetchone()
     if found is None:
-        return None
+        return False, None
     row, reason, until = found
     database.execute("DELETE FROM streams WHERE key = ?", (row,))
-    return reason if until > now else None
+    return True, reason if until > now else None

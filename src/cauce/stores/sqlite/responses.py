@@ -86,7 +86,6 @@ class SqliteResponses:
         """Raises `SchemaError`, and `OSError` when the folder cannot be written."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = open_database(path, MIGRATIONS)
-        self._file.execute("PRAGMA secure_delete = ON")
         self._path = path
         self._clock = clock
         self._keep = keep

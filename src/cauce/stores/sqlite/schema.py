@@ -35,6 +35,8 @@ def open_database(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
+        # What is deleted is overwritten, and what is moved.
+        connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection, path, migrations)
     except BaseException as error:
         if connection is not None:
@@ -82,7 +84,7 @@ def _check(connection: sqlite3.Connection, path: Path, version: int, known: int)
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise SchemaError(
-            f"{path} holds tables that are not Cauce's: put the file aside, or set another [server] data_dir"
+            f"{path} holds tables that are not Cauce's: put the file aside, or have Cauce use another folder"
         )
 
 

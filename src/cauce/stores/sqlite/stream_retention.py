@@ -10,6 +10,7 @@ import sqlite3
 import msgspec
 
 from cauce.domain.stream import ERASED, StreamKey
+from cauce.stores.sqlite.cleaning import COUNT
 from cauce.stores.sqlite.stream_work import Committed
 
 PURGE_AFTER = 60.0
@@ -136,7 +137,7 @@ def delete_records(database: sqlite3.Connection, row: int, most: int, now: float
     if deleted < most:
         database.execute("DELETE FROM attempts WHERE stream = ?", (row,))
         erased = f"SELECT 1 FROM streams WHERE key = ? AND cancel_reason = '{ERASED}'"  # noqa: S608
-        database.execute(f"UPDATE erasures SET traces = traces + 1 WHERE EXISTS ({erased})", (row,))  # noqa: S608
+        database.execute(f"{COUNT} WHERE EXISTS ({erased})", (row,))
         database.execute(
             "UPDATE streams SET bytes = 0, due = ?, user_name = NULL, cancel_reason = NULL WHERE key = ?",
             (now + TOMBSTONE, row),

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Literal
 
+from cauce.stores.sqlite.cleaning import ERASURES
 from cauce.stores.sqlite.schema import BUSY, Migration, SchemaError, open_database, write_ahead
 
 FILE = "streams.db"
@@ -54,9 +55,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         """UPDATE streams SET user_name = CASE WHEN json_valid(CAST(request AS TEXT))
             THEN nullif(substr(json_extract(CAST(request AS TEXT), '$.user'), 1, 200), '') END""",
         "CREATE INDEX streams_of_users ON streams (principal, user_name) WHERE user_name IS NOT NULL",
-        # Erasures of which traces may be in the file: see `StreamCleaning`.
-        "CREATE TABLE erasures (traces INTEGER NOT NULL)",
-        "INSERT INTO erasures VALUES (0)",
+        *ERASURES,
     ),
     # Cancels that came before their streams: see `early_cancels.py`.
     ("CREATE INDEX early_cancels ON streams (principal, due) WHERE wire = ''",),
@@ -72,8 +71,6 @@ def open_streams(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     # Another thread does that: the one that writes would make everybody wait for it.
     database.execute("PRAGMA wal_autocheckpoint = 0")
     database.execute("PRAGMA journal_size_limit = 67108864")
-    # What is deleted is overwritten, and what is moved.
-    database.execute("PRAGMA secure_delete = ON")
     return database
 
 
@@ -96,4 +93,6 @@ def _prepare(path: Path) -> None:
         finally:
             database.close()
     except sqlite3.Error as error:
-        raise SchemaError(f"{path} cannot be made: {error}; set another [server] data_dir") from error
+        raise SchemaError(
+            f"{path} cannot be made: {error}; see that its folder can be written, or set another"
+        ) from error

@@ -51,8 +51,22 @@ class Create(msgspec.Struct):
         return len(self.request) + len(self.first)
 
     def apply(self, database: sqlite3.Connection, again: bool) -> tuple[int, str | None] | None:
+        new, cancelled = self.new, None
+        row = self._insert(database)
+        if row is None:
+            # The key is taken, unless only by a cancel that came before.
+            there, cancelled = take_early_cancel(database, new.key, self.now)
+            row = self._insert(database) if there else None
+        if row is None:
+            return self._ours(database) if again else None
+        database.execute(_SEGMENT, (row, 1, 1, 1, FORMAT, self.first))
+        if cancelled is not None:
+            Cancel(new.key, cancelled, self.committed).apply(database, again)
+        return row, cancelled
+
+    def _insert(self, database: sqlite3.Connection) -> int | None:
+        """The number of the stream's row; None if the key is taken."""
         new = self.new
-        cancelled = take_early_cancel(database, new.key, self.now)
         cursor = database.execute(
             """INSERT INTO streams (principal, id, wire, request, request_hash, policy, node, lease_until, tail, bytes,
                 created, retention, settled, user_name)
@@ -73,14 +87,7 @@ class Create(msgspec.Struct):
                 new.user,
             ),
         )
-        if cursor.rowcount == 0:
-            return self._ours(database) if again else None
-        row = cursor.lastrowid
-        assert row is not None
-        database.execute(_SEGMENT, (row, 1, 1, 1, FORMAT, self.first))
-        if cancelled is not None:
-            Cancel(new.key, cancelled, self.committed).apply(database, again)
-        return row, cancelled
+        return cursor.lastrowid if cursor.rowcount else None
 
     def _ours(self, database: sqlite3.Connection) -> tuple[int, str | None] | None:
         """The same, if it was this work that made the stream and only the answer was lost."""

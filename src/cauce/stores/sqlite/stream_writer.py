@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
-from cauce.stores.sqlite.cleaning import StreamCleaning
+from cauce.stores.sqlite.cleaning import Cleaning
 from cauce.stores.sqlite.stream_tables import Synchronous, open_streams
 
 PATIENCE = 10.0
@@ -132,7 +132,7 @@ class StreamWriter:
             # What the thread had answered last is delivered before anybody goes on.
             await asyncio.sleep(0)
         with contextlib.suppress(sqlite3.Error):
-            StreamCleaning(self._clock).clean(self.database)
+            Cleaning(self._clock).clean(self.database)
             self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.database.close()
 
@@ -275,7 +275,7 @@ class StreamWriter:
     def _checkpoint(self) -> None:
         """Take what was written into the file itself, from time to time."""
         database = self._quietly_open()
-        cleaning = StreamCleaning(self._clock)
+        cleaning = Cleaning(self._clock)
         # A process before this one may have left something to clean.
         self._dirty.set()
         while database is not None and not self._stopping.is_set():
