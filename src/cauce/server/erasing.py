@@ -38,6 +38,7 @@ async def erase_streams(services: Services, scope: Scope, whose: Whose) -> Erasu
 async def erase_all(services: Services, scope: Scope) -> Receipt:
     """Erase all that the key of `scope` has asked, for its user alone if there is one. Raises as `erase_streams`."""
     # Before their streams, with which they would go uncounted; and once more for what was settled meanwhile.
+    await services.conversing.caught_up()
     responses = await services.responses.erase(scope.principal, scope.user)
     erasure = await erase_streams(services, scope, Whose(scope.principal, scope.user))
     responses += await services.responses.erase(scope.principal, scope.user)

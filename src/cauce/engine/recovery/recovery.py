@@ -17,7 +17,6 @@ attached to. Each attempt is told by an `Attempt` and has its row in the ledger;
 Whose settings bound it: those of the candidate that broke, which are its route's where the route says something.
 """
 
-import itertools
 import logging
 from collections.abc import AsyncGenerator, Sequence
 
@@ -42,9 +41,12 @@ from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy
 from cauce.ports.resilience import RecoverySettings
 
 _PAUSE = 0.05
-_LONGEST_PAUSE = 30.0
-"""Seconds before another try at going on, where nobody could and nobody said when to come again: twice as long each time, up to this
-and at random up to half as long, so that who lost one provider together does not come back to it together."""
+_LONGEST_PAUSE = 0.5
+"""Seconds before another try at going on, growing, after one whose provider answered to no use, and said nothing of when to come again."""
+
+_LONGEST_ABSENCE = 30.0
+"""Seconds before another try where nobody answered: twice as long each time, up to this and at random up to half as long, so that those
+who lost one provider together do not come back to it together."""
 
 _MOST_BEGUN_ANEW = 3
 """How often everybody who is left may begin anew in place of going on, which is paid for each time."""
@@ -100,6 +102,8 @@ class _Answer:
         self._seen_before = 0
         self._recoveries = 0
         """Attempts that were made to go on with it."""
+        self._answered = False
+        """Whether anybody did, of those who were asked last."""
         self._strategy = call.strategy
         self._order = Order(call.candidates)
         self._spent: Usage | None = None
@@ -255,17 +259,18 @@ class _Answer:
 
     async def _bridged(self, error: CauceError, delivered: Delivered) -> Deltas:
         """What goes on with the answer, its first delta in hand. Raises `error` where nothing does."""
-        latest, begun_anew = error, 0
-        for failures in itertools.count():
-            if not self._may_go_on(latest, delivered) or (failures and not await self._paused(latest, failures)):
+        latest, away, begun_anew = error, 0, 0
+        while self._may_go_on(latest, delivered):
+            if latest is not error and not await self._paused(latest, away):
                 break
-            made = self._recoveries
+            made, self._answered = self._recoveries, False
             try:
                 return await self._next(latest, delivered)
             except CauceError as failed:
                 self._position = unplaced
                 logger.info("%s: nobody goes on with the answer: %s", self._call.request_id, failed.message)
                 latest = failed
+                away = 0 if self._answered else away + 1
                 begun_anew += isinstance(failed, joining.BegunAnew)
                 if self._recoveries == made or begun_anew == _MOST_BEGUN_ANEW:
                     # There was nobody to ask, or nobody who understands what is asked.
@@ -291,9 +296,11 @@ class _Answer:
                 error.message,
             )
 
-    async def _paused(self, error: CauceError, failures: int) -> bool:
-        """Wait before another try after so many, as long as `error` asks for; False where that is too long."""
-        pause = min(_LONGEST_PAUSE, _PAUSE * 2 ** min(failures, 20)) * (1 - self._chance.random() / 2)
+    async def _paused(self, error: CauceError, away: int) -> bool:
+        """Wait before another try, as long as `error` asks for; False where that is too long. `away`: so many times nobody answered."""
+        pause = min(_LONGEST_PAUSE, _PAUSE * self._recoveries)
+        if away:
+            pause = min(_LONGEST_ABSENCE, _PAUSE * 2 ** min(away, 20)) * (1 - self._chance.random() / 2)
         if error.retry_after is not None:
             pause = max(pause, error.retry_after)
         until, deadline = self._clock.monotonic() + pause, self._call.deadline
@@ -382,7 +389,9 @@ class _Answer:
         await self._call.renewed()
         self._recoveries += 1
         self._strategy = strategy
-        return self._attended(await self._open(msgspec.structs.replace(call, strategy=strategy)))
+        deltas = await self._open(msgspec.structs.replace(call, strategy=strategy))
+        self._answered = True
+        return self._attended(deltas)
 
 
 def _distinct(deltas: Deltas, before: Called) -> Deltas:
