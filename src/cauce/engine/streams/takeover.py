@@ -312,7 +312,7 @@ class Takeover:
         head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
         if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
             return False
-        if call.private and life.private_here:
+        if life.keeps_here(private=call.private):
             # Nothing of it may be written where others read it; that it is there is another server's configuration, or version.
             return False
         if self._is_old(head, bounds):
