@@ -11,6 +11,7 @@ from pathlib import Path
 from zlib import crc32
 
 from cauce.domain.errors import InvalidRequest, Overloaded
+from cauce.ports.provider import named
 from cauce.ports.usage import AllTenants, Holder, Query, Report, SpendUnit, Sums, Votes
 from cauce.stores.attempts import Attempt
 from cauce.stores.cells import Cell, Folding, Kind, conversed
@@ -75,7 +76,7 @@ class Reading:
             (DAYS, int(self._now()) // DAY - APPROVED),
         )
         for provider, model, *votes in rows:
-            found[f"{provider}/{model}" if model else provider] = Votes(*votes)
+            found[named(provider, model)] = Votes(*votes)
         return found
 
     def close(self) -> None:
