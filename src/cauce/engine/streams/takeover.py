@@ -19,7 +19,7 @@ from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.recovery.past import spoke_last
 from cauce.engine.streams.bills import Bills, Past, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
-from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.options import StreamOptions, options_of
 from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
 from cauce.ports.attachable import give_up
@@ -356,7 +356,7 @@ class Takeover:
 def _options(head: Head) -> StreamOptions | None:
     """What was decided at its creation; None if that cannot be read."""
     try:
-        return msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else None
+        return options_of(head) if head.policy else None
     except msgspec.MsgspecError:
         return None
 
