@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cauce.bootstrap import Runtime, runtime
+from cauce.bootstrap.streaming import Streaming, streaming
 from cauce.config import Config, load
 from cauce.ports.chance import Chance
 from cauce.server.run import HTTPServer, listen
@@ -62,11 +63,13 @@ async def serving(
     environment: Mapping[str, str] | None = None,
     data: Path | None = None,
     chance: Chance | None = None,
+    streams: Callable[..., Streaming] = streaming,
 ) -> AsyncIterator[Served]:
-    """Serve with the configuration `toml`. What is kept is kept in memory, or in the folder `data`. `chance`: in place of the machine's."""
+    """Serve with the configuration `toml`. What is kept is kept in memory, or in the folder `data`. `chance` and
+    `streams`: in place of the machine's, and of those that are configured."""
     given = {**(environment or {}), **({"CAUCE_SERVER__DATA_DIR": str(data)} if data is not None else {})}
     config = configured(toml, given)
-    built = runtime(config, chance=chance, on_disk=data is not None)
+    built = runtime(config, chance=chance, on_disk=data is not None, streams=streams)
     sockets = listen("127.0.0.1", 0)
     started = asyncio.Event()
 

@@ -28,8 +28,7 @@ from tests.clients.process import cauce as serve
 from tests.clients.workers import Given, node_worker
 from tests.e2e.process import Serve
 from tests.http import within
-from tests.integration.test_recovery import ORACLE, ROUTE, going_on, table
-from tests.serving import serving
+from tests.integration.test_recovery import ORACLE, both_ends
 
 pytestmark = pytest.mark.anyio
 
@@ -104,15 +103,10 @@ async def test_answer_cut_after_any_delta_is_whole_byte_for_byte(built: Node) ->
     worker = node_worker(built, "cauce.mjs")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(worker.stop)
-        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
-        exact = await stack.enter_async_context(Upstream(going_on))
-        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        served = await stack.enter_async_context(serving(toml))
-        for place in range(1, 51):
-            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
-            told = await worker.run("stream", Given(served.url, model="route"))
+        ends = await stack.enter_async_context(both_ends())
+        for place in ends.places():
+            told = await worker.run("stream", Given(ends.served.url, model="route"))
             assert told == {"text": ORACLE, "outcome": "completed"}, place
-        assert len(exact.requests) == 50
 
 
 def shown() -> list[Any]:

@@ -1,45 +1,22 @@
 """Answers whose provider dies after any delta, read by the official SDKs and the AI SDK: whole, byte for byte, where a model goes on exactly."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 
-from cauce.testing.upstream import Reply, Upstream
 from tests.clients.node import Node
 from tests.clients.test_ui_chat import VERSIONS, chatting
 from tests.clients.workers import Given, Workers
-from tests.integration.test_recovery import ORACLE, ROUTE, going_on, table
-from tests.serving import Served, serving
+from tests.integration.test_recovery import ORACLE, Ends, both_ends
 
 pytestmark = pytest.mark.anyio
 
 
-class Ends(msgspec.Struct, frozen=True):
-    """A running Cauce, the provider that dies, and the one that goes on."""
-
-    served: Served
-    cutting: Upstream
-    exact: Upstream
-
-    def places(self) -> Iterator[int]:
-        """Each delta after which the provider dies, while it is so."""
-        for place in range(1, 51):
-            self.cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
-            asked = len(self.exact.requests)
-            yield place
-            assert len(self.exact.requests) == asked + 1, place
-
-
 @pytest.fixture(scope="module")
 async def ends() -> AsyncIterator[Ends]:
-    async with AsyncExitStack() as stack:
-        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
-        exact = await stack.enter_async_context(Upstream(going_on))
-        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        yield Ends(await stack.enter_async_context(serving(toml)), cutting, exact)
+    async with both_ends() as running:
+        yield running
 
 
 @pytest.mark.parametrize("case", ["anthropic_message", "gemini_answer"])

@@ -1,6 +1,7 @@
 """Every ledger keeps the contract; the one on disk also across restarts, failed writes and torn files."""
 
 import asyncio
+import contextlib
 import sqlite3
 import tempfile
 import threading
@@ -323,19 +324,21 @@ async def test_conversations_are_told_as_long_as_their_attempts_are_kept(clock: 
 
 
 async def test_conversations_of_more_attempts_than_can_be_looked_at_are_refused(
-    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cauce.stores.sqlite.reading.MOST_ROWS", 3)
     async with running(tmp_path, clock) as ledger:
         for number in range(4):
             ledger.record(entry(clock, number, conversation_id=f"c{number}"))
             clock.advance(DAY / 2)
         assert await ledger.flush()
-        assert len((await report(ledger, clock, "conversation", days=1)).groups) == 3
+    now = clock.now()
+    with contextlib.closing(Reading(tmp_path, clock.now, most_rows=3)) as reading:
+        assert len(reading.report(Query("a", now - DAY, now + 1, ("conversation",))).groups) == 3
         with pytest.raises(InvalidRequest, match="3 attempts at most: ask for fewer days, or for one") as refused:
-            await report(ledger, clock, "conversation")
+            reading.report(Query("a", now - 3 * DAY, now + 1, ("conversation",)))
         assert refused.value.field == "group_by"
-        assert (await report(ledger, clock, conversation="c0")).total.sums.attempts == 1
+        one = reading.report(Query("a", now - 3 * DAY, now + 1, where=(("conversation", "c0"),)))
+        assert one.total.sums.attempts == 1
 
 
 async def test_sums_go_with_age_too(clock: FakeClock, tmp_path: Path) -> None:

@@ -149,8 +149,9 @@ class Cluster:
         self._connections.append(connection)
         self.nodes.append(Node(self.clock, ledger, limiter))
         channel = connection.key("room:sums")
-        while (await connection.run(lambda redis: redis.pubsub_numsub(channel)))[0][1] < len(self.nodes) - deaf:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while (await connection.run(lambda redis: redis.pubsub_numsub(channel)))[0][1] < len(self.nodes) - deaf:
+                await asyncio.sleep(0)
         return self.nodes[-1]
 
     async def lose_everything(self) -> None:
@@ -290,8 +291,9 @@ async def test_node_that_is_gone_is_waited_for_a_moment_only(
     assert await here.spend(4)
     await cluster.lose_everything()
     going_on = asyncio.create_task(here.spend(1))
-    while not await cluster.told():
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while not await cluster.told():
+            await asyncio.sleep(0)
     assert not going_on.done()
     # One more sleeps before it renews what it holds.
     await clock.until_waiting(2)

@@ -1,4 +1,4 @@
-"""A `cauce serve` process, watched through its output."""
+"""A server process, watched through its output."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 
 
 def clean(home: Path, **environment: str) -> dict[str, str]:
@@ -20,53 +21,57 @@ def clean(home: Path, **environment: str) -> dict[str, str]:
     }
 
 
-class Serve:
-    """Started on a free port in `folder`; ended when the block is left."""
+class Process:
+    """`command` of Python, started on a free port in `folder`, which is its home too; ended when the block is left.
 
-    def __init__(self, folder: Path) -> None:
+    It has begun once what it prints matches `begun`, whose first group is its port. `apart`: its errors go into a file.
+    """
+
+    def __init__(self, folder: Path, command: tuple[str, ...], begun: str, *, apart: bool) -> None:
         self.folder = folder
         self.port = 0
         self.errors = folder / "stderr.log"
+        self._command = command
+        self._begun = re.compile(begun, re.DOTALL)
+        self._apart = apart
         self._process: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Serve":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(10)
+            self.stop(signal.SIGKILL)
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
 
     def start(self, *arguments: str, **environment: str) -> str:
-        """Start it; returns its banner, once it is printed whole."""
+        """Start it; returns what it has printed, once it takes requests."""
         with self.errors.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cauce", "serve", "--port", "0", *arguments],
+                [sys.executable, "-m", *self._command, "--port", "0", *arguments],
                 cwd=self.folder,
                 env=clean(self.folder, **environment),
                 stdout=subprocess.PIPE,
-                stderr=errors,
+                stderr=errors if self._apart else subprocess.STDOUT,
                 text=True,
             )
         assert self._process.stdout is not None
-        impatience = threading.Timer(20, self._process.kill)
+        impatience = threading.Timer(40, self._process.kill)
         impatience.start()
-        banner = ""
+        printed, self.port = "", 0
         for line in self._process.stdout:
-            banner += line
-            if line.strip().startswith("curl "):
+            printed += line
+            if match := self._begun.search(printed):
+                self.port = int(match[1])
                 break
         impatience.cancel()
-        match = re.search(r"http://127\.0\.0\.1:(\d+)", banner)
-        assert match is not None, banner + self.errors.read_text("utf-8")
-        self.port = int(match[1])
-        return banner
+        assert self.port, printed + self.errors.read_text("utf-8")
+        return printed
 
     @property
     def pid(self) -> int:
@@ -84,3 +89,18 @@ class Serve:
         assert self._process is not None
         self._process.send_signal(number)
         return self._process.wait(30)
+
+
+class Serve(Process):
+    """`cauce serve`, begun once its banner is printed whole."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ("cauce", "serve"), r"http://127\.0\.0\.1:(\d+).*\n +curl .*\n", apart=True)
+
+
+class Worker(Process):
+    """One of several workers of another ASGI server that have one data folder, on a port of its own so that one can choose whom to ask."""
+
+    def __init__(self, folder: Path) -> None:
+        command = ("uvicorn", "cauce.asgi:app", "--no-access-log")
+        super().__init__(folder, command, r"running on http://127\.0\.0\.1:(\d+)", apart=False)

@@ -1,10 +1,14 @@
 """An answer whose every piece says where it stands, and an upstream that goes on with it exactly from any place."""
 
+import asyncio
+import signal
+from pathlib import Path
 from typing import Any
 
 from cauce.testing.upstream import Reply
 from cauce.testing.upstream.reply import Ask
-from tests.http import Connection, Response, ask, within
+from tests.e2e.process import Serve
+from tests.http import Connection, Response, ask, connection, within
 
 TALE = " ".join([f"palabra{place}ñ" for place in range(40)])
 BODY = {"model": "up/m", "messages": [{"role": "user", "content": "Tell."}]}
@@ -42,6 +46,22 @@ async def begin(client: Connection, words: int, stream_id: str = "s") -> bytes:
     await client.send("POST", f"/chat/stream/{stream_id}", RAW)
     await client.head()
     return await within(client.until(f'"palabra{words - 1}ñ '.encode()), 20)
+
+
+async def started(serve: Serve, **environment: str) -> None:
+    """Start it, while others go on."""
+    await asyncio.to_thread(serve.start, **environment)
+
+
+async def killed_after(folder: Path, toml: str, words: int) -> bytes:
+    """Start a server in `folder` with the configuration `toml`, and kill it after that many words of a stream; gives what was read."""
+    (folder / "cauce.toml").write_text(toml)
+    with Serve(folder) as serve:
+        await started(serve)
+        async with connection(serve.port) as client:
+            seen = await begin(client, words)
+            await asyncio.to_thread(serve.stop, signal.SIGKILL)
+    return seen
 
 
 async def rest(port: int, seen: bytes, stream_id: str = "s") -> Response:

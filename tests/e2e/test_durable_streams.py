@@ -8,19 +8,13 @@ import pytest
 
 from cauce.testing.upstream import Reply, Upstream
 from tests.e2e.process import Serve
+from tests.e2e.tale import started
 from tests.http import ask
 from tests.serving import MESSAGES, upstream_table
 
 pytestmark = pytest.mark.anyio
 
 BODY = {"model": "up/m", "messages": MESSAGES}
-
-
-async def started(serve: Serve, **environment: str) -> None:
-    def start() -> None:
-        serve.start(**environment)
-
-    await asyncio.to_thread(start)
 
 
 async def killed(serve: Serve) -> None:

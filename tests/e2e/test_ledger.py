@@ -16,8 +16,7 @@ from cauce.config import load
 from cauce.stores.sqlite.ledger import SqliteLedger
 from cauce.testing.upstream import Reply, Upstream
 from tests.e2e.killing import TOKENS, ask_on, killed_under_load, rows_in
-from tests.e2e.process import clean
-from tests.e2e.workers import Worker
+from tests.e2e.process import Worker, clean
 from tests.http import ask, within
 from tests.serving import MESSAGES, upstream_table
 

@@ -14,28 +14,16 @@ from cauce.stores.sqlite.stream_erasing import Erase
 from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.e2e.process import Serve
-from tests.e2e.tale import BODY, RAW, TALE, Teller, begin, check_whole, ended, rest, state, table
+from tests.e2e.tale import BODY, RAW, TALE, Teller, begin, check_whole, ended, killed_after, rest, started, state, table
 from tests.http import ask, connection, within
 
 pytestmark = pytest.mark.anyio
 
 
-async def started(serve: Serve, **environment: str) -> None:
-    def start() -> None:
-        serve.start(**environment)
-
-    await asyncio.to_thread(start)
-
-
 async def test_answer_cut_by_a_kill_is_gone_on_with_exactly_by_the_next_start(tmp_path: Path) -> None:
     teller = Teller(before=7)
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                seen = await begin(client, 7)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        seen = await killed_after(tmp_path, table(upstream.base_url), 7)
         with Serve(tmp_path) as serve:
             await started(serve)
             response = await rest(serve.port, seen)
@@ -56,12 +44,7 @@ async def test_lost_attempt_is_on_the_account_of_the_deployment_that_made_it(tmp
     async with Upstream(Teller(before=7)) as upstream:
         places = "".join([f'[[providers.up.deployments]]\nname = "{name}"\n' for name in ("east", "west")])
         toml = table(upstream.base_url).replace("[facts", f"{places}[facts")
-        (tmp_path / "cauce.toml").write_text(toml + "input_price = 1.0\noutput_price = 10.0\n")
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                seen = await begin(client, 7)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        seen = await killed_after(tmp_path, toml + "input_price = 1.0\noutput_price = 10.0\n", 7)
         with Serve(tmp_path) as serve:
             await started(serve)
             last = (await rest(serve.port, seen)).frames()[-1]
@@ -93,12 +76,7 @@ async def test_stream_that_nothing_was_read_of_is_opened_anew_by_the_next_start(
 async def test_cancel_survives_kill_and_nothing_is_regenerated(tmp_path: Path) -> None:
     teller = Teller(before=3)
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                await begin(client, 3)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        await killed_after(tmp_path, table(upstream.base_url), 3)
         # As it is left where the kill comes between the cancel and the end that it leads to.
         [file] = tmp_path.rglob("streams.db")
         with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as database:
@@ -113,12 +91,7 @@ async def test_cancel_survives_kill_and_nothing_is_regenerated(tmp_path: Path) -
 async def test_erasure_survives_kill_and_nothing_is_left(tmp_path: Path) -> None:
     teller = Teller(before=3)
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                await begin(client, 3)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        await killed_after(tmp_path, table(upstream.base_url), 3)
         [file] = tmp_path.rglob("streams.db")
         assert b"palabra1" in b"".join([path.read_bytes() for path in file.parent.glob("streams.db*")])
         # As it is left where the kill comes between what an erasure says first and the end that it leads to.
@@ -138,12 +111,7 @@ async def test_erasure_survives_kill_and_nothing_is_left(tmp_path: Path) -> None
 async def test_answer_is_ended_honestly_where_recovery_is_off(tmp_path: Path) -> None:
     teller = Teller(before=3)
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[recovery]\nattempts = 0\n")
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                seen = await begin(client, 3)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        seen = await killed_after(tmp_path, table(upstream.base_url) + "[recovery]\nattempts = 0\n", 3)
         with Serve(tmp_path) as serve:
             await started(serve)
             response = await rest(serve.port, seen)
@@ -334,12 +302,7 @@ async def test_server_that_is_being_stopped_is_still_there_for_its_streams_and_r
 async def test_stream_of_an_earlier_body_is_attached_to_by_its_id_after_a_takeover(tmp_path: Path) -> None:
     teller = Teller(before=5)
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url))
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                await begin(client, 5)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        await killed_after(tmp_path, table(upstream.base_url), 5)
         with Serve(tmp_path) as serve:
             await started(serve)
             response = await within(ask(serve.port, "POST", "/chat/stream/s", BODY), 20)
@@ -351,12 +314,7 @@ async def test_server_that_is_alone_in_a_folder_of_several_waits_for_no_lease(tm
     teller = Teller(before=5)
     toml = f'[streams]\nfolder = "{tmp_path / "streams"}"\nlease = 3600\n'
     async with Upstream(teller) as upstream:
-        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + toml)
-        with Serve(tmp_path) as serve:
-            await started(serve)
-            async with connection(serve.port) as client:
-                seen = await begin(client, 5)
-                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        seen = await killed_after(tmp_path, table(upstream.base_url) + toml, 5)
         with Serve(tmp_path) as serve:
             await started(serve)
             check_whole(seen, await rest(serve.port, seen))

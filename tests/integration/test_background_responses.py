@@ -651,3 +651,16 @@ async def test_response_that_no_log_has_is_deleted_while_the_log_takes_nothing(
             deleted = await ask(served.port, "DELETE", place, headers=WEB)
             gone = await ask(served.port, "GET", place, headers=WEB)
     assert (deleted.status, gone.status) == (200, 404)
+
+
+async def test_deletion_that_the_log_did_not_take_is_asked_for_again(upstream: Upstream, tmp_path: Path) -> None:
+    async with serving(tables(upstream), ONE_TRY, tmp_path) as served:
+        made = await ask(served.port, "POST", "/v1/responses", ASKED, {**WEB, "X-Cauce-Durable": "true"})
+        place = f"/v1/responses/{made.json()['id']}"
+        [file] = tmp_path.rglob("streams.db")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            refused = await ask(served.port, "DELETE", place, headers=WEB)
+        deleted, gone = [await ask(served.port, method, place, headers=WEB) for method in ("DELETE", "GET")]
+        log = await ask(served.port, "GET", f"/chat/stream/{made.json()['id']}", headers=WEB)
+    assert (refused.status, deleted.status, gone.status, log.status) == (503, 200, 404, 410)

@@ -1,7 +1,7 @@
 """`/conversations`: what is said under a `conversation_id` is kept, once, whatever becomes of its stream."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,18 @@ import msgspec
 import psycopg
 import pytest
 
+from cauce.bootstrap.conversing import Spoken
+from cauce.bootstrap.streaming import Standing, Streaming
+from cauce.config import Config
+from cauce.domain.conversation import Turn
+from cauce.domain.request import Scope
+from cauce.engine.streams.conversing import Conversing
+from cauce.engine.streams.streams import Streams
+from cauce.engine.turn import Turn as Model
+from cauce.ports.clock import Clock
 from cauce.server.gate import hash_key
+from cauce.stores.inproc.conversations import InprocConversations
+from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Response, ask, connection, within
 from tests.postgres_server import running_postgres
@@ -60,7 +71,6 @@ async def settled(served: Served) -> None:
     conversing = served.runtime.services.conversing
     await conversing.sweep()
     await conversing.caught_up()
-    assert await conversing._log.unsettled(10) == []
 
 
 async def test_answer_of_a_stream_is_in_its_conversation_after_its_end(kept: Kept, upstream: Upstream) -> None:
@@ -262,25 +272,39 @@ async def test_answer_that_was_being_given_when_its_conversation_was_deleted_doe
         assert (await ask(served.port, "GET", "/conversations/c")).status == 404
 
 
-async def test_conversation_whose_first_answer_has_just_ended_can_be_named_and_deleted(
-    kept: Kept, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = asyncio.Semaphore(0)
-    async with kept(config(upstream)) as served:
-        store = served.runtime.services.conversations
-        keep = store.keep
+class Slow(InprocConversations):
+    """Keeps what is said once it is let."""
 
-        async def keep_slowly(*said: Any) -> None:
-            await slow.acquire()
-            await keep(*said)
+    def __init__(self, clock: Clock, gate: asyncio.Semaphore) -> None:
+        super().__init__(clock)
+        self.gate = gate
 
-        monkeypatch.setattr(store, "keep", keep_slowly)
+    async def keep(self, scope: Scope, id: str, turns: Sequence[Turn], begun: float) -> None:
+        await self.gate.acquire()
+        await super().keep(scope, id, turns, begun)
+
+
+async def test_conversation_whose_first_answer_has_just_ended_can_be_named_and_deleted(upstream: Upstream) -> None:
+    gate = asyncio.Semaphore(0)
+
+    def slowly(_: Config, model: Model, clock: Clock, **_more: Any) -> Streaming:
+        log, store = InprocStreamLog(clock), Slow(clock, gate)
+        streams, conversing = Streams(log, model, clock), Conversing(log, store, clock)
+        streams.on_said(conversing.hear)
+
+        async def start() -> None:
+            conversing.start()
+
+        spoken = Spoken(store, conversing, start, conversing.stop)
+        return Streaming(streams, start, conversing.stop, lambda: Standing("memory", up=True), spoken)
+
+    async with serving(config(upstream), streams=slowly) as served:
         for stream_id, method, sent in (("s1", "PATCH", {"title": "Claves"}), ("s2", "DELETE", None)):
             await ask(served.port, "POST", f"/chat/stream/{stream_id}", body("hi", conversation=stream_id))
             asking = asyncio.create_task(ask(served.port, method, f"/conversations/{stream_id}", sent))
             # Answered on the same loop: by now that one waits, or has its answer.
             assert (await ask(served.port, "GET", "/health")).status == 200
-            slow.release()
+            gate.release()
             assert (await within(asking)).status == 200
         assert (await ask(served.port, "GET", "/chat/stream/s2")).status == 410
 
@@ -341,8 +365,10 @@ async def test_what_must_not_leave_this_machine_is_not_kept_in_postgres(upstream
         async with serving(toml, data=tmp_path) as served:
             await ask(served.port, "POST", "/llm/message", body("public"))
             for private in ({"metadata": {"privacy": "local"}}, {"model": "secret"}):
-                response = await ask(served.port, "POST", "/llm/message", {**body("canary"), **private})
-                assert response.status == 200
+                for stream in (False, True):
+                    said = {**body("canary", stream=stream), **private}
+                    assert (await ask(served.port, "POST", "/llm/message", said)).status == 200
+            await settled(served)
             assert [turn["content"] for turn in await turns(served, 2)] == ["public", "Hello from upstream."]
         with psycopg.connect(url) as database:
             texts = [text for (text,) in database.execute("SELECT text FROM cauce.turns ORDER BY seq").fetchall()]

@@ -11,7 +11,7 @@ import pytest
 from cauce.config import ConfigError
 from cauce.domain.request import Scope
 from cauce.domain.stream import StreamKey
-from cauce.server.following import options_of
+from cauce.engine.streams.options import options_of
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Connection, ask, connection, within
 from tests.integration.test_logged_calls import SURFACES

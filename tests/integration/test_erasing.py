@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from cauce.domain.errors import Gone
 from cauce.domain.request import Scope
+from cauce.domain.stream import StreamKey
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Connection, ask, connection, within
+from tests.integration.test_keyed_calls import CALLS, full
+from tests.integration.test_logged_calls import KEY
 from tests.serving import MESSAGES, Served, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +42,12 @@ def config(upstream: Upstream) -> str:
 
 async def status(served: Served, path: str, headers: dict[str, str] = WEB) -> int:
     return (await ask(served.port, "GET", path, headers=headers)).status
+
+
+def receipt_of(**counts: int) -> dict[str, int]:
+    """A receipt in which all but `counts` is nothing."""
+    nothing = {"deleted": 0, "cancelled": 0, "pending": 0, "responses": 0, "conversations": 0, "comments": 0}
+    return {**nothing, **counts}
 
 
 async def begun(client: Connection, stream_id: str, sent: bytes = RAW) -> None:
@@ -84,22 +94,8 @@ async def test_erased_user_leaves_nothing_and_others_keep_theirs(kept: Kept, ups
         usage = (await ask(served.port, "GET", "/usage?user=ana&key=web", headers=WEB)).json()
         on_disk = served.runtime.config.data_dir.exists() and bool(list(served.runtime.config.data_dir.rglob("*.db")))
     comments = 1 if on_disk else 0
-    assert receipt.json() == {
-        "deleted": 1,
-        "cancelled": 0,
-        "pending": 0,
-        "responses": 1,
-        "conversations": 0,
-        "comments": comments,
-    }
-    assert again.json() == {
-        "deleted": 0,
-        "cancelled": 0,
-        "pending": 0,
-        "responses": 0,
-        "conversations": 0,
-        "comments": 0,
-    }
+    assert receipt.json() == receipt_of(deleted=1, responses=1, comments=comments)
+    assert again.json() == receipt_of()
     assert streams == [410, 200, 200] and theirs == 200 and shown == [404, 200]
     assert (resumed.status, reused.status) == (410, 410)
     # What it cost is still known.
@@ -119,14 +115,7 @@ async def test_open_streams_of_an_erased_user_are_cancelled_and_their_upstreams_
         assert await status(served, "/chat/stream/s") == 410
         upstream.answers = [Reply(text="again")]
         after = await ask(served.port, "POST", "/chat/stream/t", BODY, WEB)
-    assert receipt.json() == {
-        "deleted": 1,
-        "cancelled": 1,
-        "pending": 0,
-        "responses": 0,
-        "conversations": 0,
-        "comments": 0,
-    }
+    assert receipt.json() == receipt_of(deleted=1, cancelled=1)
     # Whoever was reading is told of the end, or sent away: nobody takes it for an answer.
     assert b'"type":"complete"' not in told
     assert after.frames()[-1]["data"] == "again"
@@ -168,14 +157,7 @@ async def test_everything_of_a_key_is_erased_only_if_that_is_said(kept: Kept, up
             await ask(served.port, "DELETE", "/users/ana"),
         ]
     assert [(one.status, one.json()["error_code"]) for one in refused] == [(400, "invalid_request")] * 3
-    assert receipt.json() == {
-        "deleted": 2,
-        "cancelled": 0,
-        "pending": 0,
-        "responses": 1,
-        "conversations": 0,
-        "comments": 0,
-    }
+    assert receipt.json() == receipt_of(deleted=2, responses=1)
     assert left == [410, 410] and theirs == 200
     assert [one.status for one in others] == [405, 404, 401] and others[0].headers["allow"] == "DELETE, OPTIONS"
 
@@ -219,13 +201,19 @@ async def test_one_stream_is_erased_open_or_ended(kept: Kept, upstream: Upstream
     assert gone == [410, 410]
 
 
-async def test_call_with_a_key_is_erased_with_all_its_tries(kept: Kept, upstream: Upstream) -> None:
-    async with kept(config(upstream)) as served:
-        keyed = {**WEB, "Idempotency-Key": "k"}
-        first = await ask(served.port, "POST", "/v1/chat/completions", BODY, keyed)
-        stream_id = first.headers["x-cauce-stream-id"]
-        erased = await ask(served.port, "DELETE", f"/chat/stream/{stream_id}?erase=true", headers=WEB)
-        again = await ask(served.port, "POST", "/v1/chat/completions", BODY, keyed)
+async def test_call_with_a_key_is_erased_with_all_its_tries(upstream: Upstream) -> None:
+    path, body = CALLS["chat, plain"]
+    async with full(upstream) as busy:
+        port, streams = busy.served.port, busy.served.runtime.services.streams
+        assert (await ask(port, "POST", path, body, KEY)).status == 429
+        await busy.make_room()
+        answered = await ask(port, "POST", path, body, KEY)
+        erased = await ask(port, "DELETE", "/chat/stream/openai-chat:k?erase=true")
+        again = await ask(port, "POST", path, body, KEY)
+        for name in ("openai-chat:k", "openai-chat.2:k"):
+            with pytest.raises(Gone):
+                await streams.head(StreamKey("default/anonymous", name))
+    assert answered.headers["x-cauce-stream-id"] == "openai-chat.2:k"
     assert (erased.status, again.status) == (200, 410)
 
 
@@ -257,11 +245,9 @@ async def test_ended_background_response_of_an_erased_user_is_counted_and_no_byt
         responses = served.runtime.services.responses
         scope = Scope("default", "web")
 
-        async def ended() -> None:
+        async with asyncio.timeout(10):
             while await responses.get(scope, made["id"]) is None:
                 await asyncio.sleep(0)
-
-        await within(ended())
         receipt = (await within(ask(served.port, "DELETE", path, headers=WEB))).json()
         left = [file.name for file in (tmp_path / "data").glob("responses*") if b"canary" in file.read_bytes()]
         assert await status(served, f"/v1/responses/{made['id']}") == 404

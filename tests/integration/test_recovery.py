@@ -1,8 +1,8 @@
 """Answers whose provider fails after its first delta, on every surface: they are gone on with, or end as what they are."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from cauce.testing.upstream import Reply, Upstream
 from cauce.testing.upstream.reply import Ask
 from tests.cutting import CuttingProxy
 from tests.http import ask, connection, within
-from tests.serving import serving
+from tests.serving import Served, serving
 from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
@@ -75,19 +75,38 @@ async def asked_for_the_log(port: int, _: int) -> str:
 ROUTE = '[models.route]\ncandidates = ["one/m", "two/m"]\n[retry]\nattempts = 1\n[breaker]\nenabled = false\n'
 
 
-@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
-async def test_answer_cut_after_any_delta_is_whole_byte_for_byte_where_a_model_goes_on_exactly(
-    surface: Surface,
-) -> None:
+class Ends(msgspec.Struct, frozen=True):
+    """A running Cauce, the provider that dies, and the one that goes on."""
+
+    served: Served
+    cutting: Upstream
+    exact: Upstream
+
+    def places(self) -> Iterator[int]:
+        """Each delta after which the provider dies, while it is so. Each time, the other one is asked once."""
+        for place in range(1, 51):
+            self.cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+            asked = len(self.exact.requests)
+            yield place
+            assert len(self.exact.requests) == asked + 1, place
+
+
+@asynccontextmanager
+async def both_ends() -> AsyncIterator[Ends]:
     async with AsyncExitStack() as stack:
         cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
         exact = await stack.enter_async_context(Upstream(going_on))
         toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        served = await stack.enter_async_context(serving(toml))
-        for place in range(1, 51):
-            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
-            assert await asked(surface, served.port) == ORACLE, place
-        assert len(exact.requests) == 50
+        yield Ends(await stack.enter_async_context(serving(toml)), cutting, exact)
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+async def test_answer_cut_after_any_delta_is_whole_byte_for_byte_where_a_model_goes_on_exactly(
+    surface: Surface,
+) -> None:
+    async with both_ends() as ends:
+        for place in ends.places():
+            assert await asked(surface, ends.served.port) == ORACLE, place
 
 
 @pytest.mark.parametrize("way", ["streamed", "plain", "keyed"])
@@ -95,19 +114,13 @@ async def test_answer_cut_after_any_delta_is_whole_byte_for_byte_where_a_model_g
 async def test_logged_answer_cut_after_any_delta_is_whole_byte_for_byte_and_made_once(
     surface: Surface, way: str
 ) -> None:
-    async with AsyncExitStack() as stack:
-        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
-        exact = await stack.enter_async_context(Upstream(going_on))
-        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        served = await stack.enter_async_context(serving(toml))
-        for place in range(1, 51):
-            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
+    async with both_ends() as ends:
+        for place in ends.places():
             headers = {"Idempotency-Key": f"tale-{place}"} if way == "keyed" else {"X-Cauce-Durable": "true"}
             # A key that is repeated has the same answer again, plain too.
             for stream in {"streamed": [True], "plain": [False], "keyed": [True, False]}[way]:
-                outcome = await within(surface.asked(served.port, "route", stream=stream, headers=headers), 30)
+                outcome = await within(surface.asked(ends.served.port, "route", stream=stream, headers=headers), 30)
                 assert (outcome.kind, outcome.text) == ("answer", ORACLE), (place, stream, outcome)
-        assert len(exact.requests) == 50
 
 
 async def asked_by_a_page(port: int, place: int) -> str:
@@ -142,15 +155,9 @@ async def asked_by_our_sync_client(port: int, place: int) -> str:
     "asking", [asked_of_gemini, asked_with_an_id, asked_by_a_page, asked_by_our_client, asked_by_our_sync_client]
 )
 async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int], Awaitable[str]]) -> None:
-    async with AsyncExitStack() as stack:
-        cutting = await stack.enter_async_context(Upstream(Reply(ORACLE, cut_after=1)))
-        exact = await stack.enter_async_context(Upstream(going_on))
-        toml = table("one", cutting) + table("two", exact) + ROUTE + '[facts."two/*"]\nprefill = true\n'
-        served = await stack.enter_async_context(serving(toml))
-        for place in range(1, 51):
-            cutting.script(Reply(ORACLE, cut_after=place, reset=place % 2 == 0))
-            assert await asking(served.port, place) == ORACLE, place
-        assert len(exact.requests) == 50
+    async with both_ends() as ends:
+        for place in ends.places():
+            assert await asking(ends.served.port, place) == ORACLE, place
 
 
 PROMPT = "Cuenta: "

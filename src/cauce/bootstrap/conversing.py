@@ -9,7 +9,6 @@ from cauce.bootstrap.keeping import streams_folder
 from cauce.config import Config
 from cauce.engine.streams.conversing import Conversing
 from cauce.engine.streams.streams import Streams
-from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import Conversations
 from cauce.ports.stream_log import StreamLog
@@ -34,10 +33,10 @@ class Spoken(msgspec.Struct, frozen=True):
     stop: Callable[[], Awaitable[None]]
 
 
-def spoken(config: Config, clock: Clock, turn: Turn, log: StreamLog, streams: Streams, *, lasting: bool) -> Spoken:
+def spoken(config: Config, clock: Clock, log: StreamLog, streams: Streams, *, lasting: bool) -> Spoken:
     """The conversations of `streams`; `lasting`: their log outlives the process. Raises `ConfigError`."""
     store = _store(config, clock) if lasting else InprocConversations(clock, keep_for=config.conversations.keep_for)
-    conversing = Conversing(log, store, turn.is_private, clock)
+    conversing = Conversing(log, store, clock)
     streams.on_said(conversing.hear)
 
     async def start() -> None:

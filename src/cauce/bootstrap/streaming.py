@@ -69,7 +69,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         log = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
         life = Life(recovery=config.recovery, unattended_max_cost=cost)
         streams = Streams(log, turn, clock, life=life, bills=bills)
-        said = spoken(config, clock, turn, log, streams, lasting=False)
+        said = spoken(config, clock, log, streams, lasting=False)
         return Streaming(streams, said.start, said.stop, lambda: Standing("memory", up=True), said)
     # Each start is another node: what an earlier one left open is nobody's.
     node = RandomIds().new("node")
@@ -87,7 +87,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
         private_here=parted,
     )
     streams = Streams(log, turn, clock, node, life, bills)
-    said = spoken(config, clock, turn, log, streams, lasting=True)
+    said = spoken(config, clock, log, streams, lasting=True)
 
     async def start() -> None:
         try:

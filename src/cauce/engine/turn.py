@@ -59,10 +59,6 @@ class Turn:
             private=decision.private,
         )
 
-    def is_private(self, request: Request) -> bool:
-        """Whether `request`, or the model it asks, says that nothing of it may leave this machine."""
-        return self._router.is_private(request)
-
     async def open(self, call: Call) -> Deltas:
         """The answer, once its first delta is in hand. Raises `CauceError`."""
         return await self._open(call)

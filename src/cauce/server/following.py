@@ -16,7 +16,8 @@ from cauce.domain.errors import CauceError, Conflict
 from cauce.domain.stream import Head, Record
 from cauce.domain.surviving import surviving
 from cauce.engine.compose import collect
-from cauce.engine.streams.options import NATIVE, StreamOptions
+from cauce.engine.streams.options import options_of
+from cauce.engine.streams.tail import gathered
 from cauce.ports.provider import Deltas
 from cauce.server.event_stream import EVENTS, EventStream, Form
 from cauce.server.exchange import Exchange, Header
@@ -71,11 +72,6 @@ def addresses(head: Head, wire: str = "native") -> tuple[Header, ...]:
     return (b"x-cauce-stream-id", name), (b"location", b"/chat/stream/" + name + b"/resume" + query)
 
 
-def options_of(head: Head) -> StreamOptions:
-    """What was decided of the stream at its creation."""
-    return msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else NATIVE
-
-
 async def follow(
     exchange: Exchange, services: Services, head: Head, projection: Projection, manner: Manner = AS_EVENTS
 ) -> None:
@@ -95,11 +91,7 @@ async def records_of(exchange: Exchange, services: Services, head: Head) -> Sequ
     reader = services.streams.attach(head.key)
 
     async def work() -> Sequence[Record]:
-        records: list[Record] = []
-        async with aclosing(services.streams.follow(head.key, 0)) as batches:
-            async for batch in batches:
-                records.extend(batch)
-        return surviving(records)
+        return surviving(await gathered(services.streams.follow(head.key, 0)))
 
     try:
         return await exchange.while_connected(work())

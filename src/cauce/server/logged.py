@@ -16,7 +16,7 @@ from cauce.domain.delta import Attempt
 from cauce.domain.errors import CauceError, InvalidRequest
 from cauce.domain.request import Request
 from cauce.domain.stream import Head
-from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.options import StreamOptions, options_of
 from cauce.server.exchange import Exchange
 from cauce.server.following import addresses, completion_of, overhead, records_of
 from cauce.server.keyed import KEY, Naming, given_key, start, start_keyed
@@ -147,7 +147,9 @@ async def answer_logged(exchange: Exchange, services: Services, head: Head, wire
     attempts = [record.delta for record in records if isinstance(record.delta, Attempt)]
     exchange.headers.extend(addresses(head, wire if wire in WIRES else NATIVE))
     completion = await completion_of(records, parts=wire in _PARTS, repeated=head.ended)
-    return Answer(completion, attempts, (*origin(attempts), known_after), services.clock.monotonic() - exchange.began)
+    headers = (*origin(attempts), known_after)
+    took = services.clock.monotonic() - exchange.began
+    return Answer(completion, attempts, headers, took, options_of(head).private)
 
 
 def shown_whole(completion: Completion, render: Callable[[Completion], bytes]) -> bytes:

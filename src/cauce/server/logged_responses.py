@@ -16,10 +16,12 @@ from cauce.domain.errors import CauceError, Conflict, Gone
 from cauce.domain.request import Scope
 from cauce.domain.stream import ERASED, Head, Record, StreamKey
 from cauce.domain.surviving import surviving
+from cauce.engine.streams.options import StreamOptions, options_of
 from cauce.engine.streams.streams import Streams
+from cauce.engine.streams.tail import gathered
 from cauce.ports.clock import Clock
 from cauce.ports.responses import KeptResponse, Responses
-from cauce.server.following import Projection, options_of
+from cauce.server.following import Projection
 from cauce.server.services import Services
 from cauce.wire.numbering import Cursor
 from cauce.wire.openai_responses.logged import Asked, LoggedProjector, head_of_stream, standing
@@ -52,8 +54,11 @@ class Folded(msgspec.Struct, frozen=True):
 
 def asked_of(head: Head) -> Asked:
     """What is known of the request. A stream of another wire can be read on this one too: then nothing more than its model."""
-    asked = _asked(options_of(head).asked)
-    return asked or Asked(echo({}, head.request.model), keep=False)
+    return _known(head, options_of(head))
+
+
+def _known(head: Head, options: StreamOptions) -> Asked:
+    return _asked(options.asked) or Asked(echo({}, head.request.model), keep=False)
 
 
 def project(head: Head, after: Cursor | int) -> Projection:
@@ -73,12 +78,10 @@ def _head(head: Head, asked: Asked) -> ResponseHead:
 
 async def fold(streams: Streams, head: Head) -> Folded:
     """The whole response, once the stream has ended. Raises `Gone`."""
-    records: list[Record] = []
-    async with aclosing(streams.follow(head.key, 0)) as batches:
-        async for batch in batches:
-            records.extend(batch)
-    shown: Sequence[Record] = surviving(records) if options_of(head).buffer else records
-    asked = asked_of(head)
+    records = await gathered(streams.follow(head.key, 0))
+    options = options_of(head)
+    shown: Sequence[Record] = surviving(records) if options.buffer else records
+    asked = _known(head, options)
     about = _head(head, asked)
     deltas = [record.delta for record in shown]
     projector = LoggedProjector(about, queued=asked.background)
@@ -87,7 +90,6 @@ async def fold(streams: Streams, head: Head) -> Folded:
     assert isinstance(finish, Finish), "a stream ends with its Finish"
     context = tuple([bytes(item) for item in asked.context])
     tape = tape_of(about, deltas, queued=asked.background)
-    options = options_of(head)
     user = (options.scope or Scope()).known_as(head.request.user)
     body = _encode(projector.response)
     kept = KeptResponse(about.id, head.created, body, context, tape, user, options.private)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cauce.domain.delta import Attempt, CacheUse
-from cauce.ports.provider import Course
+from cauce.ports.provider import Course, named
 from cauce.server.exchange import Header
 
 _UNASKED = Course()
@@ -31,7 +31,7 @@ def provenance(
     if not attempts:
         return ((b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),)
     last = attempts[-1]
-    name = f"{last.provider}/{last.model}" if last.model else last.provider
+    name = named(last.provider, last.model)
     cached = course.cache == "hit" or course.cache == "stale"
     headers = (
         (b"x-cauce-stream-id", stream_id.encode("latin-1", "replace")),
@@ -52,7 +52,7 @@ def origin(attempts: Sequence[Attempt]) -> tuple[Header, ...]:
     if not attempts:
         return ()
     last = attempts[-1]
-    name = f"{last.provider}/{last.model}" if last.model else last.provider
+    name = named(last.provider, last.model)
     asked = [attempt for attempt in attempts if attempt.cache in ("none", "miss")]
     headers = (
         (b"x-cauce-model", name.encode("latin-1", "replace")),

@@ -4,8 +4,9 @@ from contextlib import aclosing
 
 from cauce.domain.errors import Conflict, InvalidRequest
 from cauce.domain.stream import Head
+from cauce.engine.streams.options import options_of
 from cauce.server.exchange import Exchange
-from cauce.server.following import follow, options_of
+from cauce.server.following import follow
 from cauce.server.services import Services
 from cauce.server.wires import WIRES, manner
 from cauce.wire.numbering import START, Cursor, parse_cursor

@@ -24,12 +24,13 @@ from cauce.wire.numbering import Projector
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A plain answer, who was asked for it, and its headers. `processing_time` is in seconds."""
+    """A plain answer, who was asked for it, and its headers. `processing_time` is in seconds; `private`: it stays on this machine."""
 
     completion: Completion
     attempts: list[Attempt]
     headers: tuple[Header, ...]
     processing_time: float
+    private: bool
 
 
 async def answer(exchange: Exchange, services: Services, request: Request, stream_id: str) -> Answer:
@@ -63,7 +64,7 @@ async def answer(exchange: Exchange, services: Services, request: Request, strea
         raise
     answered = clock.monotonic()
     headers = provenance(attempts, stream_id, asked - exchange.began, call.course)
-    return Answer(completion, attempts, headers, answered - exchange.began)
+    return Answer(completion, attempts, headers, answered - exchange.began, call.private)
 
 
 async def embed(

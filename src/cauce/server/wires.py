@@ -10,8 +10,9 @@ from cauce.domain.delta import Text
 from cauce.domain.errors import InvalidRequest
 from cauce.domain.stream import Head, Record, StreamKey
 from cauce.domain.tokens import estimate_input_tokens
+from cauce.engine.streams.options import options_of
 from cauce.server.event_stream import EVENTS, HEADERS, Form
-from cauce.server.following import Manner, Projection, options_of
+from cauce.server.following import Manner, Projection
 from cauce.server.logged_responses import WIRE as RESPONSES
 from cauce.server.logged_responses import project as responses_project
 from cauce.wire.anthropic_messages.logged import LoggedMessagesProjector

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cauce.domain.histogram import add, bucket
+from cauce.ports.provider import named
 from cauce.ports.usage import Spread, Sums, Votes
 from cauce.stores.attempts import Attempt
 from cauce.stores.periods import HOUR
@@ -40,7 +41,7 @@ class Kind(NamedTuple):
     @property
     def name(self) -> str:
         """`provider/model`, or the provider alone where it has but one model."""
-        return f"{self.provider}/{self.model}" if self.model else self.provider
+        return named(self.provider, self.model)
 
 
 class Cell(msgspec.Struct):

@@ -9,8 +9,7 @@ so often. It may be done by several processes at once: it is in the conversation
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 
 import msgspec
 
@@ -20,11 +19,11 @@ from cauce.domain.delta import Attempt, Finish
 from cauce.domain.errors import CauceError, Gone
 from cauce.domain.message import Message
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import ERASED, Head, Record, StreamKey
+from cauce.domain.stream import ERASED, Head, StreamKey
 from cauce.domain.surviving import surviving
 from cauce.engine.compose import collect
-from cauce.engine.streams.options import StreamOptions
-from cauce.engine.streams.tail import follow
+from cauce.engine.streams.options import options_of
+from cauce.engine.streams.tail import follow, gathered
 from cauce.ports.clock import Clock
 from cauce.ports.conversations import Conversations
 from cauce.ports.provider import Deltas, named
@@ -39,13 +38,17 @@ logger = logging.getLogger("cauce.conversations")
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What was said to a model and what it answered; `standing` is that of the answer, `model` who gave it. Times are UNIX times in seconds."""
+    """What was said to a model and what it answered; `standing` is that of the answer, `model` who gave it. Times are UNIX times in seconds.
+
+    `private`: when it was asked, nothing of it was to leave this machine, whatever its model is by now.
+    """
 
     stream_id: str
     request: Request
     answer: Completion
     asked: float
     answered: float
+    private: bool
     model: str = ""
     standing: Standing = "complete"
 
@@ -69,6 +72,11 @@ class Said(msgspec.Struct, frozen=True):
         ]
 
 
+def answered_by(attempts: Sequence[Attempt]) -> str:
+    """The model that gave the answer of these attempts; empty if nobody was asked."""
+    return named(attempts[-1].provider, attempts[-1].model) if attempts else ""
+
+
 def new_messages(request: Request) -> Sequence[Message]:
     """What `request` says that came after the newest answer in it; what the system says is nobody's turn."""
     new: list[Message] = []
@@ -83,13 +91,9 @@ def new_messages(request: Request) -> Sequence[Message]:
 class Conversing:
     """See the module. `hear` is to be told of each stream of a conversation that has ended here."""
 
-    def __init__(
-        self, log: StreamLog, conversations: Conversations, private: Callable[[Request], bool], clock: Clock
-    ) -> None:
-        """`private` says of a request whether nothing of it may leave this machine."""
+    def __init__(self, log: StreamLog, conversations: Conversations, clock: Clock) -> None:
         self._log = log
         self._conversations = conversations
-        self._private = private
         self._clock = clock
         self._ended: asyncio.Queue[StreamKey] = asyncio.Queue()
         self._left_alone: set[StreamKey] = set()
@@ -184,38 +188,29 @@ class Conversing:
         head = await self._log.head(key)
         if head is None or not head.ended:
             return
-        options = msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else StreamOptions()
+        options = options_of(head)
         wanted = head.state != "failed" and head.cancel_reason != ERASED
         if options.scope is not None and head.request.conversation_id and wanted:
             await self._keep(options.scope, await self._said(head, private=options.private))
         await self._log.settle(key)
 
     async def _said(self, head: Head, *, private: bool) -> Said:
-        records: list[Record] = []
-        async with aclosing(follow(self._log, head.key, 0)) as batches:
-            async for batch in batches:
-                records.extend(batch)
+        records = await gathered(follow(self._log, head.key, 0))
         deltas = [record.delta for record in surviving(records)]
         finish = deltas[-1]
         assert isinstance(finish, Finish), "a stream ends with its Finish"
         standing: Standing = "complete"
         if finish.outcome in ("incomplete", "cancelled"):
             standing = finish.outcome
-        attempts = [delta for delta in deltas if isinstance(delta, Attempt)]
-        model = named(attempts[-1].provider, attempts[-1].model) if attempts else ""
+        model = answered_by([delta for delta in deltas if isinstance(delta, Attempt)])
         answer = await collect(Deltas(None, deltas))
         answered = head.created if head.terminal_at is None else head.terminal_at
-        # It was private when it was asked, whatever its model is by now.
-        request = msgspec.structs.replace(head.request, privacy="local") if private else head.request
-        return Said(head.key.id, request, answer, head.created, answered, model, standing)
+        return Said(head.key.id, head.request, answer, head.created, answered, private, model, standing)
 
     async def _keep(self, scope: Scope, said: Said) -> None:
         request, turns = said.request, said.turns
-        if turns and request.conversation_id and self._may_keep(request):
+        # What must not leave this machine goes nowhere that others see.
+        if turns and request.conversation_id and not (said.private and self._conversations.shared):
             # By the name that it is erased by.
             scope = Scope(scope.tenant, scope.key, scope.known_as(request.user))
             await self._conversations.keep(scope, request.conversation_id, turns, said.asked)
-
-    def _may_keep(self, request: Request) -> bool:
-        """Whether what `request` says may be kept where conversations are: what must not leave this machine goes nowhere that others see."""
-        return not self._conversations.shared or not self._private(request)

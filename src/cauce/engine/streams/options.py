@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from cauce.domain.request import Scope
+from cauce.domain.stream import Head
 
 Disconnect = Literal["continue", "grace", "cancel"]
 """What becomes of a stream that nobody reads any more: it goes on; it is cancelled when nobody came back in time; at once."""
@@ -35,3 +36,10 @@ class StreamOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
 NATIVE = StreamOptions()
 """Those of `/chat/stream`."""
+
+_decode = msgspec.json.Decoder(StreamOptions).decode
+
+
+def options_of(head: Head) -> StreamOptions:
+    """What was decided of the stream at its creation."""
+    return _decode(head.policy) if head.policy else NATIVE

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
@@ -15,6 +15,7 @@ from cauce.engine.streams.commits import NEW, Begun
 from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.presence import Presence
 from cauce.engine.streams.producer import Producer
+from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
 from cauce.ports.clock import Clock
 from cauce.ports.provider import Call
@@ -27,7 +28,7 @@ logger = logging.getLogger("cauce.streams")
 
 
 class _Running(msgspec.Struct, frozen=True):
-    """`here`: it is in the memory of this process, which nobody else writes and nobody inherits."""
+    """`here` as `Life.keeps_here` says it."""
 
     producer: Producer
     call: Call
@@ -39,22 +40,19 @@ class _Running(msgspec.Struct, frozen=True):
 class Producing:
     """See the module."""
 
-    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, presence: Presence) -> None:
+    def __init__(self, log: StreamLog, turn: Turn, clock: Clock, bills: Bills, presence: Presence, life: Life) -> None:
         self._log = log
         self._turn = turn
         self._clock = clock
         self._bills = bills
         self._presence = presence
+        self._life = life
         self._running: dict[StreamKey, _Running] = {}
         self._dropped: dict[StreamKey, Hold] = {}
         """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
         self._reached = clock.monotonic()
         """When the log answered last."""
         self._renewing = asyncio.Lock()
-        self.lease: float | None = None
-        """Seconds that this process may be silent (None: for ever)."""
-        self.private_here = False
-        """Whether private streams are in the memory of this process, beside the log of all others."""
         self.listeners: list[Callable[[StreamKey], None]] = []
         """Told of each stream that is not written here any more, mostly since it has ended."""
         self.conversing: list[Callable[[StreamKey], None]] = []
@@ -72,7 +70,7 @@ class Producing:
         """Write the answer to `call` into the stream of `hold`. Its producer does nothing before the next await."""
         key = hold.key
         producer = Producer(self._log, self._turn, self._clock, hold, begun)
-        here = self.private_here and call.private
+        here = self._life.keeps_here(private=call.private)
         renewed = call.renewed if here else partial(self._renewed, key)
         call = msgspec.structs.replace(call, notice=producer.notice, renewed=renewed)
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
@@ -100,12 +98,13 @@ class Producing:
         """
         asking = asyncio.create_task(self._told(others))
         try:
-            if self.lease is not None:
-                left = self._reached + self.lease - self._clock.monotonic()
+            lease = self._life.lease
+            if lease is not None:
+                left = self._reached + lease - self._clock.monotonic()
                 with contextlib.suppress(TimeoutError):
-                    async with self._clock.timeout(max(left, self.lease / 2)):
+                    async with self._clock.timeout(max(left, lease / 2)):
                         await asyncio.wait({asking})
-                if not asking.done() and self._clock.monotonic() - self._reached >= self.lease:
+                if not asking.done() and self._clock.monotonic() - self._reached >= lease:
                     self._give_up()
             await asking
         finally:
@@ -146,12 +145,13 @@ class Producing:
     @property
     def _silent(self) -> bool:
         """Whether others may have taken our streams over, since the log has not heard of us for a whole lease."""
-        return self.lease is not None and self._clock.monotonic() - self._reached > self.lease
+        lease = self._life.lease
+        return lease is not None and self._clock.monotonic() - self._reached > lease
 
     async def _renewed(self, key: StreamKey) -> None:
         """See `Call.renewed`: a process that stood still must not pay for an answer that another pays for by now, and nobody for one that
         was cancelled elsewhere."""
-        if self.lease is None:
+        if self._life.lease is None:
             return
         if self._silent:
             # All streams ask at once: one question is for all. If it fails, they are given up, unless another was answered meanwhile.
@@ -182,18 +182,16 @@ class Producing:
 
     async def drain(self, seconds: float) -> None:
         """Return when all streams have ended, or that much time has passed."""
-        tasks = {running.task for running in self._running.values()}
-        if tasks and seconds > 0:
+        if self._running and seconds > 0:
             async with self._clock.timeout(seconds):
-                await asyncio.wait(tasks)
+                await _all_ended(self._running.values())
 
     async def end(self, error: CauceError, *, here: bool = False) -> None:
         """End all streams with `error`; `here`: those alone that are in the memory of this process."""
         some = [running for running in self._running.values() if running.here or not here]
         for running in some:
             running.producer.fail(error)
-        if some:
-            await asyncio.wait({running.task for running in some})
+        await _all_ended(some)
 
     async def hand_over(self) -> None:
         """Close all upstreams, write what was received, and give the streams up: whoever looks next goes on with them."""
@@ -203,7 +201,7 @@ class Producing:
             some |= going
             for producer in some.values():
                 producer.hand_over()
-            await self._all_ended()
+            await _all_ended(self._running.values())
         left = [producer.hold for producer in some.values() if producer.leaving]
         await self._given_up([*left, *self._dropped.values()])
 
@@ -222,11 +220,6 @@ class Producing:
             else:
                 logger.info("handed over %d streams", len(left))
 
-    async def _all_ended(self) -> None:
-        tasks = {running.task for running in self._running.values()}
-        if tasks:
-            await asyncio.wait(tasks)
-
     async def _cause(self, key: StreamKey) -> str:
         head = await self._log.head(key)
         return (head.cancel_reason if head is not None else None) or ""
@@ -244,3 +237,9 @@ class Producing:
         elif error is not None:
             logger.error("stream %s: its producer failed", key.id, exc_info=error)
             self._dropped[key] = running.producer.hold
+
+
+async def _all_ended(some: Iterable[_Running]) -> None:
+    tasks = {running.task for running in some}
+    if tasks:
+        await asyncio.wait(tasks)

@@ -24,6 +24,10 @@ class Life(msgspec.Struct, frozen=True):
     unattended_max_cost: float = UNATTENDED_MAX_COST
     private_here: bool = False
 
+    def keeps_here(self, *, private: bool) -> bool:
+        """Whether such a stream is in the memory of this process, which nobody else writes and nobody inherits."""
+        return private and self.private_here
+
     @property
     def tick(self) -> float:
         """Seconds between looks at what is held and at what nobody holds."""

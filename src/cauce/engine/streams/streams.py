@@ -72,9 +72,7 @@ class Streams:
         self._clock = clock
         bills = bills or Bills()
         self._presence = Presence(log, clock, self._give_up, shared=life.lease is not None)
-        self._producing = Producing(log, turn, clock, bills, self._presence)
-        self._producing.lease = life.lease
-        self._producing.private_here = life.private_here
+        self._producing = Producing(log, turn, clock, bills, self._presence, life)
         self._takeover = Takeover(
             log, turn, clock, bills, self._go_on, self._producing.drop, lambda key: self._producing.get(key) is not None
         )
@@ -154,7 +152,7 @@ class Streams:
 
     async def _created(self, new: NewStream) -> Created:
         """The stream, made, or found. Raises as the log does, and `Conflict`."""
-        if new.private and self._life.private_here:
+        if self._life.keeps_here(private=new.private):
             # It goes to another log than what is not private: an id that is taken there meanwhile must be seen here.
             if new.key in self._making:
                 raise _reused(new.key)
@@ -368,7 +366,7 @@ class Streams:
             producer.cancel(cause)
 
     async def _leave(self, producer: Producer, call: Call) -> None:
-        if self._life.lasting and not (call.private and self._life.private_here):
+        if self._life.lasting and not self._life.keeps_here(private=call.private):
             await self._producing.leave(producer)
         else:
             producer.fail(shut_down())

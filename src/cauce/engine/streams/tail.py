@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from cauce.domain.delta import Delta, Finish
 from cauce.domain.stream import Record, StreamKey
@@ -65,6 +66,12 @@ async def follow(
         yield records
         if isinstance(records[-1].delta, Finish):
             return
+
+
+async def gathered(batches: AsyncGenerator[Sequence[Record], None]) -> list[Record]:
+    """All records of `batches`, once the stream has ended. Raises as `follow` does."""
+    async with aclosing(batches):
+        return [record async for batch in batches for record in batch]
 
 
 async def _check(log: StreamLog, key: StreamKey, seq: int, epoch: int) -> None:

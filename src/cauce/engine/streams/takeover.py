@@ -19,7 +19,7 @@ from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.recovery.past import spoke_last
 from cauce.engine.streams.bills import Bills, Past, used_by
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
-from cauce.engine.streams.options import StreamOptions
+from cauce.engine.streams.options import StreamOptions, options_of
 from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
 from cauce.ports.attachable import give_up
@@ -312,7 +312,7 @@ class Takeover:
         head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
         if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
             return False
-        if call.private and life.private_here:
+        if life.keeps_here(private=call.private):
             # Nothing of it may be written where others read it; that it is there is another server's configuration, or version.
             return False
         if self._is_old(head, bounds):
@@ -356,7 +356,7 @@ class Takeover:
 def _options(head: Head) -> StreamOptions | None:
     """What was decided at its creation; None if that cannot be read."""
     try:
-        return msgspec.json.decode(head.policy, type=StreamOptions) if head.policy else None
+        return options_of(head) if head.policy else None
     except msgspec.MsgspecError:
         return None
 

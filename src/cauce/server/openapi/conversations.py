@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cauce.server.openapi.operation import described, json_of, optional
+from cauce.server.openapi.operation import CHOSEN, described, json_of, optional, query
 from cauce.server.routes.conversations import MOST, USUAL
 from cauce.wire.native.conversations import (
     ConversationBody,
@@ -28,9 +28,9 @@ def conversations() -> dict[str, Any]:
         "name": "id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[^\\x00-\\x20/\\x7f]{1,200}$"},
+        "schema": {"type": "string", "pattern": CHOSEN},
     }
-    limit = _query(
+    limit = query(
         "limit", {"type": "integer", "minimum": 1, "maximum": MOST}, f"Most of them on a page; {USUAL} without."
     )
     made = optional(
@@ -46,8 +46,8 @@ def conversations() -> dict[str, Any]:
     )
     for operation in (made, renamed):
         operation["requestBody"]["content"]["application/json"]["example"] = {"title": "API keys"}
-    place = _query("after", {"type": "string"}, "`next` of the page before.")
-    seq = _query("after", {"type": "integer", "minimum": 0, "maximum": 1_000_000_000}, "The last turn that was read.")
+    place = query("after", {"type": "string"}, "`next` of the page before.")
+    seq = query("after", {"type": "integer", "minimum": 0, "maximum": 1_000_000_000}, "The last turn that was read.")
     listed = described("List conversations", "Those of the caller's key.", answers={200: json_of(ConversationsBody)})
     shown = described(
         "Show a conversation",
@@ -66,7 +66,3 @@ def conversations() -> dict[str, Any]:
             "delete": deleted,
         },
     }
-
-
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cauce.server.openapi.operation import described, json_of
+from cauce.server.openapi.operation import described, json_of, query
 from cauce.server.routes.usage import FILTERS, GROUPS, MOST_GROUPS
 from cauce.wire.native.request import MessageRequestBody
 from cauce.wire.native.usage import EstimateBody, FeedbackBody, ForecastBody, Noted, ReportBody
@@ -12,20 +12,20 @@ BODIES = (ReportBody, ForecastBody, EstimateBody, FeedbackBody, Noted)
 
 def usage() -> dict[str, Any]:
     text = {"type": "string"}
-    filters = [_query(name, text, "This one only.") for name in FILTERS]
+    filters = [query(name, text, "This one only.") for name in FILTERS]
     time = {
         "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"type": "number"}]
     }
     parameters = [
-        _query(
+        query(
             "group_by",
             text,
             f"Some of {', '.join(GROUPS)}, with commas between them. Users go with key and day only, unless conversations are told "
             "apart too. Those are known as long as single attempts are kept: `from` of the answer says since when.",
         ),
-        _query("from", time, "A date, a time or UNIX seconds; the first of this month without."),
-        _query("to", time, "The same; a date includes its day. Now without."),
-        _query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_GROUPS}, "Most groups."),
+        query("from", time, "A date, a time or UNIX seconds; the first of this month without."),
+        query("to", time, "The same; a date includes its day. Now without."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": MOST_GROUPS}, "Most groups."),
         *filters,
     ]
     what = "Sums, percentiles, error rates and feedback of the caller's tenant. Times are kept to whole hours."
@@ -52,7 +52,3 @@ def usage() -> dict[str, Any]:
         "/usage/estimate": {"post": estimate},
         "/feedback": {"post": feedback},
     }
-
-
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description}

@@ -9,7 +9,9 @@ REF = "#/components/schemas/{name}"
 
 EXAMPLE = {"messages": [{"role": "user", "content": "How do I add an API key?"}]}
 
-_KEY = r"^[^\x00-\x20/\x7f]{1,200}$"
+CHOSEN = r"^[^\x00-\x20/\x7f]{1,200}$"
+"""Ids and keys that a client may choose."""
+
 CURSOR = "^[0-9]{1,15}([.][0-9]{1,6})?$"
 """What a reader says it has read: a record, or a frame of one."""
 
@@ -65,6 +67,11 @@ def json_or_events(body: type) -> dict[str, Any]:
     return both
 
 
+def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """A parameter in the query of a request."""
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
 def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
     """A header of a request."""
     return {"name": name, "in": "header", "description": description, "schema": {"type": "string", **schema}}
@@ -88,7 +95,7 @@ def logged(operation: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
     operation["parameters"] = [
         *operation.get("parameters", ()),
         header(
-            "Idempotency-Key", "Makes the call one, however often it is sent: its stream is `WIRE:KEY`.", pattern=_KEY
+            "Idempotency-Key", "Makes the call one, however often it is sent: its stream is `WIRE:KEY`.", pattern=CHOSEN
         ),
         header("X-Cauce-Durable", "Put the call into the log under an id that is made here.", enum=["true", "false"]),
         LEAVING,

@@ -4,6 +4,7 @@ from typing import Any
 
 from cauce.server.erasing import Receipt
 from cauce.server.openapi.operation import (
+    CHOSEN,
     CURSOR,
     LEAVING,
     RESTART,
@@ -17,6 +18,7 @@ from cauce.server.openapi.operation import (
     logged,
     optional,
     outcomes,
+    query,
 )
 from cauce.server.routes.streams import StreamState
 from cauce.server.wires import WIRES
@@ -53,32 +55,20 @@ def streams() -> dict[str, Any]:
         "name": "id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[^\\x00-\\x20/\\x7f]{1,200}$"},
+        "schema": {"type": "string", "pattern": CHOSEN},
     }
-    cursor = {
-        "name": "after",
-        "in": "query",
-        "schema": {"type": "string", "pattern": CURSOR},
-        "description": "The last frame that was read, as its `id` said it; 0: none.",
-    }
-    epoch = {
-        "name": "epoch",
-        "in": "query",
-        "schema": {"type": "integer"},
-        "description": "Epoch of the cursor's record.",
-    }
-    wire = {
-        "name": "wire",
-        "in": "query",
-        "schema": {"type": "string", "enum": list(WIRES)},
-        "description": "What to read it in, whatever it was asked for in.",
-    }
-    erase = {
-        "name": "erase",
-        "in": "query",
-        "schema": {"type": "string", "enum": ["true", "false"]},
-        "description": "Delete its log, too: it is told as gone afterwards. What its conversation has of it already stays there.",
-    }
+    cursor = query(
+        "after",
+        {"type": "string", "pattern": CURSOR},
+        "The last frame that was read, as its `id` said it; 0: none.",
+    )
+    epoch = query("epoch", {"type": "integer"}, "Epoch of the cursor's record.")
+    wire = query("wire", {"type": "string", "enum": list(WIRES)}, "What to read it in, whatever it was asked for in.")
+    erase = query(
+        "erase",
+        {"type": "string", "enum": ["true", "false"]},
+        "Delete its log, too: it is told as gone afterwards. What its conversation has of it already stays there.",
+    )
     events = {200: event_stream(), 204: at_its_end()}
     resume = {
         "summary": "Read a stream on",

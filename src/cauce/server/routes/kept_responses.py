@@ -10,6 +10,7 @@ from cauce.domain.errors import Gone, InvalidRequest, NotFound
 from cauce.domain.request import Scope
 from cauce.domain.stream import Head, StreamKey, Whose
 from cauce.ports.responses import KeptResponse
+from cauce.server.erasing import erase_streams
 from cauce.server.event_stream import HEADERS
 from cauce.server.exchange import Exchange, Header
 from cauce.server.following import LoggedFailure, Manner, follow, overhead
@@ -59,24 +60,14 @@ async def retrieve(exchange: Exchange, services: Services, response_id: str) -> 
 
 async def delete(exchange: Exchange, services: Services, response_id: str) -> None:
     """Forget the response; one that is on its way is cancelled."""
-    found = await _found(services, exchange.scope, response_id)
-    if isinstance(found, Head):
-        if not found.ended:
-            await services.streams.cancel(found.key)
-        # Another process may have promised it: what is remembered here is that it was deleted.
-        await services.responses.promise(found.key, found.created)
-    deleted = await services.responses.delete(exchange.scope, response_id)
-    await _erase(services, StreamKey(exchange.scope.principal, response_id))
-    if not deleted:
-        raise _unknown(response_id)
-    await exchange.respond_json(200, _encode(Deleted(response_id)))
-
-
-async def _erase(services: Services, key: StreamKey) -> None:
-    """Have the response's log go too, if it has one: it shows the answer to whoever knows its id or its key."""
+    scope = exchange.scope
+    await _found(services, scope, response_id)
     with contextlib.suppress(Gone):
-        if await services.streams.head(key) is not None:
-            await services.streams.erase(Whose(key.principal, id=key.id))
+        # Its log shows the answer to whoever knows its id or its key. One that has none needs no log that can be written.
+        if await services.streams.head(StreamKey(scope.principal, response_id)) is not None:
+            await erase_streams(services, scope, Whose(scope.principal, id=response_id))
+    await services.responses.delete(scope, response_id)
+    await exchange.respond_json(200, _encode(Deleted(response_id)))
 
 
 async def list_items(exchange: Exchange, services: Services, response_id: str) -> None:

@@ -3,8 +3,7 @@
 import msgspec
 
 from cauce.domain.request import Request
-from cauce.engine.streams.conversing import Said
-from cauce.ports.provider import named
+from cauce.engine.streams.conversing import Said, answered_by
 from cauce.server.event_stream import Form
 from cauce.server.exchange import Exchange
 from cauce.server.logged import RESTART, answer_logged, begin, is_logged, stream_logged
@@ -49,9 +48,8 @@ async def _logged(exchange: Exchange, services: Services, request: Request) -> N
 
 async def _keep(exchange: Exchange, services: Services, request: Request, got: Answer, stream_id: str) -> None:
     now = services.clock.now()
-    last = got.attempts[-1] if got.attempts else None
-    model = "" if last is None else named(last.provider, last.model)
-    said = Said(stream_id, request, got.completion, now - got.processing_time, now, model)
+    asked = now - got.processing_time
+    said = Said(stream_id, request, got.completion, asked, now, got.private, answered_by(got.attempts))
     await services.conversing.say(exchange.scope, said)
 
 

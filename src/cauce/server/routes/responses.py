@@ -53,14 +53,14 @@ class InputTokens(msgspec.Struct):
     object: str = "response.input_tokens"
 
 
-class _Asked(msgspec.Struct):
+class _Asked(msgspec.Struct, frozen=True):
     """A request's JSON and the items of the conversation before it."""
 
     raw: dict[str, Any]
     before: list[dict[str, Any]]
     context: tuple[bytes, ...]
     private: bool = False
-    """It stays on this machine: as far as is known, since it goes on from a response that does."""
+    """It stays on this machine, since it goes on from a response that does."""
 
     @property
     def items(self) -> tuple[bytes, ...]:
@@ -85,10 +85,9 @@ async def responses(exchange: Exchange, services: Services) -> None:
     model = request.model or services.router.default
     head = Head(services.ids.new("resp"), int(created), echo(raw, model), custom_names(request.tools))
     keep = raw.get("store") is not False
-    if keep:
-        asked.private = services.router.is_private(wished(exchange, request))
     user = exchange.scope.known_as(request.user)
     if request.stream:
+        private = keep and services.router.is_private(wished(exchange, request))
         recorder = Recorder(head, keep=keep)
         try:
             await relay(exchange, services, request, recorder, head.id)
@@ -96,13 +95,13 @@ async def responses(exchange: Exchange, services: Services) -> None:
             # The client may have left with the last event in hand: then it may well come back for more.
             if keep and recorder.response is not None:
                 whole, tape = _encode(recorder.response), recorder.tape()
-                kept = KeptResponse(head.id, head.created, whole, asked.items, tape, user, asked.private)
+                kept = KeptResponse(head.id, head.created, whole, asked.items, tape, user, private)
                 await services.responses.put(exchange.scope, kept)
         return
     got = await answer(exchange, services, request, head.id)
     body = render_response(got.completion, head)
     if keep:
-        kept = KeptResponse(head.id, head.created, body, asked.items, user=user, private=asked.private)
+        kept = KeptResponse(head.id, head.created, body, asked.items, user=user, private=got.private)
         await services.responses.put(exchange.scope, kept)
     await exchange.respond_json(200, body, *got.headers)
 

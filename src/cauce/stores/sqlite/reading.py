@@ -11,6 +11,7 @@ from pathlib import Path
 from zlib import crc32
 
 from cauce.domain.errors import InvalidRequest, Overloaded
+from cauce.ports.provider import named
 from cauce.ports.usage import AllTenants, Holder, Query, Report, SpendUnit, Sums, Votes
 from cauce.stores.attempts import Attempt
 from cauce.stores.cells import Cell, Folding, Kind, conversed
@@ -45,12 +46,15 @@ FILE = "ledger.sqlite"
 
 
 class Reading:
-    """Answers questions about the ledger in `folder`. For one thread at a time."""
+    """Answers questions about the ledger in `folder`. For one thread at a time. Of conversations at most `most_rows` attempts are looked at."""
 
-    def __init__(self, folder: Path, now: Callable[[], float], unwritten: Unwritten = tuple) -> None:
+    def __init__(
+        self, folder: Path, now: Callable[[], float], unwritten: Unwritten = tuple, *, most_rows: int = MOST_ROWS
+    ) -> None:
         self._folder = folder
         self._now = now
         self._unwritten = unwritten
+        self._most_rows = most_rows
         self._database: sqlite3.Connection | None = None
 
     def report(self, query: Query) -> Report:
@@ -75,7 +79,7 @@ class Reading:
             (DAYS, int(self._now()) // DAY - APPROVED),
         )
         for provider, model, *votes in rows:
-            found[f"{provider}/{model}" if model else provider] = Votes(*votes)
+            found[named(provider, model)] = Votes(*votes)
         return found
 
     def close(self) -> None:
@@ -121,7 +125,7 @@ class Reading:
             before = positions(database)
             kinds = _kinds(database, query, grouping)
             if grouping.conversations:
-                _add_rows(database, kinds, grouping)
+                _add_rows(database, kinds, grouping, self._most_rows)
             elif kinds:
                 for span, first, end, hours in _ranges(grouping.spans, users=grouping.users):
                     rows = database.execute(
@@ -166,7 +170,7 @@ def _kinds(database: sqlite3.Connection, query: Query, grouping: Grouping) -> di
     return {number: kind for number, kind in kinds.items() if grouping.conversations or grouping.wants(kind)}
 
 
-def _add_rows(database: sqlite3.Connection, kinds: dict[int, Kind], grouping: Grouping) -> None:
+def _add_rows(database: sqlite3.Connection, kinds: dict[int, Kind], grouping: Grouping, most: int) -> None:
     """Add what single attempts say of conversations, which are too many to have sums."""
     days = {(date.fromisoformat(name) - _EPOCH).days: name for name in sorted(day_names(database))}
     if not days:
@@ -176,9 +180,9 @@ def _add_rows(database: sqlite3.Connection, kinds: dict[int, Kind], grouping: Gr
     one = grouping.conversation
     if one is None:
         newest = "SELECT coalesce(max(id), 0) FROM attempts_"
-        if sum([database.execute(newest + name).fetchone()[0] for name in days.values()]) > MOST_ROWS:
+        if sum([database.execute(newest + name).fetchone()[0] for name in days.values()]) > most:
             raise InvalidRequest(
-                f"group_by: conversations are told apart of {MOST_ROWS:,} attempts at most: ask for fewer days, or for one conversation",
+                f"group_by: conversations are told apart of {most:,} attempts at most: ask for fewer days, or for one conversation",
                 field="group_by",
             )
     for day, name in days.items():

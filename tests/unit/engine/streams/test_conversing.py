@@ -53,10 +53,6 @@ class Forgetful(InprocStreamLog):
         await super().settle(key)
 
 
-def public(_: Request) -> bool:
-    return False
-
-
 async def ended(
     log: InprocStreamLog,
     clock: FakeClock,
@@ -65,9 +61,10 @@ async def ended(
     request: Request = REQUEST,
     key: StreamKey = KEY,
     scope: Scope | None = SCOPE,
+    private: bool = False,
 ) -> None:
     """A stream of that answer, ended in `state`."""
-    policy = msgspec.json.encode(StreamOptions(scope=scope)).decode()
+    policy = msgspec.json.encode(StreamOptions(scope=scope, private=private)).decode()
     created = await log.create(NewStream(key, request, b"digest", clock.now(), policy=policy))
     assert created.hold is not None
     attempt = Attempt(1, "up", "m", "primary")
@@ -90,7 +87,7 @@ async def test_answer_is_kept_by_a_sweep_where_nobody_heard_of_its_end() -> None
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     begun = clock.now()
     await ended(log, clock, Text("Hel"), Text("lo."))
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await kept(conversations) == HELLO and await log.unsettled(10) == []
     asked, answered = await conversations.turns(SCOPE, "c", 0, 10)
     assert (asked.at, answered.at, answered.model, answered.stream_id) == (begun, begun + 2, "up/m", "s")
@@ -101,23 +98,24 @@ async def test_several_nodes_settle_a_stream_once() -> None:
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     for number in range(5):
         await ended(log, clock, Text("Hello."), key=StreamKey(KEY.principal, f"s{number}"))
-    await asyncio.gather(*[Conversing(log, conversations, public, clock).sweep() for _ in range(3)])
+    await asyncio.gather(*[Conversing(log, conversations, clock).sweep() for _ in range(3)])
     assert await kept(conversations) == HELLO * 5 and await log.unsettled(10) == []
 
 
 async def test_answer_whose_store_was_away_is_kept_later() -> None:
     clock = FakeClock()
     log, conversations = InprocStreamLog(clock), Away(clock, 2)
-    conversing = Conversing(log, conversations, public, clock)
+    conversing = Conversing(log, conversations, clock)
     await ended(log, clock, Text("Hello."))
     conversing.start()
     conversing.hear(KEY)
     await conversing.caught_up()
     assert await kept(conversations) == [] and await log.unsettled(10) == [KEY]
-    while await log.unsettled(10):
-        await clock.until_waiting()
-        clock.advance(30)
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while await log.unsettled(10):
+            await clock.until_waiting()
+            clock.advance(30)
+            await asyncio.sleep(0)
     await conversing.stop()
     assert await kept(conversations) == HELLO
 
@@ -126,9 +124,9 @@ async def test_answer_is_kept_once_though_it_was_not_settled_after_it_was_copied
     clock = FakeClock()
     log, conversations = Forgetful(clock), InprocConversations(clock)
     await ended(log, clock, Text("Hello."))
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await log.unsettled(10) == [KEY]
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await kept(conversations) == HELLO and await log.unsettled(10) == []
 
 
@@ -136,10 +134,10 @@ async def test_id_that_comes_again_is_another_stream() -> None:
     clock = FakeClock()
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     await ended(log, clock, Text("Hello."))
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     restarted = InprocStreamLog(clock)
     await ended(restarted, clock, Text("Hello."))
-    await Conversing(restarted, conversations, public, clock).sweep()
+    await Conversing(restarted, conversations, clock).sweep()
     assert await kept(conversations) == HELLO * 2
 
 
@@ -149,7 +147,7 @@ async def test_partial_answer_is_flagged(state: State) -> None:
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     call = ToolCall(0, "c1", "look", '{"a')
     await ended(log, clock, Text("Hel"), call, state=state)
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await kept(conversations) == [HELLO[0], ("assistant", "Hel", state)]
     (_, answered) = await conversations.turns(SCOPE, "c", 0, 10)
     assert answered.message.parts == (TextPart("Hel"),)
@@ -160,7 +158,7 @@ async def test_stream_that_gave_nothing_leaves_nothing(state: State, deltas: tup
     clock = FakeClock()
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     await ended(log, clock, *deltas, state=state)
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await kept(conversations) == [] and await log.unsettled(10) == []
 
 
@@ -171,7 +169,7 @@ async def test_answer_of_several_attempts_is_what_was_not_taken_back() -> None:
     again = (Attempt(2, "other", "n", "fallback", reason="cut"), Status("seam"))
     whole = (ToolCall(1, "c2", "look", '{"a":1}'), ToolCall(1, "c2", "look", '{"a":1}', "ready"))
     await ended(log, clock, Text("wrong"), Restart(3, "cut"), Text("Hello."), *begins, *again, *whole)
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     (_, answered) = await conversations.turns(SCOPE, "c", 0, 10)
     assert answered.message.parts == (TextPart("Hello."), ToolCallPart("c2", "look", '{"a":1}'))
     assert answered.model == "other/n"
@@ -181,7 +179,7 @@ async def test_reasoning_is_kept_with_its_answer() -> None:
     clock = FakeClock()
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     await ended(log, clock, Reasoning("hm"), Text("Hello."))
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     (_, answered) = await conversations.turns(SCOPE, "c", 0, 10)
     assert answered.message.parts == (ReasoningPart("hm"), TextPart("Hello."))
 
@@ -190,7 +188,7 @@ async def test_stream_of_an_unknown_owner_is_settled_and_kept_nowhere() -> None:
     clock = FakeClock()
     log, conversations = InprocStreamLog(clock), InprocConversations(clock)
     await ended(log, clock, Text("Hello."), scope=None)
-    await Conversing(log, conversations, public, clock).sweep()
+    await Conversing(log, conversations, clock).sweep()
     assert await kept(conversations) == [] and await log.unsettled(10) == []
 
 
@@ -199,12 +197,10 @@ async def test_what_is_private_is_kept_here_and_nowhere_that_others_see() -> Non
     log = InprocStreamLog(clock)
     here, elsewhere = InprocConversations(clock), InprocConversations(clock)
     elsewhere.shared = True
-    secret = msgspec.structs.replace(REQUEST, privacy="local")
     for conversations, expected in ((here, HELLO), (elsewhere, [])):
         key = StreamKey(KEY.principal, f"s{conversations.shared}")
-        await ended(log, clock, Text("Hello."), request=secret, key=key)
-        private = Conversing(log, conversations, lambda request: request.privacy == "local", clock)
-        await private.sweep()
+        await ended(log, clock, Text("Hello."), private=True, key=key)
+        await Conversing(log, conversations, clock).sweep()
         assert await kept(conversations) == expected and await log.unsettled(10) == []
 
 
