@@ -156,6 +156,7 @@ class Queue:
             self.left(other, served=False)
             other.woken.set()
         self.waiters[waiter] = None
+        waiter.call.course.queued = True
         self.denied(waiter, waits)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_places())
@@ -212,7 +213,9 @@ class Queue:
         self._bounds.leave(waiter, waiter.share)
         now = self._clock.monotonic()
         seconds = now - waiter.began
-        waiter.call.course.waited += seconds
+        course = waiter.call.course
+        course.queued = False
+        course.waited += seconds
         self._waited(seconds)
         for key in list(waiter.places):
             line = self.lines[key]
