@@ -135,13 +135,14 @@ def unnoticed_admission() -> None:
 class Course(msgspec.Struct):
     """What has become of a request so far. All copies of its call share one.
 
-    `attempts` counts whom it was put to, retries included; `waited` is the seconds it has stood in our queue; `level` is that
+    `attempts` counts whom it was put to, retries included; `waited` is the seconds it has stood in our queue, `queued` whether it stands there now; `level` is that
     of the attempt, or of the answer out of the cache, that was last. `cache` is what the cache did, `age` the seconds since its
     answer was made.
     """
 
     attempts: int = 0
     waited: float = 0.0
+    queued: bool = False
     level: Level = "primary"
     asked: "Candidate | None" = None
     """Whom that attempt was put to."""
@@ -151,6 +152,8 @@ class Course(msgspec.Struct):
     age: float = 0.0
     truncated: int = 0
     """Messages that were left out, since it was too long."""
+    bound: int = 0
+    """Tokens that an attempt's answer was bound to by what its caller may spend, and not by its request (0: none was)."""
     handed_over: bool = False
     """Another process goes on with its answer: whoever closes the upstream leaves the provider's own stream running."""
 

@@ -5,7 +5,7 @@
 The first member leads: the call is its call, and it is told all that goes on. Others follow: they get every delta from the first
 on, as it comes. A member may leave at any time; when the last one has, the call is closed. What has come is kept whole until it
 is larger than one answer may be; from then on nobody can join, and the slowest members are let go when the fastest
-has read on.
+has read on. Who has been shown nothing may be sent elsewhere: `Moved`.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Finish, Status, Text, delta_size
 from cauce.domain.errors import CauceError, InternalError, Overloaded
+from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
-from cauce.ports.provider import Call, Deltas, Notice, Open, unreported
+from cauce.ports.provider import Call, Deltas, Open, unreported
 
 _A_DELTA = 100
 """Bytes that a delta takes beside its text."""
@@ -25,16 +26,38 @@ _A_DELTA = 100
 logger = logging.getLogger("cauce.cache")
 
 
+class Moved(Exception):
+    """This flight is not the one to wait for any more, but `to`, if that is known. Nothing of it was shown."""
+
+    def __init__(self, to: "Flight | None") -> None:
+        super().__init__()
+        self.to = to
+
+
+def owner(call: Call) -> tuple[Scope, str | None]:
+    """Whose limits and budgets hold for `call`."""
+    return call.scope, call.request.user
+
+
 class Member:
-    """Somebody who reads a flight. `place` is the number of the batch that is read next."""
+    """Somebody who reads a flight for `call`. `place` is the number of the batch that is read next; -1: it is to go elsewhere."""
 
-    __slots__ = ("leads", "notice", "place", "waiting")
+    __slots__ = ("call", "leads", "notice", "place", "to", "waiting")
 
-    def __init__(self, notice: Notice, *, leads: bool) -> None:
-        self.notice = notice
+    def __init__(self, call: Call, *, leads: bool) -> None:
+        self.call = call
+        self.notice = call.notice
         self.leads = leads
         self.place = 0
+        self.to: Flight | None = None
         self.waiting: asyncio.Future[None] | None = None
+
+    def move(self, to: "Flight | None" = None) -> None:
+        """Have it go elsewhere, unless it has been shown something."""
+        if not self.place:
+            self.place = -1
+            self.to = to
+            self.wake()
 
     def wake(self) -> None:
         """There is something to look at."""
@@ -45,10 +68,18 @@ class Member:
 class Flight:
     """`key` names the answer; `most` bounds what is kept of it, in bytes.
 
-    `landed` is told when no more may join. `attempt` is who answers, once somebody is asked. `failed` is why it broke.
+    `landed` is told when no more may join. `attempt` is who answers, once somebody is asked. `failed` is why it broke. `admitted` is
+    told when a model is asked for it, before that has answered.
     """
 
-    def __init__(self, call: Call, key: bytes, most: int, landed: "Callable[[Flight], None]") -> None:
+    def __init__(
+        self,
+        call: Call,
+        key: bytes,
+        most: int,
+        landed: "Callable[[Flight], None]",
+        admitted: "Callable[[Flight], None]",
+    ) -> None:
         self.key = key
         self.call = msgspec.structs.replace(call, notice=self._told)
         self.attempt: Attempt | None = None
@@ -56,7 +87,8 @@ class Flight:
         self.whole = True
         self._most = most
         self._landed = landed
-        self._members: dict[Member, None] = {Member(call.notice, leads=True): None}
+        self._admitted = admitted
+        self._members: dict[Member, None] = {Member(call, leads=True): None}
         """In the order they came, which is that they are woken in: who has waited longest goes first."""
         self._batches: list[Sequence[Delta]] = []
         self._gone = 0
@@ -73,6 +105,12 @@ class Flight:
         return [delta for batch in self._batches for delta in batch]
 
     @property
+    def asked(self) -> bool:
+        """Whether a model is asked, so that it waits behind no limits."""
+        attempt = self.attempt
+        return attempt is not None and attempt.level in ("primary", "fallback") and not self.call.course.queued
+
+    @property
     def begun(self) -> bool:
         """Whether a delta has come."""
         return bool(self._batches) or self._gone > 0
@@ -87,11 +125,19 @@ class Flight:
         self._task = asyncio.create_task(self._fly(open, keep))
         return self._read(member)
 
-    def follow(self, notice: Notice) -> AsyncGenerator[Sequence[Delta], None]:
-        """The batches for somebody else, from the first on. `notice` is told of the wait, not of the attempts."""
-        member = Member(notice, leads=False)
+    def follow(self, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+        """The batches for `call` of somebody else, from the first on. Its notice is told of the wait, not of the attempts."""
+        member = Member(call, leads=False)
         self._members[member] = None
         return self._read(member)
+
+    def give_way(self, to: "Flight") -> None:
+        """Close the call, for which no model is asked yet: its members are answered by `to`."""
+        assert self._task is not None, "a flight that gives way has started"
+        self._landed(self)
+        self._task.cancel()
+        for member in self._members:
+            member.move(to)
 
     async def _fly(self, open: Open, keep: "Callable[[Flight], Awaitable[None]]") -> None:
         try:
@@ -145,6 +191,8 @@ class Flight:
         while True:
             index = member.place - self._gone
             if index < 0:
+                if member.place < 0:
+                    raise Moved(member.to)
                 raise Overloaded("the answer came faster than it was read, and is too large to wait for its reader")
             if index < len(self._batches):
                 member.place += 1
@@ -168,11 +216,24 @@ class Flight:
         await asyncio.wait({self._task})
 
     def _told(self, delta: Status | Attempt) -> None:
+        call = self.call
         if isinstance(delta, Attempt):
             self.attempt = delta
+            if call.course.bound:
+                # It may be shorter than what the others would be given.
+                self._turn_away(lambda other: owner(other) != owner(call))
+            elif self.asked and not self.begun:
+                self._admitted(self)
+        elif call.course.queued:
+            self._turn_away(lambda other: other.scope.principal != call.scope.principal)
         for member in tuple(self._members):
             if member.leads or isinstance(delta, Status):
                 member.notice(delta)
+
+    def _turn_away(self, which: Callable[[Call], bool]) -> None:
+        for member in self._members:
+            if not member.leads and which(member.call):
+                member.move()
 
     def _wake(self) -> None:
         for member in self._members:

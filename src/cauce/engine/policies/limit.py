@@ -102,6 +102,7 @@ def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount, 
 
 def _bound(call: Call, written: int) -> Call:
     """`call`, for an answer of at most `written` tokens."""
+    call.course.bound = written
     request = call.request
     sampling = msgspec.structs.replace(request.sampling, max_tokens=written)
     return msgspec.structs.replace(call, request=msgspec.structs.replace(request, sampling=sampling))

@@ -1,8 +1,8 @@
 """Calls that our limits or the upstreams have no room for wait in a fair queue, instead of being refused.
 
 A newcomer does not overtake: where others wait for everything it could use, it joins them without trying. When a call has
-waited as long as it may, or too many wait, it is opened once more without waiting: that may give an answer of before, or the
-offline answerer's. Else the client is told when to come again.
+waited as long as it may, or too many wait and its key has more than its share of the places, it is opened once more without waiting:
+that may give an answer of before, or the offline answerer's. Else the client is told when to come again.
 """
 
 from fnmatch import fnmatchcase
@@ -119,16 +119,17 @@ async def _tried(lines: Queue, waiter: Waiter, open: Open) -> tuple[Deltas | Non
 
 async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, seconds: float) -> Deltas:
     """The answer, once it was the turn of `waiter`, whose call is `call`. Raises `Throttled`, after `seconds` where it cannot wait."""
-    began = call.course.waited
+    began, driven_out = call.course.waited, False
     while waiter is not None:
         try:
             deltas, denied = await _tried(lines, waiter, open)
             # Those who wait with it will come again too.
-            seconds = lines.seconds(waiter.places)
+            seconds = lines.seconds(waiter.places) if waiter.driven_out is None else waiter.driven_out
         finally:
             lines.left(waiter, served=False)
         if deltas is not None:
             return deltas
+        driven_out = waiter.driven_out is not None
         if denied is None:
             break
         # It was let through, and then was one too many, or there was no room for its next attempt.
@@ -143,6 +144,8 @@ async def _waited(lines: Queue, waiter: Waiter | None, call: Call, open: Open, s
         seconds = max(seconds, denied.retry_after or 0.0, min(denied.waits.values()))
         waited, others = call.course.waited - began, len(lines.waiters)
         came = f"no room came within {in_words(waited)} of waiting" if waited else "there is no room now"
+        if driven_out:
+            came = f"after {in_words(waited)} of waiting its place went to another, since its key has more than its share of them"
         raise Throttled(
             f"{came}, and {others} calls wait: try again in {in_words(seconds)} ({denied.message})",
             retry_after=seconds,

@@ -10,8 +10,11 @@ import contextlib
 from collections.abc import Callable, Iterable
 from math import inf
 
+import msgspec
+
 from cauce.domain.delta import Status
 from cauce.domain.errors import Throttled
+from cauce.engine.queue.bounds import Bounds
 from cauce.engine.queue.line import Line, Place, Share
 from cauce.engine.queue.settings import QueueSettings
 from cauce.ports.clock import Clock
@@ -37,15 +40,31 @@ REGAINED = 2
 _MEMORY = 60.0
 """Seconds over which the rate of admissions is measured, about."""
 
+_encode = msgspec.msgpack.Encoder().encode
+
 
 class Waiter:
-    """A call that waits. `told` is the place it was last told."""
+    """A call that waits. `told` is the place it was last told, `size` the bytes of its request."""
 
-    __slots__ = ("began", "call", "places", "regained", "share", "since", "starts", "told", "until", "woken")
+    __slots__ = (
+        "began",
+        "call",
+        "driven_out",
+        "places",
+        "regained",
+        "share",
+        "since",
+        "size",
+        "starts",
+        "told",
+        "until",
+        "woken",
+    )
 
-    def __init__(self, call: Call, share: Share, began: float, until: float, since: int) -> None:
+    def __init__(self, call: Call, share: Share, began: float, until: float, since: int, size: int) -> None:
         self.call = call
         self.share = share
+        self.size = size
         self.began = began
         self.until = until
         self.since = since
@@ -57,6 +76,8 @@ class Waiter:
         self.regained = 0
         """How often it has come back after it was asked for in vain."""
         self.told = 0
+        self.driven_out: float | None = None
+        """What `Queue.seconds` was where it stood when its place went to another."""
 
 
 class _Queueing(Line[Waiter]):
@@ -93,6 +114,7 @@ class Queue:
         self._telling: asyncio.Task[None] | None = None
         self.lines: dict[str, _Queueing] = {}
         self.waiters: dict[Waiter, None] = {}
+        self._bounds = Bounds[Waiter](settings.length, settings.bytes)
         self.told = 0
         """How often there was word of room, at any bottleneck."""
         self._rooms: dict[str, int] = {}
@@ -100,7 +122,8 @@ class Queue:
         self._forgotten = 0
 
     def entered(self, call: Call, share: Share, waits: dict[str, float], since: int) -> Waiter | None:
-        """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do.
+        """A place for `call` in the lines of `waits` (seconds until there may be room); None if it cannot wait, or too many do and it is none
+        of another who has to go.
 
         `since` is what `told` was before it was denied: where there was word of room in between, it tries once more at once.
         """
@@ -108,30 +131,40 @@ class Queue:
         until = now + self._settings.wait
         if call.deadline is not None:
             until = min(until, call.deadline - ANSWER)
-        if len(self.waiters) >= self._settings.length:
+        if _is_in_vain(waits, until - now):
             return None
-        return self._placed(Waiter(call, share, now, until, since), waits)
+        return self._placed(Waiter(call, share, now, until, since, _size(call)), waits)
 
     def again(self, before: Waiter, call: Call, denied: Throttled) -> Waiter | None:
         """The place of `call`, which was let through as `before`, and then `denied`: where it stood, for what is left of its wait."""
-        waiter = Waiter(call, before.share, self._clock.monotonic(), before.until, before.since)
+        if before.driven_out is not None:
+            return None
+        waiter = Waiter(call, before.share, self._clock.monotonic(), before.until, before.since, before.size)
         waiter.regained = before.regained + (denied.after is not None)
         if waiter.regained <= REGAINED:
             waiter.starts = before.starts
-        return self._placed(waiter, denied.waits)
+        return self._placed(waiter, denied.waits, returns=True)
 
-    def _placed(self, waiter: Waiter, waits: dict[str, float]) -> Waiter | None:
-        if waiter.until <= waiter.began or _in_vain(waits, waiter.until - waiter.began):
+    def _placed(self, waiter: Waiter, waits: dict[str, float], *, returns: bool = False) -> Waiter | None:
+        if _is_in_vain(waits, waiter.until - waiter.began):
             return None
+        gone = self._bounds.admit(waiter, waiter.share, waiter.size, returns=returns)
+        if gone is None:
+            return None
+        for other in gone:
+            other.driven_out = self.seconds(other.places)
+            self.left(other, served=False)
+            other.woken.set()
         self.waiters[waiter] = None
+        waiter.call.course.queued = True
         self.denied(waiter, waits)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_places())
         return waiter
 
     async def turn(self, waiter: Waiter) -> bool:
-        """Return True when `waiter` is to try, False when it has waited long enough, or would wait in vain."""
-        while True:
+        """Return True when `waiter` is to try, False when it has waited long enough, or would wait in vain, or another has its place."""
+        while waiter.driven_out is None:
             now = self._clock.monotonic()
             due = self._due(waiter)
             if due <= now:
@@ -144,6 +177,7 @@ class Queue:
                 async with self._clock.timeout(min(due, waiter.until) - now):
                     await waiter.woken.wait()
             waiter.woken.clear()
+        return False
 
     def denied(self, waiter: Waiter, waits: dict[str, float]) -> None:
         """There was no room for it at any bottleneck of `waits`: that is where it stands now, for so many seconds at least."""
@@ -176,9 +210,12 @@ class Queue:
         if waiter not in self.waiters:
             return
         del self.waiters[waiter]
+        self._bounds.leave(waiter, waiter.share)
         now = self._clock.monotonic()
         seconds = now - waiter.began
-        waiter.call.course.waited += seconds
+        course = waiter.call.course
+        course.queued = False
+        course.waited += seconds
         self._waited(seconds)
         for key in list(waiter.places):
             line = self.lines[key]
@@ -214,7 +251,7 @@ class Queue:
 
     def _in_vain(self, waiter: Waiter, now: float) -> bool:
         """Whether no room can come in its time."""
-        return _in_vain({key: self.lines[key].pause - now for key in waiter.places}, waiter.until - now)
+        return _is_in_vain({key: self.lines[key].pause - now for key in waiter.places}, waiter.until - now)
 
     def _due(self, waiter: Waiter) -> float:
         """When `waiter` is to try: at once where it has the turn and there may be room; never where it has not."""
@@ -259,9 +296,21 @@ class Queue:
             await self._clock.sleep(TELL)
 
 
-def _in_vain(waits: dict[str, float], seconds: float) -> bool:
+def _is_in_vain(waits: dict[str, float], seconds: float) -> bool:
     """Whether no room can come within `seconds`."""
-    return bool(waits) and all([wait > seconds and _takes_time(key, wait) for key, wait in waits.items()])
+    return seconds <= 0 or (
+        bool(waits) and all([wait > seconds and _takes_time(key, wait) for key, wait in waits.items()])
+    )
+
+
+def _size(call: Call) -> int:
+    """Bytes of what `call` asks, with what was added to it here. Costs time in proportion, far less than it took to read it."""
+    asked = call.embedding or call.request
+    try:
+        return len(_encode(asked))
+    except (OverflowError, ValueError):
+        # A number or a string that only JSON can hold.
+        return len(repr(asked))
 
 
 def _takes_time(key: str, seconds: float) -> bool:

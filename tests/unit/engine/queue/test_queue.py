@@ -4,12 +4,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cauce.domain.delta import Finish, Status, Text
 from cauce.domain.errors import CauceError, Throttled
+from cauce.domain.message import Message, TextPart
 from cauce.engine.amounts import Amounts
 from cauce.engine.estimator import Estimator
 from cauce.engine.limit_settings import BudgetsSettings, KeyRates, LimitsSettings, Rates
@@ -353,6 +355,108 @@ async def test_more_than_the_length_are_refused_at_once() -> None:
     await asyncio.gather(*asking, return_exceptions=True)
 
 
+async def _flooded(settings: QueueSettings) -> tuple[Queued, Served, list[asyncio.Task[str]]]:
+    """`batch` has far more waiting than there is room for, at its own limit; `gold` asks another provider, which is idle."""
+    served, idle = Served(), Served()
+    idle.provider._name = "idle"
+    keys = {"batch": KeyRates(concurrent=1, priority=-1), "gold": KeyRates(concurrent=2, priority=5)}
+    system = Queued(served.provider, idle.provider, rates=Rates(), keys=keys, settings=settings)
+    both = system.candidates
+    system.candidates = both[:1]
+    flood = [system.asking(key="batch") for _ in range(60)]
+    await settled()
+    system.candidates = both[1:]
+    return system, idle, flood
+
+
+async def test_key_that_fills_the_queue_makes_room_for_another() -> None:
+    system, idle, flood = await _flooded(QueueSettings(length=20))
+    assert len(system.lines.waiters) == 20
+    gold = [system.asking(key="gold") for _ in range(6)]
+    await settled()
+    assert len(system.lines.waiters) == 20 and not any([one.done() for one in gold])
+    refused = [one.exception() for one in flood if one.done()]
+    assert len(refused) == 39 + 4 and all([isinstance(one, Throttled) and one.retry_after for one in refused])
+    # What came last goes first.
+    assert [number for number, one in enumerate(flood) if not one.done()] == list(range(17))
+    for _ in range(6):
+        await idle.release()
+    assert await within(asyncio.gather(*gold)) == ["ok"] * 6
+    for one in flood:
+        one.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert not system.lines.waiters and not system.lines.lines
+
+
+async def test_call_whose_place_goes_to_another_is_told_how_long_the_line_is() -> None:
+    served = Served()
+    keys = {"gold": KeyRates(concurrent=1)}
+    system = Queued(served.provider, rates=Rates(concurrent=1), keys=keys, settings=QueueSettings(length=3))
+    asking = [system.asking(key="batch") for _ in range(5)]
+    await settled()
+    for _ in range(2):
+        system.clock.advance(10)
+        await served.release()
+    asking += [system.asking(key="batch") for _ in range(2)]
+    await settled()
+    assert len(system.lines.waiters) == 3
+    gold = system.asking(key="gold")
+    await settled()
+    with pytest.raises(Throttled, match="its place went to") as denied:
+        await within(asking[-1])
+    # Two were served in twenty seconds, and three waited, itself included.
+    assert denied.value.retry_after == pytest.approx(30)
+    for one in (*asking, gold):
+        one.cancel()
+    await asyncio.gather(*asking, gold, return_exceptions=True)
+
+
+async def test_the_one_whose_turn_it_is_gives_up_its_place_and_the_next_one_gets_on() -> None:
+    served = Served()
+    keys = {"gold": KeyRates(priority=5)}
+    system = Queued(served.provider, rates=Rates(concurrent=1), keys=keys, settings=QueueSettings(length=1))
+    asking = [system.asking(key="batch") for _ in range(2)]
+    await settled()
+    gold = system.asking(key="gold")
+    with pytest.raises(Throttled):
+        await within(asking[1])
+    await served.release()
+    assert served.order == ["batch", "gold"]
+    await served.release()
+    assert await within(gold) == "ok" and await within(asking[0]) == "ok"
+    assert not system.lines.waiters and not system.lines.lines
+
+
+async def test_calls_wait_within_their_bytes_as_within_their_number() -> None:
+    system, idle, flood = await _flooded(QueueSettings(bytes=5000))
+    waiting = len(system.lines.waiters)
+    assert 5 < waiting < 59
+    gold = [system.asking(key="gold") for _ in range(6)]
+    await settled()
+    assert len(system.lines.waiters) == waiting and not any([one.done() for one in gold])
+    for _ in range(6):
+        await idle.release()
+    assert await within(asyncio.gather(*gold)) == ["ok"] * 6
+    for one in flood:
+        one.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_call_larger_than_all_that_may_wait_is_refused_and_drives_nobody_out() -> None:
+    served = Served()
+    system = Queued(served.provider, rates=Rates(concurrent=1), settings=QueueSettings(bytes=1000))
+    asking = [system.asking() for _ in range(3)]
+    await settled()
+    large = system.call(key="gold")
+    message = Message("user", (TextPart("x" * 1000),))
+    large = msgspec.structs.replace(large, request=msgspec.structs.replace(large.request, messages=(message,)))
+    with pytest.raises(Throttled, match="there is no room now, and 2 calls wait"):
+        await within(system.open(large))
+    for one in asking:
+        one.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
 async def test_when_waiting_did_not_help_the_offline_answerer_does() -> None:
     served = Served()
     offline = ScriptedProvider("offline", answering("no model"))
@@ -472,8 +576,9 @@ class _Remote(InprocLimiter):
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(["stay", "leave", "end"])), max_size=40),
     st.booleans(),
+    st.sampled_from([3, 10_000]),
 )
-def test_no_wake_up_is_lost_whoever_comes_and_goes(moves: list[tuple[str, str]], remote: bool) -> None:
+def test_no_wake_up_is_lost_whoever_comes_and_goes(moves: list[tuple[str, str]], remote: bool, length: int) -> None:
     """The clock stands still: whoever gets on does so because it was told of room."""
 
     async def play() -> None:
@@ -482,6 +587,7 @@ def test_no_wake_up_is_lost_whoever_comes_and_goes(moves: list[tuple[str, str]],
             served.provider,
             rates=Rates(concurrent=2),
             keys={"c": KeyRates(concurrent=1, priority=1)},
+            settings=QueueSettings(length=length),
             limiter=_Remote if remote else InprocLimiter,
         )
         asking: list[asyncio.Task[str]] = []
