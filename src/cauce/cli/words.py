@@ -48,7 +48,7 @@ SPANISH: dict[str, str] = {
     "the instructions hold from now on": "las instrucciones valen a partir de ahora",
     "no instructions from now on": "sin instrucciones a partir de ahora",
     "the conversation is forgotten": "la conversación está olvidada",
-    "there is no command /{command}; /help lists them": "no existe la orden /{command}; /help las enumera",
+    "there is no command /{command}; /help lists them": "no existe el comando /{command}; /help los enumera",
     "{about}{given} + {made} tokens": "{about}{given} + {made} tokens",
     "/model NAME     ask another model from now on; without NAME: list them": (
         "/model NOMBRE   preguntar a otro modelo a partir de ahora; sin NOMBRE: enumerarlos"
@@ -191,7 +191,7 @@ SPANISH: dict[str, str] = {
     "Timeouts": "Tiempos de espera",
     "read from {sources}": "leída de {sources}",
     "no file and no variables: the defaults hold (`cauce config init` writes a file)": (
-        "sin fichero ni variables: valen los valores por defecto (`cauce config init` escribe un fichero)"
+        "sin archivo ni variables: valen los valores por defecto (`cauce config init` escribe un archivo)"
     ),
     "`cauce serve` listens on {host}:{port}, which only this machine reaches": (
         "`cauce serve` escucha en {host}:{port}, adonde solo llega esta máquina"
@@ -249,7 +249,7 @@ SPANISH: dict[str, str] = {
         "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
         "{total:g} s en total, {logged:g} s si la respuesta es un stream registrado"
     ),
-    "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin flujo de /llm/message",
+    "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin streaming de /llm/message",
     "all is well": "todo está bien",
     "not every provider answers: {names}": "no responden todos los proveedores: {names}",
     "`cauce serve` would refuse to start": "`cauce serve` se negaría a arrancar",
@@ -318,13 +318,13 @@ SPANISH: dict[str, str] = {
     "Try it:": "Pruébalo:",
     "How do I configure a provider?": "¿Cómo configuro un proveedor?",
     "none: defaults (cauce config init writes a file)": (
-        "ninguna: valores por defecto (cauce config init escribe un fichero)"
+        "ninguna: valores por defecto (cauce config init escribe un archivo)"
     ),
     "none: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see cauce config init": "ninguno: define OPENAI_API_KEY, ANTHROPIC_API_KEY o GEMINI_API_KEY, o mira cauce config init",
     "none: any key or none is accepted": "ninguna: se acepta cualquier clave, o ninguna",
     "always there: answers from Cauce's own documentation": ("siempre está: responde con la documentación de Cauce"),
     'pages opened from a file need [server] cors_origins = ["null"]': (
-        'las páginas abiertas desde un fichero necesitan [server] cors_origins = ["null"]'
+        'las páginas abiertas desde un archivo necesitan [server] cors_origins = ["null"]'
     ),
     "not looked for ([discovery] enabled = false)": "no se buscan ([discovery] enabled = false)",
     "{name} ({count} models)": "{name} ({count} modelos)",
