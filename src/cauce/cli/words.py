@@ -11,9 +11,18 @@ _VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
 """Where POSIX looks for the language of messages, first come first served."""
 
 
+_SEPARATORS = str.maketrans(",.", ".,")
+"""Spanish has the comma before decimals and the point between thousands."""
+
+
 def say(english: str, **facts: object) -> str:
     """`english`, in the user's language, with `facts` put in."""
     return (SPANISH.get(english, english) if _in_spanish() else english).format(**facts)
+
+
+def figure(english: str) -> str:
+    """`english`, a number as English writes it, as the user's language does."""
+    return english.translate(_SEPARATORS) if _in_spanish() else english
 
 
 def _in_spanish() -> bool:
@@ -227,7 +236,9 @@ SPANISH: dict[str, str] = {
     ),
     "a key is set": "con clave",
     "no key is set": "sin clave",
-    "lists {models} models in {seconds} s": "enumera {models} modelos en {seconds} s",
+    "1 model": "1 modelo",
+    "{count} models": "{count} modelos",
+    "lists {models} in {seconds} s": "enumera {models} en {seconds} s",
     "connected in {ms:.1f} ms": "conectado en {ms:.1f} ms",
     "TLS in {ms:.1f} ms": "TLS en {ms:.1f} ms",
     "first byte after {ms:.1f} ms": "primer byte a los {ms:.1f} ms",
@@ -235,7 +246,7 @@ SPANISH: dict[str, str] = {
         "no se buscan servidores en esta máquina ([discovery] enabled = false)"
     ),
     "no model server was found on this machine": "no se ha encontrado ningún servidor de modelos en esta máquina",
-    "{name}: found on this machine, {models} models": "{name}: encontrado en esta máquina, {models} modelos",
+    "{name}: found on this machine, {models}": "{name}: encontrado en esta máquina, {models}",
     "offline: always there, answers from Cauce's own documentation": (
         "offline: siempre está, responde con la documentación de Cauce"
     ),
@@ -270,7 +281,7 @@ SPANISH: dict[str, str] = {
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (
-        "{name} no tiene default_model: su nombre solo pregunta a {model}, el primero que enumera"
+        "{name} no tiene default_model: su nombre por sí solo pregunta a {model}, el primero que enumera"
     ),
     "{name} has no default_model, so auto does not ask it": "{name} no tiene default_model, así que auto no le pregunta",
     "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",

@@ -30,7 +30,7 @@ async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None
     assert (checked.code, checked.err) == (0, "")
     for sentence in (
         f"read from {home.file}",
-        f"✓ up: {upstream.base_url}, a key is set, lists 1 models in ",
+        f"✓ up: {upstream.base_url}, a key is set, lists 1 model in ",
         "auto asks, in this order: up/fake-model > offline",
         "fast asks, in this order: up/fake-model > offline",
         "mini stands for fast",
@@ -77,6 +77,7 @@ async def test_it_tells_what_providers_and_routes_have_of_their_own(home: Home) 
     ]
     assert lines[lines.index("      " + own[1]) - 1].strip().startswith("fast asks")
     assert f"      {own[0].replace('of its own', 'lo suyo')}" in in_spanish.out
+    assert "enumera 1 modelo en " in in_spanish.out
     assert {one["name"]: one["overrides"] for one in found["providers"]} == {
         "up": {"retry": {"attempts": 5, "base": 1.0}, "breaker": {"enabled": False}},
         "plain": {},
