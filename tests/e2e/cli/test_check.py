@@ -272,7 +272,7 @@ async def test_servers_on_this_machine_are_told(home: Home) -> None:
         home.configure(PORT + f"[discovery]\nports = {{ openai-compatible = [{upstream.port}] }}\n")
         checked = await home.cauce("check", CAUCE_DISCOVERY__ENABLED="true")
     assert checked.code == 0
-    assert "found on this machine, 1 models" in checked.out
+    assert "found on this machine, 1 model" in checked.out
 
 
 async def test_json_tells_programs_the_same(home: Home) -> None:
