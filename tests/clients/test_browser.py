@@ -285,6 +285,7 @@ async def test_documentation_page_opens_endpoints_and_sends_a_question(
         await page.until("document.querySelectorAll('#paths details').length > 5")
         await page.click("#paths details:has-text('/llm/message') summary")
         assert "Body:" in await page.text("#paths details:has-text('/llm/message')")
+        assert "Give a conversation a title" in await page.text("#paths details:has-text('PATCH')")
         await page.click("#send")
         await page.until("document.getElementById('answer').textContent.startsWith('HTTP 200')")
         assert "Hello from upstream." in await page.text("#answer")

@@ -142,6 +142,11 @@ def test_both_languages_have_the_same_shape(english: Path, spanish: Path) -> Non
     assert shape(spanish) == shape(english)
 
 
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_every_page_of_the_guide_is_listed(page: Path) -> None:
+    assert f"guide/{page.parent.name}/{page.name}" in (ROOT / "docs" / "README.md").read_text("utf-8")
+
+
 def test_decision_numbers_are_unique_and_dense() -> None:
     numbers = [int(page.name.partition("-")[0]) for page in DECISIONS]
     assert numbers == list(range(1, len(DECISIONS) + 1))

@@ -34,8 +34,10 @@ async def test_answer_cut_by_a_kill_is_gone_on_with_exactly_by_the_next_start(tm
     assert len(teller.begun) == 2 and teller.begun[1] == TALE[: len(teller.begun[1])] != ""
     again = next(frame for frame in response.frames() if frame["type"] == "error")
     assert again["retrying"] and again["strategy"] == "prefill"
+    assert again["data"] == "the server stopped before the answer was complete", "nobody has to ask again"
     last = response.frames()[-1]
     assert last["finish_reason"] == "stop" and len(last["attempts"]) == 2
+    assert "ask again" not in str(last["attempts"])
     assert last["usage"]["output_tokens"] == told["total"]["output_tokens"] > 5, "the ledger has the lost attempt too"
     assert told["total"]["requests"] == 1
 

@@ -56,6 +56,26 @@ async def test_health_tells_when_the_disk_takes_no_entries_of_the_ledger(upstrea
     assert "in memory only" not in room.get("ledger", "")
 
 
+async def test_figures_tell_of_streams_and_their_log(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answers = [Reply(), Reply(text="a b", cut_after=1), Reply(silent=True)]
+    toml = upstream_table("up", upstream.base_url) + '[models.m]\ncandidates = ["up/m"]\nmidstream = "fail"\n'
+    async with serving(toml, ONE_TRY, data=tmp_path) as served:
+        body = {"model": "m", "messages": MESSAGES}
+        for name in ("whole", "cut"):
+            await within(ask(served.port, "POST", f"/chat/stream/{name}", body))
+        async with connection(served.port) as client:
+            await client.send("POST", "/chat/stream/open", msgspec.json.encode(body))
+            await client.head()
+            figures = (await ask(served.port, "GET", "/metrics")).body.decode()
+        await ask(served.port, "DELETE", "/chat/stream/open")
+        later = (await ask(served.port, "GET", "/metrics")).body.decode()
+    assert "cauce_stream_log_up 1.0" in figures and "cauce_streams_open 1.0" in figures
+    for outcome, count in (("completed", 1), ("incomplete", 1), ("failed", 0), ("cancelled", 0)):
+        assert f'cauce_streams_ended_total{{outcome="{outcome}"}} {count}.0' in figures
+    assert "cauce_streams_taken_over_total 0.0" in figures
+    assert "cauce_streams_open 0.0" in later and 'cauce_streams_ended_total{outcome="cancelled"} 1.0' in later
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_error_tells_how_often_a_provider_was_asked(upstream: Upstream, stream: bool) -> None:
     upstream.answers = [Reply(status=500, error={"message": "oops"}), Reply(status=500, error={"message": "oops"})]

@@ -115,6 +115,35 @@ async def test_answer_plain_and_streamed(client: AsyncOpenAI, upstream: Upstream
     assert [event.type for event in events][:2] == ["response.created", "response.in_progress"]
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("way", ["plain", "streamed", "background", "logged", "logged stream"])
+async def test_completed_response_says_when_it_was_the_same_at_each_reading(
+    client: AsyncOpenAI, upstream: Upstream, model: str, way: str
+) -> None:
+    headers = {"X-Cauce-Durable": "true"} if "logged" in way else {}
+    asked: dict[str, Any] = {"model": model, "input": "hi", "extra_headers": headers}
+    if "stream" in way:
+        response, _ = await streamed(client, **asked)
+    else:
+        response = await client.responses.create(**asked, background=way == "background")
+    while response.status in ("queued", "in_progress"):
+        response = await client.responses.retrieve(response.id)
+    assert response.completed_at is not None
+    assert response.created_at <= response.completed_at <= response.created_at + 60
+    for _ in range(2):
+        kept = await client.responses.retrieve(response.id)
+        assert kept.completed_at == response.completed_at
+        events = [event async for event in await client.responses.retrieve(response.id, stream=True)]
+        assert events[0].response.completed_at is None
+        assert events[-1].response.completed_at == response.completed_at
+
+
+async def test_response_that_did_not_complete_was_completed_at_no_time(client: AsyncOpenAI, upstream: Upstream) -> None:
+    upstream.answers = [Reply(text="a b", finish_reason="length")]
+    response = await client.responses.create(model="chat/m", input="hi")
+    assert (response.status, response.completed_at) == ("incomplete", None)
+
+
 async def test_ids_of_items_are_the_upstreams_where_it_has_some(client: AsyncOpenAI, upstream: Upstream) -> None:
     upstream.answers = [Reply(reasoning="hm", text="x", tool_calls=(("look", "{}"),))]
     plain = await client.responses.create(model="responses/m", input="hi")

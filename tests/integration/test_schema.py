@@ -1,6 +1,7 @@
 """The OpenAPI document against the server that wrote it: whatever a generator makes of it, no 5xx is our fault."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,23 @@ async def test_generated_requests_never_meet_a_server_error(upstream: Upstream, 
         )
         output, _ = await asyncio.wait_for(process.communicate(), 240)
     assert process.returncode == 0, output.decode()[-6000:]
+
+
+def test_every_endpoint_that_the_guide_lists_is_described() -> None:
+    text = (ROOT / "src/cauce/guide/en/api.md").read_text()
+    named = re.findall(r"`((?:(?:GET|POST|PATCH|DELETE)(?:, | or )?)+) (/[^`?]+)", text)
+    described = {
+        (method.upper(), re.sub(r"[{][^}]*[}]", "*", path))
+        for path, item in document()["paths"].items()
+        for method in item
+    }
+    listed = {
+        (method, re.sub(r"[{][^}]*[}]|\b[A-Z]+\b", "*", path))
+        for methods, path in named
+        for method in re.findall("[A-Z]+", methods)
+    }
+    assert ("GET", "/v1beta/models/*") in listed
+    assert listed - described == {("GET", "/docs"), ("GET", "/openapi.json")}
 
 
 def test_document_lists_every_route_and_resolves_its_references() -> None:

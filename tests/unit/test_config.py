@@ -95,7 +95,11 @@ PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'
         ('[server]\nport = "many"', "server.port: expected `int`, got `str`"),
         ("[server]\nport = 70000", "server.port: expected `int` <= 65535"),
         ("server = 5", "[server] must be a table"),
-        ('[providers.a]\nkind = "openai"', "providers.a.base_url: must be an http:// or https:// address"),
+        ('[providers.a]\nkind = "openai"', "providers.a.base_url: is missing: give the http:// or https:// address"),
+        (
+            '[providers.a]\nkind = "openai"\nbase_url = "a.example"',
+            "providers.a.base_url: must be an http:// or https:// address",
+        ),
         ('[providers.a]\nkind = "magic"', "providers.a.kind: must be one of openai, anthropic, gemini"),
         ('[providers.a]\nbase_url = "https://a.example"', "providers.a: object missing required field `kind`"),
         ('[providers."a b"]\nkind = "offline"', "a name has letters, digits, dots, dashes and underscores only"),

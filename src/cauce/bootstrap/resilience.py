@@ -1,9 +1,11 @@
-"""Which guards anybody needs, and what operators see of circuits, queue and degradation."""
+"""Which guards anybody needs, and what operators see of streams, circuits, queue and degradation."""
 
 from collections.abc import Callable
 
+from cauce.bootstrap.streaming import Streaming
 from cauce.config import Config
 from cauce.domain.delta import Level
+from cauce.domain.stream import TERMINAL
 from cauce.engine.circuits import State
 from cauce.engine.policies.breaker import Breakers
 from cauce.engine.policies.concurrency import Upstreams
@@ -51,6 +53,28 @@ def watch_ledger(metrics: PrometheusMetrics, standing: Callable[[], LedgerStandi
             "counter",
         )
     )
+
+
+def watch_streams(metrics: PrometheusMetrics, streamed: Streaming) -> None:
+    """Have how the streams of this process fare, and their log, among the figures."""
+    streams = streamed.streams
+
+    def ended() -> Samples:
+        counts = streams.ended
+        return [((state,), float(counts[state])) for state in sorted(TERMINAL)]
+
+    opened, taken = "Streams that this server writes now.", "Streams that this server has taken over from another."
+    for watched in (
+        Watched("cauce_stream_log_up", "1 while the log of streams answers.", (), lambda: _one(streamed.standing().up)),
+        Watched("cauce_streams_open", opened, (), lambda: _one(streams.open_streams)),
+        Watched("cauce_streams_ended", "Streams that ended on this server.", ("outcome",), ended, "counter"),
+        Watched("cauce_streams_taken_over", taken, (), lambda: _one(streams.taken_over), "counter"),
+    ):
+        metrics.watch(watched)
+
+
+def _one(value: float) -> Samples:
+    return [((), float(value))]
 
 
 def watch_resilience(

@@ -13,7 +13,7 @@ from cauce.bootstrap.explaining import explainer
 from cauce.bootstrap.keeping import FolderTaken, keeping, lock
 from cauce.bootstrap.limiting import Counting, Renewal, limiting
 from cauce.bootstrap.manners import manners
-from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience
+from cauce.bootstrap.resilience import breaks, hedges, retries, watch_ledger, watch_resilience, watch_streams
 from cauce.bootstrap.sharing import sharing
 from cauce.bootstrap.sources import make_router, measures
 from cauce.bootstrap.streaming import Streaming, shared_streaming, streaming
@@ -148,6 +148,7 @@ def runtime(
     defaults = Defaults(config.environment.temperature, config.environment.max_tokens)
     turn = Turn(router, opened, defaults, caches=cached is not None)
     streamed = streams(config, turn, clock, on_disk=on_disk, bills=bills)
+    watch_streams(metrics, streamed)
     settling = Settling(streamed.streams, kept.responses, clock)
     background = Background(config, router, streamed.streams, clock, fetcher, port or config.server.port)
 

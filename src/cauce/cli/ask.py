@@ -83,9 +83,12 @@ async def _ask(config: Config, request: Request) -> int:
             printing.end()
             raise
         printing.end()
-        if told := provenance(running, attempts_in(noticed)):
+        attempts = attempts_in(noticed)
+        if told := provenance(running, attempts):
             note(told)
-        return printing.tell()
+        ended = printing.tell()
+        # A script must see an outage as one: whoever wants this answer asks for `offline`.
+        return FAILED if attempts and attempts[-1].level == "offline" and attempts[-1].reason else ended
 
 
 async def _whole(running: Runtime, request: Request, noticed: list[Status | Attempt]) -> str:

@@ -115,7 +115,7 @@ def _providers(found: Diagnosis) -> Iterator[str]:
     elif not found.local:
         yield say("no model server was found on this machine")
     for server in found.local:
-        yield say("{name}: found on this machine, {models} models", name=server.name, models=server.models)
+        yield say("{name}: found on this machine, {models}", name=server.name, models=_counted(server.models))
     yield say("offline: always there, answers from Cauce's own documentation")
 
 
@@ -128,7 +128,7 @@ def _provider(checked: Checked, common: Timeouts) -> Iterator[str]:
         if checked.advice:
             yield f"    → {checked.advice}"
     else:
-        answered = say("lists {models} models in {seconds} s", models=checked.models, seconds=seconds)
+        answered = say("lists {models} in {seconds} s", models=_counted(checked.models), seconds=seconds)
         yield f"✓ {checked.name}: {checked.base_url}, {key}, {answered}"
     if checked.handshake is not None:
         yield f"    {_handshake(checked.handshake)}"
@@ -136,6 +136,10 @@ def _provider(checked: Checked, common: Timeouts) -> Iterator[str]:
         yield f"    {_timeouts(checked.timeouts)}"
     if checked.overrides:
         yield f"    {_overrides(checked.overrides)}"
+
+
+def _counted(models: int) -> str:
+    return say("1 model") if models == 1 else say("{count} models", count=models)
 
 
 def _handshake(took: Handshake) -> str:

@@ -17,7 +17,7 @@ from cauce.bootstrap.keeping import ledger_on_disk
 from cauce.cli.configuration import configured
 from cauce.cli.main import MISUSE, configuration_argument
 from cauce.cli.terminal import complain, line
-from cauce.cli.words import say
+from cauce.cli.words import figure, say
 from cauce.domain.errors import CauceError
 from cauce.domain.histogram import percentiles
 from cauce.ports.usage import ALL_TENANTS, Dimension, Group, Query, Report, Tenants
@@ -141,13 +141,13 @@ def _figures(group: Group) -> Sequence[str]:
     middle, late = percentiles(group.spread.latency, (0.5, 0.95))
     thumbs = votes.up + votes.down
     return (
-        f"{sums.requests:,}",
-        f"{group.error_rate:.1%}",
-        f"{sums.input_tokens:,}",
-        f"{sums.output_tokens:,}",
+        figure(f"{sums.requests:,}"),
+        figure(f"{group.error_rate:.1%}"),
+        figure(f"{sums.input_tokens:,}"),
+        figure(f"{sums.output_tokens:,}"),
         _dollars(sums.cost),
-        "-" if middle is None else f"{middle:.2f}",
-        "-" if late is None else f"{late:.2f}",
+        "-" if middle is None else figure(f"{middle:.2f}"),
+        "-" if late is None else figure(f"{late:.2f}"),
         f"{votes.up / thumbs:.0%}" if thumbs else "-",
     )
 
@@ -158,13 +158,15 @@ def _remarks(told: Report) -> list[str]:
         remarks.append(
             say(
                 "of which estimated: {tokens} tokens, {dollars} USD",
-                tokens=f"{total.estimated.tokens:,}",
+                tokens=figure(f"{total.estimated.tokens:,}"),
                 dollars=_dollars(total.estimated.cost),
             )
         )
     if total.unpriced.attempts:
         remarks.append(
-            say("without a known price, so not in the sum: {tokens} tokens", tokens=f"{total.unpriced.tokens:,}")
+            say(
+                "without a known price, so not in the sum: {tokens} tokens", tokens=figure(f"{total.unpriced.tokens:,}")
+            )
         )
     if len(told.groups) > _MOST_GROUPS:
         remarks.append(say("{count} more are left out; --json shows them", count=len(told.groups) - _MOST_GROUPS))
@@ -177,7 +179,7 @@ def _chart(days: Sequence[Group]) -> list[str]:
     values = [group.sums.cost if priced else float(group.sums.tokens) for group in days]
     most = max(values) or 1.0
     return [
-        f"{group.by[0]}  {_bar(value / most)} {_dollars(value) if priced else f'{value:,.0f}'}"
+        f"{group.by[0]}  {_bar(value / most)} {_dollars(value) if priced else figure(f'{value:,.0f}')}"
         for group, value in zip(days, values, strict=True)
     ]
 
@@ -202,11 +204,11 @@ def _outlook(forecast: ForecastBody) -> str:
 def _amount(value: float | None, priced: bool) -> str:
     if value is None:
         return "-"
-    return f"{_dollars(value)} USD" if priced else say("{count} tokens", count=f"{value:,.0f}")
+    return f"{_dollars(value)} USD" if priced else say("{count} tokens", count=figure(f"{value:,.0f}"))
 
 
 def _dollars(value: float) -> str:
-    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
+    return figure(f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}")
 
 
 def _time(at: float) -> str:

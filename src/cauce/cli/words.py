@@ -11,9 +11,18 @@ _VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
 """Where POSIX looks for the language of messages, first come first served."""
 
 
+_SEPARATORS = str.maketrans(",.", ".,")
+"""Spanish has the comma before decimals and the point between thousands."""
+
+
 def say(english: str, **facts: object) -> str:
     """`english`, in the user's language, with `facts` put in."""
     return (SPANISH.get(english, english) if _in_spanish() else english).format(**facts)
+
+
+def figure(english: str) -> str:
+    """`english`, a number as English writes it, as the user's language does."""
+    return english.translate(_SEPARATORS) if _in_spanish() else english
 
 
 def _in_spanish() -> bool:
@@ -48,7 +57,7 @@ SPANISH: dict[str, str] = {
     "the instructions hold from now on": "las instrucciones valen a partir de ahora",
     "no instructions from now on": "sin instrucciones a partir de ahora",
     "the conversation is forgotten": "la conversación está olvidada",
-    "there is no command /{command}; /help lists them": "no existe la orden /{command}; /help las enumera",
+    "there is no command /{command}; /help lists them": "no existe el comando /{command}; /help los enumera",
     "{about}{given} + {made} tokens": "{about}{given} + {made} tokens",
     "/model NAME     ask another model from now on; without NAME: list them": (
         "/model NOMBRE   preguntar a otro modelo a partir de ahora; sin NOMBRE: enumerarlos"
@@ -191,7 +200,7 @@ SPANISH: dict[str, str] = {
     "Timeouts": "Tiempos de espera",
     "read from {sources}": "leída de {sources}",
     "no file and no variables: the defaults hold (`cauce config init` writes a file)": (
-        "sin fichero ni variables: valen los valores por defecto (`cauce config init` escribe un fichero)"
+        "sin archivo ni variables: valen los valores por defecto (`cauce config init` escribe un archivo)"
     ),
     "`cauce serve` listens on {host}:{port}, which only this machine reaches": (
         "`cauce serve` escucha en {host}:{port}, adonde solo llega esta máquina"
@@ -227,7 +236,9 @@ SPANISH: dict[str, str] = {
     ),
     "a key is set": "con clave",
     "no key is set": "sin clave",
-    "lists {models} models in {seconds} s": "enumera {models} modelos en {seconds} s",
+    "1 model": "1 modelo",
+    "{count} models": "{count} modelos",
+    "lists {models} in {seconds} s": "enumera {models} en {seconds} s",
     "connected in {ms:.1f} ms": "conectado en {ms:.1f} ms",
     "TLS in {ms:.1f} ms": "TLS en {ms:.1f} ms",
     "first byte after {ms:.1f} ms": "primer byte a los {ms:.1f} ms",
@@ -235,7 +246,7 @@ SPANISH: dict[str, str] = {
         "no se buscan servidores en esta máquina ([discovery] enabled = false)"
     ),
     "no model server was found on this machine": "no se ha encontrado ningún servidor de modelos en esta máquina",
-    "{name}: found on this machine, {models} models": "{name}: encontrado en esta máquina, {models} modelos",
+    "{name}: found on this machine, {models}": "{name}: encontrado en esta máquina, {models}",
     "offline: always there, answers from Cauce's own documentation": (
         "offline: siempre está, responde con la documentación de Cauce"
     ),
@@ -249,7 +260,7 @@ SPANISH: dict[str, str] = {
         "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
         "{total:g} s en total, {logged:g} s si la respuesta es un stream registrado"
     ),
-    "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin flujo de /llm/message",
+    "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin streaming de /llm/message",
     "all is well": "todo está bien",
     "not every provider answers: {names}": "no responden todos los proveedores: {names}",
     "`cauce serve` would refuse to start": "`cauce serve` se negaría a arrancar",
@@ -270,7 +281,7 @@ SPANISH: dict[str, str] = {
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (
-        "{name} no tiene default_model: su nombre solo pregunta a {model}, el primero que enumera"
+        "{name} no tiene default_model: su nombre por sí solo pregunta a {model}, el primero que enumera"
     ),
     "{name} has no default_model, so auto does not ask it": "{name} no tiene default_model, así que auto no le pregunta",
     "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",
@@ -318,13 +329,13 @@ SPANISH: dict[str, str] = {
     "Try it:": "Pruébalo:",
     "How do I configure a provider?": "¿Cómo configuro un proveedor?",
     "none: defaults (cauce config init writes a file)": (
-        "ninguna: valores por defecto (cauce config init escribe un fichero)"
+        "ninguna: valores por defecto (cauce config init escribe un archivo)"
     ),
     "none: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see cauce config init": "ninguno: define OPENAI_API_KEY, ANTHROPIC_API_KEY o GEMINI_API_KEY, o mira cauce config init",
     "none: any key or none is accepted": "ninguna: se acepta cualquier clave, o ninguna",
     "always there: answers from Cauce's own documentation": ("siempre está: responde con la documentación de Cauce"),
     'pages opened from a file need [server] cors_origins = ["null"]': (
-        'las páginas abiertas desde un fichero necesitan [server] cors_origins = ["null"]'
+        'las páginas abiertas desde un archivo necesitan [server] cors_origins = ["null"]'
     ),
     "not looked for ([discovery] enabled = false)": "no se buscan ([discovery] enabled = false)",
     "{name} ({count} models)": "{name} ({count} modelos)",

@@ -164,6 +164,10 @@ def _has_port(address: str) -> bool:
 
 
 def _check_address(address: str, place: str, version: str) -> None:
+    if not address:
+        raise ConfigError(
+            f"{place}: is missing: give the http:// or https:// address of the service, {version} /v1 at its end"
+        )
     try:
         url = urlsplit(address)
         sound = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0

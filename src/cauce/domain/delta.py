@@ -172,10 +172,18 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     choice: int = 0
     extra: Extra | None = None
     cause: str = ""
+    at: int | None = None
+    """When a completed answer ended, in UNIX seconds, as whoever keeps it says: it is the same whenever it is read."""
 
     def using(self, usage: Usage) -> "Finish":
         """The same end with another usage."""
-        return Finish(self.reason, usage, self.reasons, self.outcome, self.error, self.choice, self.extra, self.cause)
+        return Finish(
+            self.reason, usage, self.reasons, self.outcome, self.error, self.choice, self.extra, self.cause, self.at
+        )
+
+    def kept(self, now: float) -> "Finish":
+        """The same end as it is kept at `now` (UNIX, in seconds)."""
+        return msgspec.structs.replace(self, at=int(now)) if self.outcome == "completed" else self
 
 
 Delta = Text | Refusal | Reasoning | ToolCall | ToolResult | Citation | Status | Attempt | Restart | Opaque | Finish

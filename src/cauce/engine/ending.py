@@ -21,5 +21,10 @@ def cancelled(usage: Usage = _UNKNOWN, cause: str = "") -> Finish:
 
 
 def cut_off() -> Overloaded:
-    """The error of an answer whose process ended before it did."""
+    """The error of an answer whose process ended before it did, and that may be gone on with."""
+    return Overloaded("the server stopped before the answer was complete", retry_after=1)
+
+
+def cut_short() -> Overloaded:
+    """The same where it is not gone on with."""
     return Overloaded("the server stopped before the answer was complete: ask again", retry_after=1)

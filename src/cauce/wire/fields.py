@@ -1,9 +1,11 @@
 """Reading JSON that strangers wrote: decoding, checking against a struct, and saying which field is wrong."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 
 from cauce.domain.errors import InvalidRequest
 
@@ -16,6 +18,8 @@ _NEVER_DEEP = 500
 _ROOM = 200
 """Frames between where a request is read and where it is written, and more."""
 
+_STEP = re.compile(r"\[[^]]*\]|[^.\[]+")
+_WRONG_CHOICE = re.compile(r"Invalid enum value (.*)$")
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
 
 
@@ -44,11 +48,11 @@ def check(value: Any, shape: type[T], *, strict: bool = True) -> T:
     try:
         return msgspec.convert(value, shape, strict=strict)
     except msgspec.ValidationError as error:
-        raise invalid(error) from error
+        raise _invalid(error, shape) from error
 
 
-def invalid(error: msgspec.ValidationError) -> InvalidRequest:
-    """The error of a value that does not fit its struct, with the path of the field."""
+def _invalid(error: msgspec.ValidationError, shape: Any) -> InvalidRequest:
+    """The error of a value that does not fit `shape`, with the path of the field."""
     text = str(error)
     match = _PATH.search(text)
     if match is None:
@@ -60,7 +64,42 @@ def invalid(error: msgspec.ValidationError) -> InvalidRequest:
     missing = re.search(r"missing required field `([^`]+)`", reason)
     if missing:
         path, reason = f"{path}.{missing.group(1)}", "is required"
+    elif (wrong := _WRONG_CHOICE.match(reason)) and (choices := _choices(shape, path)):
+        reason = f"must be one of {', '.join(choices)}, not {wrong.group(1)}"
     return InvalidRequest(f"{path}: {reason}", field=path)
+
+
+def _choices(shape: Any, path: str) -> list[str]:
+    """The values that stand at `path` of `shape`, where they are a few."""
+    kinds = _alternatives([inspect.type_info(shape)])
+    for step in _STEP.findall(path):
+        kinds = _alternatives([inner for kind in kinds for inner in _below(kind, step)])
+    return [str(value) for kind in kinds if isinstance(kind, inspect.LiteralType) for value in kind.values]
+
+
+def _alternatives(kinds: Sequence[inspect.Type]) -> list[inspect.Type]:
+    """`kinds`, with unions taken apart."""
+    found: list[inspect.Type] = []
+    for kind in kinds:
+        match kind:
+            case inspect.UnionType(types):
+                found += _alternatives(types)
+            case inspect.Metadata(inner):
+                found += _alternatives([inner])
+            case _:
+                found.append(kind)
+    return found
+
+
+def _below(kind: inspect.Type, step: str) -> Sequence[inspect.Type]:
+    """What stands one `step` of a path below `kind`: a member, or an item."""
+    match kind:
+        case inspect.StructType(fields=fields):
+            return [field.type for field in fields if field.encode_name == step]
+        case inspect.DictType(value_type=inner) | inspect.ListType(item_type=inner) | inspect.VarTupleType(inner):
+            return [inner]
+        case _:
+            return []
 
 
 def rest(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:

@@ -182,6 +182,26 @@ async def test_with_nothing_configured_the_documentation_answers_and_says_so(hom
     assert asked.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("question", ["hello", "Who won the race yesterday?", "What is Cauce?"])
+@pytest.mark.parametrize("more", [[], ["--json"]])
+async def test_documentation_that_stands_in_for_a_failed_model_is_a_failure(
+    home: Home, question: str, more: list[str]
+) -> None:
+    async with Upstream(Reply(status=401), Reply(status=401)) as upstream:
+        in_front_of(home, upstream)
+        asked = await home.cauce("ask", *more, question)
+    assert asked.code == 1
+    assert asked.err.startswith("answered by offline") and "up/fake-model failed" in asked.err
+    assert asked.out and "OPENAI_API_KEY" not in asked.out, "a key is set"
+
+
+async def test_documentation_that_was_asked_for_is_no_failure(home: Home) -> None:
+    async with Upstream() as upstream:
+        in_front_of(home, upstream)
+        asked = await home.cauce("ask", "--model", "offline", "hello")
+    assert asked.code == 0 and upstream.requests == []
+
+
 async def test_notes_are_in_spanish_where_the_locale_is(home: Home) -> None:
     asked = await home.cauce("ask", "¿Qué es Cauce?", LC_ALL="es_ES.UTF-8")
     assert asked.err.startswith("responde offline")

@@ -30,7 +30,7 @@ async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None
     assert (checked.code, checked.err) == (0, "")
     for sentence in (
         f"read from {home.file}",
-        f"✓ up: {upstream.base_url}, a key is set, lists 1 models in ",
+        f"✓ up: {upstream.base_url}, a key is set, lists 1 model in ",
         "auto asks, in this order: up/fake-model > offline",
         "fast asks, in this order: up/fake-model > offline",
         "mini stands for fast",
@@ -77,6 +77,7 @@ async def test_it_tells_what_providers_and_routes_have_of_their_own(home: Home) 
     ]
     assert lines[lines.index("      " + own[1]) - 1].strip().startswith("fast asks")
     assert f"      {own[0].replace('of its own', 'lo suyo')}" in in_spanish.out
+    assert "enumera 1 modelo en " in in_spanish.out
     assert {one["name"]: one["overrides"] for one in found["providers"]} == {
         "up": {"retry": {"attempts": 5, "base": 1.0}, "breaker": {"enabled": False}},
         "plain": {},
@@ -271,7 +272,7 @@ async def test_servers_on_this_machine_are_told(home: Home) -> None:
         home.configure(PORT + f"[discovery]\nports = {{ openai-compatible = [{upstream.port}] }}\n")
         checked = await home.cauce("check", CAUCE_DISCOVERY__ENABLED="true")
     assert checked.code == 0
-    assert "found on this machine, 1 models" in checked.out
+    assert "found on this machine, 1 model" in checked.out
 
 
 async def test_json_tells_programs_the_same(home: Home) -> None:

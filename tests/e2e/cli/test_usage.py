@@ -65,6 +65,9 @@ async def test_one_tenant_by_key_as_json(home: Home) -> None:
 async def test_it_speaks_spanish_to_those_who_do(home: Home) -> None:
     await filled(home)
     done = await home.cauce("usage", *MONTHS, LANG="es_ES.UTF-8")
+    lines = [line.split()[:6] for line in done.out.splitlines()]
+    assert ["openai/gpt", "15", "0,0%", "1.500", "300", "0,1500"] in lines
+    assert ["total", "31", "48,4%", "2.500", "800", "0,1500"] in lines
     assert "modelo" in done.out and "peticiones" in done.out and "este mes: " in done.out
 
 

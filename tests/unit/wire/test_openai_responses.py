@@ -1268,7 +1268,7 @@ class TestStreams:
 
 class TestKeptResponses:
     def test_tape_plays_the_same_events_again(self) -> None:
-        recorder = Recorder(HEAD, keep=True)
+        recorder = Recorder(HEAD, lambda: 0.0, keep=True)
         frames = b"".join([recorder.feed([delta]) for delta in [Status("accepted"), *read(EVERYTHING)]])
         assert recorder.response is not None
         body = encode(recorder.response)

@@ -53,7 +53,7 @@ class Commits:
     """Of one stream, by one holder. What a commit was made of counts once it is `written`."""
 
     def __init__(self, begun: Begun = NEW) -> None:
-        self.state = begun.state
+        self.state: State = begun.state
         self._spent = begun.spent
         self._open = begun.open
         self._settle = begun.settle

@@ -237,8 +237,10 @@ class Producer:
         if not isinstance(last, Finish):
             if self._end is not None:
                 deltas.append(self._end(self.used))
-        elif self.commits.adopted and not self._added_up:
-            deltas[-1] = last.using(self.commits.used(last.usage, deltas))
+        else:
+            if self.commits.adopted and not self._added_up:
+                last = last.using(self.commits.used(last.usage, deltas))
+            deltas[-1] = last.kept(self._clock.now())
         return _joined(deltas)
 
     async def _closed(self) -> None:

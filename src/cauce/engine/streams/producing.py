@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
 
 from cauce.domain.errors import CauceError, Gone
-from cauce.domain.stream import Hold, StreamKey
+from cauce.domain.stream import TERMINAL, Hold, State, StreamKey
 from cauce.engine.streams.bills import Bills, priced
 from cauce.engine.streams.commits import NEW, Begun
 from cauce.engine.streams.options import StreamOptions
@@ -57,6 +58,8 @@ class Producing:
         """Told of each stream that is not written here any more, mostly since it has ended."""
         self.conversing: list[Callable[[StreamKey], None]] = []
         """Told of those among them that are said in a conversation."""
+        self.ended: Counter[State] = Counter()
+        """How those ended that were written here."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -226,6 +229,8 @@ class Producing:
 
     def _ended(self, key: StreamKey, task: asyncio.Task[None]) -> None:
         running = self._running.pop(key)
+        if (state := running.producer.commits.state) in TERMINAL:
+            self.ended[state] += 1
         self._bills.unwatch(running.call.request_id)
         self._presence.unwatch(key)
         for listener in (*self.listeners, *self.conversing) if running.call.request.conversation_id else self.listeners:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from cauce.domain.delta import Finish
 from cauce.domain.errors import CauceError, Conflict, Gone, Overloaded
 from cauce.domain.request import Request, Scope
-from cauce.domain.stream import ERASED, Created, Erased, Head, NewStream, Record, StreamKey, Whose
+from cauce.domain.stream import ERASED, Created, Erased, Head, NewStream, Record, State, StreamKey, Whose
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import NATIVE, StreamOptions
 from cauce.engine.streams.presence import SEEN_EVERY, Presence
@@ -90,6 +91,16 @@ class Streams:
     def open_streams(self) -> int:
         """Streams being produced now."""
         return len(self._producing)
+
+    @property
+    def taken_over(self) -> int:
+        """Streams that this process has taken over from others."""
+        return self._takeover.taken
+
+    @property
+    def ended(self) -> Counter[State]:
+        """How streams ended here."""
+        return self._producing.ended + self._takeover.ended
 
     def on_ended(self, listener: Callable[[StreamKey], None]) -> None:
         """Have `listener` told of each stream that is not written here any more, mostly since it has ended."""

@@ -7,13 +7,14 @@ A stream of which a cancel was requested gets its end. So does one that nothing 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
 from cauce.domain.errors import CauceError, DeadlineExceeded, Gone, InternalError
-from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, State, StreamKey
 from cauce.engine import ending
 from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.recovery.past import spoke_last
@@ -30,6 +31,9 @@ from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog,
 
 _LOOK = 100
 """Orphans that are looked for at a time."""
+
+_NAMED = 10
+"""Streams that are named in the log of the server at a time."""
 
 AT_ONCE = 64
 """Orphans that are claimed, read and begun at a time: whoever claims one is to go on with it soon, or another had better."""
@@ -102,6 +106,10 @@ class Takeover:
         self._began = clock.monotonic()
         self._at_work = asyncio.Lock()
         self._stopped = False
+        self.taken = 0
+        """Streams that were taken over so far."""
+        self.ended: Counter[State] = Counter()
+        """How those among them ended that were not gone on with."""
 
     async def adopt(self, node: str, life: Life) -> int:
         """Take every stream over whose holder is gone, as `node`; returns how many those were. Raises `LogUnavailable`."""
@@ -120,7 +128,7 @@ class Takeover:
             pass
 
     async def _adopted(self, node: str, life: Life) -> int:
-        taken = 0
+        taken: list[str] = []
         while not self._stopped:
             found = await self._nobodys(life)
             outcomes = await asyncio.gather(*[self._take(head, node, life) for head in found], return_exceptions=True)
@@ -132,10 +140,11 @@ class Takeover:
             if True not in outcomes:
                 # All of them are others' now, or have to wait.
                 break
-            taken += outcomes.count(True)
+            taken += [head.key.id for head, outcome in zip(found, outcomes, strict=True) if outcome is True]
+            self.taken += outcomes.count(True)
         if taken:
-            logger.warning("took over %d streams that another process had left open", taken)
-        return taken
+            logger.warning("took over %s that another process had left open: %s", _counted(taken), _named(taken))
+        return len(taken)
 
     async def _nobodys(self, life: Life) -> Sequence[Head]:
         """Some of the orphans that may be taken over here."""
@@ -236,7 +245,7 @@ class Takeover:
     def _call(self, head: Head, options: StreamOptions | None) -> Call | CauceError:
         """The call that was made for the stream, made anew."""
         if options is None or options.scope is None:
-            return ending.cut_off()
+            return ending.cut_short()
         request = msgspec.structs.replace(head.request, privacy="local") if options.private else head.request
         try:
             call = self._turn.call(
@@ -281,7 +290,7 @@ class Takeover:
                 if entry is not None:
                     self._bills.write(entry)
 
-        made, why = (call, ending.cut_off()) if isinstance(call, Call) else (None, call)
+        made, why = (call, ending.cut_short()) if isinstance(call, Call) else (None, call)
         return Orphan(head, hold, options, deltas, tuple(closed), tuple(open), made, why, settle)
 
     def _decided(self, orphan: Orphan, life: Life) -> Orphan:
@@ -351,6 +360,16 @@ class Takeover:
         commit = commits.commit(deltas)
         await self._log.append(hold, commit)
         commits.written(commit)
+        self.ended[commits.state] += 1
+
+
+def _counted(ids: Sequence[str]) -> str:
+    return "1 stream" if len(ids) == 1 else f"{len(ids)} streams"
+
+
+def _named(ids: Sequence[str]) -> str:
+    rest = len(ids) - _NAMED
+    return ", ".join(ids[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _options(head: Head) -> StreamOptions | None:

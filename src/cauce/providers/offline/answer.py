@@ -32,12 +32,12 @@ class Library:
             for language, tongue in TONGUES.items()
         }
 
-    def answer(self, messages: Sequence[Message]) -> list[str]:
-        """The answer to what `messages` end with, in pieces that joined are its text."""
+    def answer(self, messages: Sequence[Message], *, instead: bool = False) -> list[str]:
+        """The answer to what `messages` end with, in pieces that joined are its text; `instead` of models that failed."""
         asked = question(messages)
         phrases = asked.tongue.phrases
         if asked.greets:
-            return [phrases.introduction]
+            return _spaced([phrases.introduction, phrases.failed if instead else phrases.connect])
         if asked.thanks:
             return [phrases.welcome]
         shelf = self._shelves[asked.tongue.language]
@@ -52,12 +52,18 @@ class Library:
                 return _quoted(phrases, found)
             if statement := recall(asked, messages, terms, shelf.stems, "user"):
                 return _retold(phrases, phrases.told, statement)
-        return [*[f"{sentence} " for sentence in phrases.unknown[:-1]], phrases.unknown[-1]]
+        way = (phrases.failed,) if instead else (phrases.connect, phrases.check)
+        return _spaced([*phrases.unknown, *way])
 
     def close(self) -> None:
         """Free the indexes."""
         for shelf in self._shelves.values():
             shelf.index.close()
+
+
+def _spaced(sentences: Sequence[str]) -> list[str]:
+    """`sentences`, one after the other."""
+    return [*[f"{sentence} " for sentence in sentences[:-1]], sentences[-1]]
 
 
 def _shelf(tongue: Tongue, pages: Sequence[Page]) -> Shelf:

@@ -117,18 +117,19 @@ ENGLISH = Tongue(
     phrases=Phrases(
         introduction=(
             "Hello! I am Cauce's offline answerer, not a language model: I quote Cauce's own guide and what was said in this "
-            "conversation. Ask me, for example, how to configure a provider, how to change the port or how to resume a stream. "
-            "To talk with a model, set `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` or `GEMINI_API_KEY` and start Cauce again, start Ollama on this machine, or run "
-            "`cauce config init` and add a provider."
+            "conversation. Ask me, for example, how to configure a provider, how to change the port or how to resume a stream."
         ),
         welcome="You are welcome. Ask me anything about Cauce.",
         unknown=(
             "I found no answer to that in Cauce's guide or in this conversation.",
             "I am the offline answerer: I quote Cauce's own documentation, and I am not a language model.",
-            "To get answers from a model, connect one: set `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` or `GEMINI_API_KEY` and start Cauce again, start Ollama on this machine, "
-            "or run `cauce config init` and add a provider to `cauce.toml`.",
-            "If a model is configured already, `cauce check` tells why it does not answer.",
         ),
+        connect=(
+            "To get answers from a model, connect one: set `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` or `GEMINI_API_KEY` and start Cauce again, start Ollama on this machine, "
+            "or run `cauce config init` and add a provider to `cauce.toml`."
+        ),
+        check="If a model is configured already, `cauce check` tells why it does not answer.",
+        failed="Models are configured here, but none of them answers now: `cauce check` tells why.",
         told="You said: “{}”",
         answered="The answer was: “{}”",
         sources="Sources:",

@@ -40,7 +40,7 @@ class OfflineProvider:
                 code="invalid_request",
             )
         library = self._library or await asyncio.to_thread(self._built)
-        return await Deltas.opened(_answer(library, call.request), NAME)
+        return await Deltas.opened(_answer(library, call), NAME)
 
     async def count_tokens(self, request: Request, model: str) -> int | None:
         return _input_tokens(request)
@@ -68,8 +68,9 @@ class OfflineProvider:
             return self._library
 
 
-async def _answer(library: Library, request: Request) -> AsyncGenerator[Sequence[Delta], None]:
-    pieces, reason = _bounded(library.answer(request.messages), request.sampling)
+async def _answer(library: Library, call: Call) -> AsyncGenerator[Sequence[Delta], None]:
+    request = call.request
+    pieces, reason = _bounded(library.answer(request.messages, instead=call.after is not None), request.sampling)
     for piece in pieces:
         yield (Text(piece),)
     output = sum([count_tokens(piece) for piece in pieces])

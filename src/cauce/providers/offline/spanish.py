@@ -132,17 +132,19 @@ SPANISH = Tongue(
         introduction=(
             "¡Hola! Soy el respondedor sin conexión de Cauce, no un modelo de lenguaje: cito la guía de Cauce y lo que se ha dicho "
             "en esta conversación. Pregúntame, por ejemplo, cómo configurar un proveedor, cómo cambiar el puerto o cómo reanudar "
-            "un stream. Para hablar con un modelo, define `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` o `GEMINI_API_KEY` y arranca Cauce de nuevo, arranca Ollama en esta "
-            "máquina, o ejecuta `cauce config init` y añade un proveedor."
+            "un stream."
         ),
         welcome="De nada. Pregúntame lo que quieras sobre Cauce.",
         unknown=(
             "No he encontrado respuesta a eso en la guía de Cauce ni en esta conversación.",
             "Soy el respondedor sin conexión: cito la documentación de Cauce y no soy un modelo de lenguaje.",
-            "Para recibir respuestas de un modelo, conecta uno: define `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` o `GEMINI_API_KEY` y arranca Cauce de nuevo, arranca Ollama "
-            "en esta máquina, o ejecuta `cauce config init` y añade un proveedor a `cauce.toml`.",
-            "Si ya hay un modelo configurado, `cauce check` dice por qué no responde.",
         ),
+        connect=(
+            "Para recibir respuestas de un modelo, conecta uno: define `OPENAI_API_KEY`, `ANTHROPIC_API_KEY` o `GEMINI_API_KEY` y arranca Cauce de nuevo, arranca Ollama "
+            "en esta máquina, o ejecuta `cauce config init` y añade un proveedor a `cauce.toml`."
+        ),
+        check="Si ya hay un modelo configurado, `cauce check` dice por qué no responde.",
+        failed="Aquí hay modelos configurados, pero ahora no responde ninguno: `cauce check` dice por qué.",
         told="Dijiste: «{}»",
         answered="La respuesta fue: «{}»",
         sources="Fuentes:",

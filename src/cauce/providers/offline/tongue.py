@@ -16,11 +16,17 @@ _COMBINING = re.compile("[\u0300-\u036f]")
 
 
 class Phrases(msgspec.Struct, frozen=True):
-    """Sentences of the answerer's own. `told` frames a quotation of the user, `answered` one of the assistant."""
+    """Sentences of the answerer's own. `told` frames a quotation of the user, `answered` one of the assistant.
+
+    `connect` says how to get a model and `check` why there may be none; `failed` is said instead where models have failed.
+    """
 
     introduction: str
     welcome: str
     unknown: tuple[str, ...]
+    connect: str
+    check: str
+    failed: str
     told: str
     answered: str
     sources: str

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from cauce.server.openapi.operation import EXAMPLE, TIMEOUT, at_its_end, described, json_of, last_event_id, logged
-from cauce.server.routes.gemini import GeminiModels, GeminiTokenCount
+from cauce.server.routes.gemini import GeminiModel, GeminiModels, GeminiTokenCount
 from cauce.server.routes.messages import TokenCount
 from cauce.wire.anthropic_messages.request import CountTokensBody, MessagesBody
 from cauce.wire.gemini.embeddings import BatchEmbedContentsBody, EmbedContentBody
@@ -34,6 +34,7 @@ BODIES = (
     EmbedContentBody,
     BatchEmbedContentsBody,
     GeminiTokenCount,
+    GeminiModel,
     GeminiModels,
     AnthropicErrorBody,
     GeminiErrorBody,
@@ -106,7 +107,9 @@ def gemini() -> dict[str, Any]:
         ":batchEmbedContents": embedding("Embed texts (Gemini)", BatchEmbedContentsBody, {"requests": [embedded]}),
     }
     listed = described("List models (Gemini)", "", answers={200: json_of(GeminiModels)}, errors=GeminiErrorBody)
+    shown = described("Show a model (Gemini)", "", answers={200: json_of(GeminiModel)}, errors=GeminiErrorBody)
     return {
         **{f"/{version}/models/{{model}}{verb}": path for version in ("v1", "v1beta") for verb, path in below.items()},
         "/v1beta/models": {"get": listed},
+        "/v1beta/models/{model}": {"parameters": [parameter], "get": shown},
     }

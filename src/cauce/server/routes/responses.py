@@ -88,7 +88,7 @@ async def responses(exchange: Exchange, services: Services) -> None:
     user = exchange.scope.known_as(request.user)
     if request.stream:
         private = keep and services.router.is_private(wished(exchange, request))
-        recorder = Recorder(head, keep=keep)
+        recorder = Recorder(head, services.clock.now, keep=keep)
         try:
             await relay(exchange, services, request, recorder, head.id)
         finally:
@@ -99,7 +99,7 @@ async def responses(exchange: Exchange, services: Services) -> None:
                 await services.responses.put(exchange.scope, kept)
         return
     got = await answer(exchange, services, request, head.id)
-    body = render_response(got.completion, head)
+    body = render_response(got.completion, head, int(services.clock.now()))
     if keep:
         kept = KeptResponse(head.id, head.created, body, asked.items, user=user, private=got.private)
         await services.responses.put(exchange.scope, kept)

@@ -362,7 +362,7 @@ class ResponsesProjector:
             self._emit(out, "response.failed", {"response": self.response})
             return
         reason = "cancelled" if finish.outcome == "cancelled" else finish.reason
-        status, fields = ended(reason, finish.extra, refused=self._refused)
+        status, fields = ended(reason, finish.extra, finish.at, refused=self._refused)
         if status == "completed":
             self._close(out)
         self._interrupt(out)

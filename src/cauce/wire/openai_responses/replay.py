@@ -1,12 +1,12 @@
 """Responses that are kept: recorded on a tape while they pass, or from a log, and the same events made of it again."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from cauce.domain.delta import Attempt, Delta, Status
+from cauce.domain.delta import Attempt, Delta, Finish, Status
 from cauce.domain.errors import Conflict
 from cauce.domain.stream import Record
 from cauce.wire.numbering import START, Cursor, Numbered
@@ -33,15 +33,19 @@ _decode = msgspec.msgpack.Decoder(_Tape).decode
 
 
 class Recorder:
-    """A projector that remembers what it projected, if asked to `keep` it."""
+    """A projector that remembers what it projected, if asked to `keep` it. `now` tells the time, in UNIX seconds."""
 
-    def __init__(self, head: Head, *, keep: bool) -> None:
+    def __init__(self, head: Head, now: Callable[[], float], *, keep: bool) -> None:
         self._head = head
+        self._now = now
         self._projector = ResponsesProjector(head)
         self._deltas: list[Delta] | None = [] if keep else None
 
     def feed(self, deltas: Sequence[Delta]) -> bytes:
         """The events of `deltas`, ready to be written at once."""
+        last = deltas[-1]
+        if isinstance(last, Finish):
+            deltas = (*deltas[:-1], last.kept(self._now()))
         if self._deltas is not None:
             self._deltas.extend(deltas)
         return self._projector.feed(deltas)

@@ -104,13 +104,15 @@ def response_object(
     }
 
 
-def ended(reason: FinishReason, extra: Extra | None, *, refused: bool) -> tuple[str, dict[str, Any]]:
-    """The status of an answer that ended by itself, and further fields. The upstream's own words where it spoke this wire."""
+def ended(reason: FinishReason, extra: Extra | None, at: int | None, *, refused: bool) -> tuple[str, dict[str, Any]]:
+    """The status of an answer that ended by itself `at` that time, and further fields. The upstream's own words where it spoke this wire."""
     theirs: dict[str, Any] = own(extra).get("response", {})
     fields = {name: value for name, value in theirs.items() if name not in _OURS and value is not None}
     status = fields.pop("status", None)
     if isinstance(fields.get("tools"), list):
         fields["tools"] = _tools(fields["tools"])
+    if at is not None and status in ("completed", None):
+        fields["completed_at"] = at
     if isinstance(status, str):
         return status, fields
     if reason == "length":
@@ -181,10 +183,10 @@ def is_custom(call: ToolCallPart, fields: dict[str, Any] | None, names: frozense
     return call.name in names if fields is None else fields.get("type") == "custom_tool_call"
 
 
-def render_response(completion: Completion, head: Head) -> bytes:
-    """The plain answer, as JSON."""
+def render_response(completion: Completion, head: Head, at: int | None = None) -> bytes:
+    """The plain answer, which ended `at` that time (UNIX, in seconds), as JSON."""
     choice = completion.choices[0]
-    status, fields = ended(choice.finish_reason, completion.extra, refused=bool(choice.refusal))
+    status, fields = ended(choice.finish_reason, completion.extra, at, refused=bool(choice.refusal))
     output = _Items(choice, head).output
     if status == "incomplete" and output and output[-1].get("status") == "completed" and not own(completion.extra):
         output[-1]["status"] = "incomplete"

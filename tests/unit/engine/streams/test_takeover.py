@@ -442,6 +442,22 @@ async def test_stream_that_fails_as_it_is_taken_over_ends_with_that() -> None:
     assert finish.error is not None and finish.error.code == "internal"
 
 
+async def test_streams_that_were_taken_over_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    left = Left(Telling(*REST))
+    for number in range(11):
+        new = msgspec.structs.replace(new_stream(), key=StreamKey("web", f"s-{number:02}"), policy=POLICY)
+        hold = (await left.log.create(new)).hold
+        assert hold is not None
+        await left.log.release([hold])
+        if number == 9:
+            await left.streams.adopt()
+    await left.streams.adopt()
+    ten, one = [record.getMessage() for record in caplog.records if "took over" in record.getMessage()]
+    assert ten.startswith("took over 10 streams") and ten.endswith(": " + ", ".join([f"s-{n:02}" for n in range(10)]))
+    assert one.startswith("took over 1 stream ") and one.endswith(": s-10")
+    assert left.streams.taken_over == 11
+
+
 async def test_stream_of_another_version_is_left_to_it_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     left = failing(None, None)
     await left.leave(FIRST, Text("Once"))
