@@ -31,6 +31,7 @@ from cauce.engine.recovery import joining
 from cauce.engine.recovery.delivered import MOST_KEPT, TOGETHER, Called, Delivered, Seen
 from cauce.engine.recovery.order import Order, behind
 from cauce.engine.recovery.past import attachable, past, spoke_last, was_begun
+from cauce.engine.recovery.patience import Patience
 from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
 from cauce.engine.recovery.rungs import Rungs, rungs
@@ -39,14 +40,6 @@ from cauce.ports.chance import Chance
 from cauce.ports.clock import Clock
 from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
 from cauce.ports.resilience import RecoverySettings
-
-_PAUSE = 0.05
-_LONGEST_PAUSE = 0.5
-"""Seconds before another try at going on, growing, after one whose provider answered to no use, and said nothing of when to come again."""
-
-_LONGEST_ABSENCE = 30.0
-"""Seconds before another try where nobody answered: twice as long each time, up to this and at random up to half as long, so that those
-who lost one provider together do not come back to it together."""
 
 _MOST_BEGUN_ANEW = 3
 """How often everybody who is left may begin anew in place of going on, which is paid for each time."""
@@ -91,19 +84,14 @@ class _Answer:
     ) -> None:
         self._clock = clock
         self._common = common
-        self._chance = chance
         self._settings = call.candidate.resilience.recovery or common
         """Of who speaks, or has spoken last."""
         self._open = open
         self._call = call
         self._prefills = prefills
         self._seen = Seen()
-        self._began = self._progress = clock.monotonic()
+        self._patience = Patience(clock, chance, call.deadline)
         self._seen_before = 0
-        self._recoveries = 0
-        """Attempts that were made to go on with it."""
-        self._answered = False
-        """Whether anybody did, of those who were asked last."""
         self._strategy = call.strategy
         self._order = Order(call.candidates)
         self._spent: Usage | None = None
@@ -156,7 +144,8 @@ class _Answer:
                 except CauceError as error:
                     self._position = unplaced
                     if seen.count > self._seen_before:
-                        self._seen_before, self._progress = seen.count, self._clock.monotonic()
+                        self._seen_before = seen.count
+                        self._patience.progressed()
                     deltas = await self._attached_again(error)
                     if deltas is not None:
                         continue
@@ -182,12 +171,12 @@ class _Answer:
         call.course.attempts = max(call.course.attempts, before.attempts)
         self._seen.new.append(call.begun)
         self._seen_before = self._seen.count
-        self._recoveries = before.recoveries
+        self._patience.tries = before.recoveries
         self._settings = spoke_last(call, before.last).resilience.recovery or self._common
         if before.last is not None:
             self._order.broke_at(before.last)
         if before.created is not None:
-            self._began -= max(0.0, self._clock.now() - before.created)
+            self._patience.began(max(0.0, self._clock.now() - before.created))
         self._spent, self._newest = before.before, before.newest
         self._upstream = attachable(call.begun, call.upstream)
         if self._upstream is None:
@@ -259,20 +248,19 @@ class _Answer:
 
     async def _bridged(self, error: CauceError, delivered: Delivered) -> Deltas:
         """What goes on with the answer, its first delta in hand. Raises `error` where nothing does."""
-        latest, away, begun_anew = error, 0, 0
+        patience, latest, begun_anew = self._patience, error, 0
         while self._may_go_on(latest, delivered):
-            if latest is not error and not await self._paused(latest, away):
+            if latest is not error and not await patience.pause(latest, self._settings):
                 break
-            made, self._answered = self._recoveries, False
+            made = patience.tries
             try:
                 return await self._next(latest, delivered)
             except CauceError as failed:
                 self._position = unplaced
                 logger.info("%s: nobody goes on with the answer: %s", self._call.request_id, failed.message)
                 latest = failed
-                away = 0 if self._answered else away + 1
                 begun_anew += isinstance(failed, joining.BegunAnew)
-                if self._recoveries == made or begun_anew == _MOST_BEGUN_ANEW:
+                if patience.tries == made or begun_anew == _MOST_BEGUN_ANEW:
                     # There was nobody to ask, or nobody who understands what is asked.
                     break
         self._tell_end(latest)
@@ -280,45 +268,28 @@ class _Answer:
 
     def _tell_end(self, error: CauceError) -> None:
         """Say in the server's log that an answer ends where it broke, whose operator can do something about it."""
-        id = self._call.request_id
+        id, tries = self._call.request_id, self._patience.tries
         if self._is_too_dear():
+            cost = 0.0 if self._spent is None else self._spent.cost
             logger.warning(
                 "%s: the answer is not gone on with: its attempts have cost %.2f USD (max_cost of [recovery]: %g)",
                 id,
-                0.0 if self._spent is None else self._spent.cost,
+                cost,
                 self._settings.max_cost,
             )
-        elif self._recoveries:
+        elif tries:
             logger.warning(
                 "%s: the answer ends where it broke: %d attempts to go on with it failed, the last one so: %s",
                 id,
-                self._recoveries,
+                tries,
                 error.message,
             )
-
-    async def _paused(self, error: CauceError, away: int) -> bool:
-        """Wait before another try, as long as `error` asks for; False where that is too long. `away`: so many times nobody answered."""
-        pause = min(_LONGEST_PAUSE, _PAUSE * self._recoveries)
-        if away:
-            pause = min(_LONGEST_ABSENCE, _PAUSE * 2 ** min(away, 20)) * (1 - self._chance.random() / 2)
-        if error.retry_after is not None:
-            pause = max(pause, error.retry_after)
-        until, deadline = self._clock.monotonic() + pause, self._call.deadline
-        if until - self._progress > self._settings.no_progress or (deadline is not None and until >= deadline):
-            return False
-        await self._clock.sleep(pause)
-        return True
 
     def _may_go_on(self, error: CauceError, delivered: Delivered) -> bool:
         return _passes(error) and self._has_budget() and self._rungs(delivered).any
 
     def _has_budget(self) -> bool:
-        settings, now, deadline = self._settings, self._clock.monotonic(), self._call.deadline
-        if self._recoveries >= settings.attempts:
-            return False
-        if now - self._began > settings.age or now - self._progress > settings.no_progress:
-            return False
-        return not self._is_too_dear() and (deadline is None or now < deadline)
+        return self._patience.lasts(self._settings) and not self._is_too_dear()
 
     def _is_too_dear(self) -> bool:
         """Whether its attempts have cost all that they may."""
@@ -387,10 +358,10 @@ class _Answer:
 
     async def _attempt(self, call: Call, strategy: str) -> Deltas:
         await self._call.renewed()
-        self._recoveries += 1
         self._strategy = strategy
+        self._patience.tried()
         deltas = await self._open(msgspec.structs.replace(call, strategy=strategy))
-        self._answered = True
+        self._patience.answered()
         return self._attended(deltas)
 
 
