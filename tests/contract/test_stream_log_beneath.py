@@ -185,16 +185,15 @@ async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read
 ) -> None:
     hold = await spelled(beneath.log, "abcd")
     reader = beneath.other
-    reader.attach(KEY)
-    reader.attach(KEY)
+    first, second = reader.attach(KEY), reader.attach(KEY)
     assert await read_through(reader, 5) == [(seq, 1) for seq in range(1, 6)]
     assert asked == ["stored", *["records"] * 3]
-    reader.detach(KEY)
+    reader.detach(KEY, first)
     hold = await beneath.log.append(hold, text("e"))
     async with asyncio.timeout(5):
         assert await reader.wait(KEY, 5)
     assert [record.seq for record in await reader.read(KEY, 5, 10)] == [6]
-    reader.detach(KEY)
+    reader.detach(KEY, second)
     await beneath.log.append(hold, text("f"))
     del asked[:]
     assert [record.seq for record in await reader.read(KEY, 6, 10)] == [7]
@@ -209,11 +208,11 @@ async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_stor
     hold = await spelled(beneath.log, "abcdefgh")
     reader = beneath.other
     whole = [(seq, 1) for seq in range(1, 10)]
-    reader.attach(KEY)
+    number = reader.attach(KEY)
     # Those who come at once ask once.
     assert await asyncio.gather(*[read_through(reader, 9, 9) for _ in range(20)]) == [whole] * 20
     assert asked.count("records") == 1
-    reader.detach(KEY)
+    reader.detach(KEY, number)
     # Whoever comes later asks whether it is still so, and no more.
     del asked[:]
     await reader.head(KEY)

@@ -133,12 +133,15 @@ class StreamLog(Protocol):
         """A new reader is here; returns its number."""
         ...
 
-    def detach(self, key: StreamKey) -> None:
-        """A reader that was attached has left."""
+    def detach(self, key: StreamKey, reader: int) -> None:
+        """`reader`, which was attached, has left."""
         ...
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort."""
+        """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort.
+
+        The next append writes down where it is, for whoever takes the stream over: at its tail, while the reader is here and keeps up.
+        """
         ...
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:

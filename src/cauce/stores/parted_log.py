@@ -90,8 +90,8 @@ class PartedStreamLog:
     def attach(self, key: StreamKey) -> int:
         return self._of(key).attach(key)
 
-    def detach(self, key: StreamKey) -> None:
-        self._of(key).detach(key)
+    def detach(self, key: StreamKey, reader: int) -> None:
+        self._of(key).detach(key, reader)
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._of(key).mark(key, reader, seq)

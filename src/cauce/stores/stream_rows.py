@@ -13,7 +13,7 @@ COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, t
 SEGMENT = "first_seq, epoch, format, data"
 
 _READ_ALONG = -1
-"""The mark of a stream that somebody read along with when the process that wrote it ended."""
+"""The mark of a stream whose newest reader had all there was when it was written last: it has that, too, for all that is known."""
 
 
 def stored(found: tuple[Any, ...]) -> Stored:

@@ -249,7 +249,7 @@ class InprocStreamLog:
         stream.reader_mark = stream.reader_mark or 0
         return stream.reader
 
-    def detach(self, key: StreamKey) -> None:
+    def detach(self, key: StreamKey, reader: int) -> None:
         """Nothing is kept of who reads."""
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:

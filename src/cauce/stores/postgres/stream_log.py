@@ -184,7 +184,7 @@ class PostgresStreamLog(FollowedLog):
             commit.finish is not None,
             self._now(),
             self._options.lease,
-            self._followed.marks.kept(hold.key),
+            self._followed.marks.kept(hold.key, hold.tail),
         )
 
         async def appended() -> Hold:

@@ -137,7 +137,7 @@ class RedisStreamLog(FollowedLog):
             _BEFORE[steps[0]] if steps else "",
             size,
             b"" if commit.upstream is None else encode_value(commit.upstream),
-            "" if (mark := self._followed.marks.kept(hold.key)) is None else mark,
+            "" if (mark := self._followed.marks.kept(hold.key, hold.tail)) is None else mark,
             int(commit.cancels),
             len(each),
             *[data for data, _ in each],

@@ -120,8 +120,8 @@ class SqliteStreamLog(FollowedLog):
             None if commit.upstream is None else encode_value(commit.upstream),
             None if commit.finish is None else self._clock.now(),
             self._lease_until(),
-            # Whoever finds the stream after this process died knows that it was being read.
-            self._followed.marks.kept(hold.key),
+            # Whoever finds the stream after this process died knows that it was being read, and how far.
+            self._followed.marks.kept(hold.key, hold.tail),
             committed,
         )
         try:
