@@ -5,6 +5,7 @@ What is made here stays where it was made: whatever is asked of a private stream
 
 from collections.abc import Sequence
 
+from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     Commit,
     Created,
@@ -18,7 +19,7 @@ from cauce.domain.stream import (
     StreamKey,
     Whose,
 )
-from cauce.ports.stream_log import Startable, StreamLog
+from cauce.ports.stream_log import LogUnavailable, Startable, StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
 
 
@@ -56,7 +57,20 @@ class PartedStreamLog:
         return await self._of(key).head(key)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
-        return await self._here.newest_open(principal, group) or await self._shared.newest_open(principal, group)
+        here = await self._here.newest_open(principal, group)
+        try:
+            shared = await self._shared.newest_open(principal, group)
+            if shared is None or self._here.knows(shared):
+                return here
+            if here is None:
+                return shared
+            mine, other = await self._here.head(here), await self._shared.head(shared)
+        except (LogUnavailable, Gone):
+            # What is here can be read all the same.
+            if here is None:
+                raise
+            return here
+        return shared if mine is None or (other is not None and other.created > mine.created) else here
 
     async def history(self, key: StreamKey) -> History:
         return await self._of(key).history(key)
