@@ -20,6 +20,7 @@ from cauce.domain.stream import (
     Record,
     Renewed,
     StreamKey,
+    Unreadable,
     Whose,
 )
 
@@ -113,11 +114,11 @@ class StreamLog(Protocol):
         """
         ...
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
-        """Open streams whose holder is gone, the oldest first."""
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
+        """Open streams whose holder is gone, the oldest first; also those that this version cannot read."""
         ...
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         """Take over an orphan (T6), for `node`: of several that try, one gets the hold. None: it is no orphan any more."""
         ...
 

@@ -17,6 +17,7 @@ from cauce.domain.stream import (
     Record,
     Renewed,
     StreamKey,
+    Unreadable,
     Whose,
 )
 from cauce.ports.stream_log import LogUnavailable, Startable, StreamLog
@@ -82,13 +83,13 @@ class PartedStreamLog:
             await self._here.request_cancel(key, reason)
         return known
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
         shared = await self._shared.orphans(limit)
         # Another server may have made one whose id is a private one's here: others take it over.
         others = [head for head in shared if not self._here.knows(head.key)]
         return [*await self._here.orphans(limit), *others][:limit]
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         return await self._of(head.key).claim(head, node)
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:

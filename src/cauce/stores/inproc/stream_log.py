@@ -24,6 +24,7 @@ from cauce.domain.stream import (
     State,
     StreamKey,
     StreamLimits,
+    Unreadable,
     Upstream,
     Whose,
     advance,
@@ -217,7 +218,7 @@ class InprocStreamLog:
     async def orphans(self, limit: int) -> Sequence[Head]:
         return [self._head(stream) for stream in self._open.values() if self._orphaned(stream)][:limit]
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         stream = self._streams.get(head.key)
         if stream is None or stream.epoch != head.epoch or not self._orphaned(stream):
             return None
