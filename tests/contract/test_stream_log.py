@@ -11,7 +11,7 @@ import pytest
 from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import Gone
 from cauce.domain.stream import Commit, Created, NewStream, StreamKey, StreamLimits
-from cauce.ports.stream_log import StreamLog
+from cauce.ports.stream_log import LogUnavailable, StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.stores.parted_log import PartedStreamLog
@@ -23,7 +23,7 @@ from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_log_contract import StreamLogContract
-from cauce.testing.stream_samples import END, LEASE, RETENTION, Logs, created, new_stream, text
+from cauce.testing.stream_samples import CREATED, END, KEY, LEASE, RETENTION, Logs, created, new_stream, text
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer, running_redis
 
@@ -117,6 +117,46 @@ class TestOtherStreamsOfPartedStreamLog(StreamLogContract):
         yield make
         for log in made:
             await log.stop()
+
+
+class Away(InprocStreamLog):
+    """A log that does not answer."""
+
+    async def newest_open(self, principal: str, group: str) -> StreamKey | None:
+        raise LogUnavailable("streams cannot be read now: try again", retry_after=1)
+
+
+@pytest.mark.anyio
+class TestNewestOpenStreamOfPartedStreamLog:
+    """A chat may have private streams and others."""
+
+    @staticmethod
+    async def made(clock: FakeClock, *private: bool, shared: type[InprocStreamLog] = InprocStreamLog) -> StreamLog:
+        """A log with open streams of the group `c`, `c~0` before `c~1`."""
+        others: Any = shared(clock)
+        log = PartedStreamLog(InprocStreamLog(clock), others)
+        for number, one in enumerate(private):
+            new = new_stream(StreamKey(KEY.principal, f"c~{number}"), created=CREATED + number)
+            await log.create(msgspec.structs.replace(new, private=one))
+        return log
+
+    @pytest.mark.parametrize("private", [(True, False), (False, True), (True, True), (False, False)])
+    async def test_newest_of_both_is_found(self, clock: FakeClock, private: tuple[bool, bool]) -> None:
+        log = await self.made(clock, *private)
+        assert await log.newest_open(KEY.principal, "c") == StreamKey(KEY.principal, "c~1")
+        assert await log.newest_open(KEY.principal, "d") is None
+
+    async def test_stream_of_another_server_with_the_id_of_a_private_one_is_not_meant(self, clock: FakeClock) -> None:
+        log: Any = await self.made(clock, True, True)
+        newer = new_stream(StreamKey(KEY.principal, "c~0"), created=CREATED + 9)
+        await log._shared.create(newer)
+        assert await log.newest_open(KEY.principal, "c") == StreamKey(KEY.principal, "c~1")
+
+    async def test_private_one_is_found_also_while_the_other_log_is_away(self, clock: FakeClock) -> None:
+        log = await self.made(clock, True, shared=Away)
+        assert await log.newest_open(KEY.principal, "c") == StreamKey(KEY.principal, "c~0")
+        with pytest.raises(LogUnavailable):
+            await log.newest_open(KEY.principal, "d")
 
 
 class TestSqliteStreamLog(StreamLogContract):

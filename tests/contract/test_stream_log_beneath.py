@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cauce.domain.delta import Text, delta_size
+from cauce.domain.delta import Finish, Text, delta_size
 from cauce.domain.errors import Gone
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request
-from cauce.domain.stream import AttemptRow, Commit, Hold, Record, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Head, Hold, Record, StreamKey, Unreadable
 from cauce.ports.stream_log import StreamLog
 from cauce.stores.followed_log import SharedLogOptions
 from cauce.stores.postgres.settings import PostgresSettings
@@ -27,7 +27,7 @@ from cauce.stores.redis.settings import RedisSettings
 from cauce.stores.redis.stream_log import RedisStreamLog
 from cauce.stores.sqlite.stream_log import SqliteStreamLog, StreamLogOptions
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import END, KEY, LEASE, RETENTION, bills, created, new_stream, text, whole
+from cauce.testing.stream_samples import CREATED, END, KEY, LEASE, RETENTION, bills, created, new_stream, text, whole
 from tests.postgres_server import running_postgres
 from tests.redis_server import running_redis
 
@@ -38,7 +38,8 @@ NO_JSON = b'["no'
 
 
 class Beneath(msgspec.Struct):
-    """Two logs on one store, and what is beneath them. `damage` is told what: records after the first, of which version, or a bill."""
+    """Two logs on one store, and what is beneath them. `damage` is told what: records after the first, of which version, a bill, or a field of
+    the head."""
 
     log: StreamLog
     other: StreamLog
@@ -52,8 +53,10 @@ CHANGES = {
     "record": "UPDATE {} SET data = %s WHERE first_seq > 1",
     "format": "UPDATE {} SET format = 2 WHERE first_seq > 1 AND data <> %s",
     "bill": "UPDATE {} SET row = %s",
+    "request": "UPDATE {} SET request = %s",
+    "upstream": "UPDATE {} SET upstream = %s",
 }
-TABLES = {"record": "segments", "format": "segments", "bill": "attempts"}
+TABLES = {"record": "segments", "format": "segments", "bill": "attempts", "request": "streams", "upstream": "streams"}
 EVERY = ("streams", "segments", "attempts")
 
 
@@ -111,6 +114,8 @@ async def in_redis(clock: FakeClock, _: pytest.FixtureRequest) -> Opened:
         async def damage(what: str) -> None:
             if what == "bill":
                 await connection.run(lambda redis: redis.hset(f"{row}:attempts", "1", NO_JSON))
+            elif what in ("request", "upstream", "policy", "created"):
+                await connection.run(lambda redis: redis.hset(f"{row}:meta", what, b"\xff" + NO_JSON))
             else:
                 await connection.run(lambda redis: redis.delete(f"{row}:log"))
                 fields: Any = {"e": "1", "d": NO_JSON}
@@ -185,16 +190,15 @@ async def test_store_is_asked_once_how_a_stream_stands_for_as_long_as_it_is_read
 ) -> None:
     hold = await spelled(beneath.log, "abcd")
     reader = beneath.other
-    reader.attach(KEY)
-    reader.attach(KEY)
+    first, second = reader.attach(KEY), reader.attach(KEY)
     assert await read_through(reader, 5) == [(seq, 1) for seq in range(1, 6)]
     assert asked == ["stored", *["records"] * 3]
-    reader.detach(KEY)
+    reader.detach(KEY, first)
     hold = await beneath.log.append(hold, text("e"))
     async with asyncio.timeout(5):
         assert await reader.wait(KEY, 5)
     assert [record.seq for record in await reader.read(KEY, 5, 10)] == [6]
-    reader.detach(KEY)
+    reader.detach(KEY, second)
     await beneath.log.append(hold, text("f"))
     del asked[:]
     assert [record.seq for record in await reader.read(KEY, 6, 10)] == [7]
@@ -209,11 +213,11 @@ async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_stor
     hold = await spelled(beneath.log, "abcdefgh")
     reader = beneath.other
     whole = [(seq, 1) for seq in range(1, 10)]
-    reader.attach(KEY)
+    number = reader.attach(KEY)
     # Those who come at once ask once.
     assert await asyncio.gather(*[read_through(reader, 9, 9) for _ in range(20)]) == [whole] * 20
     assert asked.count("records") == 1
-    reader.detach(KEY)
+    reader.detach(KEY, number)
     # Whoever comes later asks whether it is still so, and no more.
     del asked[:]
     await reader.head(KEY)
@@ -277,6 +281,66 @@ async def test_what_cannot_be_read_of_a_stream_is_gone_and_nothing_else(beneath:
     with pytest.raises(Gone, match="cannot be read"):
         await beneath.other.read(KEY, 1, 10)
     assert await beneath.other.head(KEY) is not None
+
+
+async def is_nobodys_and_can_be_ended(beneath: Beneath, clock: FakeClock, created_at: float) -> None:
+    """What is true of a stream whose head cannot be read."""
+    clock.advance(LEASE + 1)
+    for log in (beneath.log, beneath.other):
+        with pytest.raises(Gone, match="cannot be read"):
+            await log.head(KEY)
+    (orphan,) = await beneath.other.orphans(10)
+    assert orphan == Unreadable(KEY, created_at, "running", 1, cancel_requested=False, cancel_reason=None)
+    hold = await beneath.other.claim(orphan, "b")
+    assert hold == Hold(KEY, 2, 2)
+    with pytest.raises(Gone, match="cannot be read"):
+        await beneath.log.create(new_stream())
+    await beneath.other.append(hold, Commit((Finish("error", outcome="incomplete"),), "incomplete"))
+    clock.advance(LEASE + 1)
+    assert await beneath.other.orphans(10) == []
+    clock.advance(RETENTION + 1)
+    assert await beneath.other.sweep(10) == 1
+    with pytest.raises(Gone, match="expired"):
+        await beneath.log.head(KEY)
+
+
+@pytest.mark.parametrize("what", ["request", "upstream"])
+async def test_stream_whose_head_cannot_be_read_is_nobodys_and_can_be_ended(
+    beneath: Beneath, clock: FakeClock, what: str
+) -> None:
+    await beneath.log.append(await created(beneath.log), text("a"))
+    await beneath.damage(what)
+    await is_nobodys_and_can_be_ended(beneath, clock, CREATED)
+
+
+@pytest.mark.parametrize("beneath", [in_redis], indirect=True)
+@pytest.mark.parametrize(("what", "created_at"), [("policy", CREATED), ("created", 0.0)])
+async def test_any_damage_to_the_head_of_a_stream_in_redis_leaves_it_to_be_ended(
+    beneath: Beneath, clock: FakeClock, what: str, created_at: float
+) -> None:
+    await beneath.log.append(await created(beneath.log), text("a"))
+    await beneath.damage(what)
+    await is_nobodys_and_can_be_ended(beneath, clock, created_at)
+
+
+async def test_cancel_of_a_stream_whose_head_cannot_be_read_is_told_to_whoever_finds_it(
+    beneath: Beneath, clock: FakeClock
+) -> None:
+    await created(beneath.log)
+    await beneath.log.request_cancel(KEY, "erased")
+    await beneath.damage("request")
+    clock.advance(LEASE + 1)
+    (orphan,) = await beneath.other.orphans(10)
+    assert isinstance(orphan, Unreadable) and (orphan.cancel_requested, orphan.cancel_reason) == (True, "erased")
+
+
+async def test_streams_beside_one_whose_head_cannot_be_read_are_found(beneath: Beneath, clock: FakeClock) -> None:
+    await created(beneath.log)
+    await beneath.damage("request")
+    fine = StreamKey(KEY.principal, "fine")
+    await beneath.log.create(new_stream(fine, created=CREATED + 1))
+    clock.advance(LEASE + 1)
+    assert [type(one) for one in await beneath.other.orphans(10)] == [Unreadable, Head]
 
 
 @pytest.mark.parametrize("beneath", [in_sqlite, in_postgres], indirect=True)

@@ -190,21 +190,6 @@ async def test_stream_that_is_made_while_somebody_looks_for_it_is_there(tmp_path
         reading.close()
 
 
-async def test_stream_that_cannot_be_read_is_passed_over_and_told_of_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with opened(tmp_path / FILE) as log:
-        await log.release([await created(log), await created(log, key_of(1))])
-        log.writer.database.execute("UPDATE streams SET request = '{\"no\"' WHERE id = ?", (KEY.id,))
-        for _ in range(2):
-            assert [head.key for head in await log.orphans(1)] == [key_of(1)]
-        with pytest.raises(Gone, match="cannot be read"):
-            await log.head(KEY)
-        with pytest.raises(Gone):
-            await log.create(new_stream())
-        assert len([record for record in caplog.records if KEY.id in record.getMessage()]) == 1
-
-
 class Forgetful(StreamWriter):
     """Commits, and then does not know of it, as often as `lost` says."""
 

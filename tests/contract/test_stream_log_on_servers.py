@@ -10,7 +10,6 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from cauce.domain.delta import Reasoning, Text
-from cauce.domain.errors import Gone
 from cauce.domain.stream import AttemptRow, Commit, Hold, StreamKey
 from cauce.engine.streams.tail import follow
 from cauce.ports.stream_log import Fenced, LogUnavailable
@@ -231,29 +230,6 @@ async def test_redis_that_is_gone_is_given_up_after_a_while(redis: RedisServer, 
     await log.stop()
 
 
-async def passed_over_and_told_of_once(log: Any, readable: StreamKey, caplog: pytest.LogCaptureFixture) -> None:
-    """What is true of a log in which the stream `KEY` cannot be read."""
-    for _ in range(2):
-        assert [head.key for head in await log.orphans(1)] == [readable]
-    with pytest.raises(Gone, match="cannot be read"):
-        await log.head(KEY)
-    with pytest.raises(Gone):
-        await log.create(new_stream())
-    assert len([record for record in caplog.records if KEY.id in record.getMessage()]) == 1
-
-
-async def test_stream_in_redis_that_cannot_be_read_is_passed_over_and_told_of_once(
-    connection: RedisConnection, caplog: pytest.LogCaptureFixture
-) -> None:
-    log = RedisStreamLog(connection, SystemClock(), "a")
-    other = StreamKey("tenant/key", "other")
-    await log.release([await created(log), await created(log, other)])
-    row = log._shelf.row(KEY)
-    await connection.run(lambda redis: redis.hset(f"{row}:meta", "request", b'{"no"'))
-    await passed_over_and_told_of_once(log, other, caplog)
-    await log.stop()
-
-
 async def test_stream_in_redis_that_took_long_to_be_made_is_found_when_it_is_nobodys(
     connection: RedisConnection,
 ) -> None:
@@ -414,19 +390,6 @@ async def test_one_append_that_cannot_be_written_does_not_fail_its_neighbours(po
     )
     assert isinstance(outcomes[0], Exception) and outcomes[1] == Hold(other, 1, 2)
     assert (await head_of(log)).tail == 1
-    await log.stop()
-
-
-async def test_stream_in_postgresql_that_cannot_be_read_is_passed_over_and_told_of_once(
-    postgres: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    log = PostgresStreamLog(PostgresSettings(postgres, "unreadable"), SystemClock(), "a")
-    await log.start()
-    other = StreamKey("tenant/key", "other")
-    await log.release([await created(log), await created(log, other)])
-    async with await psycopg.AsyncConnection.connect(postgres, autocommit=True) as admin:
-        await admin.execute("UPDATE unreadable.streams SET request = '{\"no\"' WHERE id = %s", (KEY.id,))
-    await passed_over_and_told_of_once(log, other, caplog)
     await log.stop()
 
 

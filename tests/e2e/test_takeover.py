@@ -321,3 +321,36 @@ async def test_server_that_is_alone_in_a_folder_of_several_waits_for_no_lease(tm
             await started(serve)
             check_whole(seen, await rest(serve.port, seen))
     assert len(teller.begun) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_client_without_a_cursor_gets_of_the_next_start_what_came_since_it_left(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    gate = asyncio.Semaphore(2)
+    teller = Teller(before=None)
+
+    def answer(request: Ask) -> Reply:
+        reply = teller(request)
+        return msgspec.structs.replace(reply, gate=gate) if len(teller.begun) == 1 else reply
+
+    async with Upstream(answer) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url) + "[server]\ndrain = 0.2\n")
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                seen = await begin(client, 2)
+            # By the time that it has answered this, the server has noticed that its reader is gone.
+            tail = (await state(serve.port))["tail"]
+            for written in range(tail + 1, tail + 5):
+                gate.release()
+                while (await state(serve.port))["tail"] < written:
+                    pass
+            await asyncio.to_thread(serve.stop, how)
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            response = await within(ask(serve.port, "POST", "/chat/stream/s/resume"), 30)
+    resumed, *_ = response.frames()
+    assert resumed["resumed"] and "seq" not in resumed
+    _, _, rest = response.body.partition(b'"resumed":true')
+    check_whole(seen, msgspec.structs.replace(response, body=rest.partition(b"\n\n")[2]))

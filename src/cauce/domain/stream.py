@@ -230,6 +230,17 @@ class Head(msgspec.Struct, frozen=True):
         return self.state in TERMINAL
 
 
+class Unreadable(msgspec.Struct, frozen=True):
+    """What is known of a stream whose head cannot be read: another version has written it, or it is damaged."""
+
+    key: StreamKey
+    created: float
+    state: State
+    epoch: int
+    cancel_requested: bool
+    cancel_reason: str | None
+
+
 class Created(msgspec.Struct, frozen=True):
     """Answer to `create`. `existed`: the id was known, nothing was created, attach instead (`hold` is None then)."""
 

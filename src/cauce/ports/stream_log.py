@@ -20,6 +20,7 @@ from cauce.domain.stream import (
     Record,
     Renewed,
     StreamKey,
+    Unreadable,
     Whose,
 )
 
@@ -113,11 +114,11 @@ class StreamLog(Protocol):
         """
         ...
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
-        """Open streams whose holder is gone, the oldest first."""
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
+        """Open streams whose holder is gone, the oldest first; also those that this version cannot read."""
         ...
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         """Take over an orphan (T6), for `node`: of several that try, one gets the hold. None: it is no orphan any more."""
         ...
 
@@ -133,12 +134,15 @@ class StreamLog(Protocol):
         """A new reader is here; returns its number."""
         ...
 
-    def detach(self, key: StreamKey) -> None:
-        """A reader that was attached has left."""
+    def detach(self, key: StreamKey, reader: int) -> None:
+        """`reader`, which was attached, has left."""
         ...
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
-        """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort."""
+        """`reader` has been sent records up to `seq`. Counts only for the reader that attached last; best effort.
+
+        The next append writes down where it is, for whoever takes the stream over: at its tail, while the reader is here and keeps up.
+        """
         ...
 
     async def seen(self, keys: Sequence[StreamKey]) -> None:

@@ -7,7 +7,7 @@ the store. What other processes write is heard of as long as somebody waits for 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from cauce.domain.stream import (
     Record,
     State,
     StreamKey,
+    Unreadable,
 )
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable, unreadable
@@ -56,7 +57,6 @@ class Followed:
         self._listening: asyncio.Task[None] | None = None
         self._pages: dict[tuple[LiveStream, int, int, int], asyncio.Task[Page]] = {}
         """What the store is asked just now."""
-        self._unreadable: set[int | str] = set()
 
     async def stop(self) -> None:
         """Listen no more."""
@@ -200,20 +200,6 @@ class Followed:
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
         """See `ports.stream_log.StreamLog`."""
         return await self._shelf.newest_open(principal, group)
-
-    async def readable(self, look: Callable[[int], Awaitable[Sequence[Stored]]], limit: int) -> list[Head]:
-        """At most `limit` of the streams that `look` finds, which is told how many are wanted. Those that cannot be read are passed
-        over, and told of once."""
-        while True:
-            wanted = limit + len(self._unreadable)
-            found = await look(wanted)
-            new = [one.row for one in found if one.unreadable and one.row not in self._unreadable]
-            for one in found:
-                if one.row in new:
-                    logger.error("%s: it is left as it is", unreadable(StreamKey("", one.name)).message)
-            self._unreadable.update(new)
-            if not new or len(found) < wanted:
-                return [one.head for one in found if one.head is not None][:limit]
 
     def created(self, key: StreamKey, row: int | str, records: Sequence[Record], size: int) -> None:
         """This process has made the stream."""
@@ -370,7 +356,7 @@ def _met(key: StreamKey, stored: Stored) -> LiveStream:
 
 def _head(key: StreamKey, stored: Stored) -> Head:
     """Raises `Gone` where there is none."""
-    if stored.unreadable:
+    if isinstance(stored.head, Unreadable):
         raise unreadable(key)
     if stored.head is None:
         raise expired(key)

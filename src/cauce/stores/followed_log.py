@@ -59,8 +59,9 @@ class FollowedLog:
         self._followed.lives.attach(key)
         return self._followed.marks.attach(key)
 
-    def detach(self, key: StreamKey) -> None:
+    def detach(self, key: StreamKey, reader: int) -> None:
         self._followed.lives.detach(key)
+        self._followed.marks.detach(key, reader)
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._followed.marks.mark(key, reader, seq)

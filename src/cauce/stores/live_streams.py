@@ -289,36 +289,49 @@ class LiveStreams:
 
 
 class Marks:
-    """How far readers have been sent, of the streams that were read last. Best effort: it is not kept."""
+    """How far readers have been sent, of the streams that were read last. Best effort: what the log keeps of it goes with its appends."""
 
     _MOST = 20_000
 
     def __init__(self) -> None:
-        self._marks: dict[StreamKey, tuple[int, int | None]] = {}
+        self._marks: dict[StreamKey, tuple[int, int | None, bool]] = {}
+        """Of the newest reader of each: its number, how far it has been sent, and whether it is still here."""
 
     def attach(self, key: StreamKey) -> int:
         """A reader of `key` is here; returns its number."""
-        number, mark = self._marks.pop(key, (0, None))
-        self._marks[key] = (number + 1, mark)
+        number, mark, _ = self._marks.pop(key, (0, None, False))
+        self._marks[key] = (number + 1, mark, True)
         while len(self._marks) > self._MOST:
             del self._marks[next(iter(self._marks))]
         return number + 1
+
+    def detach(self, key: StreamKey, reader: int) -> None:
+        """It has left, and stays where it is. Counts for the newest reader only."""
+        known = self._marks.get(key)
+        if known is not None and known[0] == reader:
+            self._marks[key] = (reader, known[1], False)
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         """It has been sent records up to `seq`. Counts for the newest reader only."""
         known = self._marks.get(key)
         if known is not None and known[0] == reader:
-            self._marks[key] = (reader, seq)
+            self._marks[key] = (reader, seq, known[2])
 
     def get(self, key: StreamKey) -> int | None:
         """How far the newest reader has been sent."""
         known = self._marks.get(key)
         return None if known is None else known[1]
 
-    def kept(self, key: StreamKey) -> int | None:
-        """What the log keeps of them: -1 of readers along with its writer, 0 of those that were sent nothing yet, None of none."""
+    def kept(self, key: StreamKey, tail: int) -> int | None:
+        """What the log keeps of them with what it appends after `tail`: -1 of a newest reader that is here and has had all there is, else how
+        far it has been sent; 0 of those that were sent nothing yet, None of none."""
         known = self._marks.get(key)
-        return None if known is None else 0 if known[1] is None else -1
+        if known is None:
+            return None
+        _, mark, here = known
+        if mark is None:
+            return 0
+        return -1 if here and mark >= tail else min(mark, tail)
 
     def forget(self, key: StreamKey) -> None:
         """The stream is gone."""

@@ -5,6 +5,7 @@ What is made here stays where it was made: whatever is asked of a private stream
 
 from collections.abc import Sequence
 
+from cauce.domain.errors import Gone
 from cauce.domain.stream import (
     Commit,
     Created,
@@ -16,9 +17,10 @@ from cauce.domain.stream import (
     Record,
     Renewed,
     StreamKey,
+    Unreadable,
     Whose,
 )
-from cauce.ports.stream_log import Startable, StreamLog
+from cauce.ports.stream_log import LogUnavailable, Startable, StreamLog
 from cauce.stores.inproc.stream_log import InprocStreamLog
 
 
@@ -56,7 +58,20 @@ class PartedStreamLog:
         return await self._of(key).head(key)
 
     async def newest_open(self, principal: str, group: str) -> StreamKey | None:
-        return await self._here.newest_open(principal, group) or await self._shared.newest_open(principal, group)
+        here = await self._here.newest_open(principal, group)
+        try:
+            shared = await self._shared.newest_open(principal, group)
+            if shared is None or self._here.knows(shared):
+                return here
+            if here is None:
+                return shared
+            mine, other = await self._here.head(here), await self._shared.head(shared)
+        except (LogUnavailable, Gone):
+            # What is here can be read all the same.
+            if here is None:
+                raise
+            return here
+        return shared if mine is None or (other is not None and other.created > mine.created) else here
 
     async def history(self, key: StreamKey) -> History:
         return await self._of(key).history(key)
@@ -68,13 +83,13 @@ class PartedStreamLog:
             await self._here.request_cancel(key, reason)
         return known
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
         shared = await self._shared.orphans(limit)
         # Another server may have made one whose id is a private one's here: others take it over.
         others = [head for head in shared if not self._here.knows(head.key)]
         return [*await self._here.orphans(limit), *others][:limit]
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         return await self._of(head.key).claim(head, node)
 
     async def renew(self, holds: Sequence[Hold]) -> Sequence[Renewed]:
@@ -90,8 +105,8 @@ class PartedStreamLog:
     def attach(self, key: StreamKey) -> int:
         return self._of(key).attach(key)
 
-    def detach(self, key: StreamKey) -> None:
-        self._of(key).detach(key)
+    def detach(self, key: StreamKey, reader: int) -> None:
+        self._of(key).detach(key, reader)
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:
         self._of(key).mark(key, reader, seq)

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey
+from cauce.domain.stream import AttemptRow, Head, Record, State, StreamKey, Unreadable
 from cauce.stores.live_streams import LiveStream
 
 UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)
@@ -15,8 +15,7 @@ T = TypeVar("T")
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired, or
-    `unreadable`."""
+    """A stream as the store has it. `row` is the store's own name for it, `bytes` those of its records. `head` None: expired."""
 
     row: int | str
     state: State
@@ -24,10 +23,7 @@ class Stored(msgspec.Struct, frozen=True):
     tail: int
     cancelled: bool
     bytes: int
-    head: Head | None
-    unreadable: bool = False
-    name: str = ""
-    """Its id."""
+    head: Head | Unreadable | None
 
 
 class Shelved(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cauce.domain.stream import Head, Record, StreamKey
+from cauce.domain.stream import Head, Record, StreamKey, Unreadable
 from cauce.stores.shelf import UNREADABLE, Shelved, Stored, all_of
 from cauce.stores.stream_records import decode, decode_attempt, decode_request, decode_upstream, records
 
@@ -13,19 +13,19 @@ COLUMNS = """key, principal, id, request, request_hash, created, state, epoch, t
 SEGMENT = "first_seq, epoch, format, data"
 
 _READ_ALONG = -1
-"""The mark of a stream that somebody read along with when the process that wrote it ended."""
+"""The mark of a stream whose newest reader had all there was when it was written last: it has that, too, for all that is known."""
 
 
 def stored(found: tuple[Any, ...]) -> Stored:
     """The stream of which `found` are the `COLUMNS`."""
     row, principal, id, request, digest, created, state, epoch, tail, cancelled, terminal_at, mark, *rest = found
     reason, wire, policy, upstream, size = rest
-    head = None
-    unreadable = False
+    head: Head | Unreadable | None = None
+    key = StreamKey(principal, id)
     if state != "expired":
         try:
             head = Head(
-                StreamKey(principal, id),
+                key,
                 decode_request(request),
                 digest,
                 created,
@@ -41,8 +41,8 @@ def stored(found: tuple[Any, ...]) -> Stored:
                 None if upstream is None else decode_upstream(upstream),
             )
         except UNREADABLE:
-            unreadable = True
-    return Stored(row, state, epoch, tail, bool(cancelled), size, head, unreadable, id)
+            head = Unreadable(key, created, state, epoch, bool(cancelled), reason)
+    return Stored(row, state, epoch, tail, bool(cancelled), size, head)
 
 
 def of_segment(first: int, epoch: int, format: int, data: bytes) -> list[Record]:

@@ -22,6 +22,7 @@ from cauce.domain.usage import Usage
 from cauce.ports.stream_log import Cancelled, Fenced, Full, StreamLog
 from cauce.testing.stream_early_cancel_contract import StreamEarlyCancelContract
 from cauce.testing.stream_erasing_contract import StreamErasingContract
+from cauce.testing.stream_mark_contract import StreamMarkContract
 from cauce.testing.stream_room_contract import StreamRoomContract
 from cauce.testing.stream_samples import (
     CANCELLED,
@@ -48,6 +49,7 @@ class StreamLogContract(
     StreamEarlyCancelContract,
     StreamSettlingContract,
     StreamErasingContract,
+    StreamMarkContract,
 ):
     """See the module."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cauce.domain.errors import Gone
-from cauce.domain.stream import Commit, Hold, StreamKey
+from cauce.domain.stream import Commit, Head, Hold, StreamKey
 from cauce.ports.stream_log import Cancelled, Fenced, StreamLog
 from cauce.testing.stream_samples import (
     CANCELLED,
@@ -39,7 +39,7 @@ class StreamTakeoverContract:
         assert await other.claim(await head_of(other), "b") is None
         clock.advance(2)
         (head,) = await other.orphans(10)
-        assert (head.key, head.request, head.tail) == (KEY, REQUEST, 2)
+        assert isinstance(head, Head) and (head.key, head.request, head.tail) == (KEY, REQUEST, 2)
 
     async def test_takeover_fences_the_old_holder(self, logs: Logs, clock: Any) -> None:
         log, other = await logs(), await logs()

@@ -222,7 +222,7 @@ class Streams:
 
     def detach(self, key: StreamKey, reader: int) -> None:
         """The reader has left. What becomes of a stream without readers was decided at its creation."""
-        self._log.detach(key)
+        self._log.detach(key, reader)
         if not self._draining:
             # A server that ends sends them away itself.
             self._presence.detach(key)

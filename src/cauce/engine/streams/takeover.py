@@ -14,7 +14,7 @@ import msgspec
 
 from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
 from cauce.domain.errors import CauceError, DeadlineExceeded, Gone, InternalError
-from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, State, StreamKey
+from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, State, StreamKey, Unreadable, claimed
 from cauce.engine import ending
 from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.recovery.past import spoke_last
@@ -146,7 +146,7 @@ class Takeover:
             logger.warning("took over %s that another process had left open: %s", _counted(taken), _named(taken))
         return len(taken)
 
-    async def _nobodys(self, life: Life) -> Sequence[Head]:
+    async def _nobodys(self, life: Life) -> Sequence[Head | Unreadable]:
         """Some of the orphans that may be taken over here."""
         limit = _LOOK
         while True:
@@ -157,11 +157,17 @@ class Takeover:
             # All of them have to wait, and others may be behind them.
             limit += _LOOK
 
-    async def _take(self, head: Head, node: str, life: Life) -> bool:
+    async def _take(self, head: Head | Unreadable, node: str, life: Life) -> bool:
         """Whether it was ours to take. Raises `LogUnavailable`."""
         async with self._room:
-            call = self._call(head, _options(head))
-            if self._stopped or self._is_to_wait(head, call):
+            if self._stopped:
+                return False
+            if isinstance(head, Unreadable):
+                call, waits = unreadable(head.key), self._is_anothers(head, life.recovery)
+            else:
+                call = self._call(head, _options(head))
+                waits = self._is_to_wait(head, call)
+            if waits:
                 return False
             hold = await self._log.claim(head, node)
             if hold is None:
@@ -180,10 +186,14 @@ class Takeover:
             finally:
                 del self._claimed[head.key]
 
-    async def _taken(self, head: Head, hold: Hold, call: Call | CauceError, life: Life) -> bool:
+    async def _taken(self, head: Head | Unreadable, hold: Hold, call: Call | CauceError, life: Life) -> bool:
         """Whether what we hold now is gone on with, or has ended. Raises `Fenced`, `LogUnavailable`."""
         orphan: Orphan | None = None
         try:
+            if isinstance(head, Unreadable):
+                begun = Begun(claimed(head.state), text=head.state != "queued")
+                await self._finished(hold, begun, head, (), unreadable(head.key))
+                return True
             # What its old holder wrote last may have come after the look that found it.
             history = await self._log.history(hold.key)
             head = history.head
@@ -213,13 +223,10 @@ class Takeover:
         return True
 
     async def _is_unreadable(self, history: History, hold: Hold, bounds: RecoverySettings) -> bool:
-        """Whether the stream, whose log cannot be read, has ended for that. A process of another version may go on with it as long as it is
-        young, and nobody has cancelled it."""
+        """Whether the stream, whose log cannot be read, has ended for that."""
         head = history.head
         error = unreadable(head.key)
-        if not head.cancel_requested and not self._is_old(head, bounds):
-            logger.error("%s: it is left to a process that can", error.message)
-            self._left_alone[head.key] = head.created + bounds.age
+        if self._is_anothers(head, bounds):
             self._drop(hold)
             return False
         if history.attempts is None:
@@ -228,17 +235,26 @@ class Takeover:
         await self._finished(hold, msgspec.structs.replace(begun, text=head.state != "queued"), head, (), error)
         return True
 
-    def _is_left_alone(self, head: Head) -> bool:
+    def _is_anothers(self, head: Head | Unreadable, bounds: RecoverySettings) -> bool:
+        """Whether the stream, which cannot be read here, is left alone. A process of another version may go on with it as long as it is
+        young, and nobody has cancelled it."""
+        if head.cancel_requested or self._is_old(head, bounds):
+            return False
+        logger.error("%s: it is left to a process that can", unreadable(head.key).message)
+        self._left_alone[head.key] = head.created + bounds.age
+        return True
+
+    def _is_left_alone(self, head: Head | Unreadable) -> bool:
         until = self._left_alone.get(head.key)
         if until is not None and (head.cancel_requested or self._clock.now() > until):
             del self._left_alone[head.key]
             until = None
         return until is not None
 
-    def _is_old(self, head: Head, bounds: RecoverySettings) -> bool:
+    def _is_old(self, head: Head | Unreadable, bounds: RecoverySettings) -> bool:
         return self._age(head) > bounds.age
 
-    def _age(self, head: Head) -> float:
+    def _age(self, head: Head | Unreadable) -> float:
         """Seconds since it was created. The clock of who created it may be ahead of ours."""
         return max(0.0, self._clock.now() - head.created)
 
@@ -343,7 +359,9 @@ class Takeover:
         await self._finished(hold, orphan.begun, orphan.head, left, orphan.why)
         return None
 
-    async def _finished(self, hold: Hold, begun: Begun, head: Head, left: Sequence[Delta], error: CauceError) -> None:
+    async def _finished(
+        self, hold: Hold, begun: Begun, head: Head | Unreadable, left: Sequence[Delta], error: CauceError
+    ) -> None:
         """End the stream: as cancelled where that was asked for, else with `left` and `error`."""
         if not head.cancel_requested:
             commits = Commits(begun)

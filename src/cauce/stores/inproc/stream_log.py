@@ -24,6 +24,7 @@ from cauce.domain.stream import (
     State,
     StreamKey,
     StreamLimits,
+    Unreadable,
     Upstream,
     Whose,
     advance,
@@ -217,7 +218,7 @@ class InprocStreamLog:
     async def orphans(self, limit: int) -> Sequence[Head]:
         return [self._head(stream) for stream in self._open.values() if self._orphaned(stream)][:limit]
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         stream = self._streams.get(head.key)
         if stream is None or stream.epoch != head.epoch or not self._orphaned(stream):
             return None
@@ -249,7 +250,7 @@ class InprocStreamLog:
         stream.reader_mark = stream.reader_mark or 0
         return stream.reader
 
-    def detach(self, key: StreamKey) -> None:
+    def detach(self, key: StreamKey, reader: int) -> None:
         """Nothing is kept of who reads."""
 
     def mark(self, key: StreamKey, reader: int, seq: int) -> None:

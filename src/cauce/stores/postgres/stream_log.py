@@ -15,6 +15,7 @@ from cauce.domain.stream import (
     NewStream,
     Renewed,
     StreamKey,
+    Unreadable,
     Whose,
 )
 from cauce.ports.clock import Clock
@@ -184,7 +185,7 @@ class PostgresStreamLog(FollowedLog):
             commit.finish is not None,
             self._now(),
             self._options.lease,
-            self._followed.marks.kept(hold.key),
+            self._followed.marks.kept(hold.key, hold.tail),
         )
 
         async def appended() -> Hold:
@@ -215,10 +216,10 @@ class PostgresStreamLog(FollowedLog):
         self._followed.cancelled(key)
         return await self.head(key)
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
-        return await self._followed.readable(lambda most: self._reading.orphans(self._now(), most), limit)
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
+        return await self._reading.orphans(self._now(), limit)
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         facts = {
             "principal": head.key.principal,
             "id": head.key.id,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from cauce.domain.stream import GROUP_END, StreamKey
+from cauce.domain.stream import GROUP_END, Head, StreamKey, Unreadable
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
@@ -88,7 +88,7 @@ class StreamReading:
     async def history(self, live: LiveStream) -> Shelved | None:
         return await self.ask(lambda connection: _history(connection, live), urgent=True)
 
-    async def orphans(self, time: float | None, limit: int) -> list[Stored]:
+    async def orphans(self, time: float | None, limit: int) -> list[Head | Unreadable]:
         """Open streams whose lease is over. `time` None: by the server's own."""
         found = await self.rows(
             f"""SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND lease_until <= coalesce(%s::float8, {NOW})
@@ -96,7 +96,7 @@ class StreamReading:
             (time, limit),
             urgent=True,
         )
-        return [stored(row) for row in found]
+        return [head for row in found if (head := stored(row).head) is not None]
 
     async def news(self, waited: Sequence[LiveStream]) -> Mapping[StreamKey, Standing]:
         known = {live.row: live for live in waited}

@@ -23,6 +23,7 @@ from cauce.domain.stream import (
     Renewed,
     State,
     StreamKey,
+    Unreadable,
     Whose,
     advance,
 )
@@ -137,7 +138,7 @@ class RedisStreamLog(FollowedLog):
             _BEFORE[steps[0]] if steps else "",
             size,
             b"" if commit.upstream is None else encode_value(commit.upstream),
-            "" if (mark := self._followed.marks.kept(hold.key)) is None else mark,
+            "" if (mark := self._followed.marks.kept(hold.key, hold.tail)) is None else mark,
             int(commit.cancels),
             len(each),
             *[data for data, _ in each],
@@ -187,10 +188,10 @@ class RedisStreamLog(FollowedLog):
                 await self._run("forget", old, lambda again: [])
         return await self.head(key)
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
-        return await self._followed.readable(self._orphaned, limit)
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
+        return [one.head for one in await self._orphaned(limit) if one.head is not None]
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         row = self._shelf.row(head.key)
         lease = repr(self._options.lease)
         found = await self._run("claim", row, lambda again: [head.epoch, node, lease, int(again)])

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 
-from cauce.domain.stream import GROUP_END, OPEN, Head, Record, State, StreamKey
+from cauce.domain.stream import GROUP_END, OPEN, Head, Record, State, StreamKey, Unreadable
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import LiveStream
 from cauce.stores.redis.connection import RedisConnection, RedisGone
@@ -93,7 +93,7 @@ class StreamShelf:
         """State, end of the lease and time of creation of each stream whose keys begin with one of `rows`."""
         names = [f"{row}:meta" for row in rows]
         found = await self.fields(names, ("state", "lease", "created"), urgent=True)
-        return [(state, float(lease or 0), float(created or 0)) for state, lease, created in found]
+        return [(state, float(lease or 0), _created(created)) for state, lease, created in found]
 
     async def fields(
         self, names: Sequence[str], fields: Sequence[str], *, urgent: bool = False
@@ -212,6 +212,14 @@ def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:
     return Record(int(id.partition(b"-")[0]), int(fields[b"e"]), delta)
 
 
+def _created(value: bytes | None) -> float:
+    """What cannot be read is taken for old."""
+    try:
+        return float(value or 0)
+    except ValueError:
+        return 0.0
+
+
 def _stored(row: str, found: dict[bytes, bytes]) -> Stored:
     def text(name: str) -> str | None:
         value = found.get(name.encode())
@@ -223,14 +231,13 @@ def _stored(row: str, found: dict[bytes, bytes]) -> Stored:
 
     state = cast(State, text("state"))
     tail, epoch = int(number("tail") or 0), int(number("epoch") or 0)
-    cancel, upstream, mark = text("cancel"), text("upstream"), number("mark")
-    id = text("id") or ""
-    head = None
-    unreadable = False
+    cancel = text("cancel")
+    head: Head | Unreadable | None = None
     if state != "expired":
         try:
+            upstream, mark = text("upstream"), number("mark")
             head = Head(
-                StreamKey(text("principal") or "", id),
+                StreamKey(text("principal") or "", text("id") or ""),
                 decode_request(found[b"request"]),
                 found[b"hash"],
                 number("created") or 0.0,
@@ -247,6 +254,7 @@ def _stored(row: str, found: dict[bytes, bytes]) -> Stored:
                 None if upstream is None else decode_upstream(upstream),
             )
         except UNREADABLE:
-            unreadable = True
+            key = StreamKey(*[found.get(name, b"").decode(errors="replace") for name in (b"principal", b"id")])
+            head = Unreadable(key, _created(found.get(b"created")), state, epoch, cancel is not None, cancel)
     size = int(number("bytes") or 0)
-    return Stored(row, state, epoch, tail, cancel is not None, size, head, unreadable, id)
+    return Stored(row, state, epoch, tail, cancel is not None, size, head)

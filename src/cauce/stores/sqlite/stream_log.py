@@ -23,6 +23,7 @@ from cauce.domain.stream import (
     State,
     StreamKey,
     StreamLimits,
+    Unreadable,
     Whose,
 )
 from cauce.ports.clock import Clock
@@ -120,8 +121,8 @@ class SqliteStreamLog(FollowedLog):
             None if commit.upstream is None else encode_value(commit.upstream),
             None if commit.finish is None else self._clock.now(),
             self._lease_until(),
-            # Whoever finds the stream after this process died knows that it was being read.
-            self._followed.marks.kept(hold.key),
+            # Whoever finds the stream after this process died knows that it was being read, and how far.
+            self._followed.marks.kept(hold.key, hold.tail),
             committed,
         )
         try:
@@ -140,21 +141,21 @@ class SqliteStreamLog(FollowedLog):
         await self.writer.submit(Cancel(key, reason, committed))
         return await self.head(key)
 
-    async def orphans(self, limit: int) -> Sequence[Head]:
+    async def orphans(self, limit: int) -> Sequence[Head | Unreadable]:
         if self._options.lease is None and not self._left:
             return ()
         orphaned, facts = self._orphaned()
         # What is released while it looks is looked for the next time.
         self._left = False
         try:
-            found = await self._followed.readable(lambda most: self._reading.orphans(orphaned, facts, most), limit)
+            found = await self._reading.orphans(orphaned, facts, limit)
         except BaseException:
             self._left = True
             raise
         self._left = self._left or bool(found)
         return found
 
-    async def claim(self, head: Head, node: str) -> Hold | None:
+    async def claim(self, head: Head | Unreadable, node: str) -> Hold | None:
         orphaned, facts = self._orphaned()
 
         def committed(found: tuple[int, int, State, int, int] | None) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cauce.domain.stream import GROUP_END, StreamKey
+from cauce.domain.stream import GROUP_END, Head, StreamKey, Unreadable
 from cauce.ports.clock import Clock
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.live_streams import AT_ONCE, OVERHEAD, LiveStream
@@ -74,12 +74,12 @@ class StreamReading:
         found = await self._run(lambda database: database.execute(statement, (key.principal, key.id)).fetchone())
         return None if found is None else found[0]
 
-    async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Stored]:
+    async def orphans(self, orphaned: str, facts: dict[str, Any], limit: int) -> list[Head | Unreadable]:
         """Open streams of which the SQL `orphaned` says that nobody holds them."""
         # The index of what is open is small and the only one that can be used.
         statement = f"SELECT {COLUMNS} FROM streams WHERE terminal_at IS NULL AND {orphaned} ORDER BY key LIMIT :limit"  # noqa: S608
         found = await self._run(lambda database: database.execute(statement, {**facts, "limit": limit}).fetchall())
-        return [stored(row) for row in found]
+        return [head for row in found if (head := stored(row).head) is not None]
 
     async def unsettled(self, limit: int) -> list[StreamKey]:
         """See `ports.stream_log.StreamLog`."""

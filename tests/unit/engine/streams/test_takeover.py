@@ -1,19 +1,32 @@
 """Streams that another process left open: what the call is given that goes on with them, and which of them end instead."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Restart, Status, Text, ToolCall, ToolResult
-from cauce.domain.errors import CauceError, ModelNotFound
+from cauce.domain.errors import CauceError, Gone, ModelNotFound
 from cauce.domain.message import Message, TextPart
 from cauce.domain.model import ModelFacts
 from cauce.domain.price import Prices, Rates
 from cauce.domain.request import Prompt, Request, Scope
-from cauce.domain.stream import AttemptRow, Commit, History, Hold, Renewed, StreamKey, Upstream
+from cauce.domain.stream import (
+    ERASED,
+    AttemptRow,
+    Commit,
+    History,
+    Hold,
+    Renewed,
+    StreamKey,
+    Unreadable,
+    Upstream,
+    Whose,
+)
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
 from cauce.engine.recovery.recovery import recovery
@@ -28,6 +41,7 @@ from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Timeou
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
+from cauce.stores.sqlite.stream_log import SqliteStreamLog
 from cauce.testing.chance import FakeChance
 from cauce.testing.clock import FakeClock
 from cauce.testing.scripted import ScriptedProvider
@@ -492,6 +506,59 @@ async def test_stream_of_another_version_that_was_left_alone_is_looked_at_again_
         left.clock.advance(RecoverySettings().age + 1)
     await tended(left)
     assert (await head_of(left.log)).state == ("cancelled" if why == "cancelled" else "incomplete")
+
+
+@contextlib.asynccontextmanager
+async def unreadable_on_disk(path: Path) -> AsyncGenerator[tuple[Left, SqliteStreamLog]]:
+    """A log in a file with a stream that nobody holds and whose request cannot be read."""
+    left = Left(Telling(*REST))
+    log = SqliteStreamLog(path, left.clock, "b")
+    given: Any = left.turn
+    left.log = fake = cast(Any, log)
+    left.streams = Streams(fake, given, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    await log.start()
+    await left.leave(FIRST, Text("Once"))
+    log.writer.database.execute("UPDATE streams SET request = '{\"no\"'")
+    yield left, log
+    await log.stop()
+
+
+async def test_stream_whose_request_cannot_be_read_is_left_and_told_of_once_and_ends_with_its_age(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with unreadable_on_disk(tmp_path / "streams.db") as (left, log):
+        other = StreamKey("p", "other")
+        hold = (
+            await log.create(msgspec.structs.replace(new_stream(other, created=left.clock.now()), policy=POLICY))
+        ).hold
+        assert hold is not None
+        await log.release([hold])
+        for _ in range(3):
+            await left.streams.adopt()
+        # It keeps nobody from what can be read.
+        assert (await head_of(left.log, other)).epoch == 2
+        (orphan,) = await log.orphans(10)
+        assert isinstance(orphan, Unreadable) and orphan.epoch == 1
+        told = [record for record in caplog.records if f"{KEY.id!r} cannot be read" in record.getMessage()]
+        assert len(told) == 1
+        left.clock.advance(RecoverySettings().age + 1)
+        await left.streams.adopt()
+        assert not await log.orphans(10)
+        finish = (await whole(left.log))[-1].delta
+        assert isinstance(finish, Finish) and finish.outcome == "incomplete" and finish.error is not None
+        assert finish.error.code == "gone"
+
+
+async def test_stream_whose_request_cannot_be_read_ends_at_once_where_it_was_cancelled(tmp_path: Path) -> None:
+    async with unreadable_on_disk(tmp_path / "streams.db") as (left, log):
+        await left.streams.adopt()
+        with pytest.raises(Gone):
+            await left.streams.cancel(KEY)
+        await log.erase(Whose(KEY.principal))
+        await left.streams.adopt()
+        finish = (await whole(left.log))[-1].delta
+        assert isinstance(finish, Finish) and (finish.outcome, finish.cause) == ("cancelled", ERASED)
+        assert not await log.orphans(10) and left.turn.calls == []
 
 
 class Damaged(InprocStreamLog):
