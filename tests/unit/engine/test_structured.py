@@ -261,6 +261,7 @@ async def test_adapter_that_says_it_cannot_is_told_in_words() -> None:
     assert [request.response_format for request in asking.asked] == [LENIENT, OBJECT, None]
     # Nobody was asked before the third.
     assert asking.attempts == [("up", "open")]
+    assert [(entry.n, entry.outcome) for entry in asking.ledger.entries()] == [(1, "completed")]
 
 
 async def test_object_that_an_adapter_cannot_ask_for_is_told_in_words() -> None:

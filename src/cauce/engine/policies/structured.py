@@ -24,14 +24,13 @@ from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure, U
 from cauce.domain.request import ResponseFormat
 from cauce.domain.usage import summed
 from cauce.engine.policies.whole import Turn, read_whole
-from cauce.engine.structure.asking import corrected, instructed
+from cauce.engine.structure.asking import cannot_ask, corrected, instructed
 from cauce.engine.structure.expectation import Expectation
 from cauce.ports.clock import Clock
 from cauce.ports.further import Further
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
 _LONGEST_SHOWN = 16 * 1024
-_FIELD = "response_format"
 
 _ABOUT_FORMAT = re.compile(
     r"response[ _]?(?:format|schema)|json[ _]?(?:schema|object)|structured output|output[ _](?:config|format)", re.I
@@ -258,7 +257,7 @@ def _otherwise(deltas: Sequence[Delta]) -> bool:
 def _about_format(error: CauceError, *, known: bool) -> bool:
     """Whether `error` says that the candidate does not take `response_format`. `known`: it is known to take schemas."""
     if isinstance(error, Unsupported):
-        return error.field is not None and error.field.startswith(_FIELD)
+        return cannot_ask(error)
     if known or not isinstance(error, ProviderFailure) or error.upstream_status not in _REFUSED:
         return False
     return error.code == "invalid_request" and _ABOUT_FORMAT.search(error.message) is not None
