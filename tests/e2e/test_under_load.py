@@ -41,6 +41,13 @@ async def test_clients_that_bound_no_answer_spend_no_more_than_their_budget_eith
     assert seen.budget / 2 <= seen.cost <= seen.budget
 
 
+async def test_clients_that_ask_for_json_spend_no_more_than_their_budget_on_all_their_turns(tmp_path: Path) -> None:
+    seen = await spending(tmp_path, clients=60, covered=15, structured=True)
+    assert {200, 402} <= set(seen.tally.statuses) <= {200, 402, 502}, seen.tally.first_error
+    assert 7 <= seen.answered <= 15
+    assert seen.cost <= seen.budget
+
+
 async def test_ledger_agrees_with_the_provider_on_calls_of_all_kinds(tmp_path: Path) -> None:
     seen = await mixed(tmp_path, 200)
     total, estimated = seen.usage["total"], seen.usage["estimated"]

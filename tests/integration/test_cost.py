@@ -99,3 +99,19 @@ async def test_count_of_an_upstream_that_cannot_count_learns_from_its_answers(up
         after = (await ask(served.port, "POST", "/v1/messages/count_tokens", question)).json()["input_tokens"]
     assert before < 300
     assert after == pytest.approx(1000, rel=0.01)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("none", [0, None])
+async def test_usage_that_counts_nothing_of_a_long_answer_makes_an_estimated_cost(
+    upstream: Upstream, none: int | None, stream: bool
+) -> None:
+    usage = {"prompt_tokens": none, "completion_tokens": none, "total_tokens": none}
+    upstream.answers = [Reply(text="word " * 300, usage=usage)]
+    async with serving(upstream_table("up", upstream.base_url) + PRICE) as served:
+        body = {"model": "up/gpt-5-mini", "messages": MESSAGES, "stream": stream}
+        response = await ask(served.port, "POST", "/llm/message", body)
+        answer = response.frames()[-1] if stream else response.json()
+        total = (await ask(served.port, "GET", "/usage")).json()
+    assert answer["cost_source"] == "estimated" and answer["cost"] > 0.0005
+    assert total["estimated"]["output_tokens"] == answer["usage"]["output_tokens"] > 300

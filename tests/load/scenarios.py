@@ -49,6 +49,16 @@ async def burst(folder: Path, size: Burst) -> tuple[Tally, Record]:
         return tally, upstream.record
 
 
+_SCHEMA = {"type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"]}
+_WANTED = {"type": "json_schema", "json_schema": {"name": "animal", "strict": True, "schema": _SCHEMA}}
+_RIGHT, _WRONG = '{"legs": 4}', "A cat, from a model that was asked for JSON."
+
+
+def _repairs(asked: Ask) -> bool:
+    """Whether it is asked to put right what it has answered."""
+    return b"cannot be used" in msgspec.json.encode(asked.body)
+
+
 class Mixed(msgspec.Struct, frozen=True):
     """What became of `calls` of all kinds, by the upstream's account and by the ledger's."""
 
@@ -58,7 +68,8 @@ class Mixed(msgspec.Struct, frozen=True):
 
 
 async def mixed(folder: Path, calls: int, *, at_once: int = 32) -> Mixed:
-    """Calls that are answered, fail, are asked again, are cut, break off, and whose clients leave; on all surfaces, plain and streamed."""
+    """Calls that are answered, fail, are asked again, are cut, break off, whose clients leave, and that ask for JSON and get it at the second
+    turn or not at all; on all surfaces, plain and streamed."""
     chance = random.Random(4)
 
     def counted(_: Ask) -> Reply:
@@ -75,16 +86,25 @@ async def mixed(folder: Path, calls: int, *, at_once: int = 32) -> Mixed:
             "cut": [lambda ask: msgspec.structs.replace(counted(ask), cut_after=2)],
             "broken": [lambda ask: msgspec.structs.replace(counted(ask), error={"message": "no"}, error_after=2)],
             "stalled": [lambda ask: msgspec.structs.replace(counted(ask), stall_after=2)],
+            "mended": [lambda ask: msgspec.structs.replace(counted(ask), text=_RIGHT if _repairs(ask) else _WRONG)],
+            "wrong": [lambda ask: msgspec.structs.replace(counted(ask), text=_WRONG)],
         }
-        toml = "[retry]\nbase = 0.01\n[breaker]\nenabled = false\n[recovery]\nattempts = 2\n" + "".join(
-            [f'[providers.{one.name}]\n{one.provider.format(root=upstream.root)}api_key = "k"\n' for one in SURFACES]
+        toml = (
+            "[retry]\nbase = 0.01\n[breaker]\nenabled = false\n[recovery]\nattempts = 2\n"
+            + _told("mended", "wrong")
+            + "".join(
+                [
+                    f'[providers.{one.name}]\n{one.provider.format(root=upstream.root)}api_key = "k"\n'
+                    for one in SURFACES
+                ]
+            )
         )
         async with gateway(folder, toml) as served:
             room = asyncio.Semaphore(at_once)
 
             async def client(number: int) -> None:
                 surface = SURFACES[number % len(SURFACES)]
-                kind = ("well", "moody", "well", "cut", "well", "broken", "moody", "stalled")[number // 4 % 8]
+                kind = _KINDS[number // 4 % len(_KINDS)]
                 async with room:
                     await _asked(served.port, surface, kind, stream=number % 3 != 0 or kind == "stalled")
 
@@ -96,9 +116,21 @@ async def mixed(folder: Path, calls: int, *, at_once: int = 32) -> Mixed:
     return Mixed(served_tokens, usage, calls)
 
 
+_KINDS = ("well", "moody", "mended", "cut", "well", "broken", "wrong", "stalled", "well", "moody")
+
+
+def _told(*models: str) -> str:
+    """TOML that says of models that they cannot be held to JSON."""
+    return "".join([f'[facts."*/{model}"]\njson_schema = false\n' for model in models])
+
+
 async def _asked(port: int, surface: Surface, kind: str, *, stream: bool) -> None:
     """One call; of a stream that stalls its client leaves."""
     model = f"{surface.name}/{kind}"
+    if kind in ("mended", "wrong"):
+        body = {**chat(model, stream=stream), "response_format": _WANTED}
+        await ask(port, "POST", "/llm/message", body)
+        return
     if kind != "stalled":
         await surface.asked(port, model, stream=stream)
         return
@@ -149,28 +181,37 @@ class Spending(msgspec.Struct, frozen=True):
     answered: int
 
 
-async def spending(folder: Path, clients: int, covered: int, *, bounded: bool = True) -> Spending:
+async def spending(
+    folder: Path, clients: int, covered: int, *, bounded: bool = True, structured: bool = False
+) -> Spending:
     """`clients` at once under the budget of a key that covers `covered` of their calls.
 
     The model writes as much as it is let. Where the calls are not `bounded`, that is forty times as much, until the budget bounds them.
+    Where they are `structured` each asks for JSON, gets it at the second turn, or, half of them, not at all.
     """
     tokens, most, input_price, output_price = Tokens(20, 100), 4000, 1.0, 10.0
     each = (tokens.input * input_price + tokens.output * output_price) / 1_000_000
     tally = Tally()
+    chance = random.Random(4)
 
     def written(asked: Ask) -> Reply:
         usage = Tokens(tokens.input, asked.body.get("max_tokens", most))
+        if structured:
+            right = _repairs(asked) and chance.random() < 0.5
+            return Reply(text=_RIGHT if right else _WRONG, delay=0.05, usage=usage)
         return Reply(delay=0.05, usage=usage, finish_reason="length")
 
     async with Upstream(written) as upstream:
         toml = provider(upstream) + keys("web")
         toml += f'[facts."up/*"]\ninput_price = {input_price}\noutput_price = {output_price}\nmax_output = {most}\n'
+        toml += "json_schema = false\n" if structured else ""
         toml += f'[budgets]\nassumed_output = {tokens.output}\n[budgets.keys."web"]\nday = {each * covered:.9f}\n'
         async with gateway(folder, toml) as served:
 
             async def client(number: int) -> None:
-                bound = {"max_tokens": tokens.output} if bounded else {}
-                body = chat(stream=number % 2 == 0, **bound)
+                bound: dict[str, Any] = {"max_tokens": tokens.output} if bounded else {}
+                wanted = {"response_format": _WANTED} if structured else {}
+                body = chat(stream=number % 2 == 0, **bound, **wanted)
                 tally.take("web", await ask(served.port, "POST", "/v1/chat/completions", body, bearer("web")))
 
             await asyncio.gather(*[client(number) for number in range(clients)])

@@ -59,3 +59,11 @@ async def test_two_hundred_calls_that_bound_no_answer_spend_no_more_than_their_b
     assert set(seen.tally.statuses) == {200, 402}, seen.tally.first_error
     assert seen.answered == seen.tally.statuses[200]
     assert seen.budget / 2 <= seen.cost <= seen.budget
+
+
+async def test_two_hundred_calls_for_json_spend_no_more_than_their_budget_on_all_their_turns(tmp_path: Path) -> None:
+    seen = await spending(tmp_path, clients=200, covered=50, structured=True)
+    # Those that wait for long are told of their end inside of a stream.
+    assert {200, 402} <= set(seen.tally.statuses) <= {200, 402, 502}, seen.tally.first_error
+    assert seen.answered <= 50
+    assert seen.budget / 2 <= seen.cost <= seen.budget

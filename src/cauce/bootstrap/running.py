@@ -40,6 +40,7 @@ from cauce.engine.policies.queue import Shares, queue
 from cauce.engine.policies.retry import Allowances, retry
 from cauce.engine.policies.structured import structured
 from cauce.engine.policies.trace import trace
+from cauce.engine.policies.whole import whole
 from cauce.engine.queue.queue import Queue
 from cauce.engine.recovery.recovery import recovery
 from cauce.engine.routing.conditions import Conditions
@@ -113,6 +114,7 @@ def runtime(
     guards: list[Policy] = []
     if retries(config):
         guards.append(retry(config.retry, clock, chance, Allowances(), queued=queued))
+        guards.append(whole())
     if breaks(config):
         guards.append(breaker(breakers))
     if config.limits.adaptive:
@@ -123,7 +125,7 @@ def runtime(
         guards.append(limit_candidate(limits, LONGEST_ASKED if config.limits.adaptive else inf))
     watch = [health(clock, measured)] if measured is not None else []
     measure: list[Policy] = [metered, *watch, patience(clock)]
-    per_candidate = compose(open_candidate, overflow(estimator), *guards, attempt(), structured(clock), *measure)
+    per_candidate = compose(open_candidate, overflow(estimator), structured(clock), *guards, attempt(), *measure)
     answers: dict[Level, int] = {}
     entry: list[Policy] = [trace(answers), deadline(clock)]
     common = None if shared is None else shared.cache

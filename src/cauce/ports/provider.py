@@ -17,6 +17,7 @@ from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
+from cauce.ports.further import NO_TURNS, Turns
 from cauce.ports.resilience import COMMON, Resilience
 
 _DAY = 86_400.0
@@ -137,7 +138,7 @@ class Course(msgspec.Struct):
 
     `attempts` counts whom it was put to, retries included; `waited` is the seconds it has stood in our queue, `queued` whether it stands there now; `level` is that
     of the attempt, or of the answer out of the cache, that was last. `cache` is what the cache did, `age` the seconds since its
-    answer was made.
+    answer was made. `further` are turns of a structured answer that were denied, or failed.
     """
 
     attempts: int = 0
@@ -154,6 +155,7 @@ class Course(msgspec.Struct):
     """Messages that were left out, since it was too long."""
     bound: int = 0
     """Tokens that an attempt's answer was bound to by what its caller may spend, and not by its request (0: none was)."""
+    further: Turns = NO_TURNS
     handed_over: bool = False
     """Another process goes on with its answer: whoever closes the upstream leaves the provider's own stream running."""
 
@@ -184,11 +186,13 @@ class Call(msgspec.Struct, frozen=True):
     """Called each time the limits have let it through to a candidate: whoever is next in the queue may try."""
     course: Course = msgspec.field(default_factory=Course)
     strategy: str = "open"
-    """What the next attempt is to those before it, as `Attempt` tells it: open, retry, fallback, probe, hedge."""
+    """What the next attempt is to those before it, as `Attempt` tells it: open, retry, fallback, … `same`: the last one, still."""
     after: CauceError | None = None
     """The failure it follows."""
     last: bool = True
     """No other model is left to ask instead but an offline one: waiting for this one is better than leaving it."""
+    whole: bool = False
+    """Nobody is shown any of its answer before the end."""
     probe: bool = False
     """Ask even a candidate whose breaker is open: no other is left."""
     begun: Sequence[Delta] = ()
@@ -198,8 +202,7 @@ class Call(msgspec.Struct, frozen=True):
     replaces: bool = False
     """Its readers can take back what was shown, or are shown nothing before the end: the answer may begin anew (`Restart`)."""
     abandons: bool = False
-    """Its readers are shown calls of tools only when those are complete, or can take one back: an attempt that broke inside a call is
-    gone on with."""
+    """Its readers are shown only calls of tools that are complete, or can take one back: one that broke off is gone on with."""
     renewed: Callable[[], Awaitable[None]] = always_ours
     """Awaited before another attempt goes on with the answer. It is cancelled there if another process has the answer by now."""
     embedding: EmbeddingRequest | None = None

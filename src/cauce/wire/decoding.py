@@ -86,5 +86,25 @@ class Decoding:
         asked = self._estimate(self._request) if self._estimate is not None and self._request is not None else 0
         return Usage(asked, tokens_in(characters), estimated=True)
 
+    def _used(self, told: Usage | None, characters: int) -> Usage:
+        """What the upstream has `told`, with estimates in place of what it cannot have meant: no tokens for what it was asked, or for
+        an answer of so many characters."""
+        if told is None:
+            return self._estimated(characters)
+        if told.input_tokens and (told.output_tokens or not characters):
+            return told
+        guess = self._estimated(characters)
+        # Of a prompt that was in a cache those tokens are known at least.
+        asked = told.input_tokens or max(guess.input_tokens, told.cached_tokens + told.cache_write_tokens)
+        written = told.output_tokens or guess.output_tokens
+        if (asked, written) == (told.input_tokens, told.output_tokens):
+            return told
+        return msgspec.structs.replace(told, input_tokens=asked, output_tokens=written, estimated=True)
+
+    def _used_so_far(self, told: Usage | None, characters: int) -> Usage:
+        """The same of an answer that has not ended: whatever was told may be more by now."""
+        used = self._used(told, characters)
+        return used if used.estimated else msgspec.structs.replace(used, estimated=True)
+
     def _broken(self, what: str, *, shape: bool = True) -> ProviderFailure:
         return ProviderFailure(f"{self._provider}: {what}", failure="transient", provider=self._provider, shape=shape)

@@ -166,9 +166,8 @@ def _vector(embedding: Any, provider: str) -> tuple[float, ...]:
 
 
 def _usage(answer: dict[str, Any], request: EmbeddingRequest) -> Usage:
-    reported = member(answer, "usage")
-    if reported:
-        usage = parse_usage(reported)
+    usage = parse_usage(member(answer, "usage"))
+    if usage.input_tokens:
         return msgspec.structs.replace(usage, output_tokens=0)
     counts = [estimate_tokens(one) if isinstance(one, str) else len(one) for one in request.inputs]
     return Usage(sum(counts), estimated=True)

@@ -5,13 +5,16 @@ from contextlib import aclosing
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from cauce.domain.delta import Finish, Text
 from cauce.domain.errors import BudgetExceeded, CircuitOpen, ProviderFailure, Throttled, Unsupported
-from cauce.domain.message import Message, TextPart
+from cauce.domain.extra import Extra
+from cauce.domain.message import Message, OpaquePart, TextPart
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.price import Prices, Rates
 from cauce.domain.request import Request, Sampling, Scope
+from cauce.domain.tool import Tool
 from cauce.domain.usage import Usage
 from cauce.engine.amounts import Amounts
 from cauce.engine.compose import collect, compose
@@ -212,6 +215,68 @@ async def test_model_without_a_price_is_refused_under_a_budget() -> None:
     with pytest.raises(BudgetExceeded, match="the price of up/m is not known"):
         await house.open(house.call())
     assert not house.provider.calls
+
+
+def marked(place: str, **control: str) -> Request:
+    """A request that has something cached, as Anthropic's wire says it."""
+    fields: dict[str, object] = {"cache_control": {"type": "ephemeral", **control}}
+    block = Extra("anthropic_messages", {"block": fields})
+    part = OpaquePart("anthropic_messages", fields) if place == "opaque" else TextPart("hi" * 1000)
+    request = Request("up/m", (Message("user", (part,)),), Sampling(max_tokens=1))
+    match place:
+        case "part":
+            return replace(request, messages=(Message("user", (TextPart("hi" * 1000, block),)),))
+        case "result":
+            return replace(request, messages=(Message("tool", (part,), call_id="c", extra=block),))
+        case "tool":
+            return replace(request, tools=(Tool("look", extra=block),))
+        case "request":
+            return replace(request, extra=Extra("anthropic_messages", {"body": fields, "headers": {}}))
+        case _:
+            return request
+
+
+@pytest.mark.parametrize("place", ["part", "result", "tool", "request", "opaque"])
+@pytest.mark.parametrize(("control", "times"), [({}, 1.25), ({"ttl": "5m"}, 1.25), ({"ttl": "1h"}, 2.0)])
+def test_input_that_may_be_written_to_a_cache_is_held_at_the_price_of_that(
+    place: str, control: dict[str, str], times: float
+) -> None:
+    amounts = Amounts(Estimator(), 1)
+    rates = Rates.given(1.0, 0.0, cache_write=1.25, long_cache_write=2.0)
+    candidate = Candidate(ScriptedProvider("up"), "m", facts=ModelFacts(prices=Prices(rates)))
+    plain = Candidate(ScriptedProvider("up"), "m", facts=ModelFacts(prices=Prices(Rates.given(1.0, 0.0))))
+    request = marked(place, **control)
+    unmarked = marked("no")
+    assert amounts.dollars(request, candidate, 1) == pytest.approx(times * amounts.dollars(request, plain, 1))
+    assert amounts.dollars(unmarked, candidate, 1) == amounts.dollars(unmarked, plain, 1)
+
+
+def test_input_of_a_model_that_may_write_caches_by_itself_is_held_at_the_price_of_that() -> None:
+    amounts = Amounts(Estimator(), 1)
+    rates = Rates.given(1.0, 0.0, cached=0.1, cache_write=1.25)
+    candidate = Candidate(ScriptedProvider("up"), "m", facts=ModelFacts(prices=Prices(rates)))
+    plain = Candidate(ScriptedProvider("up"), "m", facts=ModelFacts(prices=Prices(Rates.given(1.0, 0.0))))
+    request = marked("no")
+    assert amounts.dollars(request, candidate, 1) == pytest.approx(1.25 * amounts.dollars(request, plain, 1))
+
+
+async def test_calls_that_write_a_cache_for_an_hour_at_once_spend_no_more_than_the_budget() -> None:
+    rates = Rates.given(3.0, 15.0, 0.3, 3.75, 6.0)
+    # What the request is estimated at, and a little more.
+    tokens = round(1.2 * Estimator().estimate(marked("part", ttl="1h"), "up/m"))
+    spent = 6.0 * tokens / 1_000_000
+    answer = (Text("ok"), Finish("stop", Usage(tokens, cost=spent, cost_source="priced")))
+    house = House(
+        answer, budgets=BudgetsSettings(keys={"*": Budget(day=10 * spent)}), facts=ModelFacts(prices=Prices(rates))
+    )
+    answers: list[Deltas] = []
+    with pytest.raises(Throttled):
+        for _ in range(30):
+            call = house.call()
+            answers.append(await house.open(replace(call, request=marked("part", ttl="1h"))))
+    for deltas in answers:
+        await collect(deltas)
+    assert 0 < len(house.provider.calls) <= 10
 
 
 async def test_upstream_that_is_over_its_limit_is_left_alone_for_as_long_as_it_says() -> None:

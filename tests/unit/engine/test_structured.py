@@ -21,7 +21,8 @@ from cauce.engine.fallback import fallback
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.deadline import deadline
 from cauce.engine.policies.meter import meter
-from cauce.engine.policies.structured import MAX_TEXT, structured
+from cauce.engine.policies.structured import structured
+from cauce.engine.policies.whole import MAX_TEXT, whole
 from cauce.ports.provider import Call, Candidate, Deltas
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.telemetry.prometheus import PrometheusMetrics
@@ -70,8 +71,9 @@ class Asking:
         async def ask(call: Call) -> Deltas:
             return await call.candidate.provider.open(call)
 
-        metered = compose(ask, structured(self.clock), meter(self.clock, self.ledger, PrometheusMetrics(), Estimator()))
-        open = compose(metered, deadline(self.clock), fallback(self.clock), attempt())
+        metered = meter(self.clock, self.ledger, PrometheusMetrics(), Estimator())
+        candidate = compose(ask, structured(self.clock), whole(), attempt(), metered)
+        open = compose(candidate, deadline(self.clock), fallback(self.clock))
         said = Message("user", (TextPart("Where?"),))
         request = Request("x", (said,), sampling=Sampling(n=n), response_format=wanted, timeout=timeout)
         return await open(
@@ -259,6 +261,7 @@ async def test_adapter_that_says_it_cannot_is_told_in_words() -> None:
     assert [request.response_format for request in asking.asked] == [LENIENT, OBJECT, None]
     # Nobody was asked before the third.
     assert asking.attempts == [("up", "open")]
+    assert [(entry.n, entry.outcome) for entry in asking.ledger.entries()] == [(1, "completed")]
 
 
 async def test_object_that_an_adapter_cannot_ask_for_is_told_in_words() -> None:

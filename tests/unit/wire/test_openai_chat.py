@@ -438,7 +438,7 @@ class TestRendering:
     text = st.text(max_size=20)
     calls = st.lists(st.tuples(st.text(min_size=1, max_size=5), st.text(min_size=1, max_size=5), text), max_size=3)
 
-    @given(text, text, calls, st.integers(0, 9), st.integers(0, 9))
+    @given(text, text, calls, st.integers(1, 9), st.integers(1, 9))
     def test_plain_completion_reads_back_as_it_was_written(
         self, content: str, reasoning: str, calls: list[tuple[str, str, str]], input_tokens: int, output_tokens: int
     ) -> None:

@@ -11,6 +11,8 @@ def attempt() -> Policy:
 
     def policy(open: Open) -> Open:
         def opened(call: Call) -> Awaitable[Deltas]:
+            if call.strategy == "same":
+                return open(call)
             candidate, course, after = call.candidates[0], call.course, call.after
             course.attempts += 1
             course.level = candidate.level

@@ -9,6 +9,7 @@ from cauce.domain.errors import CauceError
 from cauce.domain.price import cost, settled
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
+from cauce.engine.structure.asking import cannot_ask
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
 from cauce.ports.metrics import Metrics
@@ -40,6 +41,9 @@ def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator) 
             try:
                 deltas = await open(call)
             except CauceError as error:
+                if cannot_ask(error):
+                    # The attempt goes on.
+                    raise
                 attempt.record("failed", attempt.unanswered() if attempt.was_asked(error) else _NOTHING, error)
                 raise
             except BaseException:

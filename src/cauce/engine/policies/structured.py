@@ -15,32 +15,37 @@ handed on as it is: the reason says so.
 import re
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
+from typing import Literal
 
 import msgspec
 
-from cauce.domain.delta import Attempt, Delta, Failed, Finish, Refusal, Status, Text, ToolCall
+from cauce.domain.delta import Delta, Failed, Finish, Refusal, Status, Text, ToolCall
 from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure, Unsupported
 from cauce.domain.request import ResponseFormat
 from cauce.domain.usage import summed
-from cauce.engine.structure.asking import corrected, instructed
+from cauce.engine.policies.whole import Turn, read_whole
+from cauce.engine.structure.asking import cannot_ask, corrected, instructed
 from cauce.engine.structure.expectation import Expectation
 from cauce.ports.clock import Clock
+from cauce.ports.further import Further
 from cauce.ports.provider import Call, Deltas, Open, Policy
 
-MAX_TEXT = 2 * 1024 * 1024
-"""Characters of an answer that is held back."""
-
 _LONGEST_SHOWN = 16 * 1024
-_FIELD = "response_format"
 
 _ABOUT_FORMAT = re.compile(
     r"response[ _]?(?:format|schema)|json[ _]?(?:schema|object)|structured output|output[ _](?:config|format)", re.I
 )
 _REFUSED = frozenset({400, 422})
 
+_Form = Literal["own", "object", "words"]
+"""How JSON is asked for: by the client's own `response_format`; in words, with any object as the format; in words alone."""
+
 
 def structured(clock: Clock) -> Policy:
     """Give clients that ask for JSON what they asked for, or an error. Costs others nothing.
+
+    Each turn is a call of its own to everybody below. One that is denied there may be waited for: when the call comes again, it
+    goes on with that turn.
 
     Raises `ProviderFailure` when the model answered with something else twice, `InvalidRequest` for a schema that is none.
     """
@@ -57,22 +62,6 @@ def structured(clock: Clock) -> Policy:
     return policy
 
 
-class _Turn(msgspec.Struct, frozen=True):
-    """One whole answer."""
-
-    deltas: Sequence[Delta]
-    finish: Finish
-
-    @property
-    def text(self) -> str:
-        return "".join([delta.text for delta in self.deltas if isinstance(delta, Text)])
-
-    @property
-    def claims(self) -> bool:
-        """Whether the model means it to be the answer."""
-        return self.finish.outcome == "completed" and self.finish.reason == "stop" and not _otherwise(self.deltas)
-
-
 class _Structured:
     """One call for JSON to one candidate."""
 
@@ -81,72 +70,99 @@ class _Structured:
         self._open = open
         self._call = call
         self._wanted = wanted
+        candidate = call.candidate
+        self._key = (candidate.provider.name, candidate.deployment, candidate.model)
 
     async def opened(self) -> Deltas:
-        facts = self._call.candidate.facts
-        if self._wanted.kind == "json_schema" and facts.json_schema is False:
-            return await self._told()
-        try:
-            if self._wanted.strict and self._wanted.schema is not None:
-                return await self._checked(Expectation(self._wanted))
-            return await self._open(self._call)
-        except CauceError as error:
-            if not _about_format(error, known=facts.json_schema is True):
-                raise
-            self._notice(error, "prompted")
-            return await self._told()
+        further = self._call.course.further.get(self._key)
+        if further is None or further.of != self._call.request:
+            further = Further(self._call.request)
+        forms = self._forms()
+        while True:
+            form = forms[further.form]
+            try:
+                return await self._asked(form, further)
+            except CauceError as error:
+                known = form == "own" and self._call.candidate.facts.json_schema is True
+                last = further.repair is not None or further.form + 1 == len(forms)
+                if last or not _about_format(error, known=known):
+                    raise
+                further = Further(further.of, further.form + 1, after=error)
 
-    async def _checked(self, expectation: Expectation) -> Deltas:
-        """The candidate's own structured output: a stream runs through and is checked at its end, a plain answer before it begins."""
-        call = self._call
-        deltas = await self._open(call)
+    def _forms(self) -> tuple[_Form, ...]:
+        """The ways to ask, in the order they are tried."""
+        if self._wanted.kind != "json_schema":
+            return ("own", "words")
+        return ("object", "words") if self._call.candidate.facts.json_schema is False else ("own", "object", "words")
+
+    async def _asked(self, form: _Form, further: Further) -> Deltas:
+        """What the candidate answers that is asked in that form."""
+        call, wanted = self._call, self._wanted
+        if form == "own":
+            if not wanted.strict or wanted.schema is None:
+                return await self._turn(call, further)
+            expectation = Expectation(wanted)
+        else:
+            if call.request.sampling.n > 1:
+                raise Unsupported(f"{call.candidate.name} gives one structured answer, not several", field="n")
+            expectation = Expectation(wanted)
+            instead = ResponseFormat("json_object") if form == "object" else None
+            request = instructed(call.request, wanted, instead)
+            call = msgspec.structs.replace(call, streamed=True, whole=True, request=request)
+        if further.repair is not None:
+            return await self._repaired(call, further, expectation)
+        deltas = await self._turn(call, further)
         first = await deltas.read()
-        if call.request.sampling.n == 1 and (isinstance(first[-1], Finish) or not call.streamed):
-            return await self._accepted(call, await _whole(deltas, first), expectation)
-        return await Deltas.opened(
-            _watched(deltas, first, expectation, call),
-            call.candidate.provider.name,
-            lambda: deltas.used,
-            deltas.position,
-        )
-
-    async def _told(self) -> Deltas:
-        """What a candidate answers that is told of the schema in words."""
-        if self._call.request.sampling.n > 1:
-            raise Unsupported(f"{self._call.candidate.name} gives one structured answer, not several", field="n")
-        expectation = Expectation(self._wanted)
-        call = msgspec.structs.replace(self._call, streamed=True)
-        instead = ResponseFormat("json_object") if self._wanted.kind == "json_schema" else None
-        asked = msgspec.structs.replace(call, request=instructed(call.request, self._wanted, instead))
-        try:
-            turn = await self._turn(asked)
-        except CauceError as error:
-            if instead is None or not _about_format(error, known=False):
-                raise
-            self._notice(error, "prompted")
-            asked = msgspec.structs.replace(call, request=instructed(call.request, self._wanted, None))
-            turn = await self._turn(asked)
-        return await self._accepted(asked, turn, expectation)
-
-    async def _accepted(self, asked: Call, turn: _Turn, expectation: Expectation) -> Deltas:
-        """`turn` if it is what is expected, else the one after it. Raises `ProviderFailure`."""
-        played = _played(turn, expectation)
-        if played is not None:
-            return played
+        one = call.request.sampling.n == 1 and (isinstance(first[-1], Finish) or not call.streamed)
+        if form == "own" and not one:
+            # A stream runs through and is checked at its end.
+            return await Deltas.opened(
+                _watched(deltas, first, expectation, call),
+                call.candidate.provider.name,
+                lambda: deltas.used,
+                deltas.position,
+            )
+        turn = await read_whole(deltas, first)
+        accepted = _accepted(turn, expectation)
+        if accepted is not None:
+            return accepted
         fault = expectation.fault(turn.text) or ""
-        self._notice(_failure(self._call, turn.text, fault), "repair")
-        request = corrected(asked.request, turn.text, fault)
-        second = await self._turn(self._within_time(msgspec.structs.replace(asked, request=request)))
-        usage = summed(turn.finish.usage, second.finish.usage)
-        finish = msgspec.structs.replace(second.finish, usage=usage)
-        played = _played(_Turn((*second.deltas[:-1], finish), finish), expectation)
-        if played is None:
-            raise _failure(self._call, second.text, expectation.fault(second.text) or "")
-        return played
+        facts = {"provider": call.candidate.provider.name, "model": call.candidate.name}
+        call.notice(Status("repairing", "the answer was not the JSON that was asked for", facts))
+        request = corrected(call.request, turn.text, fault)
+        error = _failure(call, turn.text, fault)
+        further = Further(further.of, further.form, repair=request, used=turn.finish.usage, after=error)
+        return await self._repaired(call, further, expectation)
 
-    async def _turn(self, call: Call) -> _Turn:
+    async def _repaired(self, call: Call, further: Further, expectation: Expectation) -> Deltas:
+        """The answer that is right after one that was not. Raises `ProviderFailure`."""
+        deltas = await self._turn(call, further)
+        second = await read_whole(deltas, await deltas.read())
+        usage = second.finish.usage
+        finish = second.finish.using(usage if further.used is None else summed(further.used, usage))
+        accepted = _accepted(Turn((*second.deltas[:-1], finish), finish), expectation)
+        if accepted is None:
+            raise _failure(call, second.text, expectation.fault(second.text) or "")
+        return accepted
+
+    async def _turn(self, call: Call, further: Further) -> Deltas:
+        """`call` opened as the turn that `further` says. If it is denied, it is this turn that is asked for again."""
+        if further.after is None:
+            return await self._open(call)
+        if isinstance(further.after, Unsupported):
+            # Nobody was asked.
+            return await self._open(msgspec.structs.replace(call, strategy="same"))
+        course = call.course
+        course.further = {**course.further, self._key: further}
+        call = self._within_time(call)
+        if further.repair is None:
+            call = msgspec.structs.replace(call, strategy="prompted", after=further.after)
+        else:
+            repair = further.repair
+            call = msgspec.structs.replace(call, request=repair, strategy="repair", after=further.after, whole=True)
         deltas = await self._open(call)
-        return await _whole(deltas, await deltas.read())
+        course.further = {key: other for key, other in course.further.items() if key != self._key}
+        return deltas
 
     def _within_time(self, call: Call) -> Call:
         """`call` with no more time than is left of the whole."""
@@ -164,30 +180,6 @@ class _Structured:
         patience = left if call.patience is None else min(left, call.patience)
         return msgspec.structs.replace(call, candidates=(candidate,), patience=patience)
 
-    def _notice(self, error: CauceError, strategy: str) -> None:
-        """Tell that the candidate is asked again, where it has been asked."""
-        if isinstance(error, Unsupported):
-            return
-        candidate = self._call.candidate
-        if strategy == "repair":
-            facts = {"provider": candidate.provider.name, "model": candidate.name}
-            self._call.notice(Status("repairing", "the answer was not the JSON that was asked for", facts))
-        course = self._call.course
-        course.attempts += 1
-        self._call.notice(
-            Attempt(
-                course.attempts,
-                candidate.provider.name,
-                candidate.model,
-                candidate.level,
-                strategy=strategy,
-                reason=error.message,
-                reason_code=error.code,
-                deployment=candidate.deployment,
-                missed=course.cache == "miss",
-            )
-        )
-
 
 def _failure(call: Call, text: str, fault: str) -> ProviderFailure:
     """What an answer is that is not the JSON that was asked for. Its text stands in the facts."""
@@ -202,41 +194,23 @@ def _failure(call: Call, text: str, fault: str) -> ProviderFailure:
     return error
 
 
-async def _whole(deltas: Deltas, first: Sequence[Delta]) -> _Turn:
-    """The rest of an answer of which `first` is known. Closes it."""
-    got = list(first)
-    size = sum([len(delta.text) for delta in first if isinstance(delta, Text)])
-    async with aclosing(deltas):
-        while batch := await deltas.read():
-            got.extend(batch)
-            size += sum([len(delta.text) for delta in batch if isinstance(delta, Text)])
-            if size > MAX_TEXT:
-                raise ProviderFailure(
-                    f"a structured answer is longer than {MAX_TEXT} characters",
-                    failure="transient",
-                    provider="upstream",
-                )
-    last = got[-1]
-    assert isinstance(last, Finish), "deltas end with their Finish, or raise"
-    return _Turn(got, last)
-
-
-def _played(turn: _Turn, expectation: Expectation) -> Deltas | None:
+def _accepted(turn: Turn, expectation: Expectation) -> Deltas | None:
     """`turn` as deltas: as it came, or with nothing but the JSON as its text; None if it holds none that is expected."""
-    if not turn.claims:
-        return Deltas(_once(turn.deltas))
+    if not _claims(turn):
+        return Deltas(None, turn.deltas)
     text = turn.text
     found = expectation.found(text)
     if found is None:
         return None
     if found == text:
-        return Deltas(_once(turn.deltas))
+        return Deltas(None, turn.deltas)
     others = [delta for delta in turn.deltas[:-1] if not isinstance(delta, Text)]
-    return Deltas(_once((*others, Text(found), turn.finish)))
+    return Deltas(None, (*others, Text(found), turn.finish))
 
 
-async def _once(batch: Sequence[Delta]) -> AsyncGenerator[Sequence[Delta], None]:
-    yield batch
+def _claims(turn: Turn) -> bool:
+    """Whether the model means it to be the answer."""
+    return turn.finish.outcome == "completed" and turn.finish.reason == "stop" and not _otherwise(turn.deltas)
 
 
 async def _watched(
@@ -283,7 +257,7 @@ def _otherwise(deltas: Sequence[Delta]) -> bool:
 def _about_format(error: CauceError, *, known: bool) -> bool:
     """Whether `error` says that the candidate does not take `response_format`. `known`: it is known to take schemas."""
     if isinstance(error, Unsupported):
-        return error.field is not None and error.field.startswith(_FIELD)
+        return cannot_ask(error)
     if known or not isinstance(error, ProviderFailure) or error.upstream_status not in _REFUSED:
         return False
     return error.code == "invalid_request" and _ABOUT_FORMAT.search(error.message) is not None

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cauce.domain.errors import CauceError, Unsupported
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, ResponseFormat
 
@@ -10,6 +11,11 @@ _SCHEMA = (
     "Answer with one JSON value and nothing else: no words before or after it, no code fence. "
     "It must be valid under this JSON Schema:\n\n"
 )
+
+
+def cannot_ask(error: CauceError) -> bool:
+    """Whether `error` says that a wire has no words for the format of the answer. Nobody was asked, and it is put in other words at once."""
+    return isinstance(error, Unsupported) and error.field is not None and error.field.startswith("response_format")
 
 
 def instructed(request: Request, wanted: ResponseFormat, instead: ResponseFormat | None) -> Request:

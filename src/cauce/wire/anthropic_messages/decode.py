@@ -186,7 +186,7 @@ class MessagesDecoder(Decoding):
         if self._reading.message is not None:
             data["message"] = self._reading.message
         reason = self._ending.get("stop_reason")
-        usage = parse_usage(self._usage) if self._usage is not None else self._estimated(self._reading.characters)
+        usage = self._used(None if self._usage is None else parse_usage(self._usage), self._reading.characters)
         known = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
         return Finish(known, usage, extra=Extra(WIRE, data))
 
@@ -194,7 +194,7 @@ class MessagesDecoder(Decoding):
         """What the answer has used by now, as far as can be told: its beginning reports the input, its end the output."""
         if self._usage is None:
             return self._estimated(self._reading.characters)
-        told = parse_usage(self._usage)
+        told = self._used(parse_usage(self._usage), self._reading.characters)
         written = max(told.output_tokens, tokens_in(self._reading.characters))
         return msgspec.structs.replace(told, output_tokens=written, estimated=True)
 

@@ -7,8 +7,6 @@ last usage counts, whatever the ones before it said. A turn with function calls 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import msgspec
-
 from cauce.domain.delta import Citation, Delta, Finish, FinishReason, Opaque, Reasoning, Text, TokenLogprob
 from cauce.domain.extra import Extra
 from cauce.domain.request import Request
@@ -256,8 +254,7 @@ class GeminiDecoder(Decoding):
         ]
         if not reasons:
             reasons = ["content_filter"] if blocked else ["stop"]
-        usage = _summed([*self._spent, parse_usage(self._usage) or self._estimated(self._characters)])
-        finish = Finish(reasons[0], usage, tuple(reasons) if len(reasons) > 1 else (), extra=self._extra())
+        finish = Finish(reasons[0], self._known(), tuple(reasons) if len(reasons) > 1 else (), extra=self._extra())
         deltas.append(finish)
         return deltas
 
@@ -283,8 +280,11 @@ class GeminiDecoder(Decoding):
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told: each of its pieces reports."""
-        known = _summed([*self._spent, parse_usage(self._usage) or self._estimated(self._characters)])
-        return known if known.estimated else msgspec.structs.replace(known, estimated=True)
+        return self._used_so_far(self._known(), self._characters)
+
+    def _known(self) -> Usage:
+        told = _summed([*self._spent, parse_usage(self._usage) or self._estimated(self._characters)])
+        return self._used(told, self._characters)
 
 
 def _summed(usages: list[Usage]) -> Usage:

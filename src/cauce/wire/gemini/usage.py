@@ -23,10 +23,13 @@ def parse_usage(raw: dict[str, Any]) -> Usage | None:
 
 
 def render_usage(usage: Usage) -> dict[str, Any]:
-    """Usage as this wire shows it: the provider's own object where it spoke this wire."""
-    if usage.extra is not None and usage.extra.wire == WIRE:
-        return usage.extra.data
+    """Usage as this wire shows it: the provider's own object where it spoke this wire, with our figures on top where it counted none."""
+    own: dict[str, Any] = usage.extra.data if usage.extra is not None and usage.extra.wire == WIRE else {}
+    told = parse_usage(own)
+    if told is not None and (told.input_tokens, told.output_tokens) == (usage.input_tokens, usage.output_tokens):
+        return own
     metadata = {
+        **own,
         "promptTokenCount": usage.input_tokens,
         "candidatesTokenCount": max(0, usage.output_tokens - usage.reasoning_tokens),
         "totalTokenCount": usage.total_tokens,

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
-import msgspec
-
 from cauce.domain.delta import Delta, Finish, FinishReason, Reasoning, Refusal, Text, TokenLogprob, ToolCall
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
@@ -147,7 +145,7 @@ class ChatDecoder(Decoding):
         unknown = rest(value, _CHUNK_FIELDS)
         self._read_usage(value.get("usage"))
         text = Text(content, 0, Extra(WIRE, {"chunk": unknown}) if unknown else None)
-        return [text, Finish(reason, self._usage or self._estimated(self._characters))]
+        return [text, Finish(reason, self._used(self._usage, self._characters))]
 
     @property
     def done(self) -> bool:
@@ -339,18 +337,14 @@ class ChatDecoder(Decoding):
             data["finish_reasons"] = self._foreign
         return Finish(
             reasons[0],
-            self._usage or self._estimated(self._characters),
+            self._used(self._usage, self._characters),
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told."""
-        return (
-            msgspec.structs.replace(self._usage, estimated=True)
-            if self._usage is not None
-            else self._estimated(self._characters)
-        )
+        return self._used_so_far(self._usage, self._characters)
 
     def _read_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import msgspec
-
 from cauce.domain.delta import Delta, Finish, FinishReason, Text
 from cauce.domain.errors import ProviderFailure
 from cauce.domain.extra import Extra
@@ -144,18 +142,14 @@ class CompletionDecoder(Decoding):
             data["finish_reasons"] = self._foreign
         return Finish(
             reasons[0],
-            self._usage or self._estimated(self._characters),
+            self._used(self._usage, self._characters),
             reasons if len(reasons) > 1 else (),
             extra=Extra(WIRE, data) if data else None,
         )
 
     def so_far(self) -> Usage:
         """What the answer has used by now, as far as can be told."""
-        return (
-            msgspec.structs.replace(self._usage, estimated=True)
-            if self._usage is not None
-            else self._estimated(self._characters)
-        )
+        return self._used_so_far(self._usage, self._characters)
 
     def _choices(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
         value: Any = chunk.get("choices") or []

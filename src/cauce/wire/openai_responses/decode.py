@@ -179,14 +179,13 @@ class ResponsesDecoder(Decoding):
                 self._last_look(index, cast(dict[str, Any], item), changed, deltas)
         output.end(deltas)
         usage = response.get("usage")
+        told = parse_usage(cast(dict[str, Any], usage)) if isinstance(usage, dict) else None
         data: dict[str, Any] = {"response": rest(response, _NOT_ECHOED)}
         if changed:
             data["items"] = changed
         self._finish = Finish(
             self._reason(status, response),
-            parse_usage(cast(dict[str, Any], usage))
-            if isinstance(usage, dict)
-            else self._estimated(self._output.characters),
+            self._used(told, self._output.characters),
             extra=Extra(WIRE, data),
         )
 
