@@ -76,6 +76,8 @@ class Producing:
         renewed = call.renewed if here else partial(self._renewed, key)
         call = msgspec.structs.replace(call, notice=producer.notice, renewed=renewed)
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
+        # What a process before this one has written is for who goes on with it, and is not held as long as the stream is open.
+        call = msgspec.structs.replace(call, begun=())
         self._running[key] = _Running(producer, call, options, task, here)
         self._bills.watch(call.request_id, producer.billed)
         self._presence.watch(key, options, had_readers=begun.read)
