@@ -173,12 +173,13 @@ class Producing:
     async def check_costs(self, most: float, give_up: Callable[[StreamKey, str], Awaitable[object]]) -> None:
         """Give up what goes on though nobody reads it and has cost more than `most` (USD)."""
         for key, running in list(self._running.items()):
-            if running.options.on_disconnect != "continue" or await self._presence.read_by_anyone(key):
+            if running.options.on_disconnect != "continue":
                 continue
             used, row = running.producer.used, running.producer.commits.attempt
             if row is not None:
                 used = priced(used, row.provider, row.model, running.call.candidates)
-            if used.cost > most:
+            # Who reads it elsewhere takes a question to the log: most streams cost little.
+            if used.cost > most and not await self._presence.read_by_anyone(key):
                 logger.info("stream %s: it costs more than it may while nobody reads it", key.id)
                 await give_up(key, UNATTENDED)
 
