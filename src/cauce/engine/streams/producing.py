@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -50,6 +50,8 @@ class Producing:
         """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
         self._reached = clock.monotonic()
         """When the log answered last."""
+        self._asked = self._reached
+        """When it was asked then."""
         self._renewing = asyncio.Lock()
         self.lease: float | None = None
         """Seconds that this process may be silent (None: for ever)."""
@@ -94,13 +96,24 @@ class Producing:
         """Nobody here writes what is held: it is given up as soon as the log takes that."""
         self._dropped[hold.key] = hold
 
-    async def renew(self, others: Sequence[Hold] = ()) -> None:
+    @property
+    def tails(self) -> Mapping[StreamKey, int]:
+        """How far each stream that others may write has been written."""
+        return {key: running.producer.hold.tail for key, running in self._running.items() if not running.here}
+
+    def told_within(self, seconds: float) -> bool:
+        """Whether in that time the log has heard of every stream, and there is none to be given up."""
+        return not self._dropped and self._clock.monotonic() - self._asked <= seconds
+
+    async def renew(self, others: Sequence[Hold] = (), before: Mapping[StreamKey, int] | None = None) -> None:
         """Tell the log that silent streams go on, `others` too, and hear of those that shall not. Raises `LogUnavailable`.
+
+        Those that were written beyond their tails of `before` are not told of: each append renews their holds, and meets a cancel.
 
         One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now. It does
         not wait for a log to give up that is itself kept waiting; but who has stood still may ask first.
         """
-        asking = asyncio.create_task(self._told(others))
+        asking = asyncio.create_task(self._told(others, before or {}))
         try:
             if self.lease is not None:
                 left = self._reached + self.lease - self._clock.monotonic()
@@ -113,8 +126,9 @@ class Producing:
         finally:
             asking.cancel()
 
-    async def _told(self, others: Sequence[Hold]) -> None:
+    async def _told(self, others: Sequence[Hold], before: Mapping[StreamKey, int]) -> None:
         """Have the log answer. Raises `LogUnavailable`."""
+        asked = self._clock.monotonic()
         try:
             if self._dropped:
                 dropped = dict(self._dropped)
@@ -123,8 +137,12 @@ class Producing:
                     # Others may have come while it was written.
                     if self._dropped.get(key) is hold:
                         del self._dropped[key]
-            holds = [running.producer.hold for running in self._running.values() if not running.here]
-            for renewed in await self._log.renew([*holds, *others]):
+            silent = [
+                running.producer.hold
+                for key, running in self._running.items()
+                if not running.here and before.get(key, running.producer.hold.tail) == running.producer.hold.tail
+            ]
+            for renewed in await self._log.renew([*silent, *others]):
                 running = self._running.get(renewed.key)
                 if running is not None and renewed.verdict == "lost":
                     running.producer.lose()
@@ -134,7 +152,7 @@ class Producing:
             if self._silent:
                 self._give_up()
             raise
-        self._reached = self._clock.monotonic()
+        self._reached, self._asked = self._clock.monotonic(), asked
 
     def _give_up(self) -> None:
         """Close all upstreams, and write no more."""
