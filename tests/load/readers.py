@@ -1,6 +1,7 @@
 """Readers of logged streams before a real server: that stand still, that reload all the time, and that are many."""
 
 import asyncio
+import contextlib
 import re
 import socket
 import statistics
@@ -12,7 +13,7 @@ import msgspec
 
 from bench import process_tree
 from cauce.testing.upstream import Reply, Upstream
-from tests.http import ask, connection
+from tests.http import Connection, ask, connection
 from tests.load.clocked import clocked
 from tests.load.gateway import Gateway, gateway, provider
 
@@ -118,6 +119,52 @@ async def standing(folder: Path, streams: int, each: int, waking: int, text: str
             away,
             sum([_is_whole(one, text) for one in resumed]),
         )
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """Megabytes of memory before readers came back to a stream and with all of them there, and the records that it had by then."""
+
+    before: float
+    after: float
+    records: int
+
+
+async def coming_back(folder: Path, wire: str, readers: int, words: int) -> Folded:
+    """`readers` come back to the middle of a stream of short words that goes on, on `wire`, and have all that there is of it."""
+    text = " ".join([f"{number:06}" for number in range(words)])
+    reply = Reply(text=text, pace=0.005, stall_after=words)
+    async with (
+        Upstream(reply) as upstream,
+        gateway(folder, provider(upstream) + "\n[timeouts]\nidle = 600\n") as served,
+    ):
+        body = msgspec.json.encode({"model": "up/m", "messages": _MESSAGES})
+        async with connection(served.port) as writer, contextlib.AsyncExitStack() as stack:
+            await writer.send("POST", "/chat/stream/s", body)
+            await _read_to(writer, f"{words - 1:06}".encode())
+            told = msgspec.json.decode((await ask(served.port, "GET", "/chat/stream/s")).body)
+            tail: int = told["tail"]
+            before = process_tree.resident_megabytes(served.pid)
+            room = asyncio.Semaphore(20)
+
+            async def come_back(client: Connection) -> None:
+                async with room:
+                    await client.send("GET", f"/chat/stream/s/resume?wire={wire}&after={tail // 2}")
+                    await _read_to(client, f"{words - 1:06}".encode())
+
+            clients = [await stack.enter_async_context(connection(served.port)) for _ in range(readers)]
+            await asyncio.gather(*[come_back(client) for client in clients])
+            return Folded(before, process_tree.resident_megabytes(served.pid), tail)
+
+
+async def _read_to(client: Connection, word: bytes) -> None:
+    """Read an answer up to `word`."""
+    status, _ = await client.head()
+    assert status == 200
+    read = b""
+    while word not in read:
+        chunk = await client.chunk()
+        assert chunk, "the stream ended"
+        read = read[-100:] + chunk
 
 
 async def _peak(served: Gateway) -> list[float]:

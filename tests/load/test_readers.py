@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.load.readers import WIRES, many, reloading, standing
+from tests.load.readers import WIRES, coming_back, many, reloading, standing
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +30,23 @@ async def test_thousand_readers_that_stand_still_cost_bounded_memory_and_no_prod
     assert seen.woken_whole == STREAMS * WAKING
     assert seen.sent_away == seen.resumed_whole == STREAMS * (EACH - WAKING)
     assert seen.loaded - seen.idle <= bound
+
+
+BACK, WORDS = 400, 4000
+HELD = 0.1
+"""Megabytes of a reader that has all there is, with its connection."""
+
+
+@pytest.mark.parametrize("wire", ["native", "ui"])
+async def test_readers_that_come_back_to_short_words_hold_little_more_than_their_characters(
+    tmp_path: Path, wire: str
+) -> None:
+    seen = await coming_back(tmp_path, wire, BACK, WORDS)
+    # The text, four bytes for each piece of it, and what lists and the allocator have over.
+    bound = BACK * (HELD + 2 * (7 * WORDS + 4 * seen.records) / 1e6)
+    print(wire, f"{seen.after - seen.before:.0f} MB of {bound:.0f} MB for {seen.records} records")
+    assert seen.records > WORDS / 2
+    assert seen.after - seen.before <= bound
 
 
 @pytest.mark.parametrize("wire", WIRES)

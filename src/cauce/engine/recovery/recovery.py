@@ -181,6 +181,8 @@ class _Answer:
         self._upstream = attachable(call.begun, call.upstream)
         if self._upstream is None:
             give_up(call.candidates, call.upstream)
+        # What it says is known now, and it is as long as the answer.
+        self._call = msgspec.structs.replace(call, begun=())
 
     async def _attached_again(self, error: CauceError) -> Deltas | None:
         """What the provider's own stream gives after what a process before this one has read of it; None where it cannot be had."""

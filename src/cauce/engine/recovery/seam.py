@@ -66,6 +66,7 @@ class Seam:
         self._delivered = delivered
         self._takes_preamble = takes_preamble
         self._end = delivered[-MOST_QUOTED:]
+        self._loose_end = _loose(self._end)
         self._head = ""
         self.dropped = 0
         """Characters of the attempt that are not shown, once it goes on."""
@@ -101,7 +102,7 @@ class Seam:
         """Whether `head` stands somewhere in the end, so that more of it may."""
         if len(head) >= HELD_REPEATING:
             return False
-        return bool(head.strip()) and _loose(head) in _loose(self._end)
+        return bool(head.strip()) and _loose(head) in self._loose_end
 
     def _continuation(self, head: str) -> str:
         overlap = self._overlap(head)
@@ -119,11 +120,12 @@ class Seam:
         for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
             if end.endswith(head[:length]):
                 return length
-        for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
-            if head[length - 1].isspace():
-                # White space behind the repetition is new.
-                continue
-            if _loose(end).endswith(loose := _loose(head[:length])) and len(loose) >= LEAST_OVERLAP:
+        # A head may be long: the loose form of each of its beginnings is one of the beginnings of its own.
+        loose, lengths = _loose_beginnings(head[: len(end)])
+        for length, of_loose in lengths:
+            if min(length, of_loose) < LEAST_OVERLAP:
+                break
+            if self._loose_end.endswith(loose[:of_loose]):
                 return length
         fragment = re.search(r"\w+\Z", end)
         if fragment is not None and len(fragment[0]) >= 2 and head.startswith(fragment[0]):
@@ -153,3 +155,24 @@ def _plain(text: str) -> str:
 
 def _loose(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
+
+
+def _loose_beginnings(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """The loose form of `text`, and the beginnings of `text` that end in no white space, the longest first: how long each is, and its form.
+
+    White space behind a repetition is new.
+    """
+    pieces: list[str] = []
+    lengths: list[tuple[int, int]] = []
+    size, apart = 0, False
+    for length, character in enumerate(text, 1):
+        if character.isspace():
+            apart = bool(pieces)
+            continue
+        if apart:
+            pieces.append(" ")
+            size, apart = size + 1, False
+        pieces.append(folded := character.casefold())
+        size += len(folded)
+        lengths.append((length, size))
+    return "".join(pieces), lengths[::-1]

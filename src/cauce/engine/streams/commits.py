@@ -125,6 +125,9 @@ class Commits:
         if self._failed:
             self._settle(self._failed)
             self._failed = []
+        if not self._open:
+            # It has the whole past.
+            self._settle = _unsettled
         self.state = commit.state or self.state
         self._shown = self._shown or any([not isinstance(delta, _NO_ANSWER) for delta in commit.deltas])
 

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
+import msgspec
+
 from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Status, Text, delta_size
 from cauce.domain.errors import CauceError, InternalError, PayloadTooLarge
 from cauce.domain.stream import Hold, Upstream
@@ -76,6 +78,8 @@ class Producer:
         self.leaving = False
         """Whether another process is to go on with the stream."""
         self._call: Call | None = None
+        """Without the past of what it goes on with, which may be long."""
+        self._goes_on = False
         self._opened: Deltas | None = None
         self._source: asyncio.Task[None] | None = None
         self._closing = False
@@ -91,12 +95,7 @@ class Producer:
         """What the whole stream has used by now, as far as can be told."""
         told = self._opened.used if self._opened is not None else None
         newest = self.commits.attempt
-        if (
-            told is not None
-            and self._call is not None
-            and self._call.begun
-            and (newest is None or newest.outcome is None)
-        ):
+        if told is not None and self._goes_on and (newest is None or newest.outcome is None):
             # What goes on with an answer has added its past up, and the bill of the newest attempt is to come.
             return told
         return self.commits.used(told)
@@ -141,8 +140,10 @@ class Producer:
 
     async def run(self, call: Call) -> None:
         """Open `call` and write its answer to the log. Raises `LogUnavailable`: then the stream is open and nobody writes it."""
-        self._call = call
+        self._goes_on = bool(call.begun)
+        self._call = msgspec.structs.replace(call, begun=())
         self._source = asyncio.create_task(self._read(call), name=f"upstream of {self._hold.key.id}")
+        del call
         if self._stopping:
             self._stop()
         try:
@@ -184,6 +185,7 @@ class Producer:
         """Move the answer into the inbox, ending with a `Finish`."""
         try:
             deltas = self._opened = await self._turn.open(call)
+            del call
             async with aclosing(deltas):
                 while batch := await deltas.read():
                     self._text = self._text or any(isinstance(delta, Text) for delta in batch)

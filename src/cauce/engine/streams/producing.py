@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -53,6 +53,8 @@ class Producing:
         """Streams whose log could not be written: to be given up, so that somebody goes on with them."""
         self._reached = clock.monotonic()
         """When the log answered last."""
+        self._asked = self._reached
+        """When it was asked then."""
         self._renewing = asyncio.Lock()
         self.listeners: list[Callable[[StreamKey], None]] = []
         """Told of each stream that is not written here any more, mostly since it has ended."""
@@ -77,6 +79,8 @@ class Producing:
         renewed = call.renewed if here else partial(self._renewed, key)
         call = msgspec.structs.replace(call, notice=producer.notice, renewed=renewed)
         task = asyncio.create_task(producer.run(call), name=f"stream {key.id}")
+        # What a process before this one has written is for who goes on with it, and is not held as long as the stream is open.
+        call = msgspec.structs.replace(call, begun=())
         self._running[key] = _Running(producer, call, options, task, here)
         self._bills.watch(call.request_id, producer.billed)
         self._presence.watch(key, options, had_readers=begun.read)
@@ -93,13 +97,24 @@ class Producing:
         """Nobody here writes what is held: it is given up as soon as the log takes that."""
         self._dropped[hold.key] = hold
 
-    async def renew(self, others: Sequence[Hold] = ()) -> None:
+    @property
+    def tails(self) -> Mapping[StreamKey, int]:
+        """How far each stream that others may write has been written."""
+        return {key: running.producer.hold.tail for key, running in self._running.items() if not running.here}
+
+    def told_within(self, seconds: float) -> bool:
+        """Whether in that time the log has heard of every stream, and there is none to be given up."""
+        return not self._dropped and self._clock.monotonic() - self._asked <= seconds
+
+    async def renew(self, others: Sequence[Hold] = (), before: Mapping[StreamKey, int] | None = None) -> None:
         """Tell the log that silent streams go on, `others` too, and hear of those that shall not. Raises `LogUnavailable`.
+
+        Those that were written beyond their tails of `before` are not told of: each append renews their holds, and meets a cancel.
 
         One that could tell it nothing for a whole lease closes its upstreams: somebody else pays for the same answers by now. It does
         not wait for a log to give up that is itself kept waiting; but who has stood still may ask first.
         """
-        asking = asyncio.create_task(self._told(others))
+        asking = asyncio.create_task(self._told(others, before or {}))
         try:
             lease = self._life.lease
             if lease is not None:
@@ -113,8 +128,9 @@ class Producing:
         finally:
             asking.cancel()
 
-    async def _told(self, others: Sequence[Hold]) -> None:
+    async def _told(self, others: Sequence[Hold], before: Mapping[StreamKey, int]) -> None:
         """Have the log answer. Raises `LogUnavailable`."""
+        asked = self._clock.monotonic()
         try:
             if self._dropped:
                 dropped = dict(self._dropped)
@@ -123,8 +139,12 @@ class Producing:
                     # Others may have come while it was written.
                     if self._dropped.get(key) is hold:
                         del self._dropped[key]
-            holds = [running.producer.hold for running in self._running.values() if not running.here]
-            for renewed in await self._log.renew([*holds, *others]):
+            silent = [
+                running.producer.hold
+                for key, running in self._running.items()
+                if not running.here and before.get(key, running.producer.hold.tail) == running.producer.hold.tail
+            ]
+            for renewed in await self._log.renew([*silent, *others]):
                 running = self._running.get(renewed.key)
                 if running is not None and renewed.verdict == "lost":
                     running.producer.lose()
@@ -134,7 +154,7 @@ class Producing:
             if self._silent:
                 self._give_up()
             raise
-        self._reached = self._clock.monotonic()
+        self._reached, self._asked = self._clock.monotonic(), asked
 
     def _give_up(self) -> None:
         """Close all upstreams, and write no more."""
@@ -174,12 +194,13 @@ class Producing:
     async def check_costs(self, most: float, give_up: Callable[[StreamKey, str], Awaitable[object]]) -> None:
         """Give up what goes on though nobody reads it and has cost more than `most` (USD)."""
         for key, running in list(self._running.items()):
-            if running.options.on_disconnect != "continue" or await self._presence.read_by_anyone(key):
+            if running.options.on_disconnect != "continue":
                 continue
             used, row = running.producer.used, running.producer.commits.attempt
             if row is not None:
                 used = priced(used, row.provider, row.model, running.call.candidates)
-            if used.cost > most:
+            # Who reads it elsewhere takes a question to the log: most streams cost little.
+            if used.cost > most and not await self._presence.read_by_anyone(key):
                 logger.info("stream %s: it costs more than it may while nobody reads it", key.id)
                 await give_up(key, UNATTENDED)
 

@@ -33,6 +33,12 @@ class Life(msgspec.Struct, frozen=True):
         """Seconds between looks at what is held and at what nobody holds."""
         return 3.0 if self.lease is None else min(0.8, self.lease / 4)
 
+    @property
+    def recent(self) -> float:
+        """Seconds for which the log need not be told of a stream that it has had something of. A cancel by another process is heard so much
+        later than after a tick, where the stream then falls silent."""
+        return self.tick / 8
+
 
 ALONE = Life()
 """Of a log in memory."""

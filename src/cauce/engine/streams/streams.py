@@ -281,7 +281,7 @@ class Streams:
         """
         tick = self._life.tick
         await asyncio.gather(
-            self._again_and_again(tick, self._keep, "holds are not renewed"),
+            self._again_and_again(tick - self._life.recent, self._keep, "holds are not renewed"),
             # At the start, what a process before this one left open: it may be much, and whoever asks for other things does not wait for it.
             self._again_and_again(tick, self._look, "streams that nobody writes stay so", at_once=True),
             self._again_and_again(SEEN_EVERY, self._tell_readers, "readers are not told of"),
@@ -312,14 +312,17 @@ class Streams:
 
     async def _keep(self) -> None:
         """What is held stays so. Raises `LogUnavailable`."""
-        await self._producing.renew(self._takeover.claimed)
+        before = self._producing.tails
+        await self._clock.sleep(self._life.recent)
+        await self._producing.renew(self._takeover.claimed, before)
 
     async def _look(self) -> None:
         """Nobody's streams become ours, and those that cost too much for nobody are given up. Raises `LogUnavailable`."""
         if self._draining:
             return
-        # First, or a process that stood still would take its own streams for nobody's.
-        await self._producing.renew()
+        # First, or a process that stood still would take its own streams for nobody's: what it told of lately has half its lease left.
+        if not self._producing.told_within(2 * self._life.tick):
+            await self._producing.renew()
         await self.adopt()
         if self._life.unattended_max_cost:
             await self._producing.check_costs(self._life.unattended_max_cost, self._give_up)

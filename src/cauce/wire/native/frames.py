@@ -5,6 +5,7 @@
 has now and then beside it what is there so far (`partial`), and `complete` has the whole (`parsed`).
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, assert_never
@@ -28,6 +29,7 @@ from cauce.domain.delta import (
 from cauce.domain.request import ResponseFormat
 from cauce.wire.native.answer import attempt_name, cancel_reason, render_attempts, render_usage
 from cauce.wire.native.partial import PartialJSON, whole
+from cauce.wire.pieces import TOGETHER, Pieces
 from cauce.wire.sse import one_line
 
 _encode = msgspec.json.Encoder().encode
@@ -53,8 +55,9 @@ class NativeProjector:
         self._epoch = epoch
         self._after = after
         self._seq = 0
-        self._text: list[str] = []
-        self._beside: list[int] = []
+        self._pieces = Pieces()
+        self._text = self._pieces.new
+        self._beside = array("I")
         """The numbers of what is no text: all others are, in their order, those of the text's pieces."""
         self._attempts: list[Attempt] = []
         self._opening = self._resumed() if resumed else b""
@@ -78,30 +81,30 @@ class NativeProjector:
         """The frames of `deltas`, ready to be written at once."""
         out = [self._opening] if self._opening else []
         self._opening = b""
+        seq, after, texts = self._seq, self._after, self._text
+        before_seq, before_text, after_text = self._before_seq, self._before_text, self._after_text
         for delta in deltas:
-            self._seq += 1
+            seq += 1
             if type(delta) is Text:
-                self._text.append(delta.text)
-                if self._seq > self._after:
+                texts.append(delta.text)
+                if seq > after:
                     # The line most streams consist of.
-                    number = b"%d" % self._seq
-                    out.append(
-                        b"id: "
-                        + number
-                        + self._before_seq
-                        + number
-                        + self._before_text
-                        + _encode(delta.text)
-                        + self._after_text
-                    )
+                    number = b"%d" % seq
+                    out += (b"id: ", number, before_seq, number, before_text, _encode(delta.text), after_text)
                 continue
+            self._seq = seq
             self._other(delta, out)
+        self._seq = seq
+        if len(texts) >= TOGETHER:
+            self._pieces.fold()
         return one_line(b"".join(out))
 
     def take(self, texts: Sequence[Text]) -> None:
         """Fold `texts`, whose frames somebody else has made for this stream, at the same place."""
         self._seq += len(texts)
         self._text.extend([delta.text for delta in texts])
+        if len(self._text) >= TOGETHER:
+            self._pieces.fold()
 
     def _other(self, delta: Delta, out: list[bytes]) -> None:
         """Any frame, the general way."""
@@ -161,8 +164,8 @@ class NativeProjector:
     def _take_back(self, from_seq: int) -> None:
         """Forget the text of records `from_seq` and later."""
         others = bisect_left(self._beside, from_seq)
-        del self._text[max(0, from_seq - 1 - others) :]
-        self._beside[others:] = range(from_seq, self._seq + 1)
+        self._pieces.cut(max(0, from_seq - 1 - others))
+        self._beside[others:] = array("I", range(from_seq, self._seq + 1))
 
     def _attempt(self, attempt: Attempt) -> tuple[str, Any, dict[str, Any]]:
         self._attempts.append(attempt)
@@ -184,7 +187,7 @@ class NativeProjector:
         )
 
     def _finish(self, finish: Finish) -> tuple[str, Any, dict[str, Any]]:
-        text = "".join(self._text)
+        text = self._pieces.text
         usage = msgspec.to_builtins(render_usage(finish.usage))
         last = self._attempts[-1] if self._attempts else None
         match finish.outcome:
@@ -242,6 +245,7 @@ class StructuredProjector(NativeProjector):
     def feed(self, deltas: Sequence[Delta]) -> bytes:
         out = [self._opening] if self._opening else []
         self._opening = b""
+        before_seq, before_text, after_text = self._before_seq, self._before_text, self._after_text
         for delta in deltas:
             self._seq += 1
             if type(delta) is not Text:
@@ -250,10 +254,13 @@ class StructuredProjector(NativeProjector):
             self._text.append(delta.text)
             seen = self._partial.feed(self._seq, delta.text)
             if self._seq > self._after:
-                beside = b',"partial":' + seen if seen else b""
                 number = b"%d" % self._seq
-                frame = number + self._before_text + _encode(delta.text) + beside + self._after_text
-                out.append(b"id: " + number + self._before_seq + frame)
+                out += (b"id: ", number, before_seq, number, before_text, _encode(delta.text))
+                if seen:
+                    out += (b',"partial":', seen)
+                out.append(after_text)
+        if len(self._text) >= TOGETHER:
+            self._pieces.fold()
         return one_line(b"".join(out))
 
     def _beside_whole(self, text: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """JSON that is still being written, and JSON that has been: what readers of structured answers are shown beside the text."""
 
+from array import array
+from bisect import bisect_left
 from typing import Any
 
 import jiter
@@ -25,17 +27,20 @@ class PartialJSON:
     which the digits so far are one.
     """
 
-    __slots__ = ("_next", "_places", "_shown", "_text")
+    __slots__ = ("_next", "_numbers", "_shown", "_starts", "_text")
 
     def __init__(self) -> None:
         self._text = bytearray()
         self._next = 1
         self._shown = b""
-        self._places: list[tuple[int, int]] = []
+        self._numbers = array("I")
+        self._starts = array("I")
+        """Of each piece, in bytes."""
 
     def feed(self, seq: int, text: str) -> bytes:
         """The JSON of what there is now, where it is time for a look and something new is seen; else nothing."""
-        self._places.append((seq, len(self._text)))
+        self._numbers.append(seq)
+        self._starts.append(len(self._text))
         self._text += text.encode(errors="replace")
         size = len(self._text)
         if not self._next <= size <= MAX_TEXT:
@@ -55,10 +60,10 @@ class PartialJSON:
 
     def restart(self, from_seq: int) -> None:
         """Forget the pieces from sequence number `from_seq` on."""
-        kept = [place for place in self._places if place[0] < from_seq]
-        if len(kept) < len(self._places):
-            del self._text[self._places[len(kept)][1] :]
-            self._places = kept
+        kept = bisect_left(self._numbers, from_seq)
+        if kept < len(self._numbers):
+            del self._text[self._starts[kept] :]
+            del self._numbers[kept:], self._starts[kept:]
             self._next = len(self._text) + 1
 
 

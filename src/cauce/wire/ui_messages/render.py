@@ -22,8 +22,10 @@ from cauce.domain.delta import (
 )
 from cauce.domain.stream import Head
 from cauce.wire.native.answer import attempt_name, cancel_reason, render_attempts, render_usage
+from cauce.wire.pieces import TOGETHER
 from cauce.wire.sse import one_line
 from cauce.wire.ui_messages.parts import Parts, chunk
+from cauce.wire.ui_messages.shown import Content, Shown
 
 HEADER = b"x-vercel-ai-ui-message-stream"
 VERSION = b"v1"
@@ -40,8 +42,6 @@ _REASONS: dict[FinishReason, str] = {
 }
 _AFTER_TEXT = b"}\n\n"
 _encode = msgspec.json.Encoder().encode
-
-_Content = Text | Refusal | Reasoning | ToolCall | ToolResult | Citation
 
 
 def projector_of(head: Head) -> "UIProjector":
@@ -70,8 +70,8 @@ class UIProjector:
         self._cited = 0
         self._step = 1
         self._seq = 0
-        self._shown: list[tuple[int, _Content]] = []
-        """What of the step its reader has, with its numbers."""
+        self._shown = Shown()
+        """What of the step its reader has."""
         self._started = False
         self._stepping = False
         self._restarted = False
@@ -80,16 +80,22 @@ class UIProjector:
     def feed(self, deltas: Sequence[Delta]) -> bytes:
         """The chunks of `deltas`, ready to be written at once."""
         out: list[bytes] = []
-        parts = self._parts
+        parts, shown = self._parts, self._shown
+        texts = shown.texts
         for delta in deltas:
             self._seq += 1
             if type(delta) is Text and parts.before_text and not (delta.begins or delta.choice):
                 # The chunk most streams consist of: only the text differs from one to the next.
-                self._shown.append((self._seq, delta))
+                texts.append(delta.text)
                 if delta.text:
                     out.append(parts.before_text + _encode(delta.text) + _AFTER_TEXT)
-            elif not (self._ended or delta.choice):
+                continue
+            if texts:
+                shown.end(self._seq)
+            if not (self._ended or delta.choice):
                 self._render(delta, out)
+        if len(texts) >= TOGETHER:
+            shown.end(self._seq + 1)
         return one_line(b"".join(out))
 
     def _render(self, delta: Delta, out: list[bytes]) -> None:
@@ -104,7 +110,7 @@ class UIProjector:
             case Attempt():
                 self._attempt(delta, out)
             case Text() | Refusal() | Reasoning() | ToolCall() | ToolResult() | Citation():
-                self._shown.append((self._seq, delta))
+                self._shown.add(self._seq, delta)
                 self._content(delta, out)
             case Restart():
                 self._restart(delta, out)
@@ -143,7 +149,7 @@ class UIProjector:
             told = {"error_code": attempt.reason_code, "strategy": attempt.strategy, **facts}
             self._tell(out, "retrying", attempt.reason, told)
 
-    def _content(self, delta: _Content, out: list[bytes]) -> None:
+    def _content(self, delta: Content, out: list[bytes]) -> None:
         self._begin_step(out)
         parts = self._parts
         match delta:
@@ -195,13 +201,11 @@ class UIProjector:
     def _restart(self, restart: Restart, out: list[bytes]) -> None:
         """Go back to record `from_seq`, or to the beginning of the step where that lies further back."""
         self._restarted = True
-        kept = [shown for shown in self._shown if shown[0] < restart.from_seq]
-        if len(kept) < len(self._shown):
+        if self._shown.cut(restart.from_seq):
             out.append(chunk("reset-step"))
             self._parts.reset()
             self._sources.clear()
-            self._shown = kept
-            for _, delta in kept:
+            for delta in self._shown.deltas:
                 self._content(delta, out)
         self._tell(out, "restart", restart.reason, {"from_seq": restart.from_seq})
 

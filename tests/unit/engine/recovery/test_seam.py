@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -137,3 +139,32 @@ def test_answer_begun_anew_is_refused_in_every_script_wherever_it_is_cut(languag
 @given(repeated=st.integers(LEAST_OVERLAP, 30), cuts=st.lists(st.integers(0, 2000), max_size=12))
 def test_repeated_end_is_dropped_in_every_script(language: str, repeated: int, cuts: list[int]) -> None:
     assert shown(BEGUN[language], BEGUN[language][-repeated:] + ENDED[language], cuts) == ENDED[language]
+
+
+def plainly(end: str, head: str) -> int:
+    """What `head` repeats of `end`, white space and case aside, by its definition: the longest beginning of it that ends as `end` does."""
+    for length in range(min(len(head), len(end)), LEAST_OVERLAP - 1, -1):
+        loose = loosely(head[:length])
+        if not head[length - 1].isspace() and loosely(end).endswith(loose) and len(loose) >= LEAST_OVERLAP:
+            return length
+    return 0
+
+
+def loosely(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().casefold()
+
+
+letters = st.text(alphabet="aB\u00df \n\u2003\u0130", max_size=30)
+
+
+@given(
+    letters, letters, letters, st.sampled_from([str.lower, str.upper, str.swapcase, lambda one: one.replace(" ", "  ")])
+)
+def test_loose_repetition_is_the_longest_there_is(
+    before: str, repeated: str, rest: str, how: Callable[[str], str]
+) -> None:
+    end, head = before + repeated, how(repeated) + rest
+    seam = Seam(end)
+    exactly = max([length for length in range(LEAST_OVERLAP, len(head) + 1) if end.endswith(head[:length])], default=0)
+    if not exactly and (longest := plainly(end, head)):
+        assert seam._overlap(head) == longest

@@ -10,6 +10,7 @@ import pytest
 from cauce.domain.delta import Finish, Text
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
+from cauce.domain.stream import StreamKey
 from cauce.domain.usage import Usage
 from cauce.engine.streams.options import Disconnect, StreamOptions
 from cauce.engine.streams.presence import REJOIN
@@ -18,7 +19,7 @@ from cauce.engine.streams.streams import Streams
 from cauce.ports.provider import Call, Deltas
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import KEY, head_of
+from cauce.testing.stream_samples import KEY, LEASE, head_of
 
 pytestmark = pytest.mark.anyio
 
@@ -238,3 +239,31 @@ async def test_stream_that_nobody_had_read_is_not_abandoned_by_whoever_takes_it_
     clock.advance(1000)
     assert await after.goes_on()
     await after.streams.cancel(KEY)
+
+
+class Asked(InprocStreamLog):
+    """Counts how often it is asked whether somebody reads a stream."""
+
+    asked = 0
+
+    async def unseen(self, key: StreamKey) -> float | None:
+        self.asked += 1
+        return await super().unseen(key)
+
+
+@pytest.mark.parametrize(("most", "asks"), [(0.8, False), (0.2, True)], ids=["cheap", "dear"])
+async def test_log_is_asked_for_readers_elsewhere_only_of_what_costs_too_much(
+    clock: FakeClock, most: float, *, asks: bool
+) -> None:
+    log = Asked(clock, lease=LEASE)
+    node = Node(log, clock, Life(lease=LEASE, unattended_max_cost=most))
+    await node.begin("continue")
+    tending = asyncio.create_task(node.streams.sweep_forever())
+    for _ in range(20):
+        await clock.until_waiting(4)
+        clock.advance(0.5)
+    tending.cancel()
+    await asyncio.gather(tending, return_exceptions=True)
+    assert bool(log.asked) == asks
+    assert await node.goes_on() != asks
+    await node.streams.drain(0)

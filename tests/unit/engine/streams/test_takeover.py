@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import tracemalloc
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -764,3 +766,52 @@ class Going(Telling):
 
         self.calls.append(call)
         return Deltas(source(), so_far=lambda: ALL)
+
+
+class Decoding(InprocStreamLog):
+    """Makes what is read of a stream's past anew, as a log does that is not in memory."""
+
+    async def history(self, key: StreamKey) -> History:
+        found = await super().history(key)
+        anew = tuple([msgspec.structs.replace(delta) for delta in found.deltas or ()])
+        return msgspec.structs.replace(found, deltas=anew)
+
+
+class Stalling(Telling):
+    """Gives its deltas, and then nothing."""
+
+    async def told(self, call: Call) -> Deltas:
+        self.calls.append(call)
+        return Deltas(self._source())
+
+    async def _source(self) -> AsyncGenerator[Sequence[Delta], None]:
+        yield self.deltas
+        await asyncio.Event().wait()
+
+
+async def test_stream_that_was_taken_over_holds_little_more_of_its_past_than_its_text() -> None:
+    # More of it than is held back to see whether it goes on.
+    rest = Text(" and on to the sea, where it ends in many arms" * 6)
+    left = Left(Stalling(Attempt(2, "up", "m", "primary", strategy="continue", reason="stopped"), rest))
+    log = left.log = Decoding(left.clock)
+    turn: Any = left.turn
+    left.streams = Streams(log, turn, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
+    turn.opened = recovery(left.clock, RecoverySettings())(turn.told)
+    count = 20_000
+    hold = await left.leave(FIRST, *[Text(f"{number:06} ") for number in range(count)])
+    tracemalloc.start()
+    try:
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await left.streams.adopt()
+        async with asyncio.timeout(30):
+            while (await head_of(log)).tail < hold.tail + 3:
+                await asyncio.sleep(0)
+        assert left.ledger.entries, "the bill of the attempt that went down is written"
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    await left.streams.drain(0)
+    assert left.turn.calls[0].begun == ()
+    assert kept < 2 * count * 7 + 100_000
