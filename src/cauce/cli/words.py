@@ -244,9 +244,11 @@ SPANISH: dict[str, str] = {
     "of its own: {settings}": "lo suyo: {settings}",
     "{alias} stands for {model}": "{alias} significa {model}",
     "a request that names no model goes to {model}": "una petición que no nombra modelo va a {model}",
-    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all, "
+    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, "
+    "{stalled:g} s of nothing but pings, {total:g} s in all, "
     "{logged:g} s where the answer is a logged stream": (
         "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
+        "{stalled:g} s sin nada más que pings, "
         "{total:g} s en total, {logged:g} s si la respuesta es un stream registrado"
     ),
     "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin flujo de /llm/message",

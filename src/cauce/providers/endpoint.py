@@ -15,6 +15,7 @@ from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Candidate, Deltas, Timeouts
+from cauce.providers.stall import Stall
 from cauce.transport import Incoming, Outgoing, Transport
 from cauce.wire.headroom import headroom
 
@@ -100,6 +101,7 @@ class Endpoint:
                 yield decoder.completion(await incoming.read())
                 return
             last: Sequence[Delta] = ()
+            stall = Stall(self.name, call.candidates[0].timeouts.stalled)
             async with aclosing(incoming.chunks()) as chunks:
                 async for chunk in chunks:
                     deltas = decoder.feed(chunk)
@@ -109,6 +111,9 @@ class Endpoint:
                         break
                     if deltas:
                         yield deltas
+                        stall.since = 0.0
+                    else:
+                        stall.look()
             try:
                 end = decoder.finish()
             except ProviderFailure:

@@ -22,6 +22,7 @@ from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
 from cauce.ports.provider import Call, Deltas
 from cauce.providers.endpoint import Endpoint
+from cauce.providers.stall import Stall
 from cauce.transport import Incoming
 from cauce.wire.openai_responses.decode import ResponsesDecoder
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
@@ -124,6 +125,7 @@ class _Answer:
         """The answer, whatever becomes of the connections it is read over."""
         decoder = self._decoder
         tries = 0
+        stall = Stall(self._answers.name, self._call.candidates[0].timeouts.stalled)
         try:
             # What it says depends on what came before: it is read from the beginning, and what is known is left out.
             incoming = await (
@@ -143,6 +145,9 @@ class _Answer:
                             break
                         if deltas := self._taken(batch):
                             yield deltas
+                            stall.since = 0.0
+                        else:
+                            stall.look()
                 if decoder.done or not self._id:
                     break
                 tries = 1 if self._cursor > before else tries + 1
@@ -170,7 +175,7 @@ class _Answer:
             return None
 
     async def _read(self, incoming: Incoming) -> AsyncGenerator[list[Event], None]:
-        """The events of one connection, as they come."""
+        """The events of one connection, as they come; none where a read completed none."""
         sse = SSEDecoder()
         try:
             async with aclosing(incoming.chunks()) as chunks:
@@ -184,11 +189,10 @@ class _Answer:
                             provider=self._answers.name,
                             shape=True,
                         ) from error
-                    if events:
-                        yield events
-                        if self._decoder.done:
-                            incoming.leave(_LAST_BYTES)
-                            return
+                    yield events
+                    if self._decoder.done:
+                        incoming.leave(_LAST_BYTES)
+                        return
         finally:
             await incoming.aclose()
 
