@@ -16,7 +16,8 @@ from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
 from tests.disk import files_no_larger_than
 from tests.http import ask, connection, within
-from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, MESSAGES, ONE_TRY, Served, serving, upstream_table
+from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,48 @@ async def test_health_is_degraded_while_a_provider_is_down_and_recovers_with_it(
         up = (await ask(served.port, "GET", "/health")).json()
     assert (down["status"], down["providers"]["up"]["last_error"]) == ("degraded", "provider_error")
     assert (up["status"], up["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+async def test_health_takes_no_clients_tiny_timeout_for_a_provider_that_is_down(upstream: Upstream) -> None:
+    upstream.answers = [Reply(), Reply(silent=True)]
+    async with serving(upstream_table("up", upstream.base_url), ONE_TRY) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        await ask(served.port, "POST", "/llm/message", body)
+        hurried = await within(ask(served.port, "POST", "/llm/message", {**body, "timeout": 0.1}))
+        health = (await ask(served.port, "GET", "/health")).json()
+    assert hurried.status == 504
+    assert (health["status"], health["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=[surface.name for surface in SURFACES])
+async def test_refused_provider_key_is_told_as_what_it_is_and_shown_to_nobody(
+    upstream: Upstream, surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "sk-a-secret-of-ours-123"
+    echo = {"message": f"Incorrect API key provided: {key}.", "type": "authentication_error"}
+    upstream.answers = [Reply(status=401, error=echo)]
+    provider = surface.provider.format(root=upstream.root)
+    async with serving(f'[providers.acme]\n{provider}api_key = "{key}"\n') as served:
+        got = [await within(surface.asked(served.port, "acme/m", stream=stream)) for stream in (False, True)]
+        health = await ask(served.port, "GET", "/health")
+    advice = "acme refused the key that Cauce has for it: check api_key of [providers.acme]"
+    for outcome in got:
+        assert advice in outcome.message
+    assert health.json()["providers"]["acme"]["last_error"] == "auth"
+    assert [one.levelname for one in caplog.records if one.getMessage().startswith(advice)] == ["WARNING"]
+    assert key not in caplog.text + str(got) + health.body.decode()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_key_that_a_provider_repeats_inside_of_an_answer_is_shown_to_nobody(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture, *, stream: bool
+) -> None:
+    upstream.answers = [Reply(error={"message": "Authorization: Bearer upstream-key", "code": "boom"}, error_after=2)]
+    async with serving(upstream_table("up", upstream.base_url), {**ONE_TRY, **BREAKS}) as served:
+        got = await within(SURFACES[0].asked(served.port, "up/m", stream=stream))
+    if stream:
+        assert "Bearer …" in got.message
+    assert "upstream-key" not in caplog.text + str(got)
 
 
 async def test_health_tells_when_the_disk_takes_no_entries_of_the_ledger(upstream: Upstream, tmp_path: Path) -> None:

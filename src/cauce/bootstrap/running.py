@@ -25,6 +25,7 @@ from cauce.engine.concurrency import LONGEST_ASKED
 from cauce.engine.embedding import Embedding, opening_vectors
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
+from cauce.engine.faults import Faults
 from cauce.engine.health import Health
 from cauce.engine.hedging import hedgeable
 from cauce.engine.policies.attempt import attempt
@@ -100,7 +101,8 @@ def runtime(
 
     estimator = Estimator()
     bills = Bills(ledger, estimator)
-    metered = meter(clock, bills, metrics, estimator)
+    faults = Faults()
+    metered = meter(clock, bills, metrics, estimator, faults)
     breakers = Breakers(config.breaker, clock)
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
@@ -193,6 +195,7 @@ def runtime(
         ids=ids,
         began=clock.monotonic(),
         last_entry=ledger.last,
+        fault=faults.of,
         ledger=lambda: ledger.standing,
         usage=ledger,
         feedback=ledger,

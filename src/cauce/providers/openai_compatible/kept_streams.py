@@ -90,6 +90,10 @@ class KeptStreams:
             self.stop(name)
             raise
 
+    def hide_key(self, failure: ProviderFailure) -> None:
+        """See `Endpoint.hide_key`."""
+        self._endpoint.hide_key(failure)
+
     async def attach(self, name: str, start: int, call: Call) -> Incoming:
         """The stream `name` from byte `start` on. Raises `ProviderFailure`."""
         return await self._endpoint.begin(f"{self._path}{name}&from={start}", call)
@@ -180,6 +184,9 @@ class _Answer:
             last = decoder.finish()
             whole = True
             yield last
+        except ProviderFailure as failure:
+            self._streams.hide_key(failure)
+            raise
         finally:
             if self._name and not (whole or self._call.course.handed_over):
                 self._streams.stop(self._name)

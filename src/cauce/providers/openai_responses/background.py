@@ -72,6 +72,10 @@ class BackgroundAnswers:
         """The stream of a new answer. Raises `ProviderFailure`."""
         return await self._endpoint.begin(f"/responses{self._query}", call, body)
 
+    def hide_key(self, failure: ProviderFailure) -> None:
+        """See `Endpoint.hide_key`."""
+        self._endpoint.hide_key(failure)
+
     async def attach(self, response_id: str, after: int | None, call: Call) -> Incoming:
         """The stream of the answer `response_id`, from its beginning or `after` an event. Raises `ProviderFailure`."""
         asked = "stream=true" if after is None else f"stream=true&starting_after={after}"
@@ -160,6 +164,9 @@ class _Answer:
             if cut is not None and not decoder.done:
                 raise cut
             yield decoder.finish()
+        except ProviderFailure as failure:
+            self._answers.hide_key(failure)
+            raise
         finally:
             if self._id and not (self._over or decoder.done or self._call.course.handed_over):
                 self._answers.cancel(self._id)
