@@ -240,3 +240,36 @@ async def test_every_answer_has_a_date(upstream: Upstream) -> None:
             response = await ask(served.port, "POST", path, asked)
             assert response.headers["date"].endswith(" GMT")
         assert "date" in (await ask(served.port, "GET", "/health")).headers
+
+
+async def test_provider_without_a_default_model_that_was_down_at_the_start_is_in_auto_soon_after(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[int] = []
+    listed = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(1)
+            status, body = (503, b"{}") if len(asked) == 1 else (200, b'{"data": [{"id": "late"}]}')
+            head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+            if status == 200:
+                listed.set()
+        writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    async with listening, serving(upstream_table("up", address)) as served:
+        body = {"model": "auto", "messages": MESSAGES}
+        before = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+        await within(listed.wait())
+        while served.runtime.router.names()[1] != "up/late":
+            await asyncio.sleep(0)
+        after = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+    assert [(one["name"], one["reason"]) for one in before["left_out"]] == [("up", "unlisted")]
+    assert after["candidates"][0]["name"] == "up/late" and not after.get("left_out")
+    [warning] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith("up has no default_model, and its models could not be listed, so auto does not ask it")

@@ -112,6 +112,9 @@ SPANISH: dict[str, str] = {
     "named by the request as a fallback": "lo nombra la petición como alternativa",
     "the last resort": "el último recurso",
     "its server is not there now": "su servidor no está disponible ahora",
+    "its models could not be listed, so it is not asked until they are": (
+        "no se pudo obtener la lista de sus modelos, así que no se le pregunta hasta tenerla"
+    ),
     "it is not on this machine": "no está en esta máquina",
     "it cannot go on with such a prompt": "no puede continuar un texto así",
     "about {tokens:,} tokens are too many for its window of {window:,}": (
@@ -275,6 +278,9 @@ SPANISH: dict[str, str] = {
         "{name} no tiene default_model: su nombre solo pregunta a {model}, el primero que enumera"
     ),
     "{name} has no default_model, so auto does not ask it": "{name} no tiene default_model, así que auto no le pregunta",
+    "{name} has no default_model, and its models could not be listed, so auto does not ask it until they are": (
+        "{name} no tiene default_model, y no se pudo obtener la lista de sus modelos, así que auto no le pregunta hasta tenerla"
+    ),
     "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",
     "route {route}: {model} is not there now": "ruta {route}: {model} no está disponible ahora",
     "alias {alias}: {model} is not there now": "alias {alias}: {model} no está disponible ahora",
