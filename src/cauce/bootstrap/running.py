@@ -22,6 +22,7 @@ from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
 from cauce.engine.compose import compose
 from cauce.engine.concurrency import LONGEST_ASKED
+from cauce.engine.counting import CountGuards
 from cauce.engine.embedding import Embedding, opening_vectors
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
@@ -185,6 +186,7 @@ def runtime(
         turn=turn,
         embedding=Embedding(router, vectors, caches=cached is not None),
         estimator=estimator,
+        count_guards=CountGuards(clock, breakers if breaks(config) else None, limits),
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,
         responses=kept.responses,

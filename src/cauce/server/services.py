@@ -7,6 +7,7 @@ import msgspec
 
 from cauce.domain.delta import Level
 from cauce.domain.errors import CauceError
+from cauce.engine.counting import CountGuards
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
@@ -51,6 +52,7 @@ class Services(msgspec.Struct, frozen=True):
     turn: Turn
     embedding: Embedding
     estimator: Estimator
+    count_guards: CountGuards
     tokenizer: Tokenizer | None
     """None without the extra `tokens`."""
     streams: Streams
