@@ -149,3 +149,10 @@ def test_import_loads_nothing_it_does_not_need(module: str, never: tuple[str, ..
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=dict(os.environ)
     )
     assert done.stdout.strip() == ""
+
+
+def test_lines_of_the_log_begin_with_their_time(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "cauce.toml").write_text('[providers.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n')
+    serve.start()
+    line = next(line for line in serve.errors.read_text("utf-8").splitlines() if "WARNING" in line)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} WARNING cauce\.bootstrap: up has no default_model", line)

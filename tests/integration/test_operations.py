@@ -16,7 +16,8 @@ from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
 from tests.disk import files_no_larger_than
 from tests.http import ask, connection, within
-from tests.serving import MESSAGES, ONE_TRY, Served, serving, upstream_table
+from tests.serving import BREAKS, MESSAGES, ONE_TRY, Served, serving, upstream_table
+from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,48 @@ async def test_health_is_degraded_while_a_provider_is_down_and_recovers_with_it(
         up = (await ask(served.port, "GET", "/health")).json()
     assert (down["status"], down["providers"]["up"]["last_error"]) == ("degraded", "provider_error")
     assert (up["status"], up["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+async def test_health_takes_no_clients_tiny_timeout_for_a_provider_that_is_down(upstream: Upstream) -> None:
+    upstream.answers = [Reply(), Reply(silent=True)]
+    async with serving(upstream_table("up", upstream.base_url), ONE_TRY) as served:
+        body = {"model": "up/m", "messages": MESSAGES}
+        await ask(served.port, "POST", "/llm/message", body)
+        hurried = await within(ask(served.port, "POST", "/llm/message", {**body, "timeout": 0.1}))
+        health = (await ask(served.port, "GET", "/health")).json()
+    assert hurried.status == 504
+    assert (health["status"], health["providers"]["up"]["status"]) == ("healthy", "up")
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=[surface.name for surface in SURFACES])
+async def test_refused_provider_key_is_told_as_what_it_is_and_shown_to_nobody(
+    upstream: Upstream, surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "sk-a-secret-of-ours-123"
+    echo = {"message": f"Incorrect API key provided: {key}.", "type": "authentication_error"}
+    upstream.answers = [Reply(status=401, error=echo)]
+    provider = surface.provider.format(root=upstream.root)
+    async with serving(f'[providers.acme]\n{provider}api_key = "{key}"\n') as served:
+        got = [await within(surface.asked(served.port, "acme/m", stream=stream)) for stream in (False, True)]
+        health = await ask(served.port, "GET", "/health")
+    advice = "acme refused the key that Cauce has for it: check api_key of [providers.acme]"
+    for outcome in got:
+        assert advice in outcome.message
+    assert health.json()["providers"]["acme"]["last_error"] == "auth"
+    assert [one.levelname for one in caplog.records if one.getMessage().startswith(advice)] == ["WARNING"]
+    assert key not in caplog.text + str(got) + health.body.decode()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_key_that_a_provider_repeats_inside_of_an_answer_is_shown_to_nobody(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture, *, stream: bool
+) -> None:
+    upstream.answers = [Reply(error={"message": "Authorization: Bearer upstream-key", "code": "boom"}, error_after=2)]
+    async with serving(upstream_table("up", upstream.base_url), {**ONE_TRY, **BREAKS}) as served:
+        got = await within(SURFACES[0].asked(served.port, "up/m", stream=stream))
+    if stream:
+        assert "Bearer …" in got.message
+    assert "upstream-key" not in caplog.text + str(got)
 
 
 async def test_health_tells_when_the_disk_takes_no_entries_of_the_ledger(upstream: Upstream, tmp_path: Path) -> None:
@@ -217,3 +260,36 @@ async def test_every_answer_has_a_date(upstream: Upstream) -> None:
             response = await ask(served.port, "POST", path, asked)
             assert response.headers["date"].endswith(" GMT")
         assert "date" in (await ask(served.port, "GET", "/health")).headers
+
+
+async def test_provider_without_a_default_model_that_was_down_at_the_start_is_in_auto_soon_after(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[int] = []
+    listed = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(1)
+            status, body = (503, b"{}") if len(asked) == 1 else (200, b'{"data": [{"id": "late"}]}')
+            head = f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+            if status == 200:
+                listed.set()
+        writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    async with listening, serving(upstream_table("up", address)) as served:
+        body = {"model": "auto", "messages": MESSAGES}
+        before = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+        await within(listed.wait())
+        while served.runtime.router.names()[1] != "up/late":
+            await asyncio.sleep(0)
+        after = (await ask(served.port, "POST", "/admin/route/explain", body)).json()
+    assert [(one["name"], one["reason"]) for one in before["left_out"]] == [("up", "unlisted")]
+    assert after["candidates"][0]["name"] == "up/late" and not after.get("left_out")
+    [warning] = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith("up has no default_model, and its models could not be listed, so auto does not ask it")

@@ -8,6 +8,7 @@ import pytest
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Response, ask, within
 from tests.serving import MESSAGES, Served, serving, upstream_table
+from tests.surfaces import SURFACES, Surface
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,21 @@ async def test_each_provider_is_asked_as_often_as_it_says_and_a_route_says_it_be
         await message(served, "twice")
         assert (len(upstream.requests), len(other.requests)) == (5, 3)
         assert await asked(served, other, "plain/m") == 2
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=[surface.name for surface in SURFACES])
+async def test_prompt_that_a_filter_before_the_provider_refuses_closes_the_model_to_nobody_else(
+    upstream: Upstream, surface: Surface
+) -> None:
+    page = Reply(status=403, raw=b"<html>Request blocked.</html>", headers={"content-type": "text/html"})
+    upstream.answers = [*[page] * 6, Reply(text="hello")]
+    provider = surface.provider.format(root=upstream.root)
+    async with serving(f'[providers.up]\n{provider}api_key = "k"\n') as served:
+        blocked = [(await within(surface.asked(served.port, "up/m", stream=False))).status for _ in range(6)]
+        health = (await ask(served.port, "GET", "/health")).json()
+        other = await within(surface.asked(served.port, "up/m", stream=False))
+    assert blocked == [502] * 6 and other.text == "hello"
+    assert "circuits" not in health["providers"]["up"] and len(upstream.requests) == 7
 
 
 async def test_vectors_are_asked_for_as_often_as_their_provider_says(upstream: Upstream) -> None:

@@ -42,6 +42,34 @@ async def test_pings_of_a_provider_are_signs_of_life(upstream: Upstream) -> None
     assert (got.kind, got.text) == ("answer", "Still here.")
 
 
+@pytest.mark.parametrize("headers", [{}, {"X-Cauce-Durable": "true"}], ids=["direct", "logged"])
+async def test_provider_that_only_pings_after_its_first_words_is_given_up_and_its_answer_gone_on_with(
+    upstream: Upstream, headers: dict[str, str]
+) -> None:
+    upstream.answers = [Reply(chunks=(*START, *[PING] * 600), pace=0.05), Reply(text="here.")]
+    async with serving(configured(upstream, ANTHROPIC, "stalled = 0.3")) as served:
+        got = await within(ANTHROPIC.asked(served.port, "up/m", stream=True, headers=headers))
+        await within(upstream.closed.wait())
+    assert (got.kind, got.text) == ("answer", "Still here.") and len(upstream.requests) == 2
+
+
+async def test_pieces_without_content_are_no_progress(upstream: Upstream) -> None:
+    empty = b'{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":""}}]}'
+    words = empty.replace(b'""', b'"Hello "')
+    upstream.answers = [Reply(chunks=(words, *[empty] * 600), pace=0.05)]
+    async with serving(configured(upstream, CHAT, "stalled = 0.3"), BREAKS) as served:
+        got = await within(CHAT.asked(served.port, "up/m", stream=True))
+    assert (got.kind, got.text, got.code) == ("broken off", "Hello ", "timeout")
+    assert "nothing of its answer for 0.3 s" in got.message
+
+
+async def test_reasoning_is_progress(upstream: Upstream) -> None:
+    upstream.answers = [Reply(text="Done.", reasoning="hm " * 15, pace=0.05)]
+    async with serving(configured(upstream, ANTHROPIC, "stalled = 0.5")) as served:
+        got = await within(ANTHROPIC.asked(served.port, "up/m", stream=True))
+    assert (got.kind, got.text) == ("answer", "Done.")
+
+
 async def test_silence_between_deltas_ends_the_stream_and_closes_the_upstream(upstream: Upstream) -> None:
     upstream.answers = [Reply(stall_after=2)]
     async with serving(configured(upstream, CHAT, "idle = 0.2"), BREAKS) as served:

@@ -76,11 +76,11 @@ def test_timeouts_are_taken_from_the_nearest_place(tmp_path: Path) -> None:
         '[models.r]\ncandidates = ["a/m", "ollama/q"]\ntimeouts = { first_delta = 2, logged = 7200 }\n'
         '[models.plain]\ncandidates = ["a/m"]\n',
     )
-    assert config.timeouts_of("a") == Timeouts(5, 7, 5, 99)
-    assert config.timeouts_of("a", "plain") == Timeouts(5, 7, 5, 99)
-    assert config.timeouts_of("a", "r") == Timeouts(5, 2, 5, 99, 7200)
+    assert config.timeouts_of("a") == Timeouts(5, 7, 5, 300, 99)
+    assert config.timeouts_of("a", "plain") == Timeouts(5, 7, 5, 300, 99)
+    assert config.timeouts_of("a", "r") == Timeouts(5, 2, 5, 300, 99, 7200)
     # One that is found on this machine has none of its own.
-    assert config.timeouts_of("ollama", "r") == Timeouts(5, 2, 10, 99, 7200)
+    assert config.timeouts_of("ollama", "r") == Timeouts(5, 2, 10, 300, 99, 7200)
 
 
 PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'

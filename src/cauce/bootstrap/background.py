@@ -24,6 +24,9 @@ from cauce.transport import HTTPTransport
 MODELS_EVERY = 600.0
 """Seconds between looks at what models configured providers offer."""
 
+_FIRST_AGAIN, _AGAIN = 2.0, 30.0
+"""Seconds until a provider is asked again that has no default model and did not list any: at first, and from then on twice as long, at most."""
+
 WARM_EVERY = 60.0
 """Seconds between looks at whether a connection to each configured provider is ready: less than it is kept without use."""
 
@@ -48,6 +51,8 @@ class Background:
         self._tasks: list[asyncio.Task[None]] = []
         self._local: dict[str, tuple[str, Source]] = {}
         self._made: list[Source] = []
+        self._unlisted: set[str] = set()
+        """Providers that nobody can be sent to, since no model of theirs is known."""
         self._transport = HTTPTransport("discovery")
         self._scanned = asyncio.Event()
         self._learned = asyncio.Event()
@@ -123,11 +128,27 @@ class Background:
             logger.info("the local server %s does not answer any more", name)
 
     async def _learn_models(self) -> None:
-        """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is."""
+        """What configured providers offer, so that `/v1/models` can list it. A provider that does not tell is left as it is.
+
+        One that has no default model is part of `auto` only once it has told: it is asked again before long.
+        """
+        due, pause = self._clock.monotonic(), _FIRST_AGAIN
         while True:
-            await asyncio.gather(*[self._learn(known) for known in self._configured()])
+            now = self._clock.monotonic()
+            asked = self._configured()
+            if now >= due:
+                due = now + MODELS_EVERY
+            else:
+                asked = [known for known in asked if known.provider.name in self._unlisted]
+            await asyncio.gather(*[self._learn(known) for known in asked])
             self._learned.set()
-            await self._clock.sleep(MODELS_EVERY)
+            left = max(0.0, due - self._clock.monotonic())
+            if self._unlisted:
+                await self._clock.sleep(min(pause, left))
+                pause = min(pause * 2, _AGAIN)
+            else:
+                pause = _FIRST_AGAIN
+                await self._clock.sleep(left)
 
     async def _keep_warm(self) -> None:
         """Connections to configured providers are made before anybody needs them. One that cannot be reached is left as it is."""
@@ -142,14 +163,27 @@ class Background:
         if self._config.server.warm:
             # What it lists then comes over the connection that is to be ready anyway.
             await asyncio.gather(*[_warm(provider) for provider in known.providers])
+        failed: CauceError | None = None
+        name = known.provider.name
         for provider in known.providers:
             try:
                 models: tuple[ModelInfo, ...] = await provider.models()
             except CauceError as error:
-                logger.debug("%s does not list its models: %s", provider.name, error.message)
+                logger.debug("%s does not list its models: %s", name, error.message)
+                failed = error
             else:
                 self._router.add(msgspec.structs.replace(known, models=models))
+                if name in self._unlisted:
+                    self._unlisted.remove(name)
+                    logger.info("%s lists its models now", name)
                 return
+        if failed is not None and known.preferred is None and name not in self._unlisted:
+            self._unlisted.add(name)
+            logger.warning(
+                "%s has no default_model, and its models could not be listed, so auto does not ask it until they are: %s",
+                name,
+                failed.message,
+            )
 
 
 async def _warm(provider: Provider) -> None:

@@ -22,9 +22,11 @@ from cauce.domain.delta import Level
 from cauce.engine.caching.shelf import Books
 from cauce.engine.compose import compose
 from cauce.engine.concurrency import LONGEST_ASKED
+from cauce.engine.counting import CountGuards
 from cauce.engine.embedding import Embedding, opening_vectors
 from cauce.engine.estimator import Estimator
 from cauce.engine.fallback import fallback
+from cauce.engine.faults import Faults
 from cauce.engine.health import Health
 from cauce.engine.hedging import hedgeable
 from cauce.engine.policies.attempt import attempt
@@ -101,7 +103,8 @@ def runtime(
 
     estimator = Estimator()
     bills = Bills(ledger, estimator)
-    metered = meter(clock, bills, metrics, estimator)
+    faults = Faults()
+    metered = meter(clock, bills, metrics, estimator, faults)
     breakers = Breakers(config.breaker, clock)
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
@@ -186,6 +189,7 @@ def runtime(
         turn=turn,
         embedding=Embedding(router, vectors, caches=cached is not None),
         estimator=estimator,
+        count_guards=CountGuards(clock, breakers if breaks(config) else None, limits),
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,
         responses=kept.responses,
@@ -196,6 +200,7 @@ def runtime(
         ids=ids,
         began=clock.monotonic(),
         last_entry=ledger.last,
+        fault=faults.of,
         ledger=lambda: ledger.standing,
         usage=ledger,
         feedback=ledger,

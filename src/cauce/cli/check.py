@@ -166,7 +166,8 @@ def _models(found: Diagnosis) -> Iterator[str]:
 
 def _timeouts(timeouts: Timeouts) -> str:
     return say(
-        "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all, "
+        "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, "
+        "{stalled:g} s of nothing but pings, {total:g} s in all, "
         "{logged:g} s where the answer is a logged stream",
         **msgspec.structs.asdict(timeouts),
     )

@@ -239,7 +239,14 @@ def _warnings(config: Config, running: Runtime, models: Models, stand: Ground) -
                     model=source.preferred,
                 )
             )
-        if source.preferred is None:
+        if source.preferred is None and name not in models:
+            warnings.append(
+                say(
+                    "{name} has no default_model, and its models could not be listed, so auto does not ask it until they are",
+                    name=name,
+                )
+            )
+        elif source.preferred is None:
             warnings.append(say("{name} has no default_model, so auto does not ask it", name=name))
     for route, model in config.models.items():
         for candidate in model.names:

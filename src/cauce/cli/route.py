@@ -185,6 +185,8 @@ def _absence(absent: Absent) -> str:
     match absent.reason:
         case "away":
             return say("its server is not there now")
+        case "unlisted":
+            return say("its models could not be listed, so it is not asked until they are")
         case "privacy":
             return say("it is not on this machine")
         case "prompt":

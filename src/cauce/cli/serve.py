@@ -26,6 +26,9 @@ COLLECT_AFTER = (10_000, 20, 20)
 """How many objects more than were freed start a collection, and how many of one generation one of the next: a request makes a
 few hundred, nearly all of them freed by counting."""
 
+LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
+
 PORT_TAKEN = 1
 
 
@@ -40,7 +43,7 @@ def configure(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     config = _configured(arguments)
-    logging.basicConfig(level=config.log.level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=config.log.level.upper(), format=LOG_LINE, datefmt=LOG_TIME, stream=sys.stderr)
     if config.log.level == "info":
         # What uvicorn tells at this level, the banner tells better.
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

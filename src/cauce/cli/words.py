@@ -121,6 +121,9 @@ SPANISH: dict[str, str] = {
     "named by the request as a fallback": "lo nombra la petición como alternativa",
     "the last resort": "el último recurso",
     "its server is not there now": "su servidor no está disponible ahora",
+    "its models could not be listed, so it is not asked until they are": (
+        "no se pudo obtener la lista de sus modelos, así que no se le pregunta hasta tenerla"
+    ),
     "it is not on this machine": "no está en esta máquina",
     "it cannot go on with such a prompt": "no puede continuar un texto así",
     "about {tokens:,} tokens are too many for its window of {window:,}": (
@@ -255,9 +258,11 @@ SPANISH: dict[str, str] = {
     "of its own: {settings}": "lo suyo: {settings}",
     "{alias} stands for {model}": "{alias} significa {model}",
     "a request that names no model goes to {model}": "una petición que no nombra modelo va a {model}",
-    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, {total:g} s in all, "
+    "{connect:g} s to connect, {first_delta:g} s to the first words, {idle:g} s between bytes, "
+    "{stalled:g} s of nothing but pings, {total:g} s in all, "
     "{logged:g} s where the answer is a logged stream": (
         "{connect:g} s para conectar, {first_delta:g} s hasta las primeras palabras, {idle:g} s entre bytes, "
+        "{stalled:g} s sin nada más que pings, "
         "{total:g} s en total, {logged:g} s si la respuesta es un stream registrado"
     ),
     "{seconds:g} s for a plain answer of /llm/message": "{seconds:g} s para una respuesta sin streaming de /llm/message",
@@ -284,6 +289,9 @@ SPANISH: dict[str, str] = {
         "{name} no tiene default_model: su nombre por sí solo pregunta a {model}, el primero que enumera"
     ),
     "{name} has no default_model, so auto does not ask it": "{name} no tiene default_model, así que auto no le pregunta",
+    "{name} has no default_model, and its models could not be listed, so auto does not ask it until they are": (
+        "{name} no tiene default_model, y no se pudo obtener la lista de sus modelos, así que auto no le pregunta hasta tenerla"
+    ),
     "route {route}: {name} does not list {model}": "ruta {route}: {name} no enumera {model}",
     "route {route}: {model} is not there now": "ruta {route}: {model} no está disponible ahora",
     "alias {alias}: {model} is not there now": "alias {alias}: {model} no está disponible ahora",

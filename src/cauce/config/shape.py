@@ -41,6 +41,7 @@ class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect: Period | None = None
     first_delta: Period | None = None
     idle: Period | None = None
+    stalled: Period | None = None
     total: Period | None = None
     logged: Period | None = None
 
@@ -51,6 +52,7 @@ class CommonTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect: Period = 5.0
     first_delta: Period = 60.0
     idle: Period = 30.0
+    stalled: Period = 300.0
     total: Period = 600.0
     logged: Period = 86_400.0
     message: Period = 28.0

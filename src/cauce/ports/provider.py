@@ -24,12 +24,13 @@ _DAY = 86_400.0
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds: to connect; to the first delta of a streamed call; between bytes of it; for the whole call; for the whole of one that
-    is in the log, whose answer may well take longer than a connection lasts."""
+    """Seconds: to connect; to the first delta of a streamed call; between bytes of it; between deltas of it, whatever
+    else comes; for the whole call; for the whole of one that is in the log, whose answer may well take longer than a connection lasts."""
 
     connect: float = 5.0
     first_delta: float = 60.0
     idle: float = 30.0
+    stalled: float = 300.0
     total: float = 600.0
     logged: float = _DAY
 

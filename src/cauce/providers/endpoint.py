@@ -15,10 +15,13 @@ from cauce.domain.errors import ProviderFailure
 from cauce.domain.usage import Usage
 from cauce.ports.line import Line
 from cauce.ports.provider import Call, Candidate, Deltas, Timeouts
+from cauce.providers.stall import Stall
 from cauce.transport import Incoming, Outgoing, Transport
 from cauce.wire.headroom import headroom
 
 _ERROR_BODY = 1024 * 1024
+_SHORTEST_KEY = 8
+"""Characters of a key that is one: a placeholder is no secret, and may be part of any word."""
 _LAST_BYTES = 0.1
 """Seconds the end of the body may take after the end marker: a socket that has nothing more to say can be used again."""
 
@@ -58,12 +61,20 @@ Refused = Callable[[str, int, Mapping[str, str], bytes], ProviderFailure]
 
 
 class Endpoint:
-    """An upstream's address, headers and connections. `name` is the provider's, for errors."""
+    """An upstream's address, headers and connections. `name` is the provider's, for errors; `key` is in `headers`, and in no error."""
 
     def __init__(
-        self, name: str, base_url: str, headers: Mapping[str, str], transport: Transport, refused: Refused
+        self,
+        name: str,
+        base_url: str,
+        headers: Mapping[str, str],
+        transport: Transport,
+        refused: Refused,
+        *,
+        key: str = "",
     ) -> None:
         self.name = name
+        self._key = key
         self.base_url = base_url.rstrip("/")
         self._headers = {
             "Content-Type": "application/json",
@@ -100,6 +111,7 @@ class Endpoint:
                 yield decoder.completion(await incoming.read())
                 return
             last: Sequence[Delta] = ()
+            stall = Stall(self.name, call.candidates[0].timeouts.stalled)
             async with aclosing(incoming.chunks()) as chunks:
                 async for chunk in chunks:
                     deltas = decoder.feed(chunk)
@@ -109,6 +121,9 @@ class Endpoint:
                         break
                     if deltas:
                         yield deltas
+                        stall.since = 0.0
+                    else:
+                        stall.look()
             try:
                 end = decoder.finish()
             except ProviderFailure:
@@ -116,6 +131,9 @@ class Endpoint:
                     yield last
                 raise
             yield [*last, *end]
+        except ProviderFailure as failure:
+            self.hide_key(failure)
+            raise
         finally:
             await incoming.aclose()
 
@@ -140,6 +158,9 @@ class Endpoint:
             if incoming.status != 200:
                 raise await self._refusal(incoming)
             return Deltas(None, decoder.completion(await incoming.read()))
+        except ProviderFailure as failure:
+            self.hide_key(failure)
+            raise
         finally:
             await incoming.aclose()
 
@@ -168,6 +189,12 @@ class Endpoint:
     def line(self) -> Line:
         """Its connections."""
         return self._transport.line(self.base_url)
+
+    def hide_key(self, failure: ProviderFailure) -> None:
+        """Take the key out of what an upstream said: some repeat it, and errors go to clients and logs."""
+        if len(self._key) >= _SHORTEST_KEY and self._key in failure.message:
+            failure.message = failure.message.replace(self._key, "…")
+            failure.args = (failure.message,)
 
     async def aclose(self) -> None:
         """Let go of connections."""
@@ -200,7 +227,17 @@ class Endpoint:
         return await incoming.read(limit)
 
     async def _refusal(self, incoming: Incoming) -> ProviderFailure:
-        """The failure that an answer other than 200 stands for. Reads and closes it."""
+        """The failure that an answer other than 200 stands for, and what to do where the key is refused. Reads and closes it."""
+        failure = await self._meant(incoming)
+        if failure.failure == "auth":
+            refused = "refused the key that Cauce has for it: check" if self._key else "wants a key: set"
+            said = failure.message.removeprefix(f"{self.name}: ")
+            failure.message = f"{self.name} {refused} api_key of [providers.{self.name}]; it said: {said}"
+            failure.args = (failure.message,)
+        self.hide_key(failure)
+        return failure
+
+    async def _meant(self, incoming: Incoming) -> ProviderFailure:
         status = incoming.status
         if 300 <= status < 400:
             await incoming.aclose()

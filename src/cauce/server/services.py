@@ -6,6 +6,8 @@ from typing import Protocol
 import msgspec
 
 from cauce.domain.delta import Level
+from cauce.domain.errors import CauceError
+from cauce.engine.counting import CountGuards
 from cauce.engine.embedding import Embedding
 from cauce.engine.estimator import Estimator
 from cauce.engine.policies.breaker import Standing
@@ -50,6 +52,7 @@ class Services(msgspec.Struct, frozen=True):
     turn: Turn
     embedding: Embedding
     estimator: Estimator
+    count_guards: CountGuards
     tokenizer: Tokenizer | None
     """None without the extra `tokens`."""
     streams: Streams
@@ -64,6 +67,8 @@ class Services(msgspec.Struct, frozen=True):
     """When the process started, on the monotonic clock."""
     last_entry: Callable[[str], Entry | None]
     """The newest ledger entry of a provider."""
+    fault: Callable[[str], CauceError | None]
+    """What the newest call of a provider failed with by its own fault; None if it did not."""
     ledger: Callable[[], LedgerStanding]
     """How the ledger stands."""
     usage: Usage

@@ -126,6 +126,17 @@ async def test_a_provider_that_refuses_is_a_failure_with_advice(
     assert checked.out.endswith("not every provider answers: up\n")
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["words", "json"])
+async def test_a_key_that_a_provider_repeats_is_not_shown(home: Home, form: tuple[str, ...]) -> None:
+    body = b'{"error": {"message": "Incorrect API key provided: sk-a-secret-of-ours", "code": "invalid_api_key"}}'
+    async with refusing(401, body=body) as address:
+        settings = f'[providers.up]\nkind = "openai"\nbase_url = "{address}/v1"\napi_key = "sk-a-secret-of-ours"\n'
+        home.configure(PORT + settings)
+        checked = await home.cauce("check", *form)
+    assert checked.code == 1 and "Incorrect API key provided: …" in checked.out
+    assert "sk-a-secret-of-ours" not in checked.out + checked.err
+
+
 async def test_a_web_page_in_place_of_an_api_is_a_wrong_address(home: Home) -> None:
     async with refusing(200, body=b"<html>Welcome</html>") as address:
         home.configure(PORT + f'[providers.up]\nkind = "openai"\nbase_url = "{address}"\n')

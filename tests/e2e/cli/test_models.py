@@ -48,8 +48,9 @@ async def test_a_provider_that_does_not_tell_is_a_line_and_no_failure(home: Home
         as_json = await home.cauce("models", "--json")
     assert listed.code == 0
     assert "up/fake-model" in listed.out
-    assert listed.err == "cauce: up does not list its models: up: Bad key.\n"
-    assert as_json.json()["errors"] == [{"provider": "up", "error": "up: Bad key."}]
+    refused = "up refused the key that Cauce has for it: check api_key of [providers.up]; it said: Bad key."
+    assert listed.err == f"cauce: up does not list its models: {refused}\n"
+    assert as_json.json()["errors"] == [{"provider": "up", "error": refused}]
 
 
 async def test_servers_on_this_machine_are_listed(home: Home) -> None:

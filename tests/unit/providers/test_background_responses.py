@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from cauce.domain.delta import Delta, Finish, Text, ToolCall
@@ -10,7 +11,7 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Upstream as Position
 from cauce.domain.usage import Usage
-from cauce.ports.provider import Call, Candidate
+from cauce.ports.provider import Call, Candidate, Timeouts
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_responses.background import TRIES
 from cauce.providers.openai_responses.provider import OpenAIResponses
@@ -185,4 +186,20 @@ async def test_answer_that_nobody_will_read_on_is_cancelled_there() -> None:
         reading.provider.give_up(Position("another", "resp_2", "3"))
         reading.provider.give_up(Position("p", "resp_fake_1", "3"))
         await within(reading.provider.aclose())
+        assert upstream.background.cancelled == ["resp_fake_1"]
+
+
+async def test_answer_that_only_sends_signs_of_life_after_its_first_words_is_given_up_and_cancelled() -> None:
+    created = b'{"type":"response.created","sequence_number":0,"response":{"id":"resp_fake_1","status":"in_progress"}}'
+    words = (
+        b'{"type":"response.output_text.delta","sequence_number":1,"output_index":0,"content_index":0,"delta":"Hello"}'
+    )
+    alive = b'{"type":"keepalive","sequence_number":2}'
+    async with Upstream(Reply(chunks=(created, words, *[alive] * 600), pace=0.02)) as upstream:
+        async with Reading(upstream) as reading:
+            call = reading.call()
+            asked = msgspec.structs.replace(call.candidate, timeouts=Timeouts(stalled=0.1))
+            with pytest.raises(ProviderFailure, match="nothing of its answer") as failed:
+                await within(reading.read(msgspec.structs.replace(call, candidates=(asked,))))
+        assert failed.value.code == "timeout" and upstream.background.attached == []
         assert upstream.background.cancelled == ["resp_fake_1"]

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from cauce.domain.delta import Delta, Finish, Reasoning, Text, ToolCall
@@ -11,7 +12,7 @@ from cauce.domain.request import Prompt, Request, Scope
 from cauce.domain.stream import Upstream as Position
 from cauce.domain.usage import Usage
 from cauce.ports.attachable import give_up
-from cauce.ports.provider import Call, Candidate
+from cauce.ports.provider import Call, Candidate, Timeouts
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.providers.openai_compatible.kept_streams import TRIES
 from cauce.providers.openai_compatible.provider import OpenAICompatible
@@ -274,3 +275,16 @@ async def test_stream_is_not_mistaken_for_a_new_answer_where_none_are_attached_t
             await provider.open(call)
         await provider.aclose()
         assert not upstream.requests
+
+
+async def test_server_that_only_pings_after_its_first_words_is_told_to_stop() -> None:
+    piece = b'{"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%s"}}]}'
+    pinging = Reply(chunks=(piece % b"Hello", *[piece % b""] * 600), pace=0.02)
+    async with Upstream(pinging) as upstream, Reading(upstream) as reading:
+        call = reading.call()
+        asked = msgspec.structs.replace(call.candidate, timeouts=Timeouts(stalled=0.1))
+        with pytest.raises(ProviderFailure, match="nothing of its answer") as failed:
+            await within(reading.read(msgspec.structs.replace(call, candidates=(asked,))))
+        await reading.provider.aclose()
+        assert failed.value.code == "timeout" and upstream.replay.attached == []
+        assert upstream.replay.stopped == [upstream.headers[0]["x-conversation-id"]]

@@ -1343,6 +1343,7 @@ class TestErrors:
             (401, {"type": "authentication_error", "message": "invalid x-api-key"}, "auth", "provider_error"),
             (402, {"type": "billing_error", "message": "pay"}, "quota", "quota_exceeded"),
             (403, {"type": "permission_error", "message": "no"}, "auth", "provider_error"),
+            (403, {"type": "forbidden", "message": "Request not allowed"}, "transient", "provider_error"),
             (404, {"type": "not_found_error", "message": "model: x"}, "bad_request", "model_not_found"),
             (404, {"message": "The model x does not exist"}, "bad_request", "model_not_found"),
             (404, {"type": "not_found_error", "message": "Not Found"}, "transient", "provider_error"),

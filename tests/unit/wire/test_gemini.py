@@ -750,6 +750,7 @@ class TestErrors:
                 None,
             ),
             (403, {"status": "PERMISSION_DENIED"}, "auth", "provider_error", None),
+            (403, {}, "transient", "provider_error", None),
             (404, {"status": "NOT_FOUND"}, "bad_request", "model_not_found", None),
             (
                 429,

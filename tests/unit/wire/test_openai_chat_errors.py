@@ -65,6 +65,16 @@ ROWS: list[tuple[str, int, dict[str, str], Any, str, str, float | None]] = [
         "provider_error",
         None,
     ),
+    ("a page of a filter", 403, {}, b"<html>Request blocked.</html>", "transient", "provider_error", None),
+    (
+        "xai: key",
+        403,
+        {},
+        {"code": "The caller does not have permission", "error": "Your API key is disabled."},
+        "auth",
+        "provider_error",
+        None,
+    ),
     (
         "openai: model",
         404,

@@ -9,6 +9,7 @@ from cauce.domain.errors import CauceError
 from cauce.domain.price import cost, settled
 from cauce.domain.usage import Usage
 from cauce.engine.estimator import Estimator
+from cauce.engine.faults import Faults
 from cauce.engine.structure.asking import cannot_ask
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
@@ -25,15 +26,16 @@ class Accounts(msgspec.Struct, frozen=True):
     ledger: Ledger
     metrics: Metrics
     estimator: Estimator
+    faults: Faults
 
 
-def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator) -> Policy:
+def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator, faults: Faults | None = None) -> Policy:
     """Account for every attempt: failed ones when they fail, opened ones when their deltas end.
 
     An attempt that failed before its first delta used nothing that is known of. One that was given up, timed out or broke off
     made the provider read the request: what it reported by then counts, and estimates stand for the rest.
     """
-    accounts = Accounts(clock, ledger, metrics, estimator)
+    accounts = Accounts(clock, ledger, metrics, estimator, faults or Faults())
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
@@ -102,6 +104,7 @@ class _Attempt:
         accounts, call, candidate, prices = self._accounts, self._call, self._candidate, self._prices
         provider, request, course = candidate.provider.name, call.request, call.course
         latency = accounts.clock.monotonic() - self.began
+        accounts.faults.note(call, outcome, error)
         accounts.metrics.attempt(provider, candidate.model, outcome, latency, self.first_delta, usage)
         listed = None
         if prices is not None:

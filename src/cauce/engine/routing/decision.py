@@ -8,8 +8,8 @@ from cauce.engine.routing.route import Order
 from cauce.ports.provider import Candidate
 
 Rule = Literal["privacy", "task", "long", "complex", "short", "prefer"]
-Absence = Literal["away", "privacy", "prompt", "window", "after"]
-"""Why one that is listed is not asked: its server is away; it is not on this machine; it cannot go on with a prompt; the request is
+Absence = Literal["away", "unlisted", "privacy", "prompt", "window", "after"]
+"""Why one that is listed is not asked: its server is away; it has no default model and told none; it is not on this machine; it cannot go on with a prompt; the request is
 too long for it; or was too long for one before, which ends the matter."""
 
 

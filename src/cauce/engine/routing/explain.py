@@ -49,6 +49,7 @@ WHYS: dict[Why, str] = {
 
 ABSENCES: dict[Absence, str] = {
     "away": "its server is not there now",
+    "unlisted": "its models could not be listed, so it is not asked until they are",
     "privacy": "it is not on this machine",
     "prompt": "it cannot go on with such a prompt",
     "window": "the request has about {tokens} tokens, and its window {window}",

@@ -27,6 +27,9 @@ BUILT_IN_ALIASES: dict[str, str] = {
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
 """What a name may be made of: it goes into headers, addresses and labels of metrics."""
 
+_VARIABLES = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+"""What configures the providers that come by themselves."""
+
 _MOST_ALIAS_STEPS = 8
 _MOST_KEPT = 1024
 """Names whose meaning is kept: clients may ask for models that only an upstream knows."""
@@ -68,12 +71,14 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """What a name stands for: the entries of a route, or one model. `away` are listed names whose server is not there."""
+    """What a name stands for: the entries of a route, or one model. `away` are listed names whose server is not there,
+    `unlisted` providers that have no default model and have not told any."""
 
     name: str
     groups: tuple[Group, ...]
     route: Route
     away: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
 
 
 class Names:
@@ -143,7 +148,7 @@ class Names:
         if route is not None:
             return self._routed(route)
         if name == AUTO:
-            return Section(name, tuple(self._auto()), Route(name, ()))
+            return Section(name, tuple(self._auto()), Route(name, ()), unlisted=tuple(self._unlisted()))
         group = self._one(name)
         if group is None:
             raise ModelNotFound(self._unknown(asked, name), field="model")
@@ -152,17 +157,20 @@ class Names:
     def _routed(self, route: Route) -> Section:
         groups: list[Group] = []
         away: list[str] = []
+        unlisted: list[str] = []
         entries = route.candidates or (AUTO,)
         for place, entry in enumerate(entries):
             found = self._listed(entry)
             weight = route.weights[place] if route.weights else 1.0
             groups.extend([_of_route(group, route, weight) for group in found])
-            if not found:
-                away.append(entry)
+            if entry == AUTO:
+                unlisted += self._unlisted()
+            elif not found:
+                (unlisted if entry in self.by_name else away).append(entry)
         if not groups:
             listed = ", ".join(entries)
             raise ModelNotFound(f"model {route.name!r} has no candidate that is there now: {listed}", field="model")
-        return Section(route.name, tuple(groups), route, tuple(away))
+        return Section(route.name, tuple(groups), route, tuple(away), tuple(unlisted))
 
     def _listed(self, name: str) -> list[Group]:
         """Groups of one entry of a route; none if its server is away."""
@@ -200,6 +208,14 @@ class Names:
                 groups.append(self._group(source, preferred))
         return groups
 
+    def _unlisted(self) -> list[str]:
+        """Who would be in `auto`, were it known with which model."""
+        return [
+            source.provider.name
+            for source in self.sources
+            if source.preferred is None and not (source.sole or source.local)
+        ]
+
     def _group(self, source: Source, model: str) -> Group:
         facts = self.facts(source, model)
         own = source.level
@@ -232,12 +248,28 @@ class Names:
         return names
 
     def _unknown(self, asked: str, name: str) -> str:
+        provider, slash, _ = name.partition("/")
+        if not slash and name in self.by_name:
+            return f"provider {name!r} has no default_model, and lists no models now: name one as {name}/MODEL"
+        cure = "" if provider in self.by_name else _cure(provider, named=bool(slash))
         if asked != name:
-            return f"model {asked!r} stands for {name!r}, which is not configured here (GET /v1/models lists what is)"
+            what = f"which is not configured here{': ' if cure else ''}{cure}"
+            return f"model {asked!r} stands for {name!r}, {what} (GET /v1/models lists what is)"
         known = [*self.known(), *self.aliases]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(self.known()[:8])}"
+        if cure:
+            missing = f"no provider {provider!r} is configured here: {cure}"
+            hint = f"{missing}; {hint}" if near and provider not in _VARIABLES else missing
         return f"model {name!r} does not exist here; {hint} (GET /v1/models lists them)"
+
+
+def _cure(provider: str, *, named: bool) -> str:
+    """What would make `provider` one; empty where it is none that a name without a slash could mean."""
+    variable = _VARIABLES.get(provider)
+    if variable is not None:
+        return f"set {variable}, or add [providers.{provider}]"
+    return f"add [providers.{provider}]" if named else ""
 
 
 def _of_route(group: Group, route: Route, weight: float) -> Group:

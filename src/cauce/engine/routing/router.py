@@ -167,6 +167,7 @@ class _Work:
     def take(self, section: Section) -> None:
         """Put what `section` stands for behind what is there."""
         self.left_out += [LeftOut(name, "away") for name in section.away]
+        self.left_out += [LeftOut(name, "unlisted") for name in section.unlisted]
         groups = self._allowed(section)
         fired = preference(section.route, self._look.traits) if section.route.ruled else None
         if fired is not None:

@@ -40,7 +40,7 @@ class Anthropic:
         self, name: str, base_url: str, api_key: str, transport: Transport, api_version: str | None = None
     ) -> None:
         headers = {"anthropic-version": api_version or NEWEST, **({"x-api-key": api_key} if api_key else {})}
-        self._endpoint = Endpoint(name, base_url, headers, transport, refused)
+        self._endpoint = Endpoint(name, base_url, headers, transport, refused, key=api_key)
         self._api_version = api_version
 
     @property

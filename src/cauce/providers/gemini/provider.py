@@ -67,7 +67,7 @@ class Gemini:
     ) -> None:
         # Never in the address: that is what ends up in logs.
         headers = {"x-goog-api-key": api_key} if api_key else {}
-        self._endpoint = Endpoint(name, base_url, headers, transport, refused)
+        self._endpoint = Endpoint(name, base_url, headers, transport, refused, key=api_key)
         self._version = api_version
 
     @property

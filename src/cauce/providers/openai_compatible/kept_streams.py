@@ -22,6 +22,7 @@ from cauce.domain.usage import Usage
 from cauce.ports.ids import Ids
 from cauce.ports.provider import Call, Deltas
 from cauce.providers.endpoint import Decoder, Endpoint
+from cauce.providers.stall import Stall
 from cauce.transport import Incoming
 
 TRIES = 3
@@ -89,6 +90,10 @@ class KeptStreams:
             self.stop(name)
             raise
 
+    def hide_key(self, failure: ProviderFailure) -> None:
+        """See `Endpoint.hide_key`."""
+        self._endpoint.hide_key(failure)
+
     async def attach(self, name: str, start: int, call: Call) -> Incoming:
         """The stream `name` from byte `start` on. Raises `ProviderFailure`."""
         return await self._endpoint.begin(f"{self._path}{name}&from={start}", call)
@@ -143,6 +148,7 @@ class _Answer:
         """The answer, whatever becomes of the connections it is read over."""
         decoder = self._decoder
         tries, whole = 0, False
+        stall = Stall(self._streams.name, self._call.candidates[0].timeouts.stalled)
         try:
             if self._name:
                 # What its bytes say depends on those before them: it is read from the beginning, and what is known is left out.
@@ -163,6 +169,9 @@ class _Answer:
                             break
                         if deltas := self._taken(chunk):
                             yield deltas
+                            stall.since = 0.0
+                        else:
+                            stall.look()
                 if decoder.done:
                     break
                 tries = 1 if self._read > before else tries + 1
@@ -175,6 +184,9 @@ class _Answer:
             last = decoder.finish()
             whole = True
             yield last
+        except ProviderFailure as failure:
+            self._streams.hide_key(failure)
+            raise
         finally:
             if self._name and not (whole or self._call.course.handed_over):
                 self._streams.stop(self._name)

@@ -49,8 +49,8 @@ class OpenAICompatible:
         headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
         address, _, self._query = base_url.partition("?")
         url = urlsplit(address)
-        self._endpoint = Endpoint(name, address, headers, transport, refused)
-        self._root = Endpoint(name, f"{url.scheme}://{url.netloc}", headers, transport, refused)
+        self._endpoint = Endpoint(name, address, headers, transport, refused, key=api_key)
+        self._root = Endpoint(name, f"{url.scheme}://{url.netloc}", headers, transport, refused, key=api_key)
         self._dialect = dialect
         self._name = name
         self._streams: KeptStreams | None = None

@@ -22,6 +22,7 @@ from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
 from cauce.ports.provider import Call, Deltas
 from cauce.providers.endpoint import Endpoint
+from cauce.providers.stall import Stall
 from cauce.transport import Incoming
 from cauce.wire.openai_responses.decode import ResponsesDecoder
 from cauce.wire.sse import Event, EventTooLarge, SSEDecoder
@@ -70,6 +71,10 @@ class BackgroundAnswers:
     async def ask(self, body: dict[str, Any], call: Call) -> Incoming:
         """The stream of a new answer. Raises `ProviderFailure`."""
         return await self._endpoint.begin(f"/responses{self._query}", call, body)
+
+    def hide_key(self, failure: ProviderFailure) -> None:
+        """See `Endpoint.hide_key`."""
+        self._endpoint.hide_key(failure)
 
     async def attach(self, response_id: str, after: int | None, call: Call) -> Incoming:
         """The stream of the answer `response_id`, from its beginning or `after` an event. Raises `ProviderFailure`."""
@@ -124,6 +129,7 @@ class _Answer:
         """The answer, whatever becomes of the connections it is read over."""
         decoder = self._decoder
         tries = 0
+        stall = Stall(self._answers.name, self._call.candidates[0].timeouts.stalled)
         try:
             # What it says depends on what came before: it is read from the beginning, and what is known is left out.
             incoming = await (
@@ -143,6 +149,9 @@ class _Answer:
                             break
                         if deltas := self._taken(batch):
                             yield deltas
+                            stall.since = 0.0
+                        else:
+                            stall.look()
                 if decoder.done or not self._id:
                     break
                 tries = 1 if self._cursor > before else tries + 1
@@ -155,6 +164,9 @@ class _Answer:
             if cut is not None and not decoder.done:
                 raise cut
             yield decoder.finish()
+        except ProviderFailure as failure:
+            self._answers.hide_key(failure)
+            raise
         finally:
             if self._id and not (self._over or decoder.done or self._call.course.handed_over):
                 self._answers.cancel(self._id)
@@ -170,7 +182,7 @@ class _Answer:
             return None
 
     async def _read(self, incoming: Incoming) -> AsyncGenerator[list[Event], None]:
-        """The events of one connection, as they come."""
+        """The events of one connection, as they come; none where a read completed none."""
         sse = SSEDecoder()
         try:
             async with aclosing(incoming.chunks()) as chunks:
@@ -184,11 +196,10 @@ class _Answer:
                             provider=self._answers.name,
                             shape=True,
                         ) from error
-                    if events:
-                        yield events
-                        if self._decoder.done:
-                            incoming.leave(_LAST_BYTES)
-                            return
+                    yield events
+                    if self._decoder.done:
+                        incoming.leave(_LAST_BYTES)
+                        return
         finally:
             await incoming.aclose()
 

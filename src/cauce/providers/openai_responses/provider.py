@@ -44,7 +44,7 @@ class OpenAIResponses:
     ) -> None:
         headers = {dialect.key_header: f"{dialect.key_scheme}{api_key}"} if api_key else {}
         address, mark, query = base_url.partition("?")
-        self._endpoint = Endpoint(name, address, headers, transport, refused)
+        self._endpoint = Endpoint(name, address, headers, transport, refused, key=api_key)
         self._query = mark + query
         self._dialect = dialect
         self._lists = OpenAICompatible(name, base_url, api_key, transport, dialect)

@@ -149,7 +149,13 @@ def _shows(reasoning: Any) -> bool:
 async def _count(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=False)
     counted = await exchange.while_connected(
-        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
+        count_tokens(
+            services.router,
+            wished(exchange, request),
+            services.estimator,
+            services.tokenizer,
+            services.count_guards.asking(exchange.scope),
+        )
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(GeminiTokenCount(counted.tokens)), *headers)

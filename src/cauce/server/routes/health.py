@@ -15,7 +15,6 @@ from cauce.ports.ledger import LedgerStanding
 from cauce.ports.provider import NO_CACHE
 from cauce.server.services import Services
 
-_FAULTS = frozenset({"provider_error", "timeout", "overloaded", "rate_limited", "quota_exceeded"})
 _TOO_MANY = frozenset({"rate_limited", "overloaded"})
 
 
@@ -44,7 +43,8 @@ class CrowdHealth(msgspec.Struct, omit_defaults=True):
 
 
 class ProviderHealth(msgspec.Struct, omit_defaults=True):
-    """`status` is `up`, `down` (its last call failed through its own fault) or `unknown` (not called yet)."""
+    """`status` is `up`, `down` (its last call failed through its own fault, which `last_error` names; `auth`: its key is refused) or
+    `unknown` (not called yet)."""
 
     status: str
     local: bool = False
@@ -147,12 +147,13 @@ def _provider(
     services: Services, source: Source, circuits: list[CircuitHealth], crowded: list[CrowdHealth]
 ) -> ProviderHealth:
     models = len(source.models)
-    last = services.last_entry(source.provider.name)
-    if last is None:
-        return ProviderHealth("unknown", source.local, models, circuits=circuits, crowded=crowded)
-    down = last.error_code in _FAULTS and not _too_many(last.error_code, crowded)
-    error = last.error_code if down else None
-    return ProviderHealth("down" if down else "up", source.local, models, error, circuits, crowded)
+    fault = services.fault(source.provider.name)
+    if fault is not None and not _too_many(fault.code, crowded):
+        # What a refused key is told by, `provider_error`, could as well be a crash.
+        error = "auth" if fault.failure == "auth" else fault.code
+        return ProviderHealth("down", source.local, models, error, circuits, crowded)
+    known = services.last_entry(source.provider.name) is not None
+    return ProviderHealth("up" if known else "unknown", source.local, models, None, circuits, crowded)
 
 
 def _too_many(error_code: str, crowded: list[CrowdHealth]) -> bool:

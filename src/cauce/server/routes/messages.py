@@ -58,7 +58,13 @@ async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     request = parse_count(await exchange.body(services.settings.max_body), _named(exchange))
     counted = await exchange.while_connected(
-        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
+        count_tokens(
+            services.router,
+            wished(exchange, request),
+            services.estimator,
+            services.tokenizer,
+            services.count_guards.asking(exchange.scope),
+        )
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, msgspec.json.encode(TokenCount(counted.tokens)), *headers)

@@ -111,7 +111,13 @@ async def count(exchange: Exchange, services: Services) -> None:
     asked = await _asked(exchange, services)
     request = asked.request()
     counted = await exchange.while_connected(
-        count_tokens(services.router, wished(exchange, request), services.estimator, services.tokenizer)
+        count_tokens(
+            services.router,
+            wished(exchange, request),
+            services.estimator,
+            services.tokenizer,
+            services.count_guards.asking(exchange.scope),
+        )
     )
     headers = () if counted.exact else (_ESTIMATED,)
     await exchange.respond_json(200, _encode(InputTokens(counted.tokens)), *headers)

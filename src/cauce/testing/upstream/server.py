@@ -176,7 +176,8 @@ class Upstream:
         exchange = self.record.begin(ask, reply, asyncio.get_running_loop().time())
         if reply.status == 200 and not reply.reset and self.replay.keeps(headers, path):
             exchange.end(whole=True)
-            kept = self.replay.begin(headers["x-conversation-id"], wire.stream(reply, ask), reply)
+            framed = wire.stream(reply, ask) if reply.chunks is None else wire.frames(reply.chunks, ask)
+            kept = self.replay.begin(headers["x-conversation-id"], framed, reply)
             answering = asyncio.create_task(self._kept(writer, kept))
         else:
             answering = asyncio.create_task(_answer(writer, wire, exchange))

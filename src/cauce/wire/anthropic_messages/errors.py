@@ -39,11 +39,11 @@ _BY_TYPE: dict[str, Failure] = {
     "invalid_request_error": "bad_request",
     "request_too_large": "bad_request",
 }
+# A 403 that names no permission is a filter's before the API, and of this request: it says nothing of the key.
 _BY_STATUS: dict[int, Failure] = {
     400: "bad_request",
     401: "auth",
     402: "quota",
-    403: "auth",
     405: "bad_request",
     412: "bad_request",
     413: "bad_request",

@@ -37,11 +37,11 @@ _BY_WORD: dict[str, Failure] = {
     "RESOURCE_EXHAUSTED": "rate_limited",
     "UNAVAILABLE": "overloaded",
 }
+# A 403 that names no permission is a filter's before the API, and of this request: it says nothing of the key.
 _BY_STATUS: dict[int, Failure] = {
     400: "bad_request",
     401: "auth",
     402: "quota",
-    403: "auth",
     404: "bad_request",
     413: "bad_request",
     422: "bad_request",

@@ -94,7 +94,10 @@ _MODEL = (
     r"model not exist|invalid model|not a valid model|no endpoints found|no models loaded"
     r"|model\b.{0,120}(?:does not exist|not found|not supported here)|(?:unknown|no such) model"
 )
-_KEY = r"incorrect api key|invalid api key|api key not valid|no auth credentials"
+_KEY = (
+    r"incorrect api key|invalid api key|api key not valid|no auth credentials"
+    r"|api key (?:is |has been )?(?:blocked|deleted|disabled|expired|revoked)"
+)
 _FILTER = r"content management policy|violates (?:our )?usage guidelines|flagged by|input was flagged|safety_check"
 
 # What messages say, for servers whose codes and statuses do not. Only statuses that leave it open are looked at so.
@@ -110,7 +113,6 @@ _BY_MESSAGE: tuple[tuple[frozenset[int | None], re.Pattern[str], Class], ...] = 
 _BY_STATUS: dict[int, Class] = {
     401: _AUTH,
     402: _QUOTA,
-    403: _AUTH,
     429: _LIMITED,
     498: _BUSY,
     501: _BAD,
@@ -118,7 +120,8 @@ _BY_STATUS: dict[int, Class] = {
     529: _BUSY,
     **dict.fromkeys((400, 405, 413, 415, 422), _BAD),
 }
-"""Of statuses that stand here; all others are transient. 498 is Groq's "flex tier capacity exceeded"."""
+"""Of statuses that stand here; all others are transient. 498 is Groq's "flex tier capacity exceeded". A 403
+that names neither a key nor a permission is a filter's before the service, and of this request: it says nothing of the key."""
 
 _LONGEST_RAW = 300
 """Characters of what stands behind a gateway's own words."""

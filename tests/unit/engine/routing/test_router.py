@@ -96,6 +96,27 @@ def test_aliases_may_stand_for_aliases_but_not_for_ever() -> None:
         names(router(OPENAI, aliases={"a": "b", "b": "a"}), "a")
 
 
+def test_model_of_a_provider_that_is_not_configured_says_what_would_configure_it() -> None:
+    with pytest.raises(
+        ModelNotFound, match=r"no provider 'openai' is configured here: set OPENAI_API_KEY, or add \[pro"
+    ):
+        names(router(OFFLINE, GEMINI), "openai/gpt-5-mini")
+    with pytest.raises(ModelNotFound, match=r"no provider 'acme' is configured here: add \[providers.acme\]"):
+        names(router(OFFLINE), "acme/m")
+    with pytest.raises(
+        ModelNotFound, match=r"not configured here: set ANTHROPIC_API_KEY, or add \[providers.anthropic"
+    ):
+        names(router(OPENAI), "CLAUDE_HAIKU")
+    assert names(router(OPENAI), "openai/whatever") == [("openai/whatever", "primary")]
+
+
+def test_provider_whose_models_are_not_known_is_left_out_of_auto_and_that_is_told() -> None:
+    made = router(OFFLINE, OPENAI, source("nameless"))
+    assert [(one.name, one.reason) for one in made.decide(Request("auto", ())).left_out] == [("nameless", "unlisted")]
+    with pytest.raises(ModelNotFound, match="'nameless' has no default_model, and lists no models now"):
+        names(made, "nameless")
+
+
 def test_unknown_model_names_the_nearest() -> None:
     with pytest.raises(ModelNotFound, match="did you mean 'openai/gpt-5-mini'"):
         names(router(OPENAI), "gpt-5-mini-2")
