@@ -12,7 +12,8 @@ from cauce.domain.errors import InvalidRequest, NotCached
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Prompt, Request, Sampling, Scope
 from cauce.engine.routing.router import Router
-from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Candidate, Deltas, Notice, Open, unnoticed
+from cauce.ports.cache import ANY_ANSWER, CacheControl
+from cauce.ports.provider import Call, Candidate, Deltas, Notice, Open, unnoticed
 
 
 class Vectors(Deltas):

@@ -5,7 +5,8 @@ import msgspec
 from cauce.domain.errors import NotCached
 from cauce.domain.request import Request, Sampling, Scope
 from cauce.engine.routing.router import Router
-from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Candidate, Deltas, Notice, Open, unnoticed
+from cauce.ports.cache import ANY_ANSWER, CacheControl
+from cauce.ports.provider import Call, Candidate, Deltas, Notice, Open, unnoticed
 
 
 class Defaults(msgspec.Struct, frozen=True):

@@ -1,10 +1,32 @@
-"""Where answers are kept to be given again."""
+"""Where answers are kept to be given again, and what a client says of that."""
 
 from typing import Protocol
 
 import msgspec
 
 from cauce.domain.delta import Delta
+
+
+class CacheControl(msgspec.Struct, frozen=True):
+    """What `Cache-Control` of a request says. Ages are in seconds (None: not said).
+
+    `wanted`: the client asks for a cached answer where one would not be looked for by itself. `max_age` is how old an answer may
+    be, in place of the configured time; `max_stale` how much older than that, `stale_if_error` how old where no model answers.
+    """
+
+    read: bool = True
+    store: bool = True
+    wanted: bool = False
+    only_cached: bool = False
+    max_age: float | None = None
+    max_stale: float | None = None
+    min_fresh: float = 0.0
+    stale_if_error: float | None = None
+
+
+NO_CACHE = CacheControl(read=False, store=False)
+ANY_ANSWER = CacheControl()
+"""What a client says that says nothing."""
 
 
 class CachedAnswer(msgspec.Struct):

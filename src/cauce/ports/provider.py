@@ -17,6 +17,7 @@ from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Upstream
 from cauce.domain.usage import Usage
+from cauce.ports.cache import ANY_ANSWER, CacheControl
 from cauce.ports.further import NO_TURNS, Turns
 from cauce.ports.resilience import COMMON, Resilience
 
@@ -79,31 +80,9 @@ def named(provider: str, model: str) -> str:
     return f"{provider}/{model}" if model else provider
 
 
-class CacheControl(msgspec.Struct, frozen=True):
-    """What `Cache-Control` of a request says. Ages are in seconds (None: not said).
-
-    `wanted`: the client asks for a cached answer where one would not be looked for by itself. `max_age` is how old an answer may
-    be, in place of the configured time; `max_stale` how much older than that, `stale_if_error` how old where no model answers.
-    """
-
-    read: bool = True
-    store: bool = True
-    wanted: bool = False
-    only_cached: bool = False
-    max_age: float | None = None
-    max_stale: float | None = None
-    min_fresh: float = 0.0
-    stale_if_error: float | None = None
-
-
 Midstream = Literal["continue", "resume", "restart", "fail"]
 """What becomes of an answer whose provider fails after text of it was shown: any model is asked to continue; only a model that goes
 on exactly; it begins anew, where its readers can take back what they have; it ends with the error."""
-
-NO_CACHE = CacheControl(read=False, store=False)
-ANY_ANSWER = CacheControl()
-"""What a client says that says nothing."""
-
 
 Notice = Callable[[Status | Attempt], None]
 """Told what is going on while `open` is awaited. It must return at once."""

@@ -16,7 +16,7 @@ whose number is none, is not there.
 
 from math import inf
 
-from cauce.ports.provider import ANY_ANSWER, CacheControl
+from cauce.ports.cache import ANY_ANSWER, CacheControl
 from cauce.server.exchange import Exchange
 
 _LONGEST = 10 * 366 * 86_400

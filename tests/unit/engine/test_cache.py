@@ -21,8 +21,8 @@ from cauce.engine.fallback import fallback
 from cauce.engine.policies.attempt import attempt
 from cauce.engine.policies.cache import Caching
 from cauce.engine.policies.deadline import deadline
-from cauce.ports.cache import CachedAnswer
-from cauce.ports.provider import CacheControl, Call, Candidate, Deltas
+from cauce.ports.cache import CacheControl, CachedAnswer
+from cauce.ports.provider import Call, Candidate, Deltas
 from cauce.stores.inproc.cache import InprocCache
 from cauce.stores.inproc.ledger import InprocLedger
 from cauce.testing.clock import FakeClock

@@ -20,7 +20,8 @@ from cauce.domain.usage import Usage
 from cauce.engine.caching.encoding import decode, encode
 from cauce.engine.caching.key import Keys
 from cauce.engine.caching.worth import may_be_cached
-from cauce.ports.provider import CacheControl, Call, Candidate
+from cauce.ports.cache import CacheControl
+from cauce.ports.provider import Call, Candidate
 from cauce.server.cache_control import parse_cache_control
 from cauce.testing.scripted import ScriptedProvider, answering
 

@@ -8,10 +8,9 @@ from cauce.domain.request import Scope
 from cauce.domain.usage import Usage
 from cauce.engine.caching.key import Keys
 from cauce.engine.caching.settings import CacheSettings
-from cauce.ports.cache import Cache, CachedAnswer
+from cauce.ports.cache import Cache, CacheControl, CachedAnswer
 from cauce.ports.clock import Clock
 from cauce.ports.ledger import Entry, Ledger
-from cauce.ports.provider import CacheControl
 
 
 class Tally(msgspec.Struct):

@@ -15,8 +15,9 @@ from cauce.domain.errors import CauceError, ProviderFailure
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import ReasoningOptions, Request, Sampling
 from cauce.engine.compose import collect
+from cauce.ports.cache import NO_CACHE
 from cauce.ports.clock import Clock
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Open
+from cauce.ports.provider import Call, Candidate, Open
 
 VERDICT = 86_400.0
 """Seconds a verdict holds."""

@@ -36,9 +36,10 @@ from cauce.engine.recovery.prefills import Prefills
 from cauce.engine.recovery.prompt import asked_to_continue, continued
 from cauce.engine.recovery.rungs import Rungs, rungs
 from cauce.ports.attachable import give_up
+from cauce.ports.cache import NO_CACHE
 from cauce.ports.chance import Chance
 from cauce.ports.clock import Clock
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Policy, unplaced
+from cauce.ports.provider import Call, Candidate, Deltas, Open, Policy, unplaced
 from cauce.ports.resilience import RecoverySettings
 
 _MOST_BEGUN_ANEW = 3

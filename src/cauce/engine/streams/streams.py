@@ -21,8 +21,9 @@ from cauce.engine.streams.settings import ALONE, Life
 from cauce.engine.streams.tail import Waiting, follow, tail
 from cauce.engine.streams.takeover import Orphan, Takeover
 from cauce.engine.turn import Turn
+from cauce.ports.cache import ANY_ANSWER, CacheControl
 from cauce.ports.clock import Clock
-from cauce.ports.provider import ANY_ANSWER, CacheControl, Call, Deltas
+from cauce.ports.provider import Call, Deltas
 from cauce.ports.stream_log import LogUnavailable, StreamLog
 
 _CANCEL_WAIT = 2.0

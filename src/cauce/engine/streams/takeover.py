@@ -12,20 +12,21 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cauce.domain.delta import Attempt, Delta, Restart, Status, Text, ToolResult
+from cauce.domain.delta import Attempt, Delta
 from cauce.domain.errors import CauceError, DeadlineExceeded, Gone, InternalError
 from cauce.domain.stream import AttemptRow, Commit, Head, History, Hold, State, StreamKey, Unreadable, claimed
 from cauce.engine import ending
 from cauce.engine.policies.deadline import seconds_of
-from cauce.engine.recovery.past import spoke_last
-from cauce.engine.streams.bills import Bills, Past, used_by
-from cauce.engine.streams.commits import NOWHERE, Begun, Commits, Settle
+from cauce.engine.streams.bills import Bills, Past
+from cauce.engine.streams.commits import NOWHERE, Begun, Commits
 from cauce.engine.streams.options import StreamOptions, options_of
+from cauce.engine.streams.orphan import Orphan, bounds_of, unanswered
 from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
 from cauce.ports.attachable import give_up
+from cauce.ports.cache import NO_CACHE
 from cauce.ports.clock import Clock
-from cauce.ports.provider import NO_CACHE, Call, Course
+from cauce.ports.provider import Call, Course
 from cauce.ports.resilience import RecoverySettings
 from cauce.ports.stream_log import Cancelled, Fenced, LogUnavailable, StreamLog, unreadable
 
@@ -41,38 +42,10 @@ AT_ONCE = 64
 SETTLING = 10.0
 """Seconds after the start in which a model that is not there may still be found: servers of this machine are looked for."""
 
-UNKNOWN_OUTCOME = "outcome unknown"
-"""The error of a tool that ran when its process ended."""
-
 _LEAST_TAKEOVERS = 3
 """Takeovers of a stream that has given nothing, before it is taken for the reason that processes end."""
 
 logger = logging.getLogger("cauce.streams")
-
-
-class Orphan(msgspec.Struct, frozen=True):
-    """A stream that is ours now, with what is in its log. `call` None: nothing may go on with it, for the reason `why`."""
-
-    head: Head
-    hold: Hold
-    options: StreamOptions
-    deltas: tuple[Delta, ...]
-    closed: tuple[AttemptRow, ...]
-    """Bills of attempts; `open` are of those that went down with their process."""
-    open: tuple[AttemptRow, ...]
-    call: Call | None
-    why: CauceError
-
-    settle: Settle
-
-    @property
-    def begun(self) -> Begun:
-        """How far it has come."""
-        shown = any([not isinstance(delta, Status | Attempt | Restart) for delta in self.deltas])
-        text = any([isinstance(delta, Text) for delta in self.deltas])
-        read = self.head.reader_mark is not None
-        spent = used_by(self.closed)
-        return Begun(self.head.state, shown, text, spent, self.open, self.settle, read, self.head.upstream)
 
 
 Begin = Callable[[Orphan], None]
@@ -198,7 +171,7 @@ class Takeover:
             history = await self._log.history(hold.key)
             head = history.head
             if history.deltas is None or history.attempts is None:
-                return await self._is_unreadable(history, hold, _bounds(call, (), life))
+                return await self._is_unreadable(history, hold, bounds_of(call, (), life))
             orphan = self._decided(self._found(history, hold, call), life)
             now = await self._settled(orphan)
         except (LogUnavailable, Fenced):
@@ -334,7 +307,7 @@ class Takeover:
         return msgspec.structs.replace(orphan, call=going_on)
 
     def _may_go_on(self, orphan: Orphan, call: Call, life: Life) -> bool:
-        head, bounds = orphan.head, _bounds(call, orphan.deltas, life)
+        head, bounds = orphan.head, bounds_of(call, orphan.deltas, life)
         if head.epoch > 1 + max(bounds.attempts, _LEAST_TAKEOVERS):
             return False
         if life.keeps_here(private=call.private):
@@ -350,7 +323,7 @@ class Takeover:
 
     async def _settled(self, orphan: Orphan) -> Hold | None:
         """The hold, once what is to be said of its past is said; None once the stream has ended instead."""
-        hold, left = orphan.hold, tuple(_unanswered(orphan.deltas))
+        hold, left = orphan.hold, tuple(unanswered(orphan.deltas))
         if orphan.call is not None and not orphan.head.cancel_requested:
             try:
                 return await self._log.append(hold, Commit(left)) if left else hold
@@ -396,23 +369,3 @@ def _options(head: Head) -> StreamOptions | None:
         return options_of(head) if head.policy else None
     except msgspec.MsgspecError:
         return None
-
-
-def _bounds(call: Call | CauceError, deltas: Sequence[Delta], life: Life) -> RecoverySettings:
-    """How far a stream with these `deltas` is gone on with: as its route says, or whoever wrote it last."""
-    if isinstance(call, CauceError) or not call.candidates:
-        return life.recovery
-    attempts = [delta for delta in deltas if isinstance(delta, Attempt)]
-    last = max(attempts, key=lambda attempt: attempt.n, default=None)
-    return spoke_last(call, last).resilience.recovery or life.recovery
-
-
-def _unanswered(deltas: Sequence[Delta]) -> list[ToolResult]:
-    """What is told of tools that ran when their process ended."""
-    started: dict[str, str] = {}
-    for delta in deltas:
-        if isinstance(delta, Status) and delta.kind == "tool_started":
-            started[str(delta.facts.get("call_id", ""))] = str(delta.facts.get("name", ""))
-        elif isinstance(delta, ToolResult):
-            started.pop(delta.call_id, None)
-    return [ToolResult(call_id, name, "", UNKNOWN_OUTCOME) for call_id, name in started.items()]

@@ -11,8 +11,8 @@ from cauce.domain.request import Request as ModelRequest
 from cauce.domain.request import Sampling, Scope
 from cauce.engine.compose import collect
 from cauce.engine.routing.source import Source
+from cauce.ports.cache import NO_CACHE
 from cauce.ports.ledger import LedgerStanding
-from cauce.ports.provider import NO_CACHE
 from cauce.server.services import Services
 
 _TOO_MANY = frozenset({"rate_limited", "overloaded"})

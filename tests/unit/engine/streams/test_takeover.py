@@ -38,8 +38,9 @@ from cauce.engine.streams.options import StreamOptions
 from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.takeover import AT_ONCE
+from cauce.ports.cache import NO_CACHE
 from cauce.ports.ledger import Entry
-from cauce.ports.provider import NO_CACHE, Call, Candidate, Deltas, Open, Timeouts
+from cauce.ports.provider import Call, Candidate, Deltas, Open, Timeouts
 from cauce.ports.resilience import RecoverySettings, Resilience
 from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
