@@ -187,7 +187,7 @@ async def spending(
     """`clients` at once under the budget of a key that covers `covered` of their calls.
 
     The model writes as much as it is let. Where the calls are not `bounded`, that is forty times as much, until the budget bounds them.
-    Where they are `structured` each asks for JSON, gets it at the second turn, or, half of them, not at all.
+    Where they are `structured` each asks for JSON, and gets it at once, at the second turn, or not at all.
     """
     tokens, most, input_price, output_price = Tokens(20, 100), 4000, 1.0, 10.0
     each = (tokens.input * input_price + tokens.output * output_price) / 1_000_000
@@ -197,7 +197,7 @@ async def spending(
     def written(asked: Ask) -> Reply:
         usage = Tokens(tokens.input, asked.body.get("max_tokens", most))
         if structured:
-            right = _repairs(asked) and chance.random() < 0.5
+            right = chance.random() < (0.5 if _repairs(asked) else 0.25)
             return Reply(text=_RIGHT if right else _WRONG, delay=0.05, usage=usage)
         return Reply(delay=0.05, usage=usage, finish_reason="length")
 

@@ -224,7 +224,9 @@ async def test_an_error_before_the_answer_is_one_line_and_exit_code_1(home: Home
     async with Upstream(Reply(status=401, error={"message": "Bad key.", "code": "invalid_api_key"})) as upstream:
         in_front_of(home, upstream)
         asked = await home.cauce("ask", "--model", "up", "Hi")
-    assert (asked.code, asked.out, asked.err) == (1, "", "cauce: up: Bad key.\n")
+    assert (asked.code, asked.out) == (1, "")
+    assert asked.err.startswith("cauce: up refused the key that Cauce has for it: check api_key of [providers.up]")
+    assert asked.err.endswith("Bad key.\n") and asked.err.count("\n") == 1
 
 
 async def test_an_error_inside_the_answer_keeps_the_text_that_came(home: Home) -> None:

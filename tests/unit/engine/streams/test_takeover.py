@@ -797,7 +797,7 @@ async def test_stream_that_was_taken_over_holds_little_more_of_its_past_than_its
     log = left.log = Decoding(left.clock)
     turn: Any = left.turn
     left.streams = Streams(log, turn, left.clock, "b", Life(lasting=True), Bills(left.ledger, Estimator()))
-    turn.opened = recovery(left.clock, RecoverySettings())(turn.told)
+    turn.opened = recovery(left.clock, RecoverySettings(), FakeChance(0.5))(turn.told)
     count = 20_000
     hold = await left.leave(FIRST, *[Text(f"{number:06} ") for number in range(count)])
     tracemalloc.start()
