@@ -229,6 +229,14 @@ class Head(msgspec.Struct, frozen=True):
         """Whether its `Finish` is in the log."""
         return self.state in TERMINAL
 
+    @property
+    def surely_read(self) -> int:
+        """After which record a reader without a cursor goes on.
+
+        Nobody can tell whether the end arrived, which is sent again; it may have been written and sent since this was read.
+        """
+        return min(self.reader_mark or 0, self.tail - 1 if self.ended else self.tail)
+
 
 class Unreadable(msgspec.Struct, frozen=True):
     """What is known of a stream whose head cannot be read: another version has written it, or it is damaged."""

@@ -1,10 +1,11 @@
-"""The table of a stream's states."""
+"""The table of a stream's states, and where its readers go on."""
 
 import itertools
 
 import pytest
 
-from cauce.domain.stream import APPENDED, OPEN, TERMINAL, TRANSITIONS, advance, claimed
+from cauce.domain.stream import APPENDED, OPEN, TERMINAL, TRANSITIONS, Head, State, advance, claimed
+from cauce.testing.stream_samples import KEY, REQUEST
 
 
 def test_every_state_of_the_table_can_be_reached_from_a_new_stream() -> None:
@@ -51,3 +52,20 @@ def test_names_of_states_can_be_looked_for_in_a_list_of_them() -> None:
     # Logs do so in SQL and in Lua.
     for one, other in itertools.permutations(APPENDED, 2):
         assert one not in other
+
+
+@pytest.mark.parametrize(
+    ("state", "mark", "after"),
+    [
+        ("running", None, 0),
+        ("running", 3, 3),
+        # It ended after it was looked up, and the end was sent.
+        ("running", 6, 5),
+        ("completed", 3, 3),
+        ("completed", 5, 4),
+    ],
+)
+def test_reader_without_a_cursor_goes_on_before_an_end_that_may_not_have_arrived(
+    state: State, mark: int | None, after: int
+) -> None:
+    assert Head(KEY, REQUEST, b"", 1.0, state, 1, 5, reader_mark=mark).surely_read == after

@@ -105,9 +105,7 @@ async def resume(exchange: Exchange, services: Services, stream_id: str) -> None
     if cursor is not None:
         await read_from(exchange, services, head, cursor, name, hold=0)
         return
-    mark = head.reader_mark or 0
-    # Without a cursor nobody can tell whether the terminal frame arrived: it is sent again.
-    after = Cursor(min(mark, head.tail - 1) if head.ended else mark)
+    after = Cursor(head.surely_read)
     projection = native(head, after, resumed=True) if name == NATIVE else WIRES[name].project(head, after)
     await follow(exchange, services, head, projection, manner(name, after, hold=0))
 
