@@ -42,9 +42,10 @@ def looking(
     own: Sequence[tuple[str, int]] = (),
     foundry: str | None = None,
     patience: float = 20,
+    probe: float = 2,
 ) -> Settings:
     """Settings that look nowhere but at `ports` and where `environment` and the command `foundry` say, with time for a busy machine."""
-    return Settings(environment or {}, {**{kind.id: () for kind in KINDS}, **ports}, own, foundry, patience)
+    return Settings(environment or {}, {**{kind.id: () for kind in KINDS}, **ports}, own, foundry, patience, probe)
 
 
 def _has_ipv6_loopback() -> bool:

@@ -27,13 +27,14 @@ logger = logging.getLogger("cauce.discovery")
 
 
 class Probe:
-    """What one address has answered so far."""
+    """What one address has answered so far. `seconds`: what one GET may take."""
 
-    def __init__(self, transport: Transport, address: Address) -> None:
+    def __init__(self, transport: Transport, address: Address, seconds: float = PROBE_TIME) -> None:
         self.is_cauce = False
         """Another Cauce: two that took each other for model servers would ask in circles."""
         self._transport = transport
         self._address = address
+        self._seconds = seconds
         self._bodies: dict[str, bytes | None] = {}
 
     @property
@@ -79,7 +80,7 @@ class Probe:
             return None
 
     async def _get(self, path: str) -> None:
-        request = Outgoing("GET", self._address.url + path, _HEADERS, connect=PROBE_TIME, total=PROBE_TIME)
+        request = Outgoing("GET", self._address.url + path, _HEADERS, connect=self._seconds, total=self._seconds)
         try:
             answer = await self._transport.send(request)
         except CauceError:

@@ -17,7 +17,7 @@ from cauce.ports.clock import Clock
 from cauce.ports.provider import ModelInfo
 from cauce.providers.discovery.addresses import LOOPBACK, Address, addresses, is_own
 from cauce.providers.discovery.kinds import KINDS, Kind
-from cauce.providers.discovery.probe import Probe
+from cauce.providers.discovery.probe import PROBE_TIME, Probe
 from cauce.transport import Transport
 
 ADDRESS_TIME = 0.9
@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     `environment` has the values of the variables that name an endpoint (OLLAMA_HOST, FOUNDRY_LOCAL_ENDPOINT; none or empty:
     not set), `ports` the ports of a kind in place of its usual ones, `own` the hosts and ports this process listens on.
     `foundry` is the command of Foundry Local, looked for on PATH (None: it is not run). `patience`: seconds all probes of one address may
-    take together.
+    take together, and `probe` one of them.
     """
 
     environment: Mapping[str, str | None] = {}
@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
     own: Sequence[tuple[str, int]] = ()
     foundry: str | None = "foundry"
     patience: float = ADDRESS_TIME
+    probe: float = PROBE_TIME
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -156,7 +157,7 @@ class Discovery:
         """The server at `address`: one of `kinds`, else what the answers to their probes show it to be."""
         try:
             async with asyncio.timeout(self._settings.patience):
-                probe = Probe(self._transport, address)
+                probe = Probe(self._transport, address, self._settings.probe)
                 await probe.ask([sign.path for kind in (*kinds, KINDS[-1]) for sign in kind.signs])
                 if probe.is_cauce:
                     return None
