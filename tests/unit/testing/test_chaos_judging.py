@@ -265,6 +265,21 @@ def test_node_that_is_paused_for_less_than_a_lease_keeps_its_streams() -> None:
     assert broken(told, msgspec.structs.replace(bounds, lease=1.1)) == set()
 
 
+def test_stream_that_was_taken_over_and_waits_for_room_at_its_provider_is_not_left_alone() -> None:
+    away = Outage("n0", 11.5, 20.0, paused=False)
+    bounds = msgspec.structs.replace(BOUNDS, alone=False, takeover=1.0, outages=(away,))
+    for epoch, found in ((1, True), (2, False)):
+        log = frames()
+        log[3:] = [frame(4, "status", "", status="waiting", epoch=epoch), frame(5, "content", TEXT[30:], epoch=2)]
+        log[3] = Frame("4", log[3].data, 12.5)
+        log[4] = Frame("5", log[4].data, 15.0)
+        told = story(log)
+        told.readers[0].frames = log
+        told.attempts[0].whole, told.attempts[0].closed = False, 11.5
+        told.attempts.append(Attempt("s", 1, "n1", "prefill", 14.0, closed=16.0))
+        assert ("I11" in broken(told, bounds)) == found
+
+
 def test_same_seed_draws_the_same_faults_whatever_is_drawn_before() -> None:
     one, other = Faults(7, Rates()), Faults(7, Rates())
     drawn = [other.provider("b", n) for n in range(50)]

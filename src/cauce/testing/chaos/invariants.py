@@ -11,7 +11,7 @@ from cauce.testing.chaos.promise import Promise, beyond, excuse
 from cauce.testing.chaos.seams import called_wrongly, read_on_wrongly, taken_back_wrongly
 from cauce.testing.chaos.settings import NodeSettings
 from cauce.testing.chaos.shown import KEEPING, Shown, shown
-from cauce.testing.chaos.story import Record, Story, text_of, voices
+from cauce.testing.chaos.story import Record, Story, queued, text_of, voices
 from cauce.testing.chaos.text import read, written
 
 INVARIANTS: dict[str, str] = {
@@ -309,7 +309,7 @@ def orphaned(story: Story, bounds: Bounds) -> Iterator[tuple[Outage, float | Non
         signs = [attempt.began for attempt in story.attempts if attempt.began >= away.begin]
         signs += [at for one in story.attempts if one.kept for at, _ in one.kept.attached if at >= away.begin]
         signs += [story.ended] if story.ended is not None else []
-        yield away, min(signs, default=None)
+        yield away, min([*signs, *queued(story, away.begin)], default=None)
 
 
 def _due(away: Outage, bounds: Bounds) -> float:

@@ -103,9 +103,21 @@ class Story(msgspec.Struct):
         """What the late replay says, read."""
         found: list[Record] = []
         for frame in self.log:
-            body = msgspec.json.decode(frame.data.partition(b"data:")[2])
+            body = _said(frame)
             found.append(Record(body["seq"], body["type"], body["data"], body["epoch"], body))
         return found
+
+
+def queued(story: Story, since: float) -> list[float]:
+    """When readers were told, by who took the stream over after `since`, that it waits for room at its provider."""
+    frames = [frame for reader in story.readers if reader.wire == "native" for frame in reader.frames]
+    waits = [(frame.at, body["epoch"]) for frame in frames if (body := _said(frame)).get("status") == "waiting"]
+    before = max([_said(frame)["epoch"] for frame in frames if frame.at < since], default=0) if waits else 0
+    return [at for at, epoch in waits if at >= since and epoch > before]
+
+
+def _said(frame: Frame) -> dict[str, Any]:
+    return msgspec.json.decode(frame.data.partition(b"data:")[2])
 
 
 def text_of(records: list[Record]) -> str:
