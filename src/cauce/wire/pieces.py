@@ -4,7 +4,10 @@ ten times the room of its characters."""
 from array import array
 
 TOGETHER = 256
-"""Pieces that are joined in one go."""
+"""Pieces that are looked at in one go, and joined where they are short."""
+
+SHORT = 32
+"""Characters. Longer pieces stay as they are: their strings take little beside them, and all who read a stream as it comes share them."""
 
 
 class Pieces:
@@ -25,11 +28,16 @@ class Pieces:
         return "".join([*self._joined, *self.new])
 
     def fold(self) -> None:
-        """Hold what is new as one string."""
-        if self.new:
-            self._lengths.extend(map(len, self.new))
-            self._joined.append("".join(self.new))
-            self.new.clear()
+        """Hold what is new in few strings."""
+        new = self.new
+        if new:
+            self._lengths.extend(map(len, new))
+            joined = "".join(new)
+            if len(joined) < SHORT * len(new):
+                self._joined.append(joined)
+            else:
+                self._joined += new
+            new.clear()
 
     def cut(self, count: int) -> None:
         """Forget all but the first `count` pieces."""
