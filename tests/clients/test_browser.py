@@ -190,7 +190,8 @@ async def test_final_error_is_shown_beside_the_text_so_far(
     browser: Browser, upstream: Upstream, origin: str, tmp_path: Path
 ) -> None:
     upstream.answers = [Reply(text="one two three", cut_after=2)]
-    async with cauce(tmp_path, in_front_of(upstream.base_url) + '[aliases]\ntu-modelo = "up/m"\n') as server:
+    toml = in_front_of(upstream.base_url) + '[aliases]\ntu-modelo = "up/m"\n[recovery]\nattempts = 3\n'
+    async with cauce(tmp_path, toml) as server:
         async with browser.page(chat_page(origin, server.url, "final")) as page:
             await page.click("#send")
             await page.until("statuses.at(-1)?.startsWith('error: ')")
