@@ -100,7 +100,7 @@ class Upstream:
         for listening in self._server.sockets:
             loop.remove_reader(listening)
         # A server that is closed drops a connection that it has just accepted without closing it: let it finish, which takes it some steps.
-        for _ in range(5):
+        for _step in range(5):
             await asyncio.sleep(0)
         self._server.close()
         self._server = None
