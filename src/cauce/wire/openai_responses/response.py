@@ -112,7 +112,7 @@ def ended(reason: FinishReason, extra: Extra | None, at: int | None, *, refused:
     if isinstance(fields.get("tools"), list):
         fields["tools"] = _tools(fields["tools"])
     if at is not None and status in ("completed", None):
-        fields["completed_at"] = at
+        fields["completed_at"] = fields.get("completed_at") or at
     if isinstance(status, str):
         return status, fields
     if reason == "length":
