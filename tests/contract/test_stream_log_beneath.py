@@ -231,6 +231,28 @@ async def test_what_one_reader_was_told_of_a_stream_others_need_not_ask_the_stor
     assert asked == ["records"]
 
 
+async def test_whoever_comes_just_when_the_store_has_answered_need_not_ask_it(
+    beneath: Beneath, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spelled(beneath.log, "abcdefgh")
+    reader = beneath.other
+    reader.attach(KEY)
+    shelf = reader._followed._shelf
+    ask = shelf.records
+    late: list[asyncio.Task[list[tuple[int, int]]]] = []
+
+    async def answering(*facts: Any) -> Any:
+        answer = await ask(*facts)
+        # Its first step is done before anybody has the answer.
+        asyncio.get_running_loop().call_soon(lambda: late.append(asyncio.create_task(read_through(reader, 9, 9))))
+        return answer
+
+    monkeypatch.setattr(shelf, "records", answering)
+    await read_through(reader, 9, 9)
+    assert len(await late[0]) == 9
+    assert asked == ["stored", "records"]
+
+
 async def test_whoever_takes_a_stream_over_has_read_it_for_its_readers(
     beneath: Beneath, asked: list[str], clock: FakeClock
 ) -> None:

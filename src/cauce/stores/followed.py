@@ -82,7 +82,7 @@ class Followed:
         live = await self.live(key)
         if (newest := live.newest(after, limit)) is not None:
             return newest
-        tail, epoch = live.tail, live.epoch
+        tail = live.tail
         with _readable(key):
             page = await self._page(live, after, limit)
         if not page.follows(after):
@@ -92,9 +92,6 @@ class Followed:
             raise shorter(key) if live.shorter else expired(key)
         # A commit that this process has not heard of yet is not there yet.
         page = page.cut(tail - after)
-        if live.epoch == epoch and not live.held:
-            live.learned(page.records, page.size)
-            self.lives.settle(live)
         # What was written at once is one row, however much it was.
         return at_once(page.records) if page.size > AT_ONCE else page.records
 
@@ -325,7 +322,7 @@ class Followed:
         asked = (live, live.epoch, after, limit)
         under_way = self._pages.get(asked)
         if under_way is None:
-            under_way = self._pages[asked] = asyncio.create_task(self._shelf.records(live, after, limit))
+            under_way = self._pages[asked] = asyncio.create_task(self._learned(live, after, limit))
 
             def over(page: asyncio.Task[Page]) -> None:
                 del self._pages[asked]
@@ -335,6 +332,16 @@ class Followed:
 
             under_way.add_done_callback(over)
         return await asyncio.shield(under_way)
+
+    async def _learned(self, live: LiveStream, after: int, limit: int) -> Page:
+        """What the store has after `after`. Whoever comes once it has answered finds it in the ring."""
+        tail, epoch = live.tail, live.epoch
+        page = await self._shelf.records(live, after, limit)
+        if page.follows(after) and live.epoch == epoch and not live.held:
+            known = page.cut(tail - after)
+            live.learned(known.records, known.size)
+            self.lives.settle(live)
+        return page
 
 
 @contextlib.contextmanager

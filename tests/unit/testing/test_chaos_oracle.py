@@ -87,3 +87,12 @@ async def test_answer_that_is_asked_for_by_a_name_is_kept_for_who_comes_back_unt
     [attempt] = oracle.attempts
     assert attempt.whole and attempt.kept is not None and len(attempt.kept.attached) == 3
     assert attempt.kept.stopped is not None and attempt.kept.stopped[1] == "n0"
+
+
+async def test_oracle_sends_whoever_takes_it_for_another_server_away() -> None:
+    async with Oracle(Faults(1, CALM)) as oracle:
+        for method, path in (("POST", "/chat/stream/one/cancel"), ("GET", "/health/live"), ("DELETE", "/users/ana")):
+            answer = await ask(oracle.port, method, path)
+            await answer.close()
+            assert answer.status == 404
+        assert oracle.attempts == []

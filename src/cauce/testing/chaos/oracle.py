@@ -40,6 +40,9 @@ _TRIES = 4
 """Answers to a stream after which nothing more is done to one that begins at the start: such a stream might never end."""
 
 _STALLED = 30.0
+_OWN = re.compile(r"/n\d+/")
+"""How the paths begin that a node of the run asks for."""
+
 _FIRST_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 )
@@ -73,7 +76,12 @@ class Oracle(Listening):
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, path, _ = head.split(" ", 2)
-            if "/stream?" in path:
+            if not _OWN.match(path):
+                # Another process may have had this port a moment ago, and be asked for still.
+                await _send(
+                    writer, 404, {"error": {"message": "this is a provider of chaos", "type": "not_found_error"}}
+                )
+            elif "/stream?" in path:
                 await self._come_back(method, path, reader, writer)
             elif method == "GET":
                 await _send(writer, 200, {"object": "list", "data": []})
