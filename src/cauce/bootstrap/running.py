@@ -189,7 +189,7 @@ def runtime(
         turn=turn,
         embedding=Embedding(router, vectors, caches=cached is not None),
         estimator=estimator,
-        count_guards=CountGuards(clock, breakers if breaks(config) else None, limits),
+        count_guards=CountGuards(clock, breakers, limits),
         tokenizer=Vocabularies() if installed() else None,
         streams=streamed.streams,
         responses=kept.responses,

@@ -38,10 +38,10 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class CountGuards(msgspec.Struct, frozen=True):
-    """What keeps providers from being asked for counts. None: nothing of that kind does."""
+    """What keeps providers from being asked for counts. `limiting` is None where there are no limits."""
 
     clock: Clock
-    breakers: Breakers | None = None
+    breakers: Breakers
     limiting: Limiting | None = None
 
     def asking(self, scope: Scope) -> Ask:
@@ -49,8 +49,8 @@ class CountGuards(msgspec.Struct, frozen=True):
         return partial(self._ask, scope)
 
     async def _ask(self, scope: Scope, candidate: Candidate, request: Request) -> int | None:
-        limiting = self.limiting
-        if self._is_left_alone(candidate):
+        breakers, limiting = self.breakers, self.limiting
+        if breakers.guards(candidate) and breakers.of(candidate).circuit.state != "closed":
             return None
         if limiting is None:
             return await self._counted(candidate, request)
@@ -72,12 +72,6 @@ class CountGuards(msgspec.Struct, frozen=True):
             return await self._counted(candidate, request)
         finally:
             await limiting.limiter.settle(held, _ONE)
-
-    def _is_left_alone(self, candidate: Candidate) -> bool:
-        breakers = self.breakers
-        if candidate.level == "offline" or breakers is None or not breakers.guards(candidate):
-            return False
-        return breakers.of(candidate).circuit.state != "closed"
 
     async def _counted(self, candidate: Candidate, request: Request) -> int | None:
         try:

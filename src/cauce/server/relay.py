@@ -1,4 +1,4 @@
-"""Answers without a log, rendered straight from their opened deltas. The client leaving closes the upstream."""
+"""Answers without a log, rendered straight from their opened deltas; vectors and counts of tokens. The client leaving closes the upstream."""
 
 import asyncio
 from contextlib import aclosing
@@ -12,6 +12,7 @@ from cauce.domain.errors import CauceError
 from cauce.domain.request import Request
 from cauce.engine import ending
 from cauce.engine.compose import collect
+from cauce.engine.counting import count_tokens
 from cauce.engine.streams.streams import shut_down
 from cauce.ports.provider import Deltas, unreported
 from cauce.server.cache_control import cache_control
@@ -21,6 +22,8 @@ from cauce.server.provenance import provenance, tried
 from cauce.server.services import Services
 from cauce.server.wishes import wished
 from cauce.wire.numbering import Projector
+
+_ESTIMATED: Header = (b"x-cauce-estimated", b"true")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -91,6 +94,16 @@ async def embed(
         exchange.headers.append(tried(call.course))
         raise
     return made, provenance(attempts, services.ids.new("emb"), asked - exchange.began, call.course)
+
+
+async def count_input(exchange: Exchange, services: Services, request: Request) -> tuple[int, tuple[Header, ...]]:
+    """The input tokens of `request`, and their headers. Raises `CauceError`, and `ClientGone` when nobody waits for them any more."""
+    ask = services.count_guards.asking(exchange.scope)
+    request = wished(exchange, request)
+    counted = await exchange.while_connected(
+        count_tokens(services.router, request, services.estimator, services.tokenizer, ask)
+    )
+    return counted.tokens, () if counted.exact else (_ESTIMATED,)
 
 
 async def relay(

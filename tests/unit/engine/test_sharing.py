@@ -92,22 +92,6 @@ class Sharing:
         """The keys of those for whom the provider was asked."""
         return [call.scope.key for call in self.provider.calls]
 
-    async def ask(
-        self,
-        key: str = "anonymous",
-        text: str = "hi",
-        *,
-        timeout: float | None = None,
-        streamed: bool = True,
-        user: str | None = None,
-    ) -> Completion:
-        request = Request(
-            "x", (Message("user", (TextPart(text),)),), Sampling(temperature=0.0), timeout=timeout, user=user
-        )
-        return await collect(
-            await self.open(Call(request, Scope(key=key), (self.candidate,), "req_1", streamed=streamed))
-        )
-
     def asking(
         self,
         key: str = "anonymous",
@@ -117,7 +101,14 @@ class Sharing:
         streamed: bool = True,
         user: str | None = None,
     ) -> "asyncio.Task[Completion]":
-        return asyncio.create_task(self.ask(key, text, timeout=timeout, streamed=streamed, user=user))
+        request = Request(
+            "x", (Message("user", (TextPart(text),)),), Sampling(temperature=0.0), timeout=timeout, user=user
+        )
+        call = Call(request, Scope(key=key), (self.candidate,), "req_1", streamed=streamed)
+        return asyncio.create_task(self._answered(call))
+
+    async def _answered(self, call: Call) -> Completion:
+        return await collect(await self.open(call))
 
 
 def texts(answers: Sequence[Completion]) -> set[str]:

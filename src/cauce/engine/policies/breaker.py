@@ -156,8 +156,8 @@ class Breakers:
         """Keys that are refused, and how."""
 
     def guards(self, candidate: Candidate) -> bool:
-        """Whether `candidate` has a circuit."""
-        return (candidate.resilience.breaker or self._common).enabled
+        """Whether `candidate` has a circuit. The offline answerer, which always is well, has none."""
+        return candidate.level != "offline" and (candidate.resilience.breaker or self._common).enabled
 
     def of(self, candidate: Candidate, endpoint: str = "chat") -> Breaker:
         """That of `candidate` at `endpoint`."""
@@ -218,12 +218,12 @@ class Breakers:
 
 
 def breaker(breakers: Breakers) -> Policy:
-    """Raise `CircuitOpen` for candidates that are not well, and learn from every call who is. The offline answerer always is."""
+    """Raise `CircuitOpen` for candidates that are not well, and learn from every call who is."""
 
     def policy(open: Open) -> Open:
         async def opened(call: Call) -> Deltas:
             candidate = call.candidates[0]
-            if candidate.level == "offline" or not breakers.guards(candidate):
+            if not breakers.guards(candidate):
                 return await open(call)
             one = breakers.of(candidate, call.endpoint)
             probe = 0 if one.circuit.state == "closed" else await one.admit(call)

@@ -16,16 +16,14 @@ import msgspec
 
 from cauce.domain.embedding import EmbeddingRequest
 from cauce.domain.errors import NotFound
-from cauce.engine.counting import count_tokens
 from cauce.server.errors import not_allowed
 from cauce.server.event_stream import BARE_EVENTS, LIST
-from cauce.server.exchange import Exchange, Header
+from cauce.server.exchange import Exchange
 from cauce.server.following import Manner, follow
 from cauce.server.logged import answer_logged, begin, is_logged
-from cauce.server.relay import answer, embed, relay
+from cauce.server.relay import answer, count_input, embed, relay
 from cauce.server.services import Services
 from cauce.server.wires import GEMINI
-from cauce.server.wishes import wished
 from cauce.wire.gemini.embeddings import parse_embed, parse_embed_all, render_embedding, render_embeddings
 from cauce.wire.gemini.render import GeminiProjector, Head, render_answer
 from cauce.wire.gemini.request import parse_request
@@ -33,8 +31,6 @@ from cauce.wire.numbering import Unnumbered
 
 PREFIXES = ("/v1/models/", "/v1beta/models/")
 LISTING = "/v1beta/models"
-
-_ESTIMATED: Header = (b"x-cauce-estimated", b"true")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -148,17 +144,8 @@ def _shows(reasoning: Any) -> bool:
 
 async def _count(exchange: Exchange, services: Services, model: str) -> None:
     request = parse_request(await exchange.body(services.settings.max_body), model, stream=False)
-    counted = await exchange.while_connected(
-        count_tokens(
-            services.router,
-            wished(exchange, request),
-            services.estimator,
-            services.tokenizer,
-            services.count_guards.asking(exchange.scope),
-        )
-    )
-    headers = () if counted.exact else (_ESTIMATED,)
-    await exchange.respond_json(200, _encode(GeminiTokenCount(counted.tokens)), *headers)
+    tokens, headers = await count_input(exchange, services, request)
+    await exchange.respond_json(200, _encode(GeminiTokenCount(tokens)), *headers)
 
 
 async def _embed(exchange: Exchange, services: Services, request: EmbeddingRequest, *, one: bool) -> None:

@@ -4,18 +4,14 @@ import msgspec
 
 from cauce.domain.request import Request
 from cauce.domain.tokens import estimate_input_tokens
-from cauce.engine.counting import count_tokens
-from cauce.server.exchange import Exchange, Header
+from cauce.server.exchange import Exchange
 from cauce.server.logged import answer_logged, begin, is_logged, shown_whole, stream_logged
-from cauce.server.relay import answer, relay
+from cauce.server.relay import answer, count_input, relay
 from cauce.server.services import Services
 from cauce.server.wires import ANTHROPIC
-from cauce.server.wishes import wished
 from cauce.wire.anthropic_messages.render import MessagesProjector, render_message
 from cauce.wire.anthropic_messages.request import parse_count, parse_request
 from cauce.wire.anthropic_messages.thinking import shows_thinking
-
-_ESTIMATED: Header = (b"x-cauce-estimated", b"true")
 
 
 class TokenCount(msgspec.Struct):
@@ -57,17 +53,8 @@ async def _logged(exchange: Exchange, services: Services, request: Request) -> N
 async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
     request = parse_count(await exchange.body(services.settings.max_body), _named(exchange))
-    counted = await exchange.while_connected(
-        count_tokens(
-            services.router,
-            wished(exchange, request),
-            services.estimator,
-            services.tokenizer,
-            services.count_guards.asking(exchange.scope),
-        )
-    )
-    headers = () if counted.exact else (_ESTIMATED,)
-    await exchange.respond_json(200, msgspec.json.encode(TokenCount(counted.tokens)), *headers)
+    tokens, headers = await count_input(exchange, services, request)
+    await exchange.respond_json(200, msgspec.json.encode(TokenCount(tokens)), *headers)
 
 
 def _named(exchange: Exchange) -> dict[str, str]:

@@ -18,7 +18,6 @@ import msgspec
 from cauce.domain.errors import InvalidRequest, NotFound
 from cauce.domain.request import Request
 from cauce.domain.stream import Head as StreamHead
-from cauce.engine.counting import count_tokens
 from cauce.ports.responses import KeptResponse
 from cauce.server.errors import not_allowed
 from cauce.server.exchange import Exchange, Header
@@ -27,7 +26,7 @@ from cauce.server.leaving import Leaving
 from cauce.server.logged import is_logged, options_for, stream_logged
 from cauce.server.logged_responses import PREFIX as ID_PREFIX
 from cauce.server.logged_responses import WIRE, beside, find, fold
-from cauce.server.relay import answer, relay
+from cauce.server.relay import answer, count_input, relay
 from cauce.server.routes import kept_responses
 from cauce.server.services import Services
 from cauce.server.wishes import wished
@@ -39,8 +38,6 @@ from cauce.wire.openai_responses.response import Head, echo, render_response
 from cauce.wire.openai_responses.tools import custom_names
 
 PREFIX = "/v1/responses/"
-
-_ESTIMATED: Header = (b"x-cauce-estimated", b"true")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -108,19 +105,9 @@ async def responses(exchange: Exchange, services: Services) -> None:
 
 async def count(exchange: Exchange, services: Services) -> None:
     """Say how many tokens a request would be."""
-    asked = await _asked(exchange, services)
-    request = asked.request()
-    counted = await exchange.while_connected(
-        count_tokens(
-            services.router,
-            wished(exchange, request),
-            services.estimator,
-            services.tokenizer,
-            services.count_guards.asking(exchange.scope),
-        )
-    )
-    headers = () if counted.exact else (_ESTIMATED,)
-    await exchange.respond_json(200, _encode(InputTokens(counted.tokens)), *headers)
+    request = (await _asked(exchange, services)).request()
+    tokens, headers = await count_input(exchange, services, request)
+    await exchange.respond_json(200, _encode(InputTokens(tokens)), *headers)
 
 
 async def route(exchange: Exchange, services: Services) -> None:

@@ -118,6 +118,13 @@ class Served:
             await settled()
 
 
+async def leave(*clients: asyncio.Task[str]) -> None:
+    """Whoever still waits does so no more."""
+    for one in clients:
+        one.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+
+
 async def test_call_waits_for_a_place_among_those_under_way() -> None:
     served = Served()
     system = Queued(served.provider, rates=Rates(concurrent=1))
@@ -167,9 +174,7 @@ async def test_two_keys_share_alike_however_much_one_of_them_asks() -> None:
     counts = Counter(served.order[before : before + 40])
     assert counts == {"few": 20, "flood": 20}
     assert served.most == 2
-    for one in (*flood, *few):
-        one.cancel()
-    await asyncio.gather(*flood, *few, return_exceptions=True)
+    await leave(*flood, *few)
 
 
 async def test_key_that_was_served_a_lot_owes_nothing_to_one_that_comes_later() -> None:
@@ -184,9 +189,7 @@ async def test_key_that_was_served_a_lot_owes_nothing_to_one_that_comes_later() 
     await served.release(10)
     counts = Counter(served.order[before:])
     assert set(counts.values()) == {5}
-    for one in (*old, *new):
-        one.cancel()
-    await asyncio.gather(*old, *new, return_exceptions=True)
+    await leave(*old, *new)
 
 
 async def test_weights_and_priorities_come_from_the_keys() -> None:
@@ -200,9 +203,7 @@ async def test_weights_and_priorities_come_from_the_keys() -> None:
     await served.release(17)
     assert served.order[1] == "urgent"
     assert Counter(served.order[2:18]) == {"gold-1": 12, "plain": 4}
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await leave(*asking)
 
 
 async def test_newcomers_do_not_overtake_though_there_is_room_when_they_come() -> None:
@@ -219,9 +220,7 @@ async def test_newcomers_do_not_overtake_though_there_is_room_when_they_come() -
     system.clock.advance(0)
     await settled()
     assert up.calls[1].scope.key == "k0"
-    for one in (*waiting, late):
-        one.cancel()
-    await asyncio.gather(*waiting, late, return_exceptions=True)
+    await leave(*waiting, late)
 
 
 async def test_those_who_can_go_elsewhere_do_not_stand_in_line() -> None:
@@ -234,9 +233,7 @@ async def test_those_who_can_go_elsewhere_do_not_stand_in_line() -> None:
     assert len(system.lines.waiters) == 1
     system.candidates = both
     assert await system.ask() == "from other"
-    for one in waiting:
-        one.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await leave(*waiting)
 
 
 async def test_call_with_two_candidates_takes_whichever_has_room_first() -> None:
@@ -288,9 +285,7 @@ async def test_one_key_at_its_own_limit_does_not_keep_the_others_waiting() -> No
     served.under_way[1].set()
     await settled()
     assert served.order == ["slow", "other", "third"]
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await leave(*asking)
 
 
 async def test_past_its_wait_a_call_is_refused_with_a_truthful_delay() -> None:
@@ -350,9 +345,7 @@ async def test_more_than_the_length_are_refused_at_once() -> None:
     await settled()
     with pytest.raises(Throttled, match="there is no room now, and 2 calls wait"):
         await within(system.asking())
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await leave(*asking)
 
 
 async def _flooded(settings: QueueSettings) -> tuple[Queued, Served, list[asyncio.Task[str]]]:
@@ -382,9 +375,7 @@ async def test_key_that_fills_the_queue_makes_room_for_another() -> None:
     for _ in range(6):
         await idle.release()
     assert await within(asyncio.gather(*gold)) == ["ok"] * 6
-    for one in flood:
-        one.cancel()
-    await asyncio.gather(*flood, return_exceptions=True)
+    await leave(*flood)
     assert not system.lines.waiters and not system.lines.lines
 
 
@@ -406,9 +397,7 @@ async def test_call_whose_place_goes_to_another_is_told_how_long_the_line_is() -
         await within(asking[-1])
     # Two were served in twenty seconds, and three waited, itself included.
     assert denied.value.retry_after == pytest.approx(30)
-    for one in (*asking, gold):
-        one.cancel()
-    await asyncio.gather(*asking, gold, return_exceptions=True)
+    await leave(*asking, gold)
 
 
 async def test_the_one_whose_turn_it_is_gives_up_its_place_and_the_next_one_gets_on() -> None:
@@ -437,9 +426,7 @@ async def test_calls_wait_within_their_bytes_as_within_their_number() -> None:
     for _ in range(6):
         await idle.release()
     assert await within(asyncio.gather(*gold)) == ["ok"] * 6
-    for one in flood:
-        one.cancel()
-    await asyncio.gather(*flood, return_exceptions=True)
+    await leave(*flood)
 
 
 async def test_call_larger_than_all_that_may_wait_is_refused_and_drives_nobody_out() -> None:
@@ -452,9 +439,7 @@ async def test_call_larger_than_all_that_may_wait_is_refused_and_drives_nobody_o
     large = msgspec.structs.replace(large, request=msgspec.structs.replace(large.request, messages=(message,)))
     with pytest.raises(Throttled, match="there is no room now, and 2 calls wait"):
         await within(system.open(large))
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await leave(*asking)
 
 
 async def test_when_waiting_did_not_help_the_offline_answerer_does() -> None:
@@ -486,9 +471,7 @@ async def test_clients_are_told_their_places_as_they_change_and_not_more_often_t
     system.clock.advance(1)
     await settled()
     assert len(system.places()) == 4
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
+    await leave(*asking)
 
 
 async def test_an_admission_costs_two_tries_however_many_wait() -> None:

@@ -2,22 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
 
 import pytest
 
 from cauce.domain.delta import Delta, Text
 from cauce.domain.stream import Hold, Renewed
-from cauce.engine.streams.settings import Life
-from cauce.engine.streams.streams import Streams
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_samples import KEY, LEASE, head_of
-from tests.unit.engine.streams.test_streams import Answer, start, tended, until_text
+from tests.unit.engine.streams.test_streams import LASTING, Answer, start, streams, tended, until_text
 
 pytestmark = pytest.mark.anyio
 
-LIFE = Life(lasting=True, lease=LEASE)
 STEP = 0.05
 
 
@@ -55,8 +51,7 @@ class Node:
         self.clock = FakeClock()
         self.log = Telling(self.clock)
         self.answer = Said()
-        turn: Any = self.answer
-        self.streams = Streams(self.log, turn, self.clock, "a", LIFE)
+        self.streams = streams(self.log, self.clock, self.answer, life=LASTING)
 
     async def begin(self) -> None:
         self.answer.words.put_nowait("first ")
@@ -69,6 +64,11 @@ class Node:
         for _ in range(30):
             await asyncio.sleep(0)
 
+    async def let_pass(self, seconds: float) -> None:
+        """So many seconds pass, step by step."""
+        for _ in range(round(seconds / STEP)):
+            await self.step()
+
     async def say(self) -> None:
         self.answer.words.put_nowait("word ")
         for _ in range(30):
@@ -79,8 +79,7 @@ async def test_log_is_told_of_a_silent_stream_once_in_each_tick() -> None:
     node = Node()
     await node.begin()
     async with tended(node.streams):
-        for _ in range(round(10 * LIFE.tick / STEP)):
-            await node.step()
+        await node.let_pass(10 * LASTING.tick)
     assert 9 <= len(node.log.told) <= 11
     assert await node.log.orphans(10) == []
     await node.streams.drain(0)
@@ -102,7 +101,7 @@ async def test_log_is_not_told_of_a_stream_that_it_has_just_heard_of() -> None:
     await node.streams.drain(0)
 
 
-@pytest.mark.parametrize("steps", range(round(LIFE.tick / STEP) + 1))
+@pytest.mark.parametrize("steps", range(round(LASTING.tick / STEP) + 1))
 @pytest.mark.parametrize("goes_on", [False, True])
 async def test_cancel_by_another_node_is_heard_within_a_second_whenever_the_stream_spoke_last(
     steps: int, *, goes_on: bool
@@ -110,8 +109,7 @@ async def test_cancel_by_another_node_is_heard_within_a_second_whenever_the_stre
     node = Node()
     await node.begin()
     async with tended(node.streams):
-        for _ in range(round(3 * LIFE.tick / STEP) + steps):
-            await node.step()
+        await node.let_pass(3 * LASTING.tick + steps * STEP)
         await node.say()
         assert await node.log.request_cancel(KEY) is not None
         began = node.clock.monotonic()
@@ -130,12 +128,10 @@ async def test_process_that_stood_still_tells_the_log_of_its_streams_before_it_l
     node = Node()
     await node.begin()
     async with tended(node.streams):
-        for _ in range(round(2 * LIFE.tick / STEP)):
-            await node.step()
+        await node.let_pass(2 * LASTING.tick)
         node.clock.advance(LEASE + 1)
         assert len(await node.log.orphans(10)) == 1
-        for _ in range(round(2 * LIFE.tick / STEP)):
-            await node.step()
+        await node.let_pass(2 * LASTING.tick)
     head = await head_of(node.log)
     assert (head.epoch, head.state) == (1, "running") and await node.log.orphans(10) == []
     await node.streams.drain(0)

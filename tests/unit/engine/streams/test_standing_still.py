@@ -13,7 +13,6 @@ from cauce.domain.stream import Created, Head, Hold, NewStream, Renewed
 from cauce.domain.usage import Usage
 from cauce.engine.streams.bills import Bills
 from cauce.engine.streams.options import StreamOptions
-from cauce.engine.streams.settings import Life
 from cauce.engine.streams.streams import Streams
 from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
@@ -21,7 +20,7 @@ from cauce.ports.stream_log import LogUnavailable
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_samples import KEY, LEASE, head_of, new_stream
-from tests.unit.engine.streams.test_streams import REQUEST, Answer, start, tended, until_text
+from tests.unit.engine.streams.test_streams import LASTING, REQUEST, Answer, start, streams, tended, until_text
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +55,7 @@ async def test_process_asks_how_a_stream_stands_before_it_goes_on_with_it(
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
     breaks, asked = asyncio.Event(), asyncio.Event()
-    turn: Any = Breaking(breaks, asked)
-    holder = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    holder = streams(log, clock, Breaking(breaks, asked), life=LASTING)
     await start(holder)
     await until_text(log)
     if meanwhile == "cancelled elsewhere":
@@ -96,8 +94,7 @@ async def test_question_whose_streams_are_that_gets_no_answer_ends_none(*, answe
     clock = FakeClock()
     log = Away(clock, answers=answers)
     breaks, asked = asyncio.Event(), asyncio.Event()
-    turn: Any = Breaking(breaks, asked)
-    holder = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    holder = streams(log, clock, Breaking(breaks, asked), life=LASTING)
     await start(holder)
     await until_text(log)
     clock.advance(LEASE + 1)
@@ -141,7 +138,7 @@ async def test_attempt_that_whoever_has_the_stream_now_pays_for_is_in_the_ledger
                 bills.record(Entry(0.0, "req", Scope(), "up", "m", "primary", "cancelled", None, used, 1.0, None, n=n))
 
     turn: Any = Metered()
-    zombie = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), bills)
+    zombie = Streams(log, turn, clock, "a", LASTING, bills)
     await start(zombie)
     await until_text(log)
     clock.advance(LEASE + 1)
@@ -171,8 +168,7 @@ class Kept:
 async def test_stream_that_is_taken_over_while_the_server_ends_is_given_up_at_once() -> None:
     clock = FakeClock()
     log = Claiming(clock, lease=LEASE)
-    turn: Any = Answer((Text("b"),), stall=True)
-    some = Streams(log, turn, clock, "b", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, Answer((Text("b"),), stall=True), "b", life=LASTING)
     policy = msgspec.json.encode(StreamOptions(scope=Scope())).decode()
     hold = (await log.create(msgspec.structs.replace(new_stream(), policy=policy))).hold
     assert hold is not None
@@ -204,8 +200,7 @@ async def test_stream_whose_upstream_is_still_being_closed_here_is_not_taken_ove
                 closing.set()
                 await closed.wait()
 
-    turn: Any = Slow()
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, Slow(), life=LASTING)
     await start(some)
     await until_text(log)
     producer = some._producing.get(KEY)
@@ -229,8 +224,7 @@ async def test_stream_whose_upstream_is_still_being_closed_here_is_not_taken_ove
 async def test_stream_that_is_begun_while_the_server_ends_is_given_up_at_once() -> None:
     clock = FakeClock()
     log = Claiming(clock, lease=LEASE)
-    turn: Any = Answer((Text("b"),), stall=True)
-    some = Streams(log, turn, clock, "b", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, Answer((Text("b"),), stall=True), "b", life=LASTING)
     starting = asyncio.create_task(start(some))
     async with asyncio.timeout(5):
         await log.creating.wait()

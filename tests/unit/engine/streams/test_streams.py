@@ -15,7 +15,7 @@ from cauce.domain.signature import Signature
 from cauce.domain.stream import AttemptRow, Commit, Head, Hold, StreamKey, StreamLimits, Upstream
 from cauce.domain.usage import Usage
 from cauce.engine.streams.bills import Bills
-from cauce.engine.streams.settings import Life
+from cauce.engine.streams.settings import ALONE, Life
 from cauce.engine.streams.streams import Streams
 from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call, Deltas
@@ -27,6 +27,7 @@ from cauce.testing.stream_samples import KEY, LEASE, bills, created, head_of, ne
 pytestmark = pytest.mark.anyio
 
 REQUEST = Request("m", (Message("user", (TextPart("hi"),)),))
+LASTING = Life(lasting=True, lease=LEASE)
 
 
 class Answer:
@@ -58,9 +59,11 @@ class Answer:
             self.closed.set()
 
 
-def streams(log: InprocStreamLog, clock: FakeClock, answer: Answer | None = None, node: str = "a") -> Streams:
+def streams(
+    log: InprocStreamLog, clock: FakeClock, answer: Answer | None = None, node: str = "a", life: Life = ALONE
+) -> Streams:
     turn: Any = answer or Answer()
-    return Streams(log, turn, clock, node)
+    return Streams(log, turn, clock, node, life)
 
 
 @contextlib.asynccontextmanager
@@ -268,8 +271,7 @@ async def test_node_that_cannot_reach_its_log_for_a_lease_closes_its_upstreams()
     clock = FakeClock()
     log = Gone(clock, lease=LEASE)
     answer = Answer((Text("a"),), stall=True)
-    turn: Any = answer
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, answer, life=LASTING)
     async with tended(some):
         await start(some)
         await until_text(log)
@@ -304,8 +306,7 @@ async def test_node_that_is_kept_waiting_by_its_log_closes_its_upstreams_after_a
     clock = FakeClock()
     log = Stuck(clock)
     answer = Answer((Text("a"),), stall=True)
-    turn: Any = answer
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, answer, life=LASTING)
     async with tended(some):
         await start(some)
         await until_text(log)
@@ -326,7 +327,7 @@ async def test_stream_that_is_handed_over_says_what_it_has_used_and_is_an_orphan
     log = InprocStreamLog(clock, lease=LEASE)
     turn: Any = Answer((Attempt(1, "up", "m", "primary"), Text("a")), stall=True)
     received = Bills()
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE), received)
+    some = Streams(log, turn, clock, "a", LASTING, received)
     await start(some)
     await until_text(log)
     reader = asyncio.create_task(anext(some.follow(KEY, 3)))
@@ -404,8 +405,7 @@ async def test_provider_s_own_stream_is_left_running_for_whoever_goes_on_with_th
     clock = FakeClock()
     log = InprocStreamLog(clock, lease=LEASE)
     answer = Answer((Text("a"),), stall=True)
-    turn: Any = answer
-    some = Streams(log, turn, clock, "a", Life(lasting=True, lease=LEASE))
+    some = streams(log, clock, answer, life=LASTING)
     await start(some)
     await until_text(log)
     if how == "handed over":
