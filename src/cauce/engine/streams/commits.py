@@ -73,6 +73,11 @@ class Commits:
         """The newest attempt."""
         return self._rows.get(self._newest)
 
+    @property
+    def owes(self) -> bool:
+        """Whether an attempt has ended of which the log does not know it."""
+        return any([row.outcome is not None for row in self._unbilled.values()])
+
     def left_open(self, n: int) -> bool:
         """Whether the log has attempt `n` as one that goes on."""
         row = self._rows.get(n)
@@ -89,10 +94,12 @@ class Commits:
         """What the whole stream has used once `coming` is written; `told` is what the answer itself says of the attempts made here."""
         if self.adopted or told is None:
             # Attempts of earlier processes are in no answer of ours: all are added up by their bills.
-            here = total([entry.usage for entry in self._entries.values()]) or told
+            asked = self._rows or any([isinstance(delta, Attempt) for delta in coming])
+            # What was whole but for its end nobody was asked for: what it tells is what its attempts have used.
+            here = total([entry.usage for entry in self._entries.values()]) or (told if asked else None)
             before = total([row.usage for row in self._to_pay(coming) if row.usage is not None])
             known = [usage for usage in (self._spent, before, here) if usage is not None]
-            return total(known) or Usage(estimated=True)
+            return total(known) or told or Usage(estimated=True)
         return told
 
     def commit(self, deltas: Sequence[Delta], upstream: Upstream | None = None) -> Commit:

@@ -106,6 +106,8 @@ class Producer:
         if self._lost and self.commits.left_open(entry.n):
             return False
         self.commits.billed(entry)
+        # It may be long until the next one begins: whoever took the stream over meanwhile would bill this one once more.
+        self._doorbell.set()
         return True
 
     def notice(self, delta: Status | Attempt) -> None:
@@ -215,8 +217,8 @@ class Producer:
             await self._room.wait()
 
     async def _waiting(self) -> list[Delta]:
-        """What waits, once something does: all of it, unless that is too much for one append."""
-        while not (self._noticed or self._inbox or self._stopping):
+        """What waits, once something does: all of it, unless that is too much for one append; nothing where only a bill does."""
+        while not (self._noticed or self._inbox or self._stopping or self.commits.owes):
             self._doorbell.clear()
             await self._doorbell.wait()
         if self._stopping:

@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from cauce.domain.delta import Delta, Finish, Text, delta_size
+from cauce.domain.delta import Attempt, Delta, Finish, Text, delta_size
 from cauce.domain.message import Message, TextPart
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import Commit, Hold
+from cauce.domain.usage import Usage
 from cauce.engine.streams.producer import INBOX, INBOX_SIZE, JOINED, WRITTEN, Producer
 from cauce.ports.provider import Call, Deltas
 from cauce.stores.inproc.stream_log import InprocStreamLog
 from cauce.testing.clock import FakeClock
-from cauce.testing.stream_samples import created, head_of, whole
+from cauce.testing.stream_samples import bills, created, head_of, whole
+from tests.unit.engine.streams.test_commits import entry
 
 pytestmark = pytest.mark.anyio
 
@@ -136,3 +138,18 @@ async def test_what_waits_for_a_slow_log_is_written_in_records_and_appends_that_
     assert sum(sizes) == 1000 * turn.reads and len(sizes) < turn.reads / 4
     assert max(sizes) <= JOINED
     assert max(log.written) <= WRITTEN + 1000
+
+
+async def test_bill_of_an_attempt_is_in_the_log_before_another_one_begins() -> None:
+    log, _, producer, running = await begun(())
+    log.let.set()
+    producer.notice(Attempt(1, "up", "m", "primary"))
+    async with asyncio.timeout(10):
+        while not await bills(log):
+            await asyncio.sleep(0)
+        producer.billed(entry(1, Usage(3, 4), "failed"))
+        while (await bills(log))[0].outcome is None:
+            await asyncio.sleep(0)
+    assert (await bills(log))[0].usage == Usage(3, 4) and (await head_of(log)).state == "running"
+    producer.cancel("enough")
+    await asyncio.wait_for(running, 10)

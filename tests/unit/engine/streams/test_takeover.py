@@ -179,6 +179,14 @@ async def test_attempt_that_went_down_is_in_the_ledger_once_and_in_the_sum() -> 
     assert isinstance(finish, Finish) and finish.usage.output_tokens == entry.usage.output_tokens + 4
 
 
+async def test_answer_that_lacked_only_its_end_is_in_the_sum_once() -> None:
+    left = Left(Telling(Finish("stop", Usage(3, 10, estimated=True))))
+    await left.leave(FIRST, Text("Once upon a time in a land far away "))
+    finish = (await left.adopted())[-1]
+    (entry,) = left.ledger.entries
+    assert isinstance(finish, Finish) and finish.outcome == "completed" and finish.usage == entry.usage
+
+
 PRICED = ModelFacts(prices=Prices(Rates.given(1_000.0, 10_000.0), snapshot="of-today"))
 
 
