@@ -14,13 +14,15 @@ import msgspec
 
 from cauce.domain.delta import Finish
 from cauce.domain.request import Request
-from cauce.domain.stream import Head, Hold, Record, Renewed, StreamKey
+from cauce.domain.stream import AttemptRow, Head, Hold, Record, Renewed, StreamKey
 from cauce.engine.recovery import prompt, recovery
 from cauce.engine.recovery.rungs import Rungs, rungs
+from cauce.engine.streams.bills import Bills, Past
 from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.streams import Streams
 from cauce.engine.streams.tail import READ_AT_ONCE, Waiting
 from cauce.engine.streams.takeover import Takeover
+from cauce.ports.ledger import Entry
 from cauce.ports.provider import Call
 from cauce.ports.resilience import RecoverySettings
 from cauce.ports.stream_log import Fenced, StreamLog
@@ -226,6 +228,21 @@ class NoTakeover(Takeover):
         return 0
 
 
+class PayingTwice(Bills):
+    """Has the ledger take what went down with another process twice."""
+
+    def write(self, entry: Entry) -> None:
+        super().write(entry)
+        super().write(msgspec.structs.replace(entry))
+
+
+class PayingNothing(Bills):
+    """Has the ledger never hear of what went down with another process."""
+
+    def entry(self, past: Past, row: AttemptRow, now: float) -> None:
+        return None
+
+
 def continued_too_late(request: Request, delivered: str) -> Request:
     """Hands the model a beginning that is not what was committed."""
     return prompt.continued(request, delivered[:-3])
@@ -294,6 +311,8 @@ _LOSES = {
 }
 _LOG = "cauce.stores.sqlite.stream_log"
 
+_KILLED = {**_ONE_NODE, "spread": 0.3, "rates": CALM, "harm": {"kill": 1}, "window": (0.4, 0.6)}
+
 _ALL = (
     Mutant(
         "no fence",
@@ -343,6 +362,20 @@ _ALL = (
         ("I7",),
         {"cauce.bootstrap.streaming:Streams": RepeatingStreams},
         {**_ONE_NODE, "rates": msgspec.structs.replace(CALM, duplicate=1.0)},
+    ),
+    Mutant(
+        "pay twice for what went down",
+        "an attempt that went down with its server is billed once",
+        ("I7",),
+        {"cauce.bootstrap.running:Bills": PayingTwice},
+        _KILLED,
+    ),
+    Mutant(
+        "pay nothing for what went down",
+        "an attempt that went down with its server is billed",
+        ("I7",),
+        {"cauce.bootstrap.running:Bills": PayingNothing},
+        _KILLED,
     ),
     Mutant(
         "keep a cancel in memory",

@@ -89,13 +89,17 @@ def _on(ground: Ground, trial: Trial, arguments: argparse.Namespace) -> int:
         print(f"- {line(sentence)}", flush=True)
     try:
         found = msgspec.structs.replace(asyncio.run(_run(settings)), notes=notes)
-        if arguments.report is not None:
-            write(found, arguments.report)
     except (RuntimeError, OSError) as error:
         complain(str(error))
         return MISUSE
     for sentence in _said(found):
-        print(line(sentence))
+        print(line(sentence), flush=True)
+    if arguments.report is not None:
+        try:
+            write(found, arguments.report)
+        except OSError as error:
+            complain(say("the report cannot be written: {error}", error=error))
+            return VIOLATED if found.violations else MISUSE
     return VIOLATED if found.violations else 0
 
 
@@ -186,7 +190,10 @@ def _said(found: Report) -> list[str]:
     if excused:
         sentences.append(say("answers that broke off, as the settings have it: {excused}", excused=excused))
     sentences += [f"✗ {one.invariant} {one.stream}: {one.message}" for one in found.violations[:_MOST_TOLD]]
+    idle = found.not_judged
+    if idle:
+        sentences.append(say("not judged, since nothing of it happened: {names}", names=", ".join(idle)))
     if not found.violations:
-        return [*sentences, say("nothing was violated: {count} invariants held", count=len(INVARIANTS))]
+        return [*sentences, say("nothing was violated: {count} invariants held", count=len(INVARIANTS) - len(idle))]
     broken = ", ".join([f"{name} ({count})" for name, count in found.broken.items()])
     return [*sentences, say("{count} violations: {broken}", count=len(found.violations), broken=broken)]

@@ -83,6 +83,8 @@ CHAOS: dict[str, str] = {
     "not tried: max_cost and unattended_max_cost, since the provider costs nothing": (
         "no se prueban: max_cost y unattended_max_cost, porque el proveedor no cuesta nada"
     ),
+    "the report cannot be written: {error}": "el informe no se puede escribir: {error}",
+    "not judged, since nothing of it happened: {names}": "no se juzga, porque no pasó nada de eso: {names}",
     "nothing was violated: {count} invariants held": "no se ha violado nada: {count} invariantes se cumplen",
     "{count} violations: {broken}": "{count} violaciones: {broken}",
 }

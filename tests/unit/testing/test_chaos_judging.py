@@ -8,8 +8,9 @@ from cauce.ports.provider import Timeouts
 from cauce.ports.resilience import RecoverySettings
 from cauce.testing.chaos import CALM, NodeSettings, Rates, write
 from cauce.testing.chaos.attempt import Attempt
+from cauce.testing.chaos.bounds import Bounds, Outage
 from cauce.testing.chaos.faults import Faults
-from cauce.testing.chaos.invariants import Bounds, Outage, excused, judge
+from cauce.testing.chaos.invariants import excused, judge
 from cauce.testing.chaos.kept import Connections
 from cauce.testing.chaos.oracle import INPUT_TOKENS
 from cauce.testing.chaos.reader import Frame, Reader

@@ -13,8 +13,9 @@ from cauce.domain.request import Request
 from cauce.domain.stream import Head, Record, StreamKey
 from cauce.server.wires import WIRES
 from cauce.testing.chaos.attempt import Attempt
+from cauce.testing.chaos.bounds import Bounds
 from cauce.testing.chaos.calls import TOOL, arguments, call_id, maker
-from cauce.testing.chaos.invariants import Bounds, judge
+from cauce.testing.chaos.invariants import judge
 from cauce.testing.chaos.oracle import INPUT_TOKENS
 from cauce.testing.chaos.reader import Frame, Reader, Wire
 from cauce.testing.chaos.shown import KEEPING, Shown, shown

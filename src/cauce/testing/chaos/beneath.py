@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from cauce.testing.chaos.bounds import Outage
 from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.http import Broken, told
-from cauce.testing.chaos.invariants import Outage, Violation
+from cauce.testing.chaos.invariants import Violation
 from cauce.testing.chaos.node import Node
 
 _ROOM = 48 * 1024

@@ -8,8 +8,9 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from cauce.testing.chaos.beneath import Beneath
+from cauce.testing.chaos.bounds import Outage
 from cauce.testing.chaos.faults import Faults, Planned
-from cauce.testing.chaos.invariants import Outage, Violation
+from cauce.testing.chaos.invariants import Violation
 from cauce.testing.chaos.node import Node
 from cauce.testing.chaos.plan import Settings
 
@@ -168,8 +169,10 @@ class Harm:
             self._ending()
         node.send(number)
         await node.gone()
-        # What it held is nobody's from now on.
-        begin = begin if number == signal.SIGKILL else loop.time()
+        if number != signal.SIGKILL:
+            # What it held is nobody's from now on; and since it was told it has taken nothing.
+            self._outages.append(Outage(node.name, begin, loop.time(), paused=True, beneath=True))
+            begin = loop.time()
         await asyncio.sleep(away)
         await node.start()
         self._outages[index] = Outage(node.name, begin, node.ready_at, paused=False)

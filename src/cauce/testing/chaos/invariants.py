@@ -1,15 +1,14 @@
 """What must hold of every stream, whatever was done to it. Each function gives the violations of one invariant."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 
 from cauce.testing.chaos.attempt import Attempt
-from cauce.testing.chaos.oracle import INPUT_TOKENS
+from cauce.testing.chaos.bills import billed_wrongly
+from cauce.testing.chaos.bounds import Bounds, Outage
 from cauce.testing.chaos.promise import Promise, beyond, excuse
 from cauce.testing.chaos.seams import called_wrongly, read_on_wrongly, taken_back_wrongly
-from cauce.testing.chaos.settings import NodeSettings
 from cauce.testing.chaos.shown import KEEPING, Shown, shown
 from cauce.testing.chaos.story import Record, Story, queued, text_of, voices
 from cauce.testing.chaos.text import read, written
@@ -21,7 +20,7 @@ INVARIANTS: dict[str, str] = {
     "I4": "attempts never interleave, and none comes back",
     "I5": "a stream ends exactly once, with nothing after it, and no stream goes without",
     "I6": "after a cancel is acknowledged nothing is written or asked any more, and the stream ends as cancelled; none does unasked",
-    "I7": "what a stream is billed is what the provider served; a repeated request asks nobody",
+    "I7": "what a stream is billed is what the provider served, once, in its end and in the ledgers; a repeated request asks nobody",
     "I8": "each tool call begins at most once, is whole and of one attempt where it is said to be, and nobody is asked again after it",
     "I9": "the provider sees its connection closed soon after an attempt is over",
     "I10": "readers that take nothing do not make a node grow",
@@ -44,36 +43,6 @@ class Violation(msgspec.Struct, frozen=True):
     invariant: str
     stream: str
     message: str
-
-
-class Outage(msgspec.Struct, frozen=True):
-    """A node did not work from `begin` to `end`: it was paused, or dead. Times are the loop's."""
-
-    node: str
-    begin: float
-    end: float
-    paused: bool
-    beneath: bool = False
-    """It worked, and what it stands on did not: it goes on with what it has."""
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """What depends on the run. `slack` (seconds) is added to every bound in time: how late the machine itself was.
-
-    `renewal`: seconds until a holder hears of a cancel elsewhere. `takeover`: until an orphan is written on, after its node is back
-    where there is `alone` one, else after it went; who is away for less than a `lease` loses nothing to others. `memory` is in kilobytes.
-    `keeps`: streams outlive their server.
-    """
-
-    slack: float
-    renewal: float = 3.0
-    takeover: float = 6.0
-    alone: bool = True
-    lease: float = 0.0
-    memory: int = 600_000
-    settings: NodeSettings = NodeSettings()
-    keeps: bool = True
-    outages: tuple[Outage, ...] = ()
 
 
 def judge(story: Story, bounds: Bounds) -> list[Violation]:
@@ -208,24 +177,7 @@ def _cancelled(story: Story, records: list[Record], bounds: Bounds) -> Iterator[
 
 
 def _billed(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
-    if not records or not records[-1].terminal:
-        return
-    told = sum([record.asks for record in records])
-    # The last one may have been asked just before a cancel, after which nothing of it is written.
-    asked = len(story.attempts) - (records[-1].type == "cancelled")
-    if asked > told and not _died(story, bounds):
-        yield f"the provider was asked {asked} times, and the log tells of {told}"
-    usage: dict[str, Any] = records[-1].beside.get("usage") or {}
-    whole = [attempt for attempt in story.attempts if attempt.whole]
-    # One whose node died is billed by an estimate, before it was asked and when nothing but the end was left to write.
-    heard = records[-1].epoch in [record.epoch for record in records if record.asks]
-    # Who reads on an answer that is kept tells of it, and takes its bill over.
-    once = told - sum([record.reads_on for record in records]) == 1
-    if records[-1].type != "complete" or len(story.attempts) != 1 or not once or not whole or not heard:
-        return
-    billed = (usage.get("input_tokens"), usage.get("output_tokens"))
-    if billed != (INPUT_TOKENS, whole[0].tokens):
-        yield f"{billed} tokens are billed, and {(INPUT_TOKENS, whole[0].tokens)} were served"
+    yield from billed_wrongly(story, records, bounds)
 
 
 def _called(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
@@ -323,7 +275,7 @@ def _due(away: Outage, bounds: Bounds) -> float:
 
 
 def _read_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
-    yield from read_on_wrongly(story, records, died=_died(story, bounds))
+    yield from read_on_wrongly(story, records, died=bounds.died(story))
 
 
 def _gone_on(story: Story, records: list[Record], bounds: Bounds) -> Iterator[str]:
@@ -347,12 +299,6 @@ def excused(story: Story, records: list[Record], bounds: Bounds) -> str:
 
 def _promise(story: Story, bounds: Bounds) -> Promise:
     return Promise(bounds.settings, bounds.slack, bounds.keeps)
-
-
-def _died(story: Story, bounds: Bounds) -> bool:
-    """Whether a node went away while the stream was open."""
-    ended = float("inf") if story.ended is None else story.ended
-    return any([story.born <= away.begin <= ended for away in bounds.outages])
 
 
 _Check = Callable[[Story, list[Record], Bounds], Iterator[str]]

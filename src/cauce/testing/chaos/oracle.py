@@ -20,7 +20,7 @@ from cauce.testing.chaos.attempt import Attempt, Kind, Noted
 from cauce.testing.chaos.faults import Faults, ProviderFault
 from cauce.testing.chaos.kept import Connections, KeptAnswer, Sink, cut_after, is_lost
 from cauce.testing.chaos.proxy import reset
-from cauce.testing.chaos.saying import LEAST_REPEATED, Place, called, lead, said
+from cauce.testing.chaos.saying import LEAST_REPEATED, Place, called, lead, said, weigh
 from cauce.testing.chaos.text import read, written
 from cauce.testing.listening import Listening
 
@@ -130,6 +130,7 @@ class Oracle(Listening):
         leaving = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            attempt.over = answering.done()
         finally:
             answering.cancel()
             leaving.cancel()
@@ -175,6 +176,7 @@ class Oracle(Listening):
         leaving = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait({showing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            attempt.over = showing.done()
         finally:
             showing.cancel()
             leaving.cancel()
@@ -222,6 +224,7 @@ class Oracle(Listening):
         _frame(writer, {"delta": {"role": "assistant"}}, chance)
         if before:
             _frame(writer, {"delta": {"content": before}}, chance)
+            attempt.weight += weigh({"delta": {"content": before}})
         calls = int(asked["calls"] or 0)
         place = self._place(attempt, calls)
         stop = len(text)
@@ -237,6 +240,7 @@ class Oracle(Listening):
         for choice in pieces:
             _frame(writer, choice, chance)
             attempt.tokens += "finish_reason" not in choice
+            attempt.weight += weigh(choice)
             await writer.drain()
             # Once all calls are known to be whole there is time for a node to die.
             await asyncio.sleep(pause * (8 if calls and "finish_reason" in choice else 2 * chance.random()))

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
+from cauce.testing.chaos.bounds import Bounds, Outage
 from cauce.testing.chaos.invariants import (
     INVARIANTS,
-    Bounds,
-    Outage,
     Violation,
     attempts_of,
     broke_off,
@@ -42,7 +41,8 @@ class Log(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """`events` are frames that were checked. `outcomes` counts streams by how they ended, `faults` what was done, `seams` how answers went
     on where they broke, and their calls of tools, `excused` streams that broke off because a setting says so, `takeovers` how often
-    somebody went on for a node that had gone, and after how many seconds at most, `delays` what kept readers waiting. `seconds` are of the whole run. `notes` is what whoever made the run has to say of it."""
+    somebody went on for a node that had gone, and after how many seconds at most, `delays` what kept readers waiting, `judged` how often each
+    invariant could have been broken. `seconds` are of the whole run. `notes` is what whoever made the run has to say of it."""
 
     parameters: dict[str, Any]
     seconds: float
@@ -60,6 +60,7 @@ class Report(msgspec.Struct, frozen=True):
     outages: list[str]
     violations: list[Violation]
     logs: list[Log]
+    judged: dict[str, int] = {}
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,12 +68,18 @@ class Report(msgspec.Struct, frozen=True):
         """How many violations there are of each invariant that was broken."""
         return dict(sorted(Counter([one.invariant for one in self.violations]).items()))
 
+    @property
+    def not_judged(self) -> list[str]:
+        """The invariants of which there was nothing that could have broken them."""
+        return [name for name in INVARIANTS if not self.judged.get(name) and name not in self.broken]
+
 
 class Nodes(msgspec.Struct, frozen=True):
-    """`memory` is what each had at most, in kilobytes, `bounds` what their run had to keep."""
+    """`memory` is what each had at most, in kilobytes, `bounds` what their run had to keep, `judged` how much there was of what that is about."""
 
     memory: dict[str, int]
     bounds: Bounds = Bounds(0.0)
+    judged: dict[str, int] = {}
 
 
 def report(
@@ -103,6 +110,7 @@ def report(
         [_told(outage) for outage in nodes.bounds.outages],
         violations[:_MOST_VIOLATIONS],
         [_log(story) for story in stories if story.stream in concerned][:_MOST_LOGS],
+        nodes.judged,
     )
 
 
@@ -118,7 +126,7 @@ def page(found: Report) -> str:
     """The report as HTML. It asks for nothing from anywhere."""
     broken = found.broken
     verdict = f"{len(found.violations)} violations" if broken else "0 violations"
-    rows = [[name, meaning, str(broken[name]) if name in broken else "held"] for name, meaning in INVARIANTS.items()]
+    rows = [[name, meaning, _verdict(found, name)] for name, meaning in INVARIANTS.items()]
     parts = [
         f"<h1>Cauce chaos: <span class={'bad' if broken else 'good'}>{verdict}</span></h1>",
         f"<p>{found.streams} streams, {found.events:,} events checked over {found.connections:,} connections, "
@@ -153,6 +161,12 @@ def page(found: Report) -> str:
         parts.append(f"<details><summary>its log</summary><pre>{_e(chr(10).join(log.frames))}</pre></details>")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Cauce chaos: {verdict}</title><style>{_STYLE}</style>'
     return f"{head}\n{chr(10).join(parts)}\n</html>\n"
+
+
+def _verdict(found: Report, name: str) -> str:
+    if name in found.broken:
+        return str(found.broken[name])
+    return "not judged" if name in found.not_judged else f"held, of {found.judged[name]:,}"
 
 
 def _told(outage: Outage) -> str:

@@ -12,11 +12,14 @@ from typing import Any
 import msgspec
 
 from cauce.testing.chaos.aging import Aging, gone, unknown
+from cauce.testing.chaos.bounds import Bounds
 from cauce.testing.chaos.faults import Faults
 from cauce.testing.chaos.harm import Harm
 from cauce.testing.chaos.http import Answer, Broken, told
-from cauce.testing.chaos.invariants import Bounds, Violation, judge
+from cauce.testing.chaos.invariants import Violation, judge
+from cauce.testing.chaos.judged import judged
 from cauce.testing.chaos.kinds import kind_of
+from cauce.testing.chaos.ledgers import Billed, ledgers
 from cauce.testing.chaos.node import KEPT, RESTART, Node, model
 from cauce.testing.chaos.oracle import Oracle, question
 from cauce.testing.chaos.plan import Settings
@@ -60,7 +63,8 @@ async def chaos(settings: Settings) -> Report:
         if node.most_memory > bounds.memory:
             found.append(Violation("I10", "", f"node {node.name} had {node.most_memory} kB"))
     found += run.found
-    nodes = Nodes({node.name: node.most_memory for node in run.nodes}, bounds)
+    memory = {node.name: node.most_memory for node in run.nodes}
+    nodes = Nodes(memory, bounds, judged(stories, bounds, settings))
     return report(_told(settings), faults.injected, stories, found, nodes, time.monotonic() - began)
 
 
@@ -138,6 +142,9 @@ class _Run:
         if settings.loses:
             await self._look_again()
         await self._replay()
+        bills = await ledgers([node.port for node in self.nodes], time.time())
+        for story in self.stories:
+            story.billed = bills.get(story.name, Billed())
         for task in lives:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -163,6 +170,7 @@ class _Run:
             settings=settings.ground.settings,
             keeps=settings.keeps,
             outages=self._harm.outages,
+            loses=settings.loses,
         )
 
     async def _live(self, number: int, began: float) -> None:

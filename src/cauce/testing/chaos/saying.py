@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from cauce.domain.tokens import weigh_text
 from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.calls import TOOL, arguments, call_id
 
@@ -56,6 +57,13 @@ def called(attempt: Attempt, calls: int, place: Place | None, chance: random.Ran
             return
     attempt.told = True
     yield {"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
+
+
+def weigh(choice: dict[str, Any]) -> float:
+    """Tokens of what a piece says, as whoever has to guess them counts."""
+    delta = choice["delta"]
+    calls = [call["function"]["arguments"] for call in delta.get("tool_calls", ())]
+    return weigh_text("".join([delta.get("content") or "", *calls]))
 
 
 def _call(number: int, function: dict[str, Any], **more: Any) -> dict[str, Any]:

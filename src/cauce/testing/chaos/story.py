@@ -8,6 +8,7 @@ import msgspec
 from cauce.ports.provider import Midstream
 from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.calls import maker
+from cauce.testing.chaos.ledgers import Billed
 from cauce.testing.chaos.reader import Frame, Oddity, Reader
 from cauce.testing.chaos.shown import KEEPING
 from cauce.testing.chaos.text import NAMES, read
@@ -84,6 +85,8 @@ class Story(msgspec.Struct):
     """It was made old after its late replay, and must be gone."""
     odd: list[Oddity] = []
     attempts: list[Attempt] = []
+    billed: Billed | None = None
+    """What the ledgers of all nodes have of it; None: one of them did not say."""
 
     @property
     def ended(self) -> float | None:

@@ -41,13 +41,13 @@ class Asked(msgspec.Struct, frozen=True):
 def asked(way: Way, name: str, model: str, said: str, *, calls: bool, stays: bool) -> Asked:
     """The request that begins the stream `name` in that way. `calls`: it has tools; `stays`: it is not cancelled when its readers leave,
     whatever is usual."""
-    body: dict[str, Any] = {"model": model, "stream": True}
+    body: dict[str, Any] = {"model": model, "stream": True, "user": name}
     headers = {"idempotency_key": name} | ({"x_cauce_on_disconnect": "continue"} if stays else {})
     messages = [{"role": "user", "content": said}]
     function = TOOLS[0]["function"]
     match way:
         case "stream":
-            body = {"model": model, "messages": messages} | ({"tools": TOOLS} if calls else {})
+            body = {"model": model, "messages": messages, "user": name} | ({"tools": TOOLS} if calls else {})
             return _named(way, name, "native", Begun(f"/chat/stream/{name}", body))
         case "keyed chat":
             body |= {"messages": messages} | ({"tools": TOOLS} if calls else {})
@@ -55,7 +55,8 @@ def asked(way: Way, name: str, model: str, said: str, *, calls: bool, stays: boo
             return _named(way, f"openai-chat:{name}", "openai-chat", begun)
         case "keyed messages":
             tool = {"name": TOOL, "description": function["description"], "input_schema": function["parameters"]}
-            body |= {"messages": messages, "max_tokens": _MOST_TOKENS} | ({"tools": [tool]} if calls else {})
+            body = {"model": model, "stream": True, "metadata": {"user_id": name}, "max_tokens": _MOST_TOKENS}
+            body |= {"messages": messages} | ({"tools": [tool]} if calls else {})
             return _named(way, f"anthropic:{name}", "anthropic", Begun("/v1/messages", body, headers, again=True))
         case "background":
             # Its id is made of the key, so that whoever did not hear the answer finds it.
