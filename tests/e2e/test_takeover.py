@@ -186,6 +186,28 @@ async def test_several_answers_that_nobody_was_shown_begin_anew_after_a_kill(tmp
     assert len(upstream.requests) == 1, "since the next start"
 
 
+@pytest.mark.parametrize("again", [TALE, "Otra respuesta."], ids=["the same words", "other words"])
+async def test_plain_answer_of_a_key_is_whole_after_a_kill_though_its_model_begins_anew(
+    tmp_path: Path, again: str
+) -> None:
+    path, key = "/v1/chat/completions", {"Idempotency-Key": "k"}
+    async with Upstream(Reply(TALE, stall_after=19)) as upstream:
+        (tmp_path / "cauce.toml").write_text(table(upstream.base_url).partition("[facts")[0])
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            async with connection(serve.port) as client:
+                await client.send("POST", path, RAW, key)
+                while (await state(serve.port, "openai-chat:k")).get("tail", 0) < 4:
+                    pass
+                await asyncio.to_thread(serve.stop, signal.SIGKILL)
+        upstream.script(Reply(again))
+        with Serve(tmp_path) as serve:
+            await started(serve)
+            (choice,) = (await within(ask(serve.port, "POST", path, RAW, key), 20)).json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (again, "stop")
+    assert len(upstream.requests) == 1, "since the next start"
+
+
 async def test_time_that_a_client_gives_its_call_bounds_it_across_a_kill(tmp_path: Path) -> None:
     def told(request: Ask) -> Reply:
         # Who goes on with it would do so for minutes, and never falls silent.

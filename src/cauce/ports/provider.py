@@ -181,6 +181,8 @@ class Call(msgspec.Struct, frozen=True):
     """The provider's own stream that `begun` came from, read up to its end, where it can be attached to again."""
     replaces: bool = False
     """Its readers can take back what was shown, or are shown nothing before the end: the answer may begin anew (`Restart`)."""
+    withheld: bool = False
+    """Its readers are shown nothing before the end, though it is written as it comes: better another answer than two that are joined."""
     abandons: bool = False
     """Its readers are shown only calls of tools that are complete, or can take one back: one that broke off is gone on with."""
     renewed: Callable[[], Awaitable[None]] = always_ours

@@ -51,6 +51,11 @@ class Order:
         if candidate is not None:
             self._refused.append(candidate)
 
+    @property
+    def refusals(self) -> int:
+        """How often somebody was refused so."""
+        return len(self._refused)
+
     def hopeless(self, models: Sequence[Candidate]) -> bool:
         """Whether there is none among `models` that has not been refused."""
         return all([_place(self._refused, one) is not None for one in models])

@@ -4,6 +4,7 @@
 |---|---|
 | nothing that counts: reasoning, a status | the request is opened anew |
 | text | a model that takes its own beginning goes on with it; else any model is asked to continue, behind the seam |
+| text that nobody goes on with, or that is not shown before the end | another answer, where readers can take back what they have |
 | the completion of a prompt | a server of prompts goes on with the prompt and the text |
 | complete calls of tools | the step ends with them |
 | a call that is not complete | where readers can take it: it is abandoned, and the text before it gone on with |
@@ -44,6 +45,9 @@ from cauce.ports.resilience import RecoverySettings
 
 _MOST_BEGUN_ANEW = 3
 """How often everybody who is left may begin anew in place of going on, which is paid for each time."""
+
+_CANNOT = frozenset({"invalid_request", "context_length_exceeded"})
+"""What is said by who cannot go on, and may well answer anew: the request that asks for it is longer."""
 
 logger = logging.getLogger("cauce.calls")
 
@@ -316,7 +320,7 @@ class _Answer:
             try:
                 return await self._prefilled(call, exact, delivered.text, before)
             except CauceError as refused:
-                if not _passes(refused) and refused.code != "invalid_request":
+                if not _passes(refused) and refused.code not in _CANNOT:
                     raise
                 if call.request.prompt is None:
                     self._prefills.refused(exact, refused)
@@ -326,7 +330,15 @@ class _Answer:
                 if refused.code != "invalid_request":
                     call = msgspec.structs.replace(call, after=refused)
         if ladder.prompted and models:
-            return await self._prompted(call, models, delivered, before)
+            refusals = self._order.refusals
+            try:
+                return await self._prompted(call, models, delivered, before)
+            except CauceError as refused:
+                anew = self._order.refusals > refusals or refused.code in _CANNOT
+                if not (ladder.restart and anew and self._has_budget()):
+                    raise
+                # What began anew there answers another request, with half an answer in it: this one is asked as it was.
+                call, models = msgspec.structs.replace(call, after=refused), self._order.models
         if ladder.restart and models:
             deltas = await self._attempt(msgspec.structs.replace(call, candidates=tuple(models)), "restart")
             again = joining.restarted(_distinct(deltas, before), error.message)

@@ -6,6 +6,7 @@ import msgspec
 
 from cauce.domain.request import Scope
 from cauce.domain.stream import Head
+from cauce.ports.provider import Call
 
 Disconnect = Literal["continue", "grace", "cancel"]
 """What becomes of a stream that nobody reads any more: it goes on; it is cancelled when nobody came back in time; at once."""
@@ -38,6 +39,12 @@ NATIVE = StreamOptions()
 """Those of `/chat/stream`."""
 
 _decode = msgspec.json.Decoder(StreamOptions).decode
+
+
+def shown_as(call: Call, options: StreamOptions) -> Call:
+    """`call`, whose answer is shown as `options` say."""
+    hidden = options.buffer
+    return msgspec.structs.replace(call, replaces=options.replaces or hidden, withheld=hidden, abandons=True)
 
 
 def options_of(head: Head) -> StreamOptions:

@@ -13,7 +13,7 @@ from cauce.domain.errors import CauceError, Conflict, Gone, Overloaded
 from cauce.domain.request import Request, Scope
 from cauce.domain.stream import ERASED, Created, Erased, Head, NewStream, Record, State, StreamKey, Whose
 from cauce.engine.streams.bills import Bills
-from cauce.engine.streams.options import NATIVE, StreamOptions
+from cauce.engine.streams.options import NATIVE, StreamOptions, shown_as
 from cauce.engine.streams.presence import SEEN_EVERY, Presence
 from cauce.engine.streams.producer import Producer
 from cauce.engine.streams.producing import Producing
@@ -150,7 +150,7 @@ class Streams:
             created = await self._created(new)
             known = created.head
             if created.hold is not None:
-                call = msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
+                call = shown_as(call, options)
                 producer = self._producing.begin(created.hold, call, options)
                 if known.cancel_requested:
                     # Its cancel came first.

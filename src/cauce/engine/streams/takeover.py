@@ -19,7 +19,7 @@ from cauce.engine import ending
 from cauce.engine.policies.deadline import seconds_of
 from cauce.engine.streams.bills import Bills, Past
 from cauce.engine.streams.commits import NOWHERE, Begun, Commits
-from cauce.engine.streams.options import StreamOptions, options_of
+from cauce.engine.streams.options import StreamOptions, options_of, shown_as
 from cauce.engine.streams.orphan import Orphan, bounds_of, unanswered
 from cauce.engine.streams.settings import Life
 from cauce.engine.turn import Turn
@@ -248,7 +248,7 @@ class Takeover:
             )
         except CauceError as error:
             return error
-        return msgspec.structs.replace(call, replaces=options.replaces or options.buffer, abandons=True)
+        return shown_as(call, options)
 
     def _is_to_wait(self, head: Head, call: Call | CauceError) -> bool:
         """Whether whom it needs may still be found."""

@@ -179,7 +179,9 @@ async def _begin(exchange: Exchange, services: Services, asked: _Asked, request:
     common = Leaving("continue" if raw.get("background") is True else services.stream_settings.on_disconnect)
     options = options_for(exchange, services, request, WIRE, common)
     model = request.model or services.router.default
-    options = msgspec.structs.replace(options, replaces=True, asked=beside(raw, model, asked.items))
+    # A plain answer is shown to nobody before its end, but one in the background may be streamed later.
+    hidden = options.buffer or not (request.stream or raw.get("background") is True)
+    options = msgspec.structs.replace(options, replaces=True, buffer=hidden, asked=beside(raw, model, asked.items))
     request = wished(exchange, request)
     if key := given_key(exchange):
         head = await start_keyed(exchange, services, lambda number: _named(key, number), request, options)

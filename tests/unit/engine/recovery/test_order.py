@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cauce.domain.delta import Attempt, Delta, Finish, Reasoning, Restart, Text, ToolCall
-from cauce.domain.errors import ProviderFailure
+from cauce.domain.errors import ErrorCode, ProviderFailure
 from cauce.domain.model import ModelFacts
 from cauce.domain.request import Sampling
 from cauce.domain.usage import Usage
@@ -162,6 +162,93 @@ async def test_new_beginning_is_never_taken_for_a_continuation_and_not_paid_for_
     with pytest.raises(ProviderFailure, match="it is down"):
         await guarded.deltas(guarded.call())
     assert asking(guarded) == ["a", *"bababa"]
+
+
+class TestLastResort:
+    """Readers who can take back what they have, on a route that goes on."""
+
+    def begun(self, *others: ScriptedProvider, again: tuple[Step, ...] = ()) -> tuple[Recovered, Call]:
+        breaking = ScriptedProvider("a", cut(Text(LONG)), again or answering(LONG))
+        guarded = Recovered(breaking, *others)
+        return guarded, msgspec.structs.replace(guarded.call(), replaces=True, abandons=True)
+
+    async def test_answer_begins_anew_once_everybody_else_has_tried_to(self) -> None:
+        guarded, call = self.begun(ScriptedProvider("b", answering(LONG + MORE)))
+        deltas = await guarded.deltas(call)
+        place = next(place for place, delta in enumerate(deltas) if isinstance(delta, Restart))
+        assert shown(deltas[:place]) == LONG and shown(deltas[place:]) == LONG + MORE
+        assert asking(guarded) == ["a", "b", "a", "b"]
+        assert [strategy for *_, strategy in guarded.told] == ["open", "continue", "continue", "restart"]
+        reason = [one.reason for one in guarded.noticed if isinstance(one, Attempt)][-1]
+        assert reason == "a model that was to go on with an answer began it anew"
+
+    async def test_nothing_is_taken_back_while_somebody_goes_on(self) -> None:
+        guarded, call = self.begun(ScriptedProvider("b", answering(LONG)), ScriptedProvider("c", answering(MORE)))
+        deltas = await guarded.deltas(call)
+        assert shown(deltas) == LONG + MORE and not any([isinstance(delta, Restart) for delta in deltas])
+
+    async def test_nothing_is_taken_back_because_nobody_answers_for_a_while(self) -> None:
+        down = (failing("overloaded"),)
+        guarded, call = self.begun(ScriptedProvider("b", down, down, answering(MORE)), again=down)
+        deltas = await guarded.deltas(call)
+        assert shown(deltas) == LONG + MORE and not any([isinstance(delta, Restart) for delta in deltas])
+
+    async def test_answer_does_not_wait_for_one_that_is_away_where_the_other_begins_anew(self) -> None:
+        guarded, call = self.begun(ScriptedProvider("b", answering(LONG + MORE)), again=(failing("overloaded"),))
+        deltas = await guarded.deltas(call)
+        assert shown(deltas) == LONG + LONG + MORE and guarded.told[-1][1:] == ("b", "fallback")
+
+    @pytest.mark.parametrize("code", ["invalid_request", "context_length_exceeded"])
+    async def test_answer_begins_anew_where_what_asks_for_the_rest_is_refused(self, code: ErrorCode) -> None:
+        refusing = (failing("bad_request", code=code, upstream_status=400),)
+        guarded, call = self.begun(ScriptedProvider("b", refusing, answering(MORE)), again=refusing)
+        deltas = await guarded.deltas(call)
+        assert any([isinstance(delta, Restart) for delta in deltas]) and shown(deltas) == LONG + MORE
+
+    async def test_new_beginning_is_within_the_budget_of_attempts(self) -> None:
+        guarded, call = self.begun(ScriptedProvider("b", answering(LONG)))
+        guarded.open = recovery(guarded.clock, RecoverySettings(attempts=2), guarded.chance)(guarded.cascade)
+        with pytest.raises(ProviderFailure, match="it is down"):
+            await guarded.deltas(call)
+        assert asking(guarded) == ["a", "b", "a"]
+
+    async def test_complete_call_is_not_taken_back_by_it(self) -> None:
+        ready = ToolCall(0, "c", "f", "{}", "ready")
+        guarded = Recovered(ScriptedProvider("a", cut(Text(LONG), ready)), ScriptedProvider("b", answering(LONG)))
+        call = msgspec.structs.replace(guarded.call(), replaces=True, withheld=True, abandons=True)
+        assert not any([isinstance(delta, Restart) for delta in await guarded.deltas(call)])
+        assert asking(guarded) == ["a"]
+
+
+class TestNothingIsShown:
+    """Answers that are shown at their end, on a route that goes on."""
+
+    def withheld(self, guarded: Recovered, **about: object) -> Call:
+        return msgspec.structs.replace(all_with(guarded.call(), **about), replaces=True, withheld=True, abandons=True)
+
+    async def test_nobody_is_asked_to_go_on_in_other_words(self) -> None:
+        guarded = Recovered(ScriptedProvider("a", cut(Text(LONG))), ScriptedProvider("b", answering("Another answer.")))
+        deltas = await guarded.deltas(self.withheld(guarded))
+        assert deltas[:2] == [Text(LONG), Restart(1, "it is down")] and shown(deltas[2:]) == "Another answer."
+        assert [strategy for *_, strategy in guarded.told] == ["open", "restart"]
+
+    async def test_what_is_exact_is_gone_on_with(self) -> None:
+        guarded = Recovered(ScriptedProvider("a", cut(Text(LONG)), answering(MORE)))
+        deltas = await guarded.deltas(self.withheld(guarded, facts=BYTES))
+        assert seams(deltas) == ["exact"] and shown(deltas) == LONG + MORE
+
+    async def test_who_begins_anew_from_the_beginning_of_its_answer_is_asked_for_all_of_it(self) -> None:
+        guarded = Recovered(ScriptedProvider("a", cut(Text(LONG)), answering(LONG), answering(LONG + MORE)))
+        deltas = await guarded.deltas(self.withheld(guarded, facts=BYTES))
+        assert shown(deltas) == LONG + LONG + MORE and seams(deltas) == []
+        assert [strategy for *_, strategy in guarded.told] == ["open", "prefill", "restart"]
+
+    @pytest.mark.parametrize("midstream", ["resume", "fail"])
+    async def test_route_that_forbids_another_answer_gives_none(self, midstream: str) -> None:
+        guarded = Recovered(ScriptedProvider("a", cut(Text(LONG))), ScriptedProvider("b", answering("never")))
+        with pytest.raises(ProviderFailure, match="it is down"):
+            await guarded.deltas(self.withheld(guarded, midstream=midstream))
+        assert asking(guarded) == ["a"]
 
 
 async def test_each_attempt_counts_though_several_are_refused_in_one_go() -> None:

@@ -255,6 +255,26 @@ async def test_what_may_not_go_on_ends_as_what_it_is(life: Life, request_: Reque
 
 
 @pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (StreamOptions(), (False, False)),
+        (StreamOptions(replaces=True), (True, False)),
+        (StreamOptions(buffer=True), (True, True)),
+    ],
+    ids=["shown", "readers can take it back", "shown whole"],
+)
+async def test_call_that_goes_on_says_what_its_readers_are_shown(
+    options: StreamOptions, told: tuple[bool, bool]
+) -> None:
+    left = Left(Telling(*REST))
+    policy = msgspec.json.encode(msgspec.structs.replace(options, scope=Scope("acme", "web"))).decode()
+    await left.leave(FIRST, Text("Once "), policy=policy)
+    await left.adopted()
+    (call,) = left.turn.calls
+    assert (call.replaces, call.withheld) == told
+
+
+@pytest.mark.parametrize(
     ("options", "begun", "goes_on"),
     [
         (StreamOptions(replaces=True), Text("Once"), True),
