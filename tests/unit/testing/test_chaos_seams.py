@@ -209,6 +209,15 @@ def test_text_taken_back_from_readers_who_cannot_take_that_is_found() -> None:
     story = begun_anew(back(1))
     story.restarts = False
     assert broken(story) == {"I14"}
+    story.may_restart = True
+    assert broken(story) == set()
+
+
+def test_answer_that_may_begin_anew_may_be_gone_on_with() -> None:
+    log = [asked(), ("content", TEXT[:30], {}), asked(again=True), ("content", OTHER[30:], {})]
+    story = told(*log, completed(TEXT[:30] + OTHER[30:], "stop"))
+    story.may_restart = True
+    assert broken(with_second(story, kind="prefill", prefix=TEXT[:30])) == set()
 
 
 def test_answer_that_is_gone_on_with_though_it_is_to_begin_anew_is_found() -> None:

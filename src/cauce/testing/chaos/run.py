@@ -191,6 +191,8 @@ class _Run:
         way = "stream" if restarts else kind.way
         ours = asked(way, name, wanted, said, calls=bool(kind.calls), stays=not leaves)
         story = Story(ours.stream, kind.length, loop.time(), kind.calls, restarts, midstream, leaves, name=name)
+        # A response in the background is read on a wire that can take text back.
+        story.may_restart = way == "background" and midstream == "continue"
         self.stories.append(story)
         if way != "stream":
             self._faults.count(way)

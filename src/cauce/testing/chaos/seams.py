@@ -98,7 +98,7 @@ def taken_back_wrongly(story: Story, records: list[Record]) -> Iterator[str]:
         first = record.beside.get("from_seq")
         if not isinstance(first, int) or not 1 <= first < record.seq:
             yield f"record {record.seq} takes back what stands from {first!r} on"
-        if not story.restarts:
+        if not story.takes_back:
             yield f"record {record.seq} takes back what its readers cannot take back"
         if ready:
             yield f"record {record.seq} takes back a call that was whole"

@@ -79,6 +79,8 @@ class Story(msgspec.Struct):
     """A cancel was sent, whether or not it was acknowledged."""
     forgotten: float | None = None
     """Since when its server does not have it any more, and need not: it is judged by what its readers have."""
+    may_restart: bool = False
+    """It is gone on with, and begins anew where nobody does that: its readers take it."""
     name: str = ""
     """What it is called in what its user says, where that is not its id."""
     swept: bool = False
@@ -89,9 +91,14 @@ class Story(msgspec.Struct):
     """What the ledgers of all nodes have of it; None: one of them did not say."""
 
     @property
+    def takes_back(self) -> bool:
+        """Whether what was shown of it may be taken back."""
+        return self.restarts or self.may_restart
+
+    @property
     def ended(self) -> float | None:
         """When the first of its readers saw the end. Where it may begin anew, some wires end before that."""
-        readers = [reader for reader in self.readers if not (self.restarts and reader.wire in KEEPING)]
+        readers = [reader for reader in self.readers if not (self.takes_back and reader.wire in KEEPING)]
         seen = [reader.ended_at for reader in readers if reader.ended_at is not None]
         return min(seen) if seen else None
 
