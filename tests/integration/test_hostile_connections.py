@@ -122,8 +122,6 @@ async def test_path_in_bytes_that_are_no_ascii_is_refused(served: Served) -> Non
 @pytest.mark.parametrize("stream_id", ["r%C3%ADo", "r%EF%BF%BDo", "%F0%9F%8C%8A"])
 async def test_path_in_utf8_names_a_stream_whatever_its_letters(served: Served, stream_id: str) -> None:
     keyed = {"Authorization": "Bearer KEY-A"}
-    answer = await ask(
-        served.port, "POST", f"/chat/stream/{stream_id}", {"model": "up/m", "messages": MESSAGES}, keyed
-    )
+    answer = await ask(served.port, "POST", f"/chat/stream/{stream_id}", {"model": "up/m", "messages": MESSAGES}, keyed)
     assert answer.frames()[-1]["type"] == "complete"
     assert answer.frames()[0]["id"] == unquote(stream_id)
