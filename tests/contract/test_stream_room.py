@@ -4,6 +4,7 @@ import base64
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -27,8 +28,11 @@ from cauce.system.clock import SystemClock
 from cauce.testing.clock import FakeClock
 from cauce.testing.stream_room_contract import MOST, ended, is_newest, key_of, settled, there
 from cauce.testing.stream_samples import END, LEASE, RETENTION, created, head_of, text
+from cauce.testing.upstream import Reply, Upstream
+from tests.http import ask, within
 from tests.postgres_server import running_postgres
 from tests.redis_server import RedisServer
+from tests.serving import MESSAGES, serving, upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -263,3 +267,25 @@ async def test_bound_of_the_configuration_holds(postgres: str, redis_server: Red
     await opened.log.stop()
     if opened.stop is not None:
         await opened.stop()
+
+
+@pytest.mark.parametrize("bound", ["max_stream = 65536", "max_records = 1000"])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgres", "redis"])
+async def test_answer_is_as_long_as_the_configuration_allows_in_every_log(
+    postgres: str, redis_server: RedisServer, tmp_path: Path, store: str, bound: str
+) -> None:
+    toml = (
+        f"[streams]\nstore = {store!r}\n{bound}\n[postgres]\nurl = {postgres!r}\n[redis]\nurl = {redis_server.url!r}\n"
+    )
+    # Texts with thoughts between them are not joined: each is a record.
+    pieces = [
+        b'{"choices":[{"delta":{"%s":"%s"}}]}' % (name, b"x" * 100) for name in (b"reasoning_content", b"content")
+    ]
+    async with Upstream(Reply(chunks=tuple(pieces * 600))) as upstream:
+        async with serving(toml + upstream_table("up", upstream.base_url), data=tmp_path / "data") as served:
+            asked = {"model": "up/m", "messages": MESSAGES}
+            frames = (await within(ask(served.port, "POST", f"/chat/stream/{store}-{bound[4]}", asked), 30)).frames()
+    told = frames[-1]
+    assert (told["type"], told["error_code"], told["final_error"]) == ("error", "payload_too_large", True)
+    assert told["partial"] == "".join([frame["data"] for frame in frames if frame["type"] == "content"])
+    assert told["seq"] <= 1001

@@ -58,8 +58,21 @@ async def test_message(client: Client, upstream: Upstream) -> None:
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cost_source) == (7, 5, "unpriced")
     assert answer.request_id is not None and answer.request_id.startswith("req_")
     assert [attempt.provider for attempt in answer.attempts] == ["up"]
+    assert not answer.usage.estimated
     assert upstream.requests[0]["messages"] == [{"role": "user", "content": "Hello?"}]
     assert upstream.requests[0]["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_usage_that_nobody_reported_is_told_as_an_estimate(
+    client: Client, upstream: Upstream, streamed: bool
+) -> None:
+    upstream.script(Reply(usage=None))
+    if streamed:
+        answer = await client.stream("Hello?", model="up/m").answer()
+    else:
+        answer = await client.message("Hello?", model="up/m")
+    assert answer.usage.estimated and answer.usage.output_tokens > 0
 
 
 async def test_conversation_of_values_and_tool_calls(client: Client, upstream: Upstream) -> None:

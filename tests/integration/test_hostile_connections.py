@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import msgspec
 import pytest
 
 from cauce.server.gate import hash_key
 from cauce.testing.upstream import Upstream
-from tests.http import within
+from tests.http import ask, within
 from tests.integration.test_streams import config
 from tests.serving import MESSAGES, Served, serving
 
@@ -101,3 +102,26 @@ async def test_body_in_chunks_of_a_byte_is_no_large_head(served: Served) -> None
     ]
     answer = await told(served, _CHUNKED + _AUTHORIZED + b"connection: close\r\n\r\n", *pieces, b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("other", ["GET /v1beta/models/", "POST /chat/stream/", "GET /conversations/", "GET /nowhere/"])
+async def test_path_that_is_not_utf8_is_refused_and_not_taken_for_another(served: Served, other: str) -> None:
+    method, _, prefix = other.partition(" ")
+    body = {"model": "up/m", "messages": MESSAGES} if method == "POST" else None
+    for name in ("bad%FF", "bad%FE", "%ED%A0%80", "a%C3"):
+        answer = await ask(served.port, method, prefix + name, body, {"Authorization": "Bearer KEY-A"})
+        assert answer.status == 400 and "UTF-8" in answer.body.decode()
+
+
+async def test_path_in_bytes_that_are_no_ascii_is_refused(served: Served) -> None:
+    line = b"GET /chat/stream/bad\xff HTTP/1.1\r\nhost: localhost\r\n"
+    answer = await told(served, line + _AUTHORIZED + b"connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("stream_id", ["r%C3%ADo", "r%EF%BF%BDo", "%F0%9F%8C%8A"])
+async def test_path_in_utf8_names_a_stream_whatever_its_letters(served: Served, stream_id: str) -> None:
+    keyed = {"Authorization": "Bearer KEY-A"}
+    answer = await ask(served.port, "POST", f"/chat/stream/{stream_id}", {"model": "up/m", "messages": MESSAGES}, keyed)
+    assert answer.frames()[-1]["type"] == "complete"
+    assert answer.frames()[0]["id"] == unquote(stream_id)

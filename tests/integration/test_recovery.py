@@ -160,6 +160,34 @@ async def test_provider_reset_mid_stream_is_bridged(asking: Callable[[int, int],
             assert await asking(ends.served.port, place) == ORACLE, place
 
 
+@pytest.mark.parametrize("surface", ["a logged stream", "a stream", "a page"])
+async def test_usage_of_an_answer_that_was_bridged_says_that_it_is_an_estimate(surface: str) -> None:
+    said = [{"role": "user", "content": "Tell."}]
+    whole: dict[str, Any] = {"model": "two/m", "messages": said}
+    body = {"model": "route", "messages": said}
+    async with both_ends() as ends:
+        port = ends.served.port
+        ends.cutting.script(Reply(ORACLE, cut_after=9))
+        if surface == "a page":
+            parts = [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "Tell."}]}]
+            asked = {"id": "chat", "messages": parts, "trigger": "submit-message", "model": "route"}
+            frames = (await within(ask(port, "POST", "/api/chat", asked), 30)).frames()
+            usage = frames[-1]["messageMetadata"]["usage"]
+        elif surface == "a stream":
+            frames = (await within(ask(port, "POST", "/llm/message", {**body, "stream": True}), 30)).frames()
+            usage = frames[-1]["usage"]
+        else:
+            live = await within(ask(port, "POST", "/chat/stream/tale", body), 30)
+            again = await within(ask(port, "GET", "/chat/stream/tale/resume?after=0"), 30)
+            usage = live.frames()[-1]["usage"]
+            assert again.frames() == live.frames()
+            assert (await ask(port, "GET", "/chat/stream/tale")).json()["usage"] == usage
+        ends.exact.script(Reply("Whole."))
+        reported = (await within(ask(port, "POST", "/llm/message", whole), 30)).json()["usage"]
+    assert usage["estimated"] is True and usage["output_tokens"] > 5
+    assert "estimated" not in reported
+
+
 PROMPT = "Cuenta: "
 
 

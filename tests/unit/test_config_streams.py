@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from cauce.config import Config
+from cauce.domain.stream import StreamLimits
 from tests.unit.test_config import mistake, read
 
 
 def test_streams_are_kept_in_a_file_of_this_server_alone(tmp_path: Path) -> None:
     streams = read(tmp_path).streams
     assert (streams.store, streams.folder) == ("sqlite", "")
+    assert streams.limits == StreamLimits() == StreamLimits(8 * 1024 * 1024, 200_000)
     assert (streams.retention, streams.retention_api, streams.on_disconnect) == (86_400, 3600, "grace")
 
 
@@ -31,6 +33,8 @@ def test_streams_are_kept_in_a_file_of_this_server_alone(tmp_path: Path) -> None
         ("[streams]\nheartbeat = 0", "streams.heartbeat: expected"),
         ("[streams]\nlease = 0.5", "streams.lease: expected"),
         ('[streams]\non_disconnect = "stop"', "must be one of continue, grace, cancel"),
+        ("[streams]\nmax_stream = 65535", "streams.max_stream: expected"),
+        ("[streams]\nmax_records = 999", "streams.max_records: expected"),
         ("[streams]\nunattended_max_cost = -1", "streams.unattended_max_cost: expected"),
     ],
 )

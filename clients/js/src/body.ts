@@ -39,13 +39,17 @@ export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter" |
 export type Level = "primary" | "fallback" | "cache" | "offline";
 export type CostSource = "reported" | "priced" | "estimated" | "unpriced";
 
-/** Tokens. `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. */
+/**
+ * Tokens. `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `estimated` is there where no provider
+ * has reported all of them.
+ */
 export interface Usage {
   input_tokens: number;
   output_tokens: number;
   cached_tokens: number;
   cache_write_tokens: number;
   reasoning_tokens: number;
+  estimated?: true;
 }
 
 /** One provider that was asked; `error` says why it did not answer. */

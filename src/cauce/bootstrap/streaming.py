@@ -66,7 +66,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
     settings = config.streams
     cost = settings.unattended_max_cost
     if not on_disk or settings.store == "memory":
-        log = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
+        log = _in_memory(config, clock)
         life = Life(recovery=config.recovery, unattended_max_cost=cost)
         streams = Streams(log, turn, clock, life=life, bills=bills)
         said = spoken(config, clock, log, streams, lasting=False)
@@ -77,8 +77,7 @@ def streaming(config: Config, turn: Turn, clock: Clock, *, on_disk: bool, bills:
     log = opened.log
     parted = settings.store in ("postgres", "redis")
     if parted:
-        memory = InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes)
-        log = PartedStreamLog(memory, opened.log)
+        log = PartedStreamLog(_in_memory(config, clock), opened.log)
     life = Life(
         lasting=True,
         lease=opened.lease,
@@ -144,11 +143,18 @@ async def trouble(config: Config) -> str:
     return ""
 
 
+def _in_memory(config: Config, clock: Clock) -> InprocStreamLog:
+    settings = config.streams
+    return InprocStreamLog(clock, retention=settings.retention, max_bytes=settings.max_bytes, limits=settings.limits)
+
+
 def _on_disk(config: Config, clock: Clock, node: str) -> Opened:
     settings = config.streams
     lease = settings.lease if settings.folder else None
     patience = PATIENCE if lease is None else min(PATIENCE, lease)
-    options = StreamLogOptions(settings.retention, settings.max_disk, lease, settings.synchronous, patience)
+    options = StreamLogOptions(
+        settings.retention, settings.max_disk, lease, settings.synchronous, patience, settings.limits
+    )
     with streams_folder(config) as folder:
         held = _lock_of(folder) if settings.folder else None
         log = SqliteStreamLog(folder / FILE, clock, node, options)
@@ -215,4 +221,4 @@ def _in_redis(config: Config, clock: Clock, node: str) -> Opened:
 def _shared(config: Config) -> SharedLogOptions:
     settings = config.streams
     patience = min(PATIENCE, settings.lease)
-    return SharedLogOptions(settings.retention, settings.lease, patience, max_bytes=settings.max_disk)
+    return SharedLogOptions(settings.retention, settings.lease, patience, settings.limits, settings.max_disk)

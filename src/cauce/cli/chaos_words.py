@@ -49,6 +49,9 @@ CHAOS: dict[str, str] = {
     "[recovery] attempts = {attempts}: an answer may break off after as many": (
         "[recovery] attempts = {attempts}: una respuesta puede interrumpirse después de tantos"
     ),
+    "[streams] max_stream = {bytes}, max_records = {records}: a longer answer has to end there": (
+        "[streams] max_stream = {bytes}, max_records = {records}: una respuesta más larga tiene que acabar ahí"
+    ),
     "{settings}: an answer that lasts for longer may break off": (
         "{settings}: una respuesta que dura más puede interrumpirse"
     ),

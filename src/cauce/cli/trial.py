@@ -7,6 +7,7 @@ import msgspec
 
 from cauce.cli.words import say
 from cauce.config import Config, ModelSettings, ProviderSettings
+from cauce.domain.stream import StreamLimits
 from cauce.testing.chaos import NodeSettings, Route, shortest
 from cauce.testing.chaos.node import Store, goes_by_leases
 
@@ -131,6 +132,13 @@ class Trial(msgspec.Struct, frozen=True):
         ages = {"[recovery] age": settings.recovery.age, "[timeouts] logged": settings.timeouts.logged}
         if short := [f"{name} = {seconds:g}" for name, seconds in ages.items() if seconds < self.lasts]:
             yield say("{settings}: an answer that lasts for longer may break off", settings=", ".join(short))
+        most = settings.streams.limits
+        if most != StreamLimits():
+            yield say(
+                "[streams] max_stream = {bytes}, max_records = {records}: a longer answer has to end there",
+                bytes=most.bytes,
+                records=most.records,
+            )
         if "fail" in ways:
             yield say('midstream = "fail": an answer that breaks has to end there, and to say so')
         if "resume" in ways:

@@ -60,6 +60,7 @@ def read_answer(body: bytes, request_id: str | None) -> Answer:
             used.reasoning_tokens,
             told.cost,
             told.cost_source,
+            used.estimated,
         ),
         tuple(told.attempts),
         tuple([ToolCallPart(call.call_id, call.name, call.arguments) for call in told.tool_calls or ()]),

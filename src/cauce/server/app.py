@@ -111,6 +111,7 @@ class Application:
         exchange = Exchange(scope, receive, send, services.clock, services.ids.new("req"))
         try:
             self._gate.check(exchange)
+            exchange.check_path()
             if exchange.method == "OPTIONS":
                 await exchange.respond(204, b"", b"text/plain")
                 return

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote_to_bytes
 
-from cauce.domain.errors import PayloadTooLarge
+from cauce.domain.errors import InvalidRequest, PayloadTooLarge
 from cauce.domain.request import Scope
 from cauce.ports.clock import Clock
 
@@ -62,6 +62,23 @@ class Exchange:
                 self.headers.append((b"request-id", request_id.encode()))
         self.scope = Scope()
         self.started = False
+
+    def check_path(self) -> None:
+        """Servers decode what is no UTF-8 to one and the same sign, so that two ids would be one. Raises `InvalidRequest`."""
+        if self.path.isascii():
+            return
+        raw: bytes | None = self.asgi.get("raw_path")
+        if raw is None:
+            # Which of the two it was only the server knows.
+            readable = "\ufffd" not in self.path
+        else:
+            try:
+                unquote_to_bytes(raw).decode()
+                readable = True
+            except UnicodeDecodeError:
+                readable = False
+        if not readable:
+            raise InvalidRequest("the path is not UTF-8: percent-encode the bytes of its letters in UTF-8")
 
     def named(self, prefix: str) -> str:
         """An id for what this request makes, as `Ids` give them: with the random part of its own id, so that one tells the other."""

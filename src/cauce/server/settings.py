@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cauce.domain.request import Scope
+from cauce.domain.stream import StreamLimits
 from cauce.engine.streams.settings import UNATTENDED_MAX_COST
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -42,7 +43,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
     `retention` is the seconds that an ended stream can still be read, `retention_api` the same on wires that are not ours. What becomes
     of streams of those that nobody reads any more is `on_disconnect`, after `grace` seconds. `unattended_max_cost` (USD, 0: any)
     ends a stream that goes on unread. `max_disk` bounds what all streams take together, in the file, or of all servers in PostgreSQL or
-    Redis; `max_bytes` bounds those in memory.
+    Redis; `max_bytes` bounds those in memory. `max_stream` (bytes) and `max_records` bound each stream by itself.
     """
 
     hold_headers: Seconds = 3.0
@@ -59,11 +60,18 @@ class StreamSettings(msgspec.Struct, frozen=True):
     unattended_max_cost: Annotated[float, msgspec.Meta(ge=0)] = UNATTENDED_MAX_COST
     max_disk: Annotated[int, msgspec.Meta(ge=16 * 1024 * 1024)] = 4 * 1024 * 1024 * 1024
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    max_stream: Annotated[int, msgspec.Meta(ge=64 * 1024)] = StreamLimits().bytes
+    max_records: Annotated[int, msgspec.Meta(ge=1000)] = StreamLimits().records
 
     @property
     def shared(self) -> bool:
         """Whether several processes may keep their streams there."""
         return self.store in ("postgres", "redis") or bool(self.folder)
+
+    @property
+    def limits(self) -> StreamLimits:
+        """What one stream may hold."""
+        return StreamLimits(self.max_stream, self.max_records)
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

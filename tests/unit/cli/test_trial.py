@@ -23,6 +23,8 @@ retention_api = 800
 on_disconnect = "cancel"
 grace = 4
 max_disk = 20000000
+max_stream = 70000
+max_records = 5000
 [recovery]
 attempts = 3
 no_progress = 40
@@ -141,6 +143,7 @@ def test_what_settings_do_not_promise_and_what_cannot_be_tried_is_told(tmp_path:
     for sentence in (
         '[streams] synchronous = "normal"',
         "[recovery] attempts = 3: an answer may break off after as many",
+        "[streams] max_stream = 70000, max_records = 5000: a longer answer has to end there",
         'midstream = "fail": an answer that breaks has to end there',
         'midstream = "resume": an answer may break off',
         "on_disconnect: an answer that nobody reads may end as cancelled",

@@ -6,6 +6,7 @@ import msgspec
 
 from cauce.ports.provider import Timeouts
 from cauce.ports.resilience import RecoverySettings
+from cauce.server.settings import StreamSettings
 from cauce.testing.chaos import CALM, NodeSettings, Rates, write
 from cauce.testing.chaos.attempt import Attempt
 from cauce.testing.chaos.bounds import Bounds, Outage
@@ -191,6 +192,13 @@ def test_answer_may_break_off_after_as_many_recoveries_as_the_settings_have_and_
     assert "I12" in broken(broke_off(cut("prefill", "retry")), two)
     assert broken(broke_off(cut("prefill", "continue")), two) == set()
     assert excused(broke_off(cut()), broke_off(cut()).records(), with_settings(recovery=RecoverySettings(attempts=0)))
+
+
+def test_answer_may_end_where_it_is_as_long_as_the_settings_allow() -> None:
+    end = frame(4, "error", "too long", final_error=True, error_code="payload_too_large", partial=TEXT[:30])
+    log = [*frames()[:3], end]
+    assert "I12" in broken(broke_off(log))
+    assert broken(broke_off(log), with_settings(streams=StreamSettings(max_stream=65_536))) == set()
 
 
 def test_answer_that_is_gone_on_with_more_often_than_the_settings_have_is_found() -> None:

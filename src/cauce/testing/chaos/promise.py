@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from cauce.domain.stream import StreamLimits
 from cauce.engine.recovery.past import GOING_ON
 from cauce.testing.chaos.settings import NodeSettings
 from cauce.testing.chaos.story import Record, Story, text_of
@@ -33,6 +34,9 @@ def excuse(story: Story, records: list[Record], promise: Promise) -> str:
         return f"[recovery] age = {recovery.age:g}"
     if lasted >= settings.timeouts.logged:
         return f"[timeouts] logged = {settings.timeouts.logged:g}"
+    most = settings.streams.limits
+    if most != StreamLimits() and records and records[-1].beside.get("error_code") == "payload_too_large":
+        return f"[streams] max_stream = {most.bytes}, max_records = {most.records}"
     if _stood_still(story) + promise.slack >= recovery.no_progress:
         return f"[recovery] no_progress = {recovery.no_progress:g}"
     refused = [attempt for attempt in story.attempts[-2:] if not attempt.served]

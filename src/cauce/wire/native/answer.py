@@ -14,14 +14,16 @@ from cauce.wire.native.partial import whole
 _encode = msgspec.json.Encoder().encode
 
 
-class UsageBody(msgspec.Struct):
-    """Tokens. `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning."""
+class UsageBody(msgspec.Struct, omit_defaults=True):
+    """Tokens. `input_tokens` includes cache reads and writes, `output_tokens` includes reasoning. `estimated` is there and true where no
+    provider has reported all of them: they are an estimate then, or a sum with one in it."""
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int
     cache_write_tokens: int
     reasoning_tokens: int
+    estimated: bool = False
 
 
 class ToolCallAnswer(msgspec.Struct):
@@ -114,7 +116,12 @@ def render_answer(completion: Completion, facts: Facts) -> bytes:
 def render_usage(usage: Usage) -> UsageBody:
     """`usage` as this wire shows it."""
     return UsageBody(
-        usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+        usage.estimated,
     )
 
 
