@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 import uvicorn
 
 from cauce.server.app import Application
+from cauce.server.door import Connections
 from cauce.server.protocol import BoundedProtocol
 from cauce.server.run import listen
 from cauce.testing.local_servers import local_server
@@ -233,6 +235,7 @@ async def test_client_that_is_slow_to_send_is_let_go(sent: bytes, status: int | 
                 Application(served.runtime.services), http=Impatient, lifespan="off", log_config=None, ws="none"
             )
         )
+        server.server_state.connections = Connections(inf)
         sockets = listen("127.0.0.1", 0)
         task = asyncio.create_task(server._serve(sockets))
         async with connection(sockets[0].getsockname()[1]) as client:
