@@ -63,11 +63,10 @@ async def test_clients_that_keep_their_connections_leave_room_for_those_that_wai
     assert {one.status for one in answered} == {200}
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system does not tell the limits of a process")
 async def test_soft_limit_of_open_files_is_raised_to_the_hard_one(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with Upstream(Reply(delay=0.2)) as upstream, gateway(tmp_path, provider(upstream), (256, hard)) as served:
         assert resource.prlimit(served.pid, resource.RLIMIT_NOFILE) == (hard, hard)
-        answers = await asyncio.gather(
-            *[ask(served.port, "POST", "/v1/chat/completions", chat()) for _ in range(300)]
-        )
+        answers = await asyncio.gather(*[ask(served.port, "POST", "/v1/chat/completions", chat()) for _ in range(300)])
     assert {one.status for one in answers} == {200}

@@ -64,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """A `Cycle`, once there was a request."""
     app: Any
     parser: Any
+    connections: Any
+    """`Connections` of the server."""
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -186,9 +186,7 @@ async def _first(addresses: Sequence[str], port: int) -> tuple[str, socket.socke
             if left:
                 address = left.pop(0)
                 tries[loop.create_task(_connected(address, port))] = address
-            done, _ = await asyncio.wait(
-                tries, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(tries, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED)
             for one in done:
                 error = one.exception()
                 if error is None:
