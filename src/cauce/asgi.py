@@ -5,5 +5,7 @@ from pathlib import Path
 
 from cauce.bootstrap import application
 from cauce.config import load
+from cauce.server.door import raise_limit
 
+raise_limit()
 app = application(load(None, os.environ, Path.cwd()))

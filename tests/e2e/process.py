@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +36,8 @@ class Process:
         self._begun = re.compile(begun, re.DOTALL)
         self._apart = apart
         self._process: subprocess.Popen[str] | None = None
+        self.files: tuple[int, int] | None = None
+        """How many files it may open: the soft limit, and the hard one."""
 
     @property
     def url(self) -> str:
@@ -59,6 +62,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=errors if self._apart else subprocess.STDOUT,
                 text=True,
+                preexec_fn=self._limited if self.files is not None else None,
             )
         assert self._process.stdout is not None
         impatience = threading.Timer(40, self._process.kill)
@@ -72,6 +76,10 @@ class Process:
         impatience.cancel()
         assert self.port, printed + self.errors.read_text("utf-8")
         return printed
+
+    def _limited(self) -> None:
+        assert self.files is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
 
     @property
     def pid(self) -> int:

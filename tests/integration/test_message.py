@@ -1,6 +1,8 @@
 """`POST /llm/message`, over HTTP, in front of a fake upstream."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -111,6 +113,14 @@ async def test_long_retry_after_stands_in_the_body_only(upstream: Upstream) -> N
         response = await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})
     assert "retry-after" not in response.headers
     assert response.json()["retry_after"] == pytest.approx(3600, abs=5)
+
+
+async def test_time_to_ask_again_counts_from_when_an_answer_without_a_date_came(upstream: Upstream) -> None:
+    until = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    upstream.answers = [Reply(status=429, error={"message": "later"}, headers={"retry-after": until})]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        response = await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})
+    assert response.json()["retry_after"] == pytest.approx(3600, abs=60)
 
 
 async def test_plain_call_that_runs_out_of_time_is_a_504(upstream: Upstream) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -10,12 +11,14 @@ import pytest
 import uvicorn
 
 from cauce.server.app import Application
+from cauce.server.door import Connections
 from cauce.server.protocol import BoundedProtocol
 from cauce.server.run import listen
 from cauce.testing.local_servers import local_server
 from cauce.testing.upstream import Reply, Upstream
 from tests.disk import files_no_larger_than
-from tests.http import ask, connection, within
+from tests.files import no_more_files
+from tests.http import Connection, Response, ask, connection, within
 from tests.serving import BREAKS, MESSAGES, ONE_TRY, Served, serving, upstream_table
 from tests.surfaces import SURFACES, Surface
 
@@ -233,6 +236,7 @@ async def test_client_that_is_slow_to_send_is_let_go(sent: bytes, status: int | 
                 Application(served.runtime.services), http=Impatient, lifespan="off", log_config=None, ws="none"
             )
         )
+        server.server_state.connections = Connections(inf)
         sockets = listen("127.0.0.1", 0)
         task = asyncio.create_task(server._serve(sockets))
         async with connection(sockets[0].getsockname()[1]) as client:
@@ -251,6 +255,40 @@ async def test_slow_reader_does_not_stop_the_stream_nor_other_readers(upstream: 
             whole = await within(ask(served.port, "GET", "/chat/stream/s/resume?after=0"), 10)
             assert whole.frames()[-1]["type"] == "complete"
             assert (await within(slow.response(), 10)).body == whole.body
+
+
+async def test_server_that_may_open_no_more_files_blames_no_provider() -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            body = b'{"choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}]}'
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    cold = {"CAUCE_SERVER__WARM": "false", **ONE_TRY}
+    async with listening, serving(upstream_table("up", address), cold) as served, connection(served.port) as client:
+
+        async def answer() -> Response:
+            await client.send("POST", "/llm/message", msgspec.json.encode({"model": "up/m", "messages": MESSAGES}))
+            return await within(client.response())
+
+        with no_more_files():
+            refused = [await answer() for _ in range(8)]
+            health = (await ask_over(client, "/health")).json()
+        after = await answer()
+    assert {(one.status, one.json()["error_code"], one.headers["retry-after"]) for one in refused} == {
+        (503, "overloaded", "1")
+    }
+    assert health["status"] == "healthy" and health["providers"]["up"]["status"] != "down"
+    assert after.status == 200 and after.headers["x-cauce-model"] == "up/m"
+
+
+async def ask_over(client: Connection, path: str) -> Response:
+    await client.send("GET", path)
+    return await within(client.response())
 
 
 async def test_every_answer_has_a_date(upstream: Upstream) -> None:

@@ -38,10 +38,13 @@ def bearer(name: str) -> dict[str, str]:
 class Gateway:
     """A running server; `kill` and `start` go on in the same folder, with the same data."""
 
-    def __init__(self, folder: Path, toml: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, toml: str, environment: Mapping[str, str], files: tuple[int, int] | None = None
+    ) -> None:
         self._folder = folder
         self._environment = dict(environment)
         self._serve = Serve(folder)
+        self._serve.files = files
         (folder / "cauce.toml").write_text(QUIET + toml)
 
     @property
@@ -51,6 +54,11 @@ class Gateway:
     @property
     def pid(self) -> int:
         return self._serve.pid
+
+    @property
+    def errors(self) -> str:
+        """What it has logged."""
+        return self._serve.errors.read_text("utf-8")
 
     async def start(self) -> None:
         """Start it, and return once it takes requests."""
@@ -73,9 +81,11 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(folder: Path, toml: str, **environment: str) -> AsyncIterator[Gateway]:
-    """Serve with the configuration `toml` in `folder`."""
-    made = Gateway(folder, toml, environment)
+async def gateway(
+    folder: Path, toml: str, files: tuple[int, int] | None = None, **environment: str
+) -> AsyncIterator[Gateway]:
+    """Serve with the configuration `toml` in `folder`. `files`: see `Process.files`."""
+    made = Gateway(folder, toml, environment, files)
     try:
         await made.start()
         yield made

@@ -1,6 +1,6 @@
 """The catalogue that ships with the server, with what the configuration says laid over it.
 
-`facts.json` is read at the first question, and of its price lists only those that are asked for.
+`facts.json` is read at the start, when there are file descriptors for it, and of its price lists only those that are asked for.
 """
 
 from collections.abc import Mapping
@@ -78,11 +78,12 @@ class PackagedCatalogue:
     """See `ports.catalogue.Catalogue`. `overrides` are by glob of `provider/model`; of several that hold, the later ones win."""
 
     def __init__(self, overrides: Mapping[str, FactsSettings] | None = None) -> None:
+        self._content = _content_decoder.decode(FILE.read_bytes())
         self._overrides = tuple((overrides or {}).items())
         self._vendors: dict[str, _Vendor | None] = {}
         self._known = lru_cache(MOST_MODELS)(self._facts)
 
-    @cached_property
+    @property
     def snapshot(self) -> str:
         """The price list: where it comes from, the day it holds for, a hash of all that is in it."""
         return self._content.snapshot
@@ -102,10 +103,6 @@ class PackagedCatalogue:
             if fnmatchcase(f"{provider}/{model}", glob):
                 facts = _overridden(facts, settings)
         return facts
-
-    @cached_property
-    def _content(self) -> _Content:
-        return _content_decoder.decode(FILE.read_bytes())
 
     def _vendor(self, name: str) -> _Vendor | None:
         if name not in self._vendors:

@@ -91,6 +91,12 @@ def _server(found: Diagnosis) -> Iterator[str]:
         yield say("API keys: {names}", names=", ".join(server.keys))
     else:
         yield say("no API keys: any key or none is accepted")
+    if server.connections is not None:
+        yield say(
+            "{files} files may be open (ulimit -Hn), which has room for {connections} connections at once",
+            files=server.files,
+            connections=server.connections,
+        )
     if not server.data_dir_problem:
         yield say("the data folder {folder} can be written", folder=server.data_dir)
     if server.streams_folder:

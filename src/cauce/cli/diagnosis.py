@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from cauce.engine.routing.names import AUTO
 from cauce.engine.routing.source import Source
 from cauce.ports.line import Handshake, Reached
 from cauce.ports.provider import ModelInfo, Timeouts
+from cauce.server.door import places, raise_limit
 from cauce.server.gate import is_loopback
 
 Models = dict[str, frozenset[str]]
@@ -44,6 +46,9 @@ class Ground(msgspec.Struct, frozen=True):
     streams_folder_problem: str = ""
     stream_log_problem: str = ""
     """Why the log of streams does not answer; empty if it does, or is a matter of a folder."""
+    files: int | None = None
+    """How many files it may open; None where nothing bounds them, nor the `connections` at once."""
+    connections: int | None = None
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -128,6 +133,7 @@ async def diagnose(config: Config) -> Diagnosis:
 def _ground(config: Config) -> Ground:
     server = config.server
     folder = Path(config.streams.folder).expanduser() if config.streams.folder else None
+    files = raise_limit()
     return Ground(
         server.host,
         server.port,
@@ -140,6 +146,8 @@ def _ground(config: Config) -> Ground:
         config.streams.store,
         str(folder) if folder else "",
         ground.folder_problem(folder) if folder else "",
+        files=int(files) if isfinite(files) else None,
+        connections=int(places(files)) if isfinite(files) else None,
     )
 
 

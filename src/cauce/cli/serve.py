@@ -20,6 +20,7 @@ from cauce.cli.banner import banner
 from cauce.cli.ground import open_door
 from cauce.cli.main import configuration_argument
 from cauce.config import Config, ConfigError, load
+from cauce.server.door import places, raise_limit
 from cauce.server.run import HTTPServer, listen
 
 COLLECT_AFTER = (10_000, 20, 20)
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_open_door(config, insecure=arguments.insecure)
     # What is kept holds what people asked: it is for this user alone.
     os.umask(0o077)
+    files = raise_limit()
     try:
         sockets = listen(config.server.host, config.server.port)
     except OSError as error:
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     # uvicorn ends gracefully on these and then raises them again: to us they have done their work.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _done)
-    HTTPServer(built.services, ready).run(sockets)
+    HTTPServer(built.services, ready, most=places(files)).run(sockets)
     held.close()
     return 0
 

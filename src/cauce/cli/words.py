@@ -233,6 +233,9 @@ SPANISH: dict[str, str] = {
     "that address is not to be had: {reason}": "esa dirección no se puede usar: {reason}",
     "API keys: {names}": "claves de API: {names}",
     "no API keys: any key or none is accepted": "sin claves de API: se acepta cualquiera o ninguna",
+    "{files} files may be open (ulimit -Hn), which has room for {connections} connections at once": (
+        "se pueden abrir {files} archivos (ulimit -Hn), con lo que caben {connections} conexiones a la vez"
+    ),
     "the data folder {folder} can be written": "se puede escribir en la carpeta de datos {folder}",
     "none configured: set OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY, or see `cauce config init`": (
         "ninguno configurado: define OPENAI_API_KEY, ANTHROPIC_API_KEY o GEMINI_API_KEY, o mira `cauce config init`"

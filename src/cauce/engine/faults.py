@@ -3,7 +3,7 @@
 import logging
 
 from cauce.domain.delta import Outcome
-from cauce.domain.errors import CauceError, ProviderFailure
+from cauce.domain.errors import CauceError, Overloaded, ProviderFailure
 from cauce.engine.policies.breaker import hurried
 from cauce.ports.provider import Call
 
@@ -23,11 +23,13 @@ class Faults:
         return self._kept.get(provider)
 
     def note(self, call: Call, outcome: Outcome, error: CauceError | None) -> None:
-        """An attempt has ended. What its client cut short, and what a filter refused of it, says nothing of the provider."""
+        """An attempt has ended. What its client cut short, what a filter refused of it and what we had no room for says nothing of the provider."""
         provider = call.candidates[0].provider.name
         if error is None:
             if outcome != "cancelled" and self._kept:
                 self._kept.pop(provider, None)
+        elif isinstance(error, Overloaded):
+            return
         elif error.code not in _CODES:
             self._kept.pop(provider, None)
         elif not (isinstance(error, ProviderFailure) and (hurried(call, error) or _of_one_request(error))):

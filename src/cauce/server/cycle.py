@@ -44,6 +44,7 @@ class Cycle(RequestResponseCycle):
         self.on_response: Callable[..., None] = protocol.on_response_complete
         self.keep_alive = keep_alive
         self._tasks = protocol.tasks
+        self._connections = protocol.connections
         self.waiting_for_100_continue = expects
         self.body: Any = b""
 
@@ -134,7 +135,9 @@ class Cycle(RequestResponseCycle):
         lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
         if _CLOSE in lines:
             self.keep_alive = False
-        elif not self.keep_alive:
+        elif not self.keep_alive or self._connections.full:
+            # Where others wait to be let in, nobody keeps a place.
+            self.keep_alive = False
             lines.append(_CLOSE)
         head = b"\r\n".join(lines)
         breaks = len(lines) - 1

@@ -33,6 +33,9 @@ BODY_DEADLINE = 30.0
 LINGER = 2.0
 """Seconds a refused connection is still read from, so that its client gets to read why."""
 
+STALE = 1.0
+"""Seconds after which an unused connection may be given up: whoever waited so long has to reckon with it."""
+
 _UPGRADE = re.compile(rb"(\r\n)upgrade\s*:(?=[^\r\n]*\bh2c\b)", re.IGNORECASE)
 """An offer to go on in HTTP/2, which may be ignored (RFC 9110 7.8); the parser would take the request's body for HTTP/2."""
 
@@ -61,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """A `Cycle`, once there was a request."""
     app: Any
     parser: Any
+    connections: Any
+    """`Connections` of the server."""
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -209,6 +214,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if left > 0:
             self._await_next(left)
         else:
+            self.transport.close()
+
+    def make_room(self) -> None:
+        """Close it if nothing has been asked over it lately: others wait to be let in."""
+        if (
+            self._part == "none"
+            and not self._answering()
+            and self.loop.time() - self._idle_since >= STALE
+            and not self.transport.is_closing()
+        ):
             self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

@@ -5,19 +5,19 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from cauce.server.app import Application
+from cauce.server.door import BACKLOG, Connections, Door
 from cauce.server.protocol import BoundedProtocol
 from cauce.server.services import Services
 
 KEEP_ALIVE = 75
 """Seconds an idle client connection is kept: longer than common clients keep theirs, so that they close first."""
-
-BACKLOG = 2048
 
 _TICK = 1.0
 """Seconds for which the date in answers stands."""
@@ -33,25 +33,15 @@ async def _nothing() -> None:
     return None
 
 
-class _Connections(set[Any]):
-    """Open connections; `lost` is set when one goes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost = asyncio.Event()
-
-    def discard(self, element: Any) -> None:
-        super().discard(element)
-        self.lost.set()
-
-
 class HTTPServer(uvicorn.Server):
-    """Serves `services` until it is told to stop. `ready` is awaited once requests are taken.
+    """Serves `services` until it is told to stop, over `most` connections at once. `ready` is awaited once requests are taken.
 
     uvicorn looks ten times a second whether it is to stop, and whether what is open has ended; here both are heard of.
     """
 
-    def __init__(self, services: Services, ready: Callable[[], Awaitable[None]] = _nothing) -> None:
+    def __init__(
+        self, services: Services, ready: Callable[[], Awaitable[None]] = _nothing, *, most: float = inf
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 Application(services),
@@ -63,13 +53,13 @@ class HTTPServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE,
-                backlog=BACKLOG,
             )
         )
         self._services = services
         self._ready = ready
         self._told, self._forced = asyncio.Event(), asyncio.Event()
-        self._connections = self.server_state.connections = _Connections()
+        self._connections = self.server_state.connections = Connections(most)
+        self._door = Door((), self._connections, self._protocol)
 
     def stop(self) -> None:
         """Have it end as a signal would."""
@@ -85,11 +75,17 @@ class HTTPServer(uvicorn.Server):
             loop.call_soon_threadsafe(self._forced.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        self._door = Door(sockets or (), self._connections, self._protocol)
+        await self._door.open()
         await self._ready()
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):
+            if self._connections.full:
+                for connection in list(self._connections):
+                    connection.make_room()
+            self._door.look()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
                     await self._told.wait()
@@ -100,8 +96,7 @@ class HTTPServer(uvicorn.Server):
         drain = asyncio.create_task(self._services.streams.drain(seconds))
         # Until streams have ended, or are handed over, they can be read and cancelled here; what is new is refused.
         await self._unless_forced(asyncio.wait({drain}))
-        for server in self.servers:
-            server.close()
+        self._door.close()
         for listener in sockets or []:
             listener.close()
         # Whoever was let in last is made known.
@@ -141,8 +136,9 @@ class HTTPServer(uvicorn.Server):
         # One that was given up before it began has not said that it is done.
         while tasks := {task for task in self.server_state.tasks if not task.done()}:
             await asyncio.wait(tasks)
-        for server in self.servers:
-            await server.wait_closed()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -9,6 +9,7 @@ An answer without a length ends with its connection; every other answer that end
 import asyncio
 import zlib
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import cast
 
 import httptools
@@ -183,6 +184,9 @@ class Connection(asyncio.Protocol):
         headers, self._headers = self._headers, {}
         self._in_head = False
         self._interim = status < 200
+        if status >= 400 and "date" not in headers:
+            # Its recipient adds the time that it came (RFC 9110 6.6.1): what it says of asking again may count from there.
+            headers["date"] = formatdate(usegmt=True)
         if self._answer is not None and not self._interim:
             self._answer.begin(status, headers, bodiless=status in (204, 304))
 

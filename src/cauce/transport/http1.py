@@ -1,7 +1,7 @@
 """The HTTP/1.1 client: a keep-alive pool per provider.
 
 TCP_NODELAY (set by asyncio and uvloop on every TCP socket), no redirects, no cookies, no proxies from the environment,
-capped bodies. What breaks becomes `ProviderFailure` or `DeadlineExceeded` here, once.
+capped bodies. What breaks becomes `ProviderFailure` or `DeadlineExceeded` here, once; what this process has no room for, `Overloaded`.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
+from cauce.domain.errors import CauceError, DeadlineExceeded, Overloaded, ProviderFailure
 from cauce.ports.line import Handshake, Line
 from cauce.transport.answer import Answer, Broken
 from cauce.transport.connection import Connection
-from cauce.transport.dialing import Dialed, Dialer, Place
+from cauce.transport.dialing import Dialed, Dialer, Place, out_of_files
 from cauce.transport.port import Outgoing
 
 KEEP_ALIVE = 75.0
@@ -217,6 +217,13 @@ class HTTPTransport:
                 f"the certificate of {_shown(outgoing)} is not trusted: {error.verify_message}"
             ) from error
         except OSError as error:
+            if out_of_files(error):
+                # Nobody was asked: it says nothing of the provider.
+                raise Overloaded(
+                    f"there is no file left to be opened for a connection to {_shown(outgoing)}: try again, and raise the limit "
+                    "of open files of this server (ulimit -n)",
+                    retry_after=1,
+                ) from error
             raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error
         self._places[connection] = place
         self._fresh[connection] = fresh

@@ -64,7 +64,8 @@ class Incoming(Protocol):
 
 class Transport(Protocol):
     async def send(self, outgoing: Outgoing) -> Incoming:
-        """Send and wait for the answer's head, whatever its status. Raises `ProviderFailure` and `DeadlineExceeded`."""
+        """Send and wait for the answer's head, whatever its status. Raises `ProviderFailure`, `DeadlineExceeded` and, where
+        nobody could be asked, `Overloaded`."""
         ...
 
     def line(self, url: str) -> Line:

@@ -8,7 +8,10 @@ LONGEST = 366 * 86_400.0
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3). Names in lower case."""
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or an HTTP date, RFC 9110 10.2.3). Names in lower case.
+
+    A date counts from that of the answer; the transport says when it came where its server does not.
+    """
     milliseconds = headers.get("retry-after-ms")
     value = headers.get("retry-after")
     try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import socket
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cauce.cli.advice import advice
 from cauce.config import ProviderSettings
 from cauce.domain.errors import ErrorCode, ProviderFailure
+from cauce.server.door import places
 from cauce.testing.upstream import Upstream
 from tests.e2e.cli.command import Home
 from tests.e2e.cli.refusing import refusing
@@ -28,6 +30,7 @@ async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None
         )
         checked = await home.cauce("check")
     assert (checked.code, checked.err) == (0, "")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for sentence in (
         f"read from {home.file}",
         f"✓ up: {upstream.base_url}, a key is set, lists 1 model in ",
@@ -35,6 +38,7 @@ async def test_a_working_configuration_is_explained_and_fine(home: Home) -> None
         "fast asks, in this order: up/fake-model > offline",
         "mini stands for fast",
         "no API keys: any key or none is accepted",
+        f"{hard} files may be open (ulimit -Hn), which has room for {int(places(hard))} connections at once",
         "the port is free",
         f"the data folder {home.folder}/.local/share/cauce can be written",
         "5 s to connect",

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import gzip
 import itertools
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cauce.domain.errors import CauceError, DeadlineExceeded, ProviderFailure
+from cauce.domain.errors import CauceError, DeadlineExceeded, Overloaded, ProviderFailure
 from cauce.transport import HTTPTransport, Outgoing
+from cauce.transport.dialing import Dialer, Place, unconnected
 from cauce.transport.http1 import QUIET_ROUNDS
+from tests.files import no_more_files
 from tests.http import within
 
 pytestmark = pytest.mark.anyio
@@ -539,6 +543,131 @@ def test_host_is_looked_up_once_for_many_connections_and_again_when_it_has_moved
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(run())
+
+
+class TwoAddresses(asyncio.SelectorEventLoop):
+    """Every host has two addresses. Knows what was tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[tuple[str, socket.socket]] = []
+        self.trying = asyncio.Event()
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in ("127.0.0.2", "127.0.0.1")]
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        self.tried.append((address[0], sock))
+        self.trying.set()
+        await super().sock_connect(sock, address)
+
+
+@contextlib.contextmanager
+def silent(port: int) -> Iterator[None]:
+    """Nobody answers at this port of 127.0.0.2: its backlog is full."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        try:
+            listener.bind(("127.0.0.2", port))
+        except OSError:
+            pytest.skip("this machine has one loopback address")
+        listener.listen(0)
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.2", port))
+        yield
+
+
+def test_address_that_answers_nothing_does_not_stand_before_one_that_does() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TwoAddresses)
+        transport = HTTPTransport("up")
+        async with server(answering(PLAIN, close=True)) as running:
+            with silent(running.port):
+                for _ in range(2):
+                    answer = await transport.send(Outgoing("GET", f"http://here.test:{running.port}/", {}, connect=5))
+                    assert await answer.read() == b"hello"
+                    await turns()
+                    assert [one.fileno() for address, one in loop.tried if address == "127.0.0.2"] == [-1]
+        # What has worked is the first to be tried from then on.
+        assert [address for address, _ in loop.tried] == ["127.0.0.2", "127.0.0.1", "127.0.0.1"]
+        await transport.aclose()
+
+    with asyncio.Runner(loop_factory=TwoAddresses) as runner:
+        runner.run(run())
+
+
+def test_caller_that_gives_up_leaves_no_attempt_behind() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TwoAddresses)
+        transport = HTTPTransport("up")
+        async with server(answering(PLAIN)) as running:
+            with silent(running.port):
+                asked = loop.create_task(transport.send(Outgoing("GET", f"http://here.test:{running.port}/", {})))
+                await loop.trying.wait()
+                asked.cancel()
+                await asyncio.wait({asked})
+                await turns()
+        assert [(address, one.fileno()) for address, one in loop.tried] == [("127.0.0.2", -1)]
+
+    with asyncio.Runner(loop_factory=TwoAddresses) as runner:
+        runner.run(run())
+
+
+def test_address_that_refuses_is_followed_by_the_next_at_once_and_nobody_listening_is_told() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TwoAddresses)
+        transport = HTTPTransport("up")
+        async with server(answering(PLAIN, close=True)) as running:
+            outgoing = Outgoing("GET", f"http://here.test:{running.port}/", {}, connect=5)
+            assert await (await transport.send(outgoing)).read() == b"hello"
+        await transport.aclose()
+        with pytest.raises(ProviderFailure, match="cannot connect"):
+            await transport.send(outgoing)
+
+    with asyncio.Runner(loop_factory=TwoAddresses) as runner:
+        runner.run(run())
+
+
+async def test_sockets_notice_when_the_path_to_their_provider_has_died() -> None:
+    here, far = unconnected("127.0.0.1"), unconnected("8.8.8.8")
+    with here, far:
+        for one in (here, far):
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                told = [
+                    one.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                ]
+                assert told == [30, 10, 3]
+        if sys.platform == "linux":
+            # A server nearby that is too busy to read a long request is there all the same.
+            sent = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for one in (here, far)]
+            assert sent == [0, 30_000]
+
+
+async def test_connections_are_watched_by_the_kernel() -> None:
+    async with server(answering(PLAIN)) as running:
+        protocol, dialed = await Dialer().dial(Place("http", "127.0.0.1", running.port), asyncio.Protocol)
+        assert isinstance(protocol, asyncio.Protocol)
+        made = dialed.transport.get_extra_info("socket")
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        dialed.transport.close()
+        await turns()
+
+
+async def test_process_that_may_open_no_more_files_blames_no_provider(transport: HTTPTransport) -> None:
+    async with server(answering(PLAIN)) as running:
+        for host in ("127.0.0.1", "localhost"):
+            with no_more_files(), pytest.raises(Overloaded, match="ulimit -n") as refused:
+                await transport.send(Outgoing("GET", f"http://{host}:{running.port}/", {}))
+            assert (refused.value.status, refused.value.retry_after) == (503, 1)
+            assert await (await transport.send(get(running))).read() == b"hello"
+            await transport.aclose()
 
 
 async def test_tls_session_is_taken_up_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
