@@ -136,6 +136,8 @@ async def test_failed_attempt_and_the_fallback_are_two_rows_of_one_request(upstr
     assert failed["request_id"] == answered["request_id"] == response.headers["x-cauce-request-id"]
     assert (told["total"]["requests"], told["total"]["attempts"]) == (1, 2)
     groups = {group["model"]: group for group in told["groups"]}
+    figures = {model: (group["requests"], group["answered"]) for model, group in groups.items()}
+    assert figures == {"up/bad": (1, 0), "up/gpt": (0, 1)} and told["total"]["answered"] == 1
     assert groups["up/bad"]["errors"] == {"rate": 1.0, "by_code": {"overloaded": 1}}
     assert groups["up/gpt"]["errors"] == {"rate": 0.0, "by_code": {}}
 

@@ -141,6 +141,7 @@ SPANISH: dict[str, str] = {
     "nothing was used": "no se ha usado nada",
     "total": "total",
     "requests": "peticiones",
+    "answered": "contestadas",
     "failed": "fallos",
     "tokens in": "tokens de entrada",
     "tokens out": "tokens de salida",

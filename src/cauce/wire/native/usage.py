@@ -16,10 +16,12 @@ _DIGITS = 9
 
 
 class FiguresBody(msgspec.Struct):
-    """Tokens as in `usage` of an answer, `cost` in USD. A request may have had several attempts."""
+    """Tokens as in `usage` of an answer, `cost` in USD. A request may have had several attempts: `requests` counts it where it was
+    asked first, `answered` where an attempt gave the whole answer, be it out of a cache."""
 
     requests: int
     attempts: int
+    answered: int
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -194,6 +196,7 @@ def _figures(sums: Sums) -> FiguresBody:
     return FiguresBody(
         sums.requests,
         sums.attempts,
+        sums.answered,
         sums.input_tokens,
         sums.output_tokens,
         sums.cached_tokens,
