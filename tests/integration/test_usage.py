@@ -208,7 +208,7 @@ async def test_usage_is_told_as_soon_as_the_answer_is_there(upstream: Upstream, 
 
 async def test_model_without_a_price_stands_apart(upstream: Upstream) -> None:
     upstream.answers = [Reply(usage=TOKENS)]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url, local=False)) as served:
         await message(served)
         told = await usage(served, "group_by=model")
     assert told["total"]["cost"] == 0.0 and told["unpriced"]["attempts"] == 1

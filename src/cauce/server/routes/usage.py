@@ -80,7 +80,7 @@ async def estimate(exchange: Exchange, services: Services) -> None:
                 one.exact,
                 _range(one.output_tokens),
                 None if one.cost is None else _range(one.cost),
-                "unpriced" if one.cost is None else "estimated",
+                one.cost_source,
             )
             for one in predicted
         ]

@@ -111,7 +111,8 @@ class RangeBody(msgspec.Struct):
 
 
 class CandidateBody(msgspec.Struct):
-    """What one model would cost. `cost` is null where its price is not known; `exact`: its tokens were counted, not estimated."""
+    """What one model would cost. `cost` is null where its price is not known, and 0 and `priced` where it costs nothing, since it runs here;
+    `exact`: its tokens were counted, not estimated."""
 
     model: str
     level: str
@@ -119,7 +120,7 @@ class CandidateBody(msgspec.Struct):
     exact: bool
     output_tokens: RangeBody
     cost: RangeBody | None
-    cost_source: Literal["estimated", "unpriced"]
+    cost_source: Literal["priced", "estimated", "unpriced"]
 
 
 class EstimateBody(msgspec.Struct):
