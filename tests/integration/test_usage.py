@@ -287,6 +287,27 @@ async def test_question_that_makes_no_sense_is_refused_by_name(query: str, field
     assert (response.status, response.json()["field"]) == (400, field)
 
 
+@pytest.mark.parametrize(
+    ("query", "field", "known"),
+    [
+        ("usage?day=2026-11-21", "day", "group_by, from, to, limit, provider, model,"),
+        ("usage?group_by=day&tenant=other", "tenant", "group_by, from,"),
+        ("usage?groupby=day", "groupby", "group_by, from,"),
+        ("usage?%64ay=", "day", "group_by, from,"),
+        ("usage/forecast?from=2026-11-01", "from", "provider, model, endpoint,"),
+        ("usage/forecast?group_by=day", "group_by", "provider, model, endpoint,"),
+    ],
+)
+async def test_question_with_a_name_that_nobody_knows_is_refused_with_those_that_are(
+    query: str, field: str, known: str
+) -> None:
+    async with serving() as served:
+        response = await ask(served.port, "GET", f"/{query}")
+    refused = response.json()
+    assert (response.status, refused["field"]) == (400, field)
+    assert f"{field}: is nothing to ask for here: known are {known}" in msgspec.json.encode(refused).decode()
+
+
 async def test_times_may_be_dates_times_and_seconds(upstream: Upstream) -> None:
     async with serving(configuration(upstream)) as served:
         await message(served)

@@ -16,11 +16,18 @@ def unfitting_globs(running: Runtime) -> list[str]:
     keys = [scope.key for scope in scopes]
     tenants = list(dict.fromkeys([scope.tenant for scope in scopes]))
     providers = [source.provider.name for source in running.router.sources]
-    told = {"names": ", ".join(keys)}
-    of_keys = '[{table}."{glob}"] fits no API key, so it holds for nobody: there are {names}'
+    of_keys = (("limits.keys", config.limits.keys), ("budgets.keys", config.budgets.keys))
     return [
-        *[say(of_keys, table="limits.keys", glob=glob, **told) for glob in _unfitting(config.limits.keys, keys)],
-        *[say(of_keys, table="budgets.keys", glob=glob, **told) for glob in _unfitting(config.budgets.keys, keys)],
+        *[
+            say(
+                '[{table}."{glob}"] fits no API key, so it holds for nobody: there are {names}',
+                table=table,
+                glob=glob,
+                names=", ".join(keys),
+            )
+            for table, globs in of_keys
+            for glob in _unfitting(globs, keys)
+        ],
         *[
             say(
                 '[budgets.tenants."{glob}"] fits no tenant, so it holds for nobody: there are {names}',
