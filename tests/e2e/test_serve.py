@@ -151,6 +151,14 @@ def test_import_loads_nothing_it_does_not_need(module: str, never: tuple[str, ..
     assert done.stdout.strip() == ""
 
 
+def test_budget_that_fits_nobody_is_warned_of_at_the_start(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "cauce.toml").write_text("[budgets.keys.wbe]\nday = 1\n")
+    serve.start()
+    warned = [line for line in serve.errors.read_text("utf-8").splitlines() if "WARNING" in line]
+    assert len(warned) == 1
+    assert '[budgets.keys."wbe"] fits no API key, so it holds for nobody: there are anonymous' in warned[0]
+
+
 def test_lines_of_the_log_begin_with_their_time(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "cauce.toml").write_text('[providers.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n')
     serve.start()

@@ -1,13 +1,15 @@
 """Nothing that asks a model goes past the ledger, and nothing that asks leaves anything behind."""
 
 import asyncio
+import re
 import threading
 from typing import Any
 
 import pytest
 
-from cauce.server.app import HOT
+from cauce.server.app import BELOW, COLD, HOT
 from cauce.server.gate import hash_key
+from cauce.server.openapi.document import document
 from cauce.testing.upstream import Upstream
 from tests.http import ask, within
 from tests.serving import MESSAGES, serving, upstream_table
@@ -32,20 +34,87 @@ ASKING: dict[str, dict[str, Any]] = {
     "/v1beta/models/up/m:generateContent": GEMINI,
     "/v1beta/models/up/m:streamGenerateContent": GEMINI,
     "/v1/models/up/m:generateContent": GEMINI,
+    "/v1/models/up/m:streamGenerateContent": GEMINI,
     "/v1beta/models/up/m:embedContent": {"content": {"parts": [{"text": "Another"}]}},
+    "/v1/models/up/m:embedContent": {"content": {"parts": [{"text": "A third"}]}},
+    "/v1beta/models/up/m:batchEmbedContents": {"requests": [{"content": {"parts": [{"text": "A fourth"}]}}]},
+    "/v1/models/up/m:batchEmbedContents": {"requests": [{"content": {"parts": [{"text": "A fifth"}]}}]},
 }
-NOT_ASKING = {
-    "/v1/responses/input_tokens",
-    "/v1/messages/count_tokens",
-    "/feedback",
-    "/usage/estimate",
-    "/admin/route/explain",
+"""What is put to a model, by the path of each route that does so."""
+_COUNTS = "counts tokens: no model answers"
+_KEPT = "about what is in the log"
+_NAMES = "tells names"
+_TELLS = "tells what is known"
+NOT_ASKING: dict[str, str] = {
+    "POST /v1/responses/input_tokens": _COUNTS,
+    "POST /v1/messages/count_tokens": _COUNTS,
+    "POST /v1/models/{model}:countTokens": _COUNTS,
+    "POST /v1beta/models/{model}:countTokens": _COUNTS,
+    "POST /usage/estimate": "predicts",
+    "POST /admin/route/explain": "predicts",
+    "POST /feedback": "takes an opinion",
+    "GET /usage": _TELLS,
+    "GET /usage/forecast": _TELLS,
+    "GET /metrics": _TELLS,
+    "GET /health": "asks with ?probe=MODEL only: see test_probe_is_on_the_account_of_the_key_it_came_with",
+    "GET /health/live": _TELLS,
+    "GET /health/ready": _TELLS,
+    "GET /": "pages",
+    "GET /docs": "pages",
+    "GET /openapi.json": "pages",
+    "GET /v1/models": _NAMES,
+    "GET /v1/models/{model}": _NAMES,
+    "GET /v1beta/models": _NAMES,
+    "GET /v1beta/models/{model}": _NAMES,
+    "GET /chat/stream/{id}": _KEPT,
+    "DELETE /chat/stream/{id}": _KEPT,
+    "GET /chat/stream/{id}/resume": _KEPT,
+    "POST /chat/stream/{id}/resume": _KEPT,
+    "GET /api/chat/{id}/stream": _KEPT,
+    "POST /api/chat/{id}/stop": _KEPT,
+    "GET /v1/responses/{id}": _KEPT,
+    "DELETE /v1/responses/{id}": _KEPT,
+    "GET /v1/responses/{id}/input_items": _KEPT,
+    "POST /v1/responses/{id}/cancel": _KEPT,
+    "GET /conversations": "about what was said",
+    "POST /conversations": "makes an empty one",
+    "GET /conversations/{id}": "about what was said",
+    "PATCH /conversations/{id}": "renames it",
+    "DELETE /conversations/{id}": "erases it",
+    "DELETE /users": "erases",
+    "DELETE /users/{user}": "erases",
 }
-"""Hot routes that put nothing to a model."""
+"""Routes that put nothing to a model, and why."""
+
+
+def all_routes() -> set[str]:
+    """Hot and cold ones, and those that are described, which tell what is below a prefix."""
+    described = {
+        f"{method.upper()} {path}"
+        for path, item in document()["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    cold = {f"GET {route.path.replace(':path}', '}')}" for route in COLD}
+    return described | cold | {f"{method} {path}" for method, path in HOT}
+
+
+def asks(route: str) -> bool:
+    method, _, path = route.partition(" ")
+    form = re.compile(re.sub(r"[{][^}]*[}]", ".+", path))
+    return method == "POST" and any([form.fullmatch(asked) is not None for asked in ASKING])
+
+
+def test_every_route_is_known_to_ask_a_model_or_not_to() -> None:
+    routes = all_routes()
+    for method, prefix, _ in BELOW:
+        below = [route for route in routes if route.partition(" ")[2].startswith(prefix)]
+        assert [route for route in below if route.startswith(method)], f"nothing below {prefix} is described"
+    asking = {route for route in routes if asks(route)}
+    assert routes - asking == set(NOT_ASKING), "a route is missing in ASKING or in NOT_ASKING, or is there no more"
 
 
 async def test_whatever_asks_a_model_leaves_one_row_in_the_ledger(upstream: Upstream) -> None:
-    assert {path for _, path in HOT} - NOT_ASKING <= set(ASKING), "a route is missing here"
     async with serving(upstream_table("up", upstream.base_url)) as served:
         for number, (path, body) in enumerate(ASKING.items(), start=1):
             answered = await within(ask(served.port, "POST", path, body))

@@ -211,29 +211,53 @@ async def test_conversations_kept_here_are_never_cached(upstream: Upstream) -> N
 
 
 CONTROLS = [
-    ("no-cache", "miss"),
-    ("no-store", "none"),
-    ("max-age=0", "miss"),
-    ("max-age=60", "hit"),
-    ("max-age=60, no-cache", "miss"),
-    ("MAX-AGE=60", "hit"),
-    ("only-if-cached", "hit"),
-    ("max-stale", "hit"),
-    ("min-fresh=10", "hit"),
-    ("min-fresh=100000", "miss"),
-    ("something-new=1", "hit"),
-    ("max-age=nonsense", "hit"),
-    ("", "hit"),
+    ("no-cache", "miss", 0),
+    ("no-store", "none", 0),
+    ("max-age=0", "miss", 0),
+    ("max-age=60", "hit", 0),
+    ("max-age=60, no-cache", "miss", 0),
+    ("MAX-AGE=60", "hit", 0),
+    ("only-if-cached", "hit", 0),
+    ("max-stale", "hit", 0),
+    ("min-fresh=10", "hit", 0),
+    ("min-fresh=100000", "miss", 0),
+    ("something-new=1", "hit", 0),
+    ("max-age=nonsense", "hit", 0),
+    ("", "hit", 0),
+    ("no-cache", "none", 0.7),
+    ("max-age=0", "none", 0.7),
+    ("max-age=60", "miss", 0.7),
+    ("max-age=60, no-cache", "miss", 0.7),
+    ("", "none", 0.7),
 ]
 
 
-@pytest.mark.parametrize(("control", "use"), CONTROLS, ids=[control or "empty" for control, _ in CONTROLS])
-async def test_cache_control_is_honoured(upstream: Upstream, control: str, use: str) -> None:
+@pytest.mark.parametrize(
+    ("control", "use", "temperature"),
+    CONTROLS,
+    ids=[f"{control or 'empty'} at {warm}" for control, _, warm in CONTROLS],
+)
+async def test_cache_control_is_honoured(upstream: Upstream, control: str, use: str, temperature: float) -> None:
+    body = {**COLD, "temperature": temperature}
     async with serving(upstream_table("up", upstream.base_url)) as served:
-        await ask(served.port, "POST", CHAT, COLD)
-        response = await ask(served.port, "POST", CHAT, COLD, {"Cache-Control": control})
+        await ask(served.port, "POST", CHAT, body)
+        response = await ask(served.port, "POST", CHAT, body, {"Cache-Control": control})
     assert response.headers["x-cauce-cache"] == use
     assert len(upstream.requests) == (1 if use == "hit" else 2)
+
+
+@pytest.mark.parametrize(
+    ("control", "kept"), [("no-cache", False), ("max-age=0", False), ("no-cache, max-age=60", True)]
+)
+async def test_answer_that_the_model_is_asked_anew_for_is_kept_where_the_cache_is_asked_for_too(
+    upstream: Upstream, control: str, kept: bool
+) -> None:
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        for temperature, use in ((0.7, "hit" if kept else "miss"), (0, "hit")):
+            body = {**COLD, "temperature": temperature}
+            await ask(served.port, "POST", CHAT, body, {"Cache-Control": control})
+            response = await ask(served.port, "POST", CHAT, body, {"Cache-Control": "max-age=60"})
+            assert response.headers["x-cauce-cache"] == use
 
 
 @surfaces()

@@ -55,7 +55,7 @@ async def client(served: Served) -> AsyncIterator[Client]:
 async def test_message(client: Client, upstream: Upstream) -> None:
     answer = await client.message("Hello?", model="up/m", temperature=0.5, max_tokens=9)
     assert (answer.text, answer.model, answer.finish_reason) == ("Hello from upstream.", "up/m", "stop")
-    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cost_source) == (7, 5, "unpriced")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cost_source) == (7, 5, "priced")
     assert answer.request_id is not None and answer.request_id.startswith("req_")
     assert [attempt.provider for attempt in answer.attempts] == ["up"]
     assert not answer.usage.estimated

@@ -70,13 +70,48 @@ async def test_usage_that_nobody_reports_makes_an_estimated_cost(upstream: Upstr
     assert answer["cost_source"] == "estimated" and 0 < answer["cost"] < 0.0001
 
 
-async def test_server_on_this_machine_is_unpriced_whatever_its_model_is_called(upstream: Upstream) -> None:
+@pytest.mark.parametrize("wire", ["/llm/message", "/chat/stream/s1"])
+async def test_server_on_this_machine_costs_nothing_whatever_its_model_is_called(upstream: Upstream, wire: str) -> None:
     async with serving(upstream_table("up", upstream.base_url)) as served:
         body = {"model": "up/gpt-5-mini", "messages": MESSAGES}
+        answer = await ask(served.port, "POST", wire, body)
+        predicted = (await ask(served.port, "POST", "/usage/estimate", body)).json()["candidates"]
+        used = (await ask(served.port, "GET", "/usage")).json()
+        figures = (await ask(served.port, "GET", "/metrics")).body.decode()
+    told = answer.json() if wire == "/llm/message" else answer.frames()[-1]
+    assert (told["cost"], told["cost_source"]) == (0.0, "priced")
+    nothing = {"low": 0.0, "expected": 0.0, "high": 0.0}
+    assert [(one["cost"], one["cost_source"]) for one in predicted] == [(nothing, "priced")]
+    assert used["total"]["attempts"] == 1 and used["unpriced"]["attempts"] == 0
+    assert 'cauce_unpriced_attempts_total{model="gpt-5-mini",provider="up"} 0.0' in figures
+
+
+async def test_offline_answerer_is_predicted_to_cost_nothing() -> None:
+    async with serving() as served:
+        body = {"model": "offline", "messages": MESSAGES}
+        [predicted] = (await ask(served.port, "POST", "/usage/estimate", body)).json()["candidates"]
+    assert (predicted["cost"]["high"], predicted["cost_source"]) == (0.0, "priced")
+
+
+async def test_what_costs_nothing_is_priced_though_its_tokens_are_estimated(upstream: Upstream) -> None:
+    upstream.answers = [Reply(usage=None)]
+    async with serving(upstream_table("up", upstream.base_url)) as served:
+        answer = (await ask(served.port, "POST", "/llm/message", {"model": "up/m", "messages": MESSAGES})).json()
+    assert (answer["cost"], answer["cost_source"]) == (0.0, "priced") and answer["usage"]["input_tokens"] > 0
+
+
+@pytest.mark.parametrize(("model", "settings"), [("m", {"local": False}), ("gpt-oss:120b-cloud", {})])
+async def test_proxy_on_this_machine_and_a_model_that_is_passed_on_have_no_known_price(
+    upstream: Upstream, model: str, settings: dict[str, bool]
+) -> None:
+    async with serving(upstream_table("up", upstream.base_url, **settings)) as served:
+        body = {"model": f"up/{model}", "messages": MESSAGES}
         answer = (await ask(served.port, "POST", "/llm/message", body)).json()
+        [predicted] = (await ask(served.port, "POST", "/usage/estimate", body)).json()["candidates"]
         figures = (await ask(served.port, "GET", "/metrics")).body.decode()
     assert (answer["cost"], answer["cost_source"]) == (0.0, "unpriced")
-    assert 'cauce_unpriced_attempts_total{model="gpt-5-mini",provider="up"} 1.0' in figures
+    assert (predicted["cost"], predicted["cost_source"]) == (None, "unpriced")
+    assert f'cauce_unpriced_attempts_total{{model="{model}",provider="up"}} 1.0' in figures
 
 
 async def test_embeddings_have_a_cost_too(upstream: Upstream) -> None:

@@ -26,7 +26,7 @@ async def test_answer_has_the_fields_clients_read(upstream: Upstream) -> None:
     assert answer["tokens_used"] == 12
     assert isinstance(answer["processing_time"], float)
     assert (answer["model"], answer["finish_reason"], answer["cached"]) == ("up/m", "stop", False)
-    assert answer["usage"]["input_tokens"] == 7 and answer["cost_source"] == "unpriced"
+    assert answer["usage"]["input_tokens"] == 7 and answer["cost_source"] == "priced"
     assert response.headers["x-cauce-level"] == "primary" and response.headers["x-cauce-model"] == "up/m"
     assert upstream.requests[0]["temperature"] == 0.7 and upstream.requests[0]["max_tokens"] == 50
     assert "stream" not in upstream.requests[0]

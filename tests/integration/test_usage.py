@@ -136,6 +136,8 @@ async def test_failed_attempt_and_the_fallback_are_two_rows_of_one_request(upstr
     assert failed["request_id"] == answered["request_id"] == response.headers["x-cauce-request-id"]
     assert (told["total"]["requests"], told["total"]["attempts"]) == (1, 2)
     groups = {group["model"]: group for group in told["groups"]}
+    figures = {model: (group["requests"], group["answered"]) for model, group in groups.items()}
+    assert figures == {"up/bad": (1, 0), "up/gpt": (0, 1)} and told["total"]["answered"] == 1
     assert groups["up/bad"]["errors"] == {"rate": 1.0, "by_code": {"overloaded": 1}}
     assert groups["up/gpt"]["errors"] == {"rate": 0.0, "by_code": {}}
 
@@ -206,7 +208,7 @@ async def test_usage_is_told_as_soon_as_the_answer_is_there(upstream: Upstream, 
 
 async def test_model_without_a_price_stands_apart(upstream: Upstream) -> None:
     upstream.answers = [Reply(usage=TOKENS)]
-    async with serving(upstream_table("up", upstream.base_url)) as served:
+    async with serving(upstream_table("up", upstream.base_url, local=False)) as served:
         await message(served)
         told = await usage(served, "group_by=model")
     assert told["total"]["cost"] == 0.0 and told["unpriced"]["attempts"] == 1
@@ -283,6 +285,27 @@ async def test_question_that_makes_no_sense_is_refused_by_name(query: str, field
     async with serving() as served:
         response = await ask(served.port, "GET", f"/usage?{query}")
     assert (response.status, response.json()["field"]) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "known"),
+    [
+        ("usage?day=2026-11-21", "day", "group_by, from, to, limit, provider, model,"),
+        ("usage?group_by=day&tenant=other", "tenant", "group_by, from,"),
+        ("usage?groupby=day", "groupby", "group_by, from,"),
+        ("usage?%64ay=", "day", "group_by, from,"),
+        ("usage/forecast?from=2026-11-01", "from", "provider, model, endpoint,"),
+        ("usage/forecast?group_by=day", "group_by", "provider, model, endpoint,"),
+    ],
+)
+async def test_question_with_a_name_that_nobody_knows_is_refused_with_those_that_are(
+    query: str, field: str, known: str
+) -> None:
+    async with serving() as served:
+        response = await ask(served.port, "GET", f"/{query}")
+    refused = response.json()
+    assert (response.status, refused["field"]) == (400, field)
+    assert f"{field}: is nothing to ask for here: known are {known}" in msgspec.json.encode(refused).decode()
 
 
 async def test_times_may_be_dates_times_and_seconds(upstream: Upstream) -> None:

@@ -119,6 +119,23 @@ PROVIDER = '[providers.a]\nkind = "openai"\nbase_url = "https://a.example/v1"\n'
         ),
         ('[[auth.keys]]\nname = "web"\nhash = "abc"', "auth.keys[0].hash: must be sha256: and 64 hex digits"),
         ("[memory]\nenabled = true", "there is no section 'memory'"),
+        (
+            "[breaker]\ncooldown = 100\nlongest = 1",
+            "breaker.cooldown: must be at most longest (1): it begins with it",
+        ),
+        (
+            "[timeouts]\nidle = 100000\ntotal = 1",
+            "timeouts.idle: must be at most total (1), or logged for what is in the log: a call ends before",
+        ),
+        ("[timeouts]\nfirst_delta = 9\ntotal = 8\nlogged = 7", "timeouts.first_delta: must be at most total (8), or"),
+        (
+            '[providers.a]\nkind = "openai"\nbase_url = "http://a/v1"\nbreaker = { cooldown = 9, longest = 8 }',
+            "providers.a.breaker.cooldown: must be at most longest (8)",
+        ),
+        (
+            '[models.m]\ncandidates = ["offline"]\ntimeouts = { stalled = 9, total = 8, logged = 8 }',
+            "models.m.timeouts.stalled: must be at most total (8)",
+        ),
         ("[timeouts]\nidle = 0", "timeouts.idle: expected `float` > 0"),
     ],
 )
@@ -127,6 +144,22 @@ def test_mistake_is_one_sentence_with_file_key_and_what_would_be_right(tmp_path:
     assert message.startswith(str(tmp_path / "cauce.toml"))
     assert told in message
     assert "\n" not in message.partition("TOML")[0]
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "[breaker]\ncooldown = 100",
+        "[breaker]\nlongest = 1",
+        "[breaker]\ncooldown = 9\nlongest = 9",
+        "[timeouts]\nidle = 700",
+        "[timeouts]\ntotal = 1",
+        "[timeouts]\nidle = 700\ntotal = 600",
+        '[models.m]\ncandidates = ["offline"]\ntimeouts = { idle = 100000 }',
+    ],
+)
+def test_what_stands_against_a_default_or_holds_for_logged_streams_is_no_mistake(tmp_path: Path, toml: str) -> None:
+    read(tmp_path, toml)
 
 
 def test_mistakes_in_variables_are_told_too(tmp_path: Path) -> None:

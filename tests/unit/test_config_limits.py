@@ -21,7 +21,7 @@ HERE = upstream_table("up", "http://127.0.0.1:9/v1")
 
 def built(config: Config) -> Limiting | None:
     counting = Counting(SystemClock(), PrometheusMetrics(), Estimator())
-    return limiting(config, make_router(config, Fetcher(config.fetch)), counting)
+    return limiting(config, counting)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from cauce.engine.estimator import Estimator
 from cauce.engine.limit_settings import Rates
 from cauce.engine.limits import STARTING, LimitBook, ProviderRates, holder
 from cauce.engine.policies.limit import Limiting
-from cauce.engine.routing.router import Router
 from cauce.ports.clock import Clock
 from cauce.ports.limiter import Limit, Limiter
 from cauce.ports.metrics import Metrics
@@ -44,14 +43,10 @@ class Counting(msgspec.Struct, frozen=True):
     node: str = ""
 
 
-def limiting(config: Config, router: Router, counting: Counting, shared: Sharing | None = None) -> Limiting | None:
+def limiting(config: Config, counting: Counting, shared: Sharing | None = None) -> Limiting | None:
     """Who counts what under which limits, alone or with others; None where nothing is counted."""
     if not _needed(config):
         return None
-
-    def here(name: str) -> bool:
-        source = router.source(name)
-        return source is not None and (source.local or source.sole or source.vendor == HERE)
 
     providers = {name: rates for each in config.providers.items() for name, rates in _rates(*each).items()}
     spent = nothing_spent if counting.usage is None else spent_of(counting.usage)
@@ -63,7 +58,7 @@ def limiting(config: Config, router: Router, counting: Counting, shared: Sharing
     alone = InprocLimiter(counting.clock, spent if shared is None else part)
     return Limiting(
         alone if shared is None else shared.limiter(alone, spent, counting.node),
-        LimitBook(config.limits, config.budgets, providers, here),
+        LimitBook(config.limits, config.budgets, providers),
         Amounts(counting.estimator, config.budgets.assumed_output),
         counting.metrics,
     )

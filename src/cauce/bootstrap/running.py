@@ -109,7 +109,7 @@ def runtime(
     measured = Health(clock) if measures(config) else None
     conditions = Conditions(clock, chance, measured, breakers if breaks(config) else None, ledger)
     router = make_router(config, fetcher, conditions)
-    limits = limiting(config, router, Counting(clock, metrics, estimator, ledger, kept.workers, kept.node), shared)
+    limits = limiting(config, Counting(clock, metrics, estimator, ledger, kept.workers, kept.node), shared)
     renewal = Renewal(None if limits is None or not config.budgets.any else limits.limiter, clock, kept.workers)
     lines = Queue(config.queue, clock, metrics.waited)
     queued = (limits is not None or config.limits.adaptive) and config.queue.length > 0

@@ -5,7 +5,7 @@ from functools import partial
 import msgspec
 
 from cauce.catalogue.packaged import PackagedCatalogue
-from cauce.catalogue.vendors import vendor_of
+from cauce.catalogue.vendors import HERE, vendor_of
 from cauce.config import Config, ProviderSettings
 from cauce.config.overrides import given
 from cauce.config.shape import DeploymentSettings, ModelSettings, overrides_of
@@ -38,7 +38,9 @@ def source(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: F
     if not settings.deployments:
         return _built(name, settings, timeouts, fetcher)
     built = [(one, _built(name, of_deployment(settings, one), timeouts, fetcher)) for one in settings.deployments]
-    deployments = [Deployment(one.name, made.provider, one.weight, made.here, made.embedder) for one, made in built]
+    deployments = [
+        Deployment(one.name, made.provider, one.weight, made.here, made.embedder, made.free) for one, made in built
+    ]
     return msgspec.structs.replace(built[0][1], deployments=tuple(deployments))
 
 
@@ -56,7 +58,8 @@ def of_deployment(settings: ProviderSettings, deployment: DeploymentSettings) ->
 
 def _built(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
     made = _BUILDERS[settings.kind](name, settings, timeouts, fetcher)
-    return msgspec.structs.replace(made, here=settings.here)
+    free = settings.here or (settings.local is None and made.vendor == HERE)
+    return msgspec.structs.replace(made, here=settings.here, free=free)
 
 
 def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:

@@ -13,6 +13,7 @@ from cauce.bootstrap.streaming import trouble
 from cauce.cli import ground
 from cauce.cli.advice import advice
 from cauce.cli.session import PATIENT, offered, session, upstreams
+from cauce.cli.unfitting import unfitting_globs
 from cauce.cli.words import say
 from cauce.config import Config, ProviderSettings
 from cauce.config.shape import overrides_of
@@ -235,6 +236,7 @@ def _warnings(config: Config, running: Runtime, models: Models, stand: Ground) -
                 "set how many they are"
             )
         )
+    warnings += unfitting_globs(running)
     for source in upstreams(running):
         name, default = source.provider.name, source.default_model
         if default is not None and not _offers(models, name, default):

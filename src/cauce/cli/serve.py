@@ -19,6 +19,7 @@ from cauce.bootstrap.keeping import lock
 from cauce.cli.banner import banner
 from cauce.cli.ground import open_door
 from cauce.cli.main import configuration_argument
+from cauce.cli.unfitting import unfitting_globs
 from cauce.config import Config, ConfigError, load
 from cauce.server.door import places, raise_limit
 from cauce.server.run import HTTPServer, listen
@@ -31,6 +32,8 @@ LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 PORT_TAKEN = 1
+
+logger = logging.getLogger("cauce.cli")
 
 
 def configure(command: argparse.ArgumentParser) -> None:
@@ -66,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
+        for sentence in unfitting_globs(built):
+            logger.warning("%s", sentence)
         print(banner(built, sockets), flush=True)
 
     # uvicorn ends gracefully on these and then raises them again: to us they have done their work.

@@ -110,6 +110,7 @@ def _table(told: Report, by: str) -> Table:
 def _headings() -> Sequence[str]:
     return (
         say("requests"),
+        say("answered"),
         say("failed"),
         say("tokens in"),
         say("tokens out"),
@@ -142,6 +143,7 @@ def _figures(group: Group) -> Sequence[str]:
     thumbs = votes.up + votes.down
     return (
         figure(f"{sums.requests:,}"),
+        figure(f"{sums.answered:,}"),
         figure(f"{group.error_rate:.1%}"),
         figure(f"{sums.input_tokens:,}"),
         figure(f"{sums.output_tokens:,}"),

@@ -141,6 +141,7 @@ SPANISH: dict[str, str] = {
     "nothing was used": "no se ha usado nada",
     "total": "total",
     "requests": "peticiones",
+    "answered": "contestadas",
     "failed": "fallos",
     "tokens in": "tokens de entrada",
     "tokens out": "tokens de salida",
@@ -286,6 +287,15 @@ SPANISH: dict[str, str] = {
     ),
     "[redis] nodes is 1: where several processes share Redis, each takes the whole of every limit while it is gone; set how many they are": (
         "[redis] nodes es 1: si varios procesos comparten Redis, cada uno toma cada límite entero mientras falta; pon cuántos son"
+    ),
+    '[{table}."{glob}"] fits no API key, so it holds for nobody: there are {names}': (
+        '[{table}."{glob}"] no encaja con ninguna clave de API, así que no vale para nadie: hay {names}'
+    ),
+    '[budgets.tenants."{glob}"] fits no tenant, so it holds for nobody: there are {names}': (
+        '[budgets.tenants."{glob}"] no encaja con ningún inquilino, así que no vale para nadie: hay {names}'
+    ),
+    '[limits.models."{glob}"] fits no provider that is there now, so it holds for no model: there are {names}': (
+        '[limits.models."{glob}"] no encaja con ningún proveedor que esté ahora, así que no vale para ningún modelo: hay {names}'
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (

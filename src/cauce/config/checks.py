@@ -1,12 +1,15 @@
 """What no single field can tell: whether the parts of a configuration fit each other."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from math import inf
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from cauce.catalogue.settings import FactsSettings
+from cauce.config.overrides import given
 from cauce.config.shape import Config, ConfigError, ModelSettings, ProviderSettings
 from cauce.providers.openai_compatible.dialect import DIALECTS
 from cauce.server.leaving import FORMS, parse_leaving
@@ -16,11 +19,15 @@ _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _POSTGRES = ("postgresql://", "postgres://")
 _REDIS = ("redis://", "rediss://", "unix://")
 _GOING_ON = 'wire = "responses" or dialect = "llamacpp"'
+_PARTS = ("connect", "first_delta", "idle", "stalled")
+"""Timeouts of a part of a call."""
 _LOCAL_PREFIXES = ("ollama", "lmstudio", "llamacpp", "vllm", "foundry", "local-")
 
 
-def check(config: Config, where: str) -> None:
-    """Raises `ConfigError` for the first thing that does not fit. `where` is where the configuration was read."""
+def check(config: Config, where: str, said: Mapping[str, Collection[str]]) -> None:
+    """Raises `ConfigError` for the first thing that does not fit. `where` is where the configuration was read, and `said` are the members
+    of its tables that were given there: a default contradicts nobody."""
+    _check_bounds(config, where, said)
     for name, provider in config.providers.items():
         place = f"{where}: providers.{name}"
         if provider.kind == "offline" and name != "offline":
@@ -68,6 +75,34 @@ def check(config: Config, where: str) -> None:
     for index, key in enumerate(config.auth.keys):
         if _HASH.fullmatch(key.hash) is None:
             raise ConfigError(f"{where}: auth.keys[{index}].hash: must be sha256: and 64 hex digits (`cauce keys new`)")
+
+
+def _check_bounds(config: Config, where: str, said: Mapping[str, Collection[str]]) -> None:
+    """Raises `ConfigError` where one table has two members of which one could never be reached."""
+    tables: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        (
+            where + ": ",
+            {name: getattr(config.breaker, name) for name in said["breaker"]},
+            {name: getattr(config.timeouts, name) for name in said["timeouts"]},
+        )
+    ]
+    for section, named in (("providers", config.providers), ("models", config.models)):
+        tables += [
+            (f"{where}: {section}.{name}.", given(own.breaker), given(own.timeouts)) for name, own in named.items()
+        ]
+    for place, breaker, timeouts in tables:
+        if breaker.get("cooldown", 0) > breaker.get("longest", inf):
+            raise ConfigError(
+                f"{place}breaker.cooldown: must be at most longest ({breaker['longest']:g}): it begins with it"
+            )
+        total = timeouts.get("total", inf)
+        # What is in the log of streams has another bound for the whole.
+        whole = max(total, timeouts.get("logged", config.timeouts.logged))
+        for name in _PARTS:
+            if timeouts.get(name, 0) > whole:
+                raise ConfigError(
+                    f"{place}timeouts.{name}: must be at most total ({total:g}), or logged for what is in the log: a call ends before"
+                )
 
 
 def _check_streams(config: Config, where: str) -> None:

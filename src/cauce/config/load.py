@@ -149,7 +149,7 @@ def _load(raw: dict[str, Any], environment: Mapping[str, str], where: str, sourc
         redis=msgspec.structs.replace(config.redis, url=url),
         postgres=msgspec.structs.replace(config.postgres, url=database),
     )
-    check(config, where)
+    check(config, where, {name: _table(raw, name, where).keys() for name in _SECTIONS})
     return config
 
 

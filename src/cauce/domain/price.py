@@ -61,6 +61,10 @@ class Prices(msgspec.Struct, frozen=True):
     snapshot: str = ""
 
 
+FREE = Prices(Rates.given(0.0, 0.0))
+"""Of what runs here, where nobody has given it a price. It is told by identity: a price of 0 that somebody has given is a price."""
+
+
 def cost(usage: Usage, prices: Prices) -> float:
     """USD for one call, never below zero. Parts that are larger than their whole count as the whole."""
     rates = prices.rates
@@ -92,5 +96,6 @@ def settled(usage: Usage, prices: Prices | None) -> Usage:
         usage = msgspec.structs.replace(usage, cost=0.0, cost_source="unpriced")
     if prices is None or usage.cost_source != "unpriced":
         return usage
-    source = "estimated" if usage.estimated else "priced"
+    # Nothing is no estimate, however many tokens it is paid for.
+    source = "estimated" if usage.estimated and prices is not FREE else "priced"
     return msgspec.structs.replace(usage, cost=cost(usage, prices), cost_source=source)

@@ -5,7 +5,7 @@ The key of a limit is `whose:who:what`, such as `provider:gemini:tokens/minute`,
 quoted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 from typing import Literal, cast
@@ -39,11 +39,10 @@ class ProviderRates(msgspec.Struct, frozen=True):
 
 
 class CandidateLimits(msgspec.Struct, frozen=True):
-    """`tokens`: one of them counts tokens. `free`: without a price it costs nothing, since it runs here."""
+    """`tokens`: one of them counts tokens."""
 
     limits: tuple[Limit, ...]
     tokens: bool
-    free: bool
 
 
 class CallerLimits(msgspec.Struct, frozen=True):
@@ -65,20 +64,14 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class LimitBook:
-    """`providers` are by name, or by `name@deployment`. `here` says of a name whether it runs on this machine or in its network,
-    at no price."""
+    """`providers` are by name, or by `name@deployment`."""
 
     def __init__(
-        self,
-        settings: LimitsSettings,
-        budgets: BudgetsSettings,
-        providers: Mapping[str, ProviderRates],
-        here: Callable[[str], bool],
+        self, settings: LimitsSettings, budgets: BudgetsSettings, providers: Mapping[str, ProviderRates]
     ) -> None:
         self._settings = settings
         self._budgets = budgets
         self._providers = providers
-        self._here = here
         self._candidates: dict[tuple[Provider, str, str], CandidateLimits] = {}
         self._callers: dict[tuple[str, str, str | None], CallerLimits] = {}
         self._together: dict[tuple[int, int], tuple[CandidateLimits, CallerLimits, tuple[Limit, ...]]] = {}
@@ -145,8 +138,7 @@ class LimitBook:
             *_rates("model", _place(candidate), _merged([*starting, *fitting])),
             *told,
         )
-        free = candidate.level == "offline" or self._here(candidate.provider.name)
-        return CandidateLimits(limits, any([limit.unit == "tokens" for limit in limits]), free)
+        return CandidateLimits(limits, any([limit.unit == "tokens" for limit in limits]))
 
     def _of(self, scope: Scope, user: str | None) -> CallerLimits:
         # As the ledger knows them, which says what they have spent.

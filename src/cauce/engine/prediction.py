@@ -1,10 +1,12 @@
 """The use case: what a request would cost, before anything is sent."""
 
+from typing import Literal
+
 import msgspec
 
 from cauce.domain.histogram import percentiles
 from cauce.domain.model import ModelFacts
-from cauce.domain.price import Prices, cost
+from cauce.domain.price import FREE, Prices, cost
 from cauce.domain.usage import Usage as Used
 from cauce.engine.estimator import Estimator
 from cauce.ports.provider import Call, Candidate
@@ -37,6 +39,13 @@ class Predicted(msgspec.Struct, frozen=True):
     exact: bool
     output_tokens: Range
     cost: Range | None
+
+    @property
+    def cost_source(self) -> Literal["priced", "estimated", "unpriced"]:
+        """As of an answer: what costs nothing is no estimate."""
+        if self.cost is None:
+            return "unpriced"
+        return "priced" if self.candidate.facts.prices is FREE else "estimated"
 
 
 class Prediction:

@@ -43,7 +43,8 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Sums(msgspec.Struct):
-    """What attempts used. A request counts where it was asked first. `cost` is USD; what is unpriced adds nothing to it.
+    """What attempts used. A request counts where it was asked first; `answered` are the attempts that completed, so a request counts
+    there where it was answered. `cost` is USD; what is unpriced adds nothing to it.
 
     Answers out of a cache count as requests and attempts; they used no tokens.
     """
@@ -56,6 +57,7 @@ class Sums(msgspec.Struct):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost: float = 0.0
+    answered: int = 0
 
     @property
     def tokens(self) -> int:
@@ -72,6 +74,7 @@ class Sums(msgspec.Struct):
         self.cache_write_tokens += other.cache_write_tokens
         self.reasoning_tokens += other.reasoning_tokens
         self.cost += other.cost
+        self.answered += other.answered
 
 
 class Votes(msgspec.Struct):

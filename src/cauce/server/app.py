@@ -64,6 +64,21 @@ BELOW: tuple[tuple[str, str, Handler], ...] = (
 )
 """Handlers of everything below a path, by method (empty: any) and prefix. The first that fits is called."""
 
+COLD: tuple[Route, ...] = (
+    Route("/", docs.home),
+    Route("/docs", docs.page),
+    Route("/openapi.json", docs.document),
+    Route("/health", health.health),
+    Route("/health/live", health.live),
+    Route("/health/ready", health.ready),
+    Route("/metrics", health.metrics),
+    Route("/usage", usage.usage),
+    Route("/usage/forecast", usage.forecast),
+    Route("/v1/models", models.list_models),
+    Route("/v1/models/{model:path}", models.one_model),
+)
+"""What is left to Starlette."""
+
 BEGINS: frozenset[Handler] = frozenset(
     {message, chat_completions, completions, embeddings, responses.responses, messages, ui_chat.chat, gemini.act}
 )
@@ -94,7 +109,8 @@ class Application:
         self._services = services
         self._gate = Gate(services.settings, services.keys)
         self._hot_paths = {path for _, path in HOT}
-        self._cold = _cold()
+        # A bare router: no middleware, and errors are raised for us to answer in one place.
+        self._cold = Router(COLD, redirect_slashes=False)
         self.state = State({"services": services})
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -182,23 +198,3 @@ class Application:
                 await self._services.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _cold() -> Router:
-    # A bare router: no middleware, and errors are raised for `Application` to answer in one place.
-    return Router(
-        [
-            Route("/", docs.home),
-            Route("/docs", docs.page),
-            Route("/openapi.json", docs.document),
-            Route("/health", health.health),
-            Route("/health/live", health.live),
-            Route("/health/ready", health.ready),
-            Route("/metrics", health.metrics),
-            Route("/usage", usage.usage),
-            Route("/usage/forecast", usage.forecast),
-            Route("/v1/models", models.list_models),
-            Route("/v1/models/{model:path}", models.one_model),
-        ],
-        redirect_slashes=False,
-    )

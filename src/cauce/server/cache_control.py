@@ -2,7 +2,7 @@
 
 | directive | meaning here |
 |---|---|
-| `no-cache`, `max-age=0` | ask a model; its answer may be kept |
+| `no-cache`, `max-age=0` | ask a model; its answer is kept if the cache is asked for all the same |
 | `no-store` | ask a model; keep nothing |
 | `max-age=N` | an answer that is no older than N seconds will do, in place of `[cache] ttl` |
 | `min-fresh=N` | it must stay fresh for N more seconds |

@@ -134,11 +134,16 @@ def amount(report: Report, unit: SpendUnit) -> float:
 
 def _take(group: Group, kind: Kind, cell: Cell) -> None:
     attempts = cell.sums.attempts
-    group.sums.add(cell.sums)
+    # Cells do not keep it, since all of a kind ended alike.
+    answered = attempts if kind.outcome == "completed" else 0
+    takes = [group.sums]
     if kind.estimated:
-        group.estimated.add(cell.sums)
+        takes.append(group.estimated)
     if kind.source == "unpriced":
-        group.unpriced.add(cell.sums)
+        takes.append(group.unpriced)
+    for sums in takes:
+        sums.add(cell.sums)
+        sums.answered += answered
     group.outcomes[kind.outcome] = group.outcomes.get(kind.outcome, 0) + attempts
     if kind.error:
         group.errors[kind.error] = group.errors.get(kind.error, 0) + attempts

@@ -121,6 +121,30 @@ class LedgerContract:
         groups = named(told)
         assert (groups[("openai",)].sums.requests, groups[("anthropic",)].sums.requests) == (1, 0)
 
+    async def test_request_is_answered_where_an_attempt_completed(self, books: Books, clock: FakeClock) -> None:
+        for number in range(5):
+            one = {"conversation_id": f"c{number % 2}", "scope": Scope("a", "web", "ana")}
+            books.record(failed(clock, number, **one))
+            books.record(entry(clock, number, n=2, provider="anthropic", model="haiku", level="fallback", **one))
+        books.record(entry(clock, 5, usage=Used(10, 5), provider="anthropic", model="haiku", level="cache"))
+        books.record(entry(clock, 6, outcome="incomplete", provider="anthropic", model="haiku"))
+        told = await report(books, clock, "level")
+        answered = {by[0]: (group.sums.requests, group.sums.answered) for by, group in named(told).items()}
+        assert answered == {"primary": (6, 0), "fallback": (0, 5), "cache": (1, 1)}
+        assert (told.total.sums.requests, told.total.sums.answered) == (7, 6)
+        assert (await report(books, clock, user="ana")).total.sums.answered == 5
+        by_conversation = named(await report(books, clock, "conversation"))
+        assert {by[0]: group.sums.answered for by, group in by_conversation.items()} == {"c0": 3, "c1": 2}
+
+    async def test_part_that_is_unpriced_tells_how_much_of_it_was_answered(
+        self, books: Books, clock: FakeClock
+    ) -> None:
+        books.record(entry(clock, 1, usage=Used(10, 5)))
+        books.record(entry(clock, 2, usage=Used(10, 5, estimated=True), outcome="incomplete"))
+        total = (await report(books, clock)).total
+        assert (total.unpriced.attempts, total.unpriced.answered) == (2, 1)
+        assert (total.estimated.attempts, total.estimated.answered) == (1, 0)
+
     async def test_failures_are_counted_by_code(self, books: Books, clock: FakeClock) -> None:
         books.record(entry(clock, 1))
         books.record(failed(clock, 2))

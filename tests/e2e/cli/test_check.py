@@ -11,6 +11,7 @@ from cauce.cli.advice import advice
 from cauce.config import ProviderSettings
 from cauce.domain.errors import ErrorCode, ProviderFailure
 from cauce.server.door import places
+from cauce.server.gate import hash_key
 from cauce.testing.upstream import Upstream
 from tests.e2e.cli.command import Home
 from tests.e2e.cli.refusing import refusing
@@ -89,6 +90,52 @@ async def test_it_tells_what_providers_and_routes_have_of_their_own(home: Home) 
     assert found["route_overrides"] == {"fast": {"recovery": {"max_cost": 0.5}}}
     assert "retry = { attempts = 5, base = 1.0 }\nbreaker = { enabled = false }\n" in shown
     assert "recovery = { max_cost = 0.5 }\n" in shown and shown.count("recovery = ") == 1
+
+
+KEY = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\ntenant = "shop"\n'
+MISTYPED = (
+    "[limits.keys.wbe]\nconcurrent = 1\n[budgets.keys.wbe]\nday = 1\n[budgets.tenants.shpo]\nday = 1\n"
+    '[limits.models."opnai/*"]\nconcurrent = 1\n'
+)
+MEANT = (
+    '[limits.keys."*"]\nconcurrent = 1\n[limits.keys."w?b"]\nconcurrent = 1\n[limits.keys.anonymous]\nconcurrent = 1\n'
+    "[budgets.keys.web]\nday = 1\n[budgets.tenants.shop]\nday = 1\n[budgets.tenants.default]\nday = 1\n"
+    "[budgets.users.anyone]\nday = 1\n"
+    + "".join(
+        [
+            f'[limits.models."{glob}"]\nconcurrent = 1\n'
+            for glob in ("up/*", "*", "*/m", "*m", "u*x/m", "[ou]p/m", "offline/*")
+        ]
+    )
+)
+
+
+async def test_limit_and_budget_that_fit_nobody_are_warned_of_by_name(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(PORT + upstream_table("up", upstream.base_url, default_model="fake-model") + KEY + MISTYPED)
+        told = await home.cauce("check")
+        in_spanish = await home.cauce("check", LANG="es_ES.UTF-8")
+        found = (await home.cauce("check", "--json")).json()
+    assert told.code == 0
+    warned = [line.removeprefix("! ") for line in told.out.splitlines() if line.startswith("! ")]
+    assert (
+        warned
+        == found["warnings"]
+        == [
+            '[limits.keys."wbe"] fits no API key, so it holds for nobody: there are web, anonymous',
+            '[budgets.keys."wbe"] fits no API key, so it holds for nobody: there are web, anonymous',
+            '[budgets.tenants."shpo"] fits no tenant, so it holds for nobody: there are shop, default',
+            '[limits.models."opnai/*"] fits no provider that is there now, so it holds for no model: there are up, offline',
+        ]
+    )
+    assert '! [limits.keys."wbe"] no encaja con ninguna clave de API' in in_spanish.out
+
+
+async def test_limit_and_budget_that_fit_somebody_are_not_warned_of(home: Home) -> None:
+    async with Upstream() as upstream:
+        home.configure(PORT + upstream_table("up", upstream.base_url, default_model="fake-model") + KEY + MEANT)
+        told = await home.cauce("check", "--json")
+    assert told.json()["warnings"] == []
 
 
 async def test_secrets_are_shown_nowhere(home: Home) -> None:

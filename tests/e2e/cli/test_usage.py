@@ -48,9 +48,9 @@ async def test_table_has_a_line_per_model_a_total_a_chart_and_a_forecast(home: H
     done = await home.cauce("usage", *MONTHS)
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
-    assert ["openai/gpt", "15", "0.0%", "1,500", "300", "0.1500"] in [line[:6] for line in lines]
-    assert ["openai/mini", "15", "100.0%", "0", "0", "0.00"] in [line[:6] for line in lines]
-    assert ["total", "31", "48.4%", "2,500", "800", "0.1500"] in [line[:6] for line in lines]
+    assert ["openai/gpt", "15", "15", "0.0%", "1,500", "300", "0.1500"] in [line[:7] for line in lines]
+    assert ["openai/mini", "15", "0", "100.0%", "0", "0", "0.00"] in [line[:7] for line in lines]
+    assert ["total", "31", "16", "48.4%", "2,500", "800", "0.1500"] in [line[:7] for line in lines]
     assert "without a known price, so not in the sum: 1,500 tokens" in done.out
     assert done.out.count("█") > 15 and "this month: " in done.out and "4 times in 5" in done.out
 
@@ -65,10 +65,10 @@ async def test_one_tenant_by_key_as_json(home: Home) -> None:
 async def test_it_speaks_spanish_to_those_who_do(home: Home) -> None:
     await filled(home)
     done = await home.cauce("usage", *MONTHS, LANG="es_ES.UTF-8")
-    lines = [line.split()[:6] for line in done.out.splitlines()]
-    assert ["openai/gpt", "15", "0,0%", "1.500", "300", "0,1500"] in lines
-    assert ["total", "31", "48,4%", "2.500", "800", "0,1500"] in lines
-    assert "modelo" in done.out and "peticiones" in done.out and "este mes: " in done.out
+    lines = [line.split()[:7] for line in done.out.splitlines()]
+    assert ["openai/gpt", "15", "15", "0,0%", "1.500", "300", "0,1500"] in lines
+    assert ["total", "31", "16", "48,4%", "2.500", "800", "0,1500"] in lines
+    assert "modelo" in done.out and "peticiones  contestadas" in done.out and "este mes: " in done.out
 
 
 async def test_server_that_writes_is_not_disturbed_and_its_spool_counts(home: Home) -> None:

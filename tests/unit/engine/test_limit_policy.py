@@ -56,7 +56,7 @@ class House:
         self.provider = ScriptedProvider("up", *(scripts or (answering("hello"),)))
         self.clock = FakeClock()
         self.limiter = InprocLimiter(self.clock)
-        self.book = LimitBook(limits, budgets, {"up": ProviderRates(provider)}, lambda _: False)
+        self.book = LimitBook(limits, budgets, {"up": ProviderRates(provider)})
         amounts = Amounts(Estimator(), budgets.assumed_output)
         self.limiting = Limiting(self.limiter, self.book, amounts, PrometheusMetrics())
         self.candidate = Candidate(self.provider, "m", facts=facts)

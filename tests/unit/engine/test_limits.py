@@ -17,7 +17,7 @@ def book(
     budgets: BudgetsSettings = _NO_BUDGETS,
     providers: dict[str, ProviderRates] | None = None,
 ) -> LimitBook:
-    return LimitBook(limits, budgets, providers or {}, lambda name: name == "local")
+    return LimitBook(limits, budgets, providers or {})
 
 
 def of(found: LimitBook, model: str, deployment: str = "") -> dict[str, float]:

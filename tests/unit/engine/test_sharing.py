@@ -64,7 +64,7 @@ class Sharing:
         self.candidate = Candidate(self.provider, "m", facts=facts)
         metrics, limiter, limits = PrometheusMetrics(), InprocLimiter(self.clock), LimitsSettings(keys=keys or {})
         budgets = budgets or BudgetsSettings()
-        book = LimitBook(limits, budgets, {"up": ProviderRates(rates or Rates())}, lambda _: False)
+        book = LimitBook(limits, budgets, {"up": ProviderRates(rates or Rates())})
         limiting = Limiting(limiter, book, Amounts(Estimator(), budgets.assumed_output), metrics)
         self.lines = Queue(QueueSettings(), self.clock, metrics.waited)
         limiter.on_room(self.lines.room)

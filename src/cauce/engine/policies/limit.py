@@ -8,6 +8,7 @@ import msgspec
 from cauce.domain.delta import Outcome
 from cauce.domain.errors import BudgetExceeded, CauceError, DeadlineExceeded, ProviderFailure, Throttled
 from cauce.domain.headroom import Headroom
+from cauce.domain.price import FREE
 from cauce.domain.usage import Usage
 from cauce.engine.amounts import Amounts
 from cauce.engine.duration import in_words
@@ -86,7 +87,7 @@ def _wanted(limiting: Limiting, call: Call) -> tuple[tuple[Limit, ...], Amount, 
     candidate, book = call.candidates[0], limiting.book
     held = book.of_candidate(candidate)
     caller = book.of_caller(call.scope, call.scope.user or call.request.user)
-    priced = caller.budgets and not (held.free and candidate.facts.prices is None)
+    priced = caller.budgets and candidate.facts.prices is not FREE
     if not (held.tokens or priced):
         return held.limits, _ONE, call
     amounts = limiting.amounts

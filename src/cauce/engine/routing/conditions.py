@@ -58,7 +58,7 @@ class Conditions:
 
     def price(self, option: Option, look: Look) -> float | None:
         """USD that the request is thought to cost there."""
-        return price(option.first, look.traits.tokens, look.traits.answer, here=option.here)
+        return price(option.first, look.traits.tokens, look.traits.answer)
 
     def rating(self, candidate: Candidate) -> float | None:
         """What people think of its answers, 0 to 1."""
@@ -122,9 +122,9 @@ class Conditions:
         return standing
 
 
-def price(candidate: Candidate, tokens: int, max_tokens: int | None, *, here: bool) -> float | None:
-    """USD that a request of `tokens` is thought to cost. Where no price is known: nothing on this machine, None elsewhere."""
+def price(candidate: Candidate, tokens: int, max_tokens: int | None) -> float | None:
+    """USD that a request of `tokens` is thought to cost; None where no price is known."""
     prices = candidate.facts.prices
     if prices is None:
-        return 0.0 if here else None
+        return None
     return cost(Usage(tokens, min(max_tokens or ANSWER, ANSWER)), prices)

@@ -186,7 +186,7 @@ class Explainer:
             tier,
             tokens,
             candidate.deployment,
-            price(candidate, tokens, request.sampling.max_tokens, here=local),
+            price(candidate, tokens, request.sampling.max_tokens),
             figures.latency,
             figures.under_way,
             figures.ailing,

@@ -8,6 +8,7 @@ import msgspec
 
 from cauce.domain.errors import InvalidRequest, ModelNotFound
 from cauce.domain.model import UNKNOWN, ModelFacts
+from cauce.domain.price import FREE
 from cauce.engine.routing.route import Route
 from cauce.engine.routing.source import Source, conversational, passed_on
 from cauce.ports.catalogue import Catalogue
@@ -111,7 +112,10 @@ class Names:
         return self.by_name.pop(name, None)
 
     def facts(self, source: Source, model: str) -> ModelFacts:
-        """What is known of a model of `source`."""
+        """What is known of a model of `source`, wherever that has it."""
+        return _priced(self._facts(source, model), model, free=all([place.free for place in source.places()]))
+
+    def _facts(self, source: Source, model: str) -> ModelFacts:
         if self._catalogue is None or not model:
             return UNKNOWN
         name = source.provider.name
@@ -217,7 +221,7 @@ class Names:
         ]
 
     def _group(self, source: Source, model: str) -> Group:
-        facts = self.facts(source, model)
+        facts = self._facts(source, model)
         own = source.level
         options: list[Option] = []
         for place in source.places():
@@ -226,7 +230,7 @@ class Names:
                 model,
                 own or "primary",
                 source.timeouts,
-                facts,
+                _priced(facts, model, free=place.free),
                 deployment=place.name,
                 resilience=source.resilience,
                 label=named(place.provider.name, model),
@@ -270,6 +274,13 @@ def _cure(provider: str, *, named: bool) -> str:
     if variable is not None:
         return f"set {variable}, or add [providers.{provider}]"
     return f"add [providers.{provider}]" if named else ""
+
+
+def _priced(facts: ModelFacts, model: str, *, free: bool) -> ModelFacts:
+    """`facts` of a model in one place: what runs here costs nothing, unless it was given a price or is asked of its maker after all."""
+    if facts.prices is not None or not free or passed_on(model):
+        return facts
+    return msgspec.structs.replace(facts, prices=FREE)
 
 
 def _of_route(group: Group, route: Route, weight: float) -> Group:

@@ -17,13 +17,14 @@ _ELSEWHERE = re.compile(r"[:-]cloud$", re.I)
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """One of several keys or places of a provider. `weight` is its share; `here`: its address is on this machine."""
+    """One of several keys or places of a provider. `weight` is its share; `here`: its address is on this machine; `free`: see `Source`."""
 
     name: str
     provider: Provider
     weight: float = 1.0
     here: bool = False
     embedder: Embedder | None = None
+    free: bool = False
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -55,6 +56,8 @@ class Source(msgspec.Struct, frozen=True):
     """Whose price list holds for it: see `ports.catalogue.Catalogue`."""
     here: bool = False
     """What it is asked stays on this machine."""
+    free: bool = False
+    """It runs on this machine or in its network, so what has no price there costs nothing."""
     deployments: tuple[Deployment, ...] = ()
     """Its keys or places, where it has several; `provider` is then that of the first."""
 
@@ -73,7 +76,8 @@ class Source(msgspec.Struct, frozen=True):
     def places(self) -> tuple[Deployment, ...]:
         """Its deployments; itself, without a name, where it has none."""
         here = self.here or self.local or self.level == "offline"
-        return self.deployments or (Deployment("", self.provider, here=here, embedder=self.embedder),)
+        own = Deployment("", self.provider, here=here, embedder=self.embedder, free=self.free or here)
+        return self.deployments or (own,)
 
 
 def conversational(models: tuple[ModelInfo, ...]) -> list[str]:

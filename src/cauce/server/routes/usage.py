@@ -1,6 +1,7 @@
 """`GET /usage`, `GET /usage/forecast`, `POST /usage/estimate` and `POST /feedback`: all of the caller's tenant only."""
 
 import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import cast, get_args
 
@@ -37,6 +38,9 @@ GROUPS = tuple([name for name in get_args(Dimension) if name != "tenant"])
 FILTERS = tuple([name for name in GROUPS if name != "day"])
 """What a client may ask for alone: `?key=web`."""
 
+_ASKED = ("group_by", "from", "to", "limit", *FILTERS)
+"""What `/usage` is asked with."""
+
 MOST_GROUPS = 10_000
 _USUAL_GROUPS = 1000
 _LAST_YEAR = 9000
@@ -49,6 +53,7 @@ async def usage(request: Request) -> Response:
     """What was used, by whom, for how much."""
     services: Services = request.app.state.services
     given = request.query_params
+    _check_names(given, _ASKED)
     by = _group_by(given.get("group_by", ""))
     limit = _limit(given.get("limit"))
     since, until = span(given.get("from"), given.get("to"), services.clock.now())
@@ -60,6 +65,7 @@ async def usage(request: Request) -> Response:
 async def forecast(request: Request) -> Response:
     """What the month will have come to at its end."""
     services: Services = request.app.state.services
+    _check_names(request.query_params, FILTERS)
     now = services.clock.now()
     query = days_query(request.state.scope.tenant, now, _filters(request))
     return _json(forecast_body(await services.usage.report(query), now))
@@ -80,7 +86,7 @@ async def estimate(exchange: Exchange, services: Services) -> None:
                 one.exact,
                 _range(one.output_tokens),
                 None if one.cost is None else _range(one.cost),
-                "unpriced" if one.cost is None else "estimated",
+                one.cost_source,
             )
             for one in predicted
         ]
@@ -131,6 +137,13 @@ def _parse(body: bytes) -> ModelRequest:
     """A body of `/llm/message` or of `/v1/chat/completions`: as the former, unless it has fields that only the latter knows."""
     names = decode_object(body).keys()
     return parse_native(body) if names <= _NATIVE or names & _ONLY_NATIVE else parse_chat(body)
+
+
+def _check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises `InvalidRequest` for what nobody knows: left out, the answer would be about something else."""
+    for name in given:
+        if name not in known:
+            raise InvalidRequest(f"{name}: is nothing to ask for here: known are {', '.join(known)}", field=name)
 
 
 def _group_by(text: str) -> tuple[Dimension, ...]:

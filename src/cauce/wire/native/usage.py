@@ -16,10 +16,12 @@ _DIGITS = 9
 
 
 class FiguresBody(msgspec.Struct):
-    """Tokens as in `usage` of an answer, `cost` in USD. A request may have had several attempts."""
+    """Tokens as in `usage` of an answer, `cost` in USD. A request may have had several attempts: `requests` counts it where it was
+    asked first, `answered` where an attempt gave the whole answer, be it out of a cache."""
 
     requests: int
     attempts: int
+    answered: int
     input_tokens: int
     output_tokens: int
     cached_tokens: int
@@ -109,7 +111,8 @@ class RangeBody(msgspec.Struct):
 
 
 class CandidateBody(msgspec.Struct):
-    """What one model would cost. `cost` is null where its price is not known; `exact`: its tokens were counted, not estimated."""
+    """What one model would cost. `cost` is null where its price is not known, and 0 and `priced` where it costs nothing, since it runs here;
+    `exact`: its tokens were counted, not estimated."""
 
     model: str
     level: str
@@ -117,7 +120,7 @@ class CandidateBody(msgspec.Struct):
     exact: bool
     output_tokens: RangeBody
     cost: RangeBody | None
-    cost_source: Literal["estimated", "unpriced"]
+    cost_source: Literal["priced", "estimated", "unpriced"]
 
 
 class EstimateBody(msgspec.Struct):
@@ -194,6 +197,7 @@ def _figures(sums: Sums) -> FiguresBody:
     return FiguresBody(
         sums.requests,
         sums.attempts,
+        sums.answered,
         sums.input_tokens,
         sums.output_tokens,
         sums.cached_tokens,

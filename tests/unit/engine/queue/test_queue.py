@@ -61,9 +61,7 @@ class Queued(Guarded):
         clock = _Lent()
         each = rates if isinstance(rates, dict) else {one.name: rates for one in providers}
         limits = LimitsSettings(keys=keys or {})
-        book = LimitBook(
-            limits, BudgetsSettings(), {name: ProviderRates(one) for name, one in each.items()}, lambda _: False
-        )
+        book = LimitBook(limits, BudgetsSettings(), {name: ProviderRates(one) for name, one in each.items()})
         counts = limiter(clock)
         metrics = PrometheusMetrics()
         limiting = Limiting(counts, book, Amounts(Estimator(), 4096), metrics)
