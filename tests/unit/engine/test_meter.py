@@ -11,6 +11,7 @@ from cauce.domain.message import Message, TextPart
 from cauce.domain.model import UNKNOWN, ModelFacts
 from cauce.domain.price import Prices, Rates
 from cauce.domain.request import Request, Scope
+from cauce.domain.stream import Upstream
 from cauce.domain.tokens import estimate_input_tokens
 from cauce.domain.usage import Usage
 from cauce.engine.compose import collect, compose
@@ -48,8 +49,8 @@ class Metered:
         metered = meter(self.clock, self.ledger, self.metrics, self.estimator)
         self._open: Open = compose(ask, metered, patience(self.clock))
 
-    async def open(self, patience: float | None = None) -> Deltas:
-        call = Call(request=REQUEST, scope=Scope(), candidates=(self.candidate,), patience=patience)
+    async def open(self, patience: float | None = None, upstream: Upstream | None = None) -> Deltas:
+        call = Call(REQUEST, Scope(), (self.candidate,), patience=patience, upstream=upstream)
         return await self._open(call)
 
     @property
@@ -164,3 +165,20 @@ async def test_caller_that_leaves_while_the_model_thinks_leaves_an_estimate() ->
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert (metered.entry.outcome, metered.entry.usage.input_tokens) == ("cancelled", INPUT)
+
+
+BROKEN = ProviderFailure("cut", failure="transient", provider="up")
+
+
+@pytest.mark.parametrize("script", [(asyncio.Event(),), (Text(""), BROKEN)], ids=["silent", "cut before it spoke"])
+async def test_attempt_that_read_a_stream_on_and_got_nothing_of_it_leaves_the_bill_to_whoever_asked(
+    script: tuple[Step, ...],
+) -> None:
+    metered = Metered(*script)
+    opening = asyncio.ensure_future(metered.open(patience=20, upstream=Upstream("up", "resp_1", "17")))
+    if len(script) == 1:
+        await metered.clock.until_waiting(1)
+        metered.clock.advance(21)
+    with pytest.raises(ProviderFailure):
+        await collect(await opening)
+    assert (metered.entry.outcome, metered.entry.usage) == ("failed", Usage(estimated=True))

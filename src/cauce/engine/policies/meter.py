@@ -33,7 +33,8 @@ def meter(clock: Clock, ledger: Ledger, metrics: Metrics, estimator: Estimator, 
     """Account for every attempt: failed ones when they fail, opened ones when their deltas end.
 
     An attempt that failed before its first delta used nothing that is known of. One that was given up, timed out or broke off
-    made the provider read the request: what it reported by then counts, and estimates stand for the rest.
+    made the provider read the request: what it reported by then counts, and estimates stand for the rest. One that was to read the
+    provider's own stream on, and got nothing of it, made nobody read anything: whoever asked for that stream has the bill.
     """
     accounts = Accounts(clock, ledger, metrics, estimator, faults or Faults())
 
@@ -83,6 +84,8 @@ class _Attempt:
 
     def ended(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
         """Write it down. `usage` is that of `settle`."""
+        if outcome != "completed" and self._attaches and usage.estimated and not usage.output_tokens:
+            usage = _NOTHING
         self.record(outcome, usage, error)
         if not usage.estimated and self._accounts.estimator.due(self._candidate.name):
             # Weighing the request again can wait until its answer has left.
@@ -97,6 +100,8 @@ class _Attempt:
 
     def unanswered(self) -> Usage:
         """What an attempt used, as far as can be told, that has no first delta."""
+        if self._attaches:
+            return _NOTHING
         return settled(Usage(self._estimated_input(), estimated=True), self._prices)
 
     def record(self, outcome: Outcome, usage: Usage, error: CauceError | None) -> None:
@@ -132,6 +137,10 @@ class _Attempt:
                 course.waited,
             )
         )
+
+    @property
+    def _attaches(self) -> bool:
+        return self._call.upstream is not None
 
     def _estimated_input(self) -> int:
         return self._accounts.estimator.estimate(self._call.request, self._candidate.name)
