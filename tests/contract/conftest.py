@@ -10,6 +10,13 @@ from cauce.testing.clock import FakeClock
 from tests.redis_server import RedisServer, running_redis
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a connection with its server. A machine that is busy keeps an answer back for longer than the half second in which a server is
+    taken for gone; and whoever waits for it to come back would wait by a clock that nobody moves. Where servers are silent on purpose there is none."""
+    monkeypatch.setattr("cauce.stores.redis.connection.COMMAND", 10.0)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()

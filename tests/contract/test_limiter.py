@@ -190,6 +190,10 @@ class TestDegradedLimiterAlone(LimiterContract):
 
 
 class TestGoingAndComingBack:
+    @pytest.fixture(autouse=True)
+    def patience(self) -> None:
+        """None."""
+
     @pytest.fixture
     def own_server(self) -> Iterator[RedisServer]:
         with running_redis() as running:

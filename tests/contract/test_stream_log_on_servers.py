@@ -30,6 +30,11 @@ from tests.redis_server import RedisServer, running_redis
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """None."""
+
+
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
     with running_redis() as server:
