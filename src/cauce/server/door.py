@@ -45,7 +45,8 @@ def raise_limit() -> float:
 
 def places(files: float) -> float:
     """How many connections a process that may open so many files lets in."""
-    return max(_FEWEST, (files - RESERVED) // PER_CONNECTION)
+    # Of infinity, `//` makes no number.
+    return inf if files == inf else max(_FEWEST, (files - RESERVED) // PER_CONNECTION)
 
 
 class Connections(set[Any]):
@@ -113,7 +114,11 @@ class Door:
                     "Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)",
                     len(self._connections),
                 )
-        elif not self.servers and not self._shut and (self._opening is None or self._opening.done()):
+        elif (
+            len(self.servers) < len(self._listeners)
+            and not self._shut
+            and (self._opening is None or self._opening.done())
+        ):
             self._opening = asyncio.get_running_loop().create_task(self._open_again())
 
     def close(self) -> None:
@@ -124,6 +129,8 @@ class Door:
         self._close()
 
     async def _open_again(self) -> None:
+        # Closed while it opened, it may have been left half open.
+        self._close()
         try:
             await self.open()
         except OSError:
