@@ -17,8 +17,8 @@ BACKLOG = 2048
 RESERVED = 64
 """Descriptors for everything but connections and what is asked over them: files of stores and their threads, sockets listened on."""
 
-PER_CONNECTION = 2
-"""Descriptors: its own, and that of the provider that is asked for it."""
+PER_CONNECTION = 3
+"""Descriptors: its own, that of the provider that is asked for it, and one that is kept open to another provider (`kept_below`)."""
 
 _FEWEST = 8
 _OPEN_MAX = 10_240
@@ -47,6 +47,13 @@ def places(files: float) -> float:
     """How many connections a process that may open so many files lets in."""
     # Of infinity, `//` makes no number.
     return inf if files == inf else max(_FEWEST, (files - RESERVED) // PER_CONNECTION)
+
+
+def kept_below() -> float:
+    """The descriptor from which on no connection to a provider is kept once it is idle. A new one gets the lowest that is free, so as
+    many are open then: what was kept after a burst must leave those of the next one to whoever is asked then."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return inf if soft == resource.RLIM_INFINITY else soft // PER_CONNECTION
 
 
 class Connections(set[Any]):
