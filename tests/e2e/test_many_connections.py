@@ -11,6 +11,7 @@ from cauce.server.door import places, raise_limit
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Response, ask, connection, within
 from tests.load.gateway import Tally, chat, gateway, provider
+from tests.serving import upstream_table
 
 pytestmark = pytest.mark.anyio
 
@@ -70,3 +71,20 @@ async def test_soft_limit_of_open_files_is_raised_to_the_hard_one(tmp_path: Path
         assert resource.prlimit(served.pid, resource.RLIMIT_NOFILE) == (hard, hard)
         answers = await asyncio.gather(*[ask(served.port, "POST", "/v1/chat/completions", chat()) for _ in range(300)])
     assert {one.status for one in answers} == {200}
+
+
+async def test_connections_kept_to_one_provider_leave_files_for_those_to_another(tmp_path: Path) -> None:
+    route = '[models.route]\ncandidates = ["up/m", "other/m"]\n[retry]\nattempts = 1\n[breaker]\nenabled = false\n'
+    tally = Tally()
+    async with Upstream(Reply(status=503, delay=0.2)) as refusing, Upstream(Reply(delay=0.2)) as well:
+        toml = provider(refusing) + upstream_table("other", well.base_url) + route
+        async with gateway(tmp_path, toml, FEW, CAUCE_LOG__LEVEL="error") as served:
+
+            async def client() -> None:
+                body = {**chat(), "model": "route"}
+                tally.take("one", await ask(served.port, "POST", "/v1/chat/completions", body))
+
+            await within(asyncio.gather(*[client() for _ in range(300)]), 60)
+            logged = served.errors
+    assert dict(tally.statuses) == {200: 300}, tally.first_error
+    assert logged == ""

@@ -29,6 +29,7 @@ from cauce.providers.openai_compatible.dialect import DIALECTS, dialect_of
 from cauce.providers.openai_compatible.provider import OpenAICompatible
 from cauce.providers.openai_responses.provider import OpenAIResponses
 from cauce.providers.renaming import Renaming
+from cauce.server.door import kept_below
 from cauce.system.ids import RandomIds
 from cauce.transport import HTTPTransport
 
@@ -67,7 +68,7 @@ def _offline(_: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fe
 
 
 def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
-    transport = HTTPTransport(name)
+    transport = HTTPTransport(name, kept_below=kept_below())
     dialect = DIALECTS[settings.dialect] if settings.dialect else dialect_of(settings.base_url)
     ids = None if settings.background is False else RandomIds()
     embedder = OpenAICompatible(name, settings.base_url, settings.api_key, transport, dialect, ids=ids)
@@ -88,13 +89,13 @@ def _openai(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: 
 
 
 def _anthropic(name: str, settings: ProviderSettings, timeouts: Timeouts, _: Fetcher) -> Source:
-    transport = HTTPTransport(name)
+    transport = HTTPTransport(name, kept_below=kept_below())
     provider = Anthropic(name, settings.base_url, settings.api_key, transport, settings.api_version)
     return _source(Renaming(provider, ANTHROPIC_NAMES), settings, timeouts, ANTHROPIC_MODEL)
 
 
 def _gemini(name: str, settings: ProviderSettings, timeouts: Timeouts, fetcher: Fetcher) -> Source:
-    transport = HTTPTransport(name)
+    transport = HTTPTransport(name, kept_below=kept_below())
     provider = Gemini(name, settings.base_url, settings.api_key, transport, settings.api_version)
     made = _source(
         Inlining(Renaming(provider, GEMINI_NAMES), fetcher, KEPT_ADDRESSES), settings, timeouts, GEMINI_MODEL

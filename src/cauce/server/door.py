@@ -17,8 +17,8 @@ BACKLOG = 2048
 RESERVED = 64
 """Descriptors for everything but connections and what is asked over them: files of stores and their threads, sockets listened on."""
 
-PER_CONNECTION = 2
-"""Descriptors: its own, and that of the provider that is asked for it."""
+PER_CONNECTION = 3
+"""Descriptors: its own, that of the provider that is asked for it, and one that is kept open to another provider (`kept_below`)."""
 
 _FEWEST = 8
 _OPEN_MAX = 10_240
@@ -45,7 +45,15 @@ def raise_limit() -> float:
 
 def places(files: float) -> float:
     """How many connections a process that may open so many files lets in."""
-    return max(_FEWEST, (files - RESERVED) // PER_CONNECTION)
+    # Of infinity, `//` makes no number.
+    return inf if files == inf else max(_FEWEST, (files - RESERVED) // PER_CONNECTION)
+
+
+def kept_below() -> float:
+    """The descriptor from which on no connection to a provider is kept once it is idle. A new one gets the lowest that is free, so as
+    many are open then: what was kept after a burst must leave those of the next one to whoever is asked then."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return inf if soft == resource.RLIM_INFINITY else soft // PER_CONNECTION
 
 
 class Connections(set[Any]):
@@ -113,7 +121,11 @@ class Door:
                     "Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)",
                     len(self._connections),
                 )
-        elif not self.servers and not self._shut and (self._opening is None or self._opening.done()):
+        elif (
+            len(self.servers) < len(self._listeners)
+            and not self._shut
+            and (self._opening is None or self._opening.done())
+        ):
             self._opening = asyncio.get_running_loop().create_task(self._open_again())
 
     def close(self) -> None:
@@ -124,6 +136,8 @@ class Door:
         self._close()
 
     async def _open_again(self) -> None:
+        # Closed while it opened, it may have been left half open.
+        self._close()
         try:
             await self.open()
         except OSError:

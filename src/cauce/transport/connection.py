@@ -42,6 +42,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, released: Callable[["Connection", bool], None]) -> None:
         self.loop = loop
         self.idle_since = 0.0
+        self.kept = True
+        """Whether it is kept for further requests."""
         self.alive = True
         self._released = released
         self._bodies: list[bytes] = []

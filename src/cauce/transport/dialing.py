@@ -51,6 +51,7 @@ class Dialed(msgspec.Struct, frozen=True):
 
     transport: asyncio.BaseTransport
     handshake: Handshake
+    descriptor: int
 
 
 class _Resuming(ssl.SSLContext):
@@ -84,6 +85,7 @@ class Dialer:
         began = loop.time()
         connected = await self._connect(place)
         reached = loop.time()
+        descriptor = connected.fileno()
         context = self._context() if place.scheme == "https" else None
         try:
             transport, protocol = await loop.create_connection(
@@ -93,7 +95,7 @@ class Dialer:
             connected.close()
             raise
         took = Handshake(reached - began, loop.time() - reached if context is not None else None)
-        return protocol, Dialed(transport, took)
+        return protocol, Dialed(transport, took, descriptor)
 
     def keep_session(self, place: Place, transport: asyncio.BaseTransport) -> None:
         """Take up the session of `transport` again the next time. Tickets come behind the handshake: call it once something was read."""

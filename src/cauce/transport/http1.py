@@ -8,6 +8,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -66,12 +67,16 @@ class KeptWarm:
 class HTTPTransport:
     """See `port.Transport`. `connections` bounds the requests under way at once; further ones wait (0: no bound).
 
-    `tls` says whom to trust (None: whom the system trusts, which SSL_CERT_FILE can say).
+    `tls` says whom to trust (None: whom the system trusts, which SSL_CERT_FILE can say). Connections with a file descriptor of `kept_below`
+    or more are not kept once they are idle.
     """
 
-    def __init__(self, provider: str, connections: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, provider: str, connections: int = 0, tls: ssl.SSLContext | None = None, *, kept_below: float = inf
+    ) -> None:
         self._provider = provider
         self._slots = asyncio.Semaphore(connections) if connections else None
+        self._kept_below = kept_below
         self._idle: dict[Place, deque[Connection]] = {}
         self._places: dict[Connection, Place] = {}
         self._heads: dict[tuple[str, str], tuple[Mapping[str, str], Place, bytes]] = {}
@@ -225,6 +230,7 @@ class HTTPTransport:
                     retry_after=1,
                 ) from error
             raise self._failure(f"cannot connect to {_shown(outgoing)}: {error.strerror or error}") from error
+        connection.kept = place.address is None and fresh.descriptor < self._kept_below
         self._places[connection] = place
         self._fresh[connection] = fresh
         if self._handshake is None or self._handshake.first_byte is None:
@@ -242,10 +248,10 @@ class HTTPTransport:
             self._places.pop(connection, None)
             self._fresh.pop(connection, None)
             return
-        place = self._places[connection]
-        if place.address is not None:
+        if not connection.kept:
             connection.abort()
             return
+        place = self._places[connection]
         connection.idle_since = connection.loop.time()
         idle = self._idle.setdefault(place, deque())
         idle.append(connection)
