@@ -56,11 +56,11 @@ ANTHROPIC: dict[ErrorCode, str] = {
 }
 """What `/v1/messages` calls our codes."""
 
-PATIENCE = 2.5
+PATIENCE = 4.5
 """Seconds that a provider gets to its first delta in cells whose fault is silence; plain calls get that for the whole answer."""
-HOLD = 2.0
+HOLD = 4.0
 """Seconds that headers wait: silence lasts longer, and nothing else does, on a busy machine either."""
-LONGEST = 20.0
+LONGEST = 30.0
 """Seconds after which the whole run has failed, whatever came."""
 SLACK = 5.0
 """Seconds that a busy machine may need beside those a cell is configured to take."""
