@@ -67,6 +67,8 @@ SLACK = 5.0
 ATTEMPTS = 3
 WAIT = 0.6
 """Seconds that calls wait for a provider that refuses them as too many."""
+GAP = 3.0
+"""Seconds of the pause after two such refusals, in place of ours: so long that it is not over on a busy machine before it is looked at."""
 AT_ONCE = 12
 """Cells that are busy at once. Those that only wait do so all together."""
 
@@ -211,7 +213,9 @@ async def _run() -> tuple[dict[str, Seen], Upstream]:
 @pytest.fixture(scope="module")
 def matrix() -> Iterator[dict[str, Seen]]:
     """All cells, asked at once."""
-    seen, _ = asyncio.run(_run())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("cauce.engine.concurrency.FIRST_GAP", GAP)
+        seen, _ = asyncio.run(_run())
     yield seen
 
 
