@@ -27,11 +27,16 @@ class Listening:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        self._server = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            # It was accepted as the server was closed, and nobody would end its task.
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
 
