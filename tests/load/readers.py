@@ -14,7 +14,7 @@ import msgspec
 from bench import process_tree
 from cauce.testing.upstream import Reply, Upstream
 from tests.http import Connection, ask, connection
-from tests.load.clocked import clocked
+from tests.load.clocked import Clocked
 from tests.load.gateway import Gateway, gateway, provider
 
 _FRAME = re.compile(rb"id: (\d+)\ndata: (.+)\n\n")
@@ -348,8 +348,8 @@ async def many(folder: Path, streams: int, per_second: float, seconds: float) ->
     delays: list[float] = []
     loop = asyncio.get_running_loop()
     count = int(per_second * seconds)
-    async with clocked(per_second, count) as port:
-        toml = f'[providers.up]\nkind = "openai"\nbase_url = "http://127.0.0.1:{port}/v1"\napi_key = "k"\n'
+    async with Clocked(per_second, count) as upstream:
+        toml = f'[providers.up]\nkind = "openai"\nbase_url = "{upstream.url}/v1"\napi_key = "k"\n'
         async with gateway(folder, toml) as served:
             body = msgspec.json.encode({"model": "up/m", "messages": _MESSAGES})
 
