@@ -7,6 +7,7 @@ would be too much, and in JSON, they are blank.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 
 import msgspec
 
@@ -35,7 +36,7 @@ class _Uptake:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self.written = 0
-        self._taken = -1
+        self._taken = -inf
         self._since = 0.0
 
     def idle(self, *, blocked: bool) -> float:

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from cauce.server.cycle import Cycle
 from cauce.server.errors import error_body
+from cauce.transport.coalescing import Coalescing
 
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers."""
@@ -69,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(transport)
+        super().connection_made(Coalescing(transport, self.loop))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

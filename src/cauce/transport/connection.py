@@ -10,12 +10,12 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import cast
 
 import httptools
 
 from cauce.domain.errors import CauceError
 from cauce.transport.answer import Answer, Broken
+from cauce.transport.coalescing import Coalescing
 
 MAX_HEAD = 256 * 1024
 """Bytes the head of an answer may have."""
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         """Pieces of the body in what is being parsed: streams have one per event, and they are handed on together."""
         self.on_body = self._bodies.append
         self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
+        self._transport: Coalescing | None = None
         self._answer: Answer | None = None
         self._headers: dict[str, str] = {}
         self._head_size = 0
@@ -124,8 +124,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's, only alike.
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = Coalescing(transport, self.loop)
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer

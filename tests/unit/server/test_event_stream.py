@@ -66,6 +66,19 @@ async def test_reader_that_takes_nothing_for_a_minute_is_sent_away() -> None:
         assert peer.broken.is_set()
 
 
+async def test_reader_that_has_not_taken_the_headers_yet_has_a_minute_too() -> None:
+    peer = Peer()
+    peer.clock.advance(1000)
+    async with peer.stream() as stream:
+        # Headers are not of the body: more is unsent than was written of that.
+        peer.unsent = 900
+        await stream.write(b"a" * 500)
+        await peer.pass_time(STALLED - 1)
+        assert not peer.broken.is_set()
+        await peer.pass_time(11)
+        assert peer.broken.is_set()
+
+
 async def test_reader_whose_write_is_stuck_is_sent_away() -> None:
     peer = Peer()
     async with peer.stream() as stream:

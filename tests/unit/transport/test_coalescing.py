@@ -1,0 +1,186 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cauce.transport.coalescing import MOST, Coalescing
+
+pytestmark = pytest.mark.anyio
+
+
+class Socket(asyncio.Transport):
+    """Notes what it is told, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bytes | str] = []
+        self.unsent = 0
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.told.append(bytes(data))
+
+    def close(self) -> None:
+        self.closing = True
+        self.told.append("close")
+
+    def abort(self) -> None:
+        self.closing = True
+        self.told.append("abort")
+
+    def write_eof(self) -> None:
+        self.told.append("eof")
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+def coalescing() -> tuple[Socket, Coalescing]:
+    socket = Socket()
+    return socket, Coalescing(socket, asyncio.get_running_loop())
+
+
+async def test_what_is_written_in_one_turn_leaves_at_its_end_in_one_piece() -> None:
+    socket, transport = coalescing()
+    transport.write(b"head")
+    transport.write(b"body")
+    assert socket.told == []
+    await asyncio.sleep(0)
+    assert socket.told == [b"headbody"]
+    transport.write(b"next")
+    await asyncio.sleep(0)
+    assert socket.told == [b"headbody", b"next"]
+
+
+async def test_connections_are_written_to_in_the_order_of_their_first_writes() -> None:
+    order: list[str] = []
+
+    class Named(Socket):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            order.append(self.name)
+
+    loop = asyncio.get_running_loop()
+    first, second = [Coalescing(Named(name), loop) for name in ("first", "second")]
+    first.write(b"1")
+    second.write(b"2")
+    first.write(b"3")
+    await asyncio.sleep(0)
+    assert order == ["first", "second"]
+
+
+async def test_what_is_too_much_to_wait_is_written_at_once() -> None:
+    socket, transport = coalescing()
+    transport.write(b"a")
+    transport.write(b"b" * MOST)
+    assert socket.told == [b"a" + b"b" * MOST]
+    await asyncio.sleep(0)
+    assert len(socket.told) == 1
+
+
+async def test_whatever_ends_a_connection_sends_first_what_was_written() -> None:
+    for end, told in ((Coalescing.close, "close"), (Coalescing.abort, "abort"), (Coalescing.write_eof, "eof")):
+        socket, transport = coalescing()
+        transport.write(b"last words")
+        end(transport)
+        await asyncio.sleep(0)
+        assert socket.told == [b"last words", told]
+
+
+async def test_what_was_written_to_a_connection_that_is_gone_by_the_end_of_the_turn_is_dropped() -> None:
+    socket, transport = coalescing()
+    transport.write(b"too late")
+    socket.closing = True
+    await asyncio.sleep(0)
+    assert socket.told == []
+
+
+async def test_what_waits_for_the_end_of_the_turn_is_not_taken_yet() -> None:
+    socket, transport = coalescing()
+    socket.unsent = 5
+    transport.write(b"abc")
+    assert transport.get_write_buffer_size() == 8
+    await asyncio.sleep(0)
+    assert transport.get_write_buffer_size() == 5
+
+
+class Reader(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.got = bytearray()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        assert isinstance(transport, asyncio.ReadTransport)
+        transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+class Writer(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = Coalescing(transport, asyncio.get_running_loop())
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+
+
+@asynccontextmanager
+async def connected() -> AsyncGenerator[tuple[Writer, Reader]]:
+    """Two ends of one connection; its reader does not read yet."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[Reader] = loop.create_future()
+
+    def accepted() -> Reader:
+        reader = Reader()
+        made.set_result(reader)
+        return reader
+
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
+    _, writer = await loop.create_connection(Writer, *server.sockets[0].getsockname()[:2])
+    reader = await made
+    try:
+        yield writer, reader
+    finally:
+        writer.transport.abort()
+        reader.transport.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_writer_that_never_waits_is_told_that_its_reader_is_behind() -> None:
+    async with connected() as (writer, _):
+        written = 0
+        while not writer.paused:
+            # No turn of the loop ends in here: the socket has to say so by itself.
+            writer.transport.write(b"x" * 1000)
+            written += 1000
+            assert written < 100_000_000
+
+
+async def test_all_that_was_written_before_the_close_arrives() -> None:
+    async with connected() as (writer, reader):
+        for number in range(1000):
+            writer.transport.write(b"%d\n" % number)
+        writer.transport.close()
+        assert isinstance(reader.transport, asyncio.ReadTransport)
+        reader.transport.resume_reading()
+        await asyncio.wait_for(reader.lost.wait(), 10)
+        assert bytes(reader.got) == b"".join([b"%d\n" % number for number in range(1000)])
