@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from cauce.server.cycle import Cycle
 from cauce.server.errors import error_body
-from cauce.transport.coalescing import Coalescing
+from cauce.transport.coalescing import Coalescing, outbox_of
 
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers."""
@@ -70,7 +70,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().connection_made(Coalescing(transport, self.loop))
+        self._outbox = outbox_of(self.loop)
+        super().connection_made(Coalescing(transport, self._outbox))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -85,6 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        self._outbox.heard += 1
         if b"pgrade" in data and self._part != "body":
             data = _UPGRADE.sub(rb"\1X-Ignored-Upgrade:", data, count=1)
         large = len(data) + self._unparsed > MAX_HEAD

@@ -1,26 +1,71 @@
-"""Writes of one turn of the event loop, sent together when it is over.
+"""Writes of one turn of the event loop, sent together.
 
-    write, write -> what is due -> (next turn) one write to the socket
+    read, read, read -> write, write, write -> sent, sent, sent
 
-A write to a socket wakes whoever waits at its other end, and costs the same whatever its size; uvloop and asyncio do it at once. Many
-answers are made in one turn: written one after the other at its end, they cost a fifth less of a whole request, and two pieces for one
-connection become one. What is more than `MOST` is written at once, so that the socket's own back pressure holds.
+A write to a socket wakes whoever waits at its other end, and disturbs what this process is doing; uvloop and asyncio do it at once. Where
+several connections have been heard of in one turn of the loop, what is written in reply is sent when the last of them has been replied to, or
+when the turn is over: a whole answer costs a fifth less then. Where one was heard of, its reply is sent at once.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 MOST = 64 * 1024
-"""Bytes that wait for the end of a turn."""
+"""Bytes that wait for others. More are sent at once, so that the socket's own back pressure holds."""
+
+
+class Outbox:
+    """What the connections of one event loop have to send. `heard` counts those that something has come from, and that were not written to since.
+
+    One input makes about one output: a request becomes one to a provider, its answer one to a client.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.heard = 0
+        self._call_soon: Callable[..., object] = loop.call_soon
+        self._due: list[Coalescing] = []
+        self._waits = False
+
+    def post(self, one: "Coalescing") -> None:
+        """Have `one` send what it has, now or with the others of this turn."""
+        self._due.append(one)
+        self.heard -= 1
+        if self.heard <= 0:
+            self._send()
+        elif not self._waits:
+            self._waits = True
+            self._call_soon(self._turn_is_over)
+
+    def _turn_is_over(self) -> None:
+        self._waits = False
+        self._send()
+
+    def _send(self) -> None:
+        due, self._due = self._due, []
+        self.heard = 0
+        for one in due:
+            one.send()
+
+
+_outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
+
+
+def outbox_of(loop: asyncio.AbstractEventLoop) -> Outbox:
+    """The one of `loop`: connections to clients and to providers share it."""
+    outbox = _outboxes.get(loop)
+    if outbox is None:
+        outbox = _outboxes[loop] = Outbox(loop)
+    return outbox
 
 
 class Coalescing(asyncio.Transport):
     """`transport`, as seen by a protocol: only `write` waits. Whatever ends it sends first what was written."""
 
     __slots__ = (
-        "_call_soon",
         "_due",
+        "_outbox",
         "_transport",
         "can_write_eof",
         "get_extra_info",
@@ -29,11 +74,11 @@ class Coalescing(asyncio.Transport):
         "resume_reading",
     )
 
-    def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.BaseTransport, outbox: Outbox) -> None:
         # uvloop's transports are no subclasses of asyncio's, only alike.
         socket = cast(asyncio.Transport, transport)
         self._transport = socket
-        self._call_soon: Callable[..., object] = loop.call_soon
+        self._outbox = outbox
         self._due = b""
         self.can_write_eof = socket.can_write_eof
         self.get_extra_info = socket.get_extra_info
@@ -42,14 +87,15 @@ class Coalescing(asyncio.Transport):
         self.resume_reading = socket.resume_reading
 
     def write(self, data: Any) -> None:
-        if not self._due:
-            self._call_soon(self._send)
-        self._due += data
+        waits = self._due
+        self._due = waits + data
+        if not waits:
+            self._outbox.post(self)
         if len(self._due) > MOST:
-            self._send()
+            self.send()
 
     def write_eof(self) -> None:
-        self._send()
+        self.send()
         self._transport.write_eof()
 
     def get_write_buffer_size(self) -> int:
@@ -57,14 +103,15 @@ class Coalescing(asyncio.Transport):
         return self._transport.get_write_buffer_size() + len(self._due)
 
     def close(self) -> None:
-        self._send()
+        self.send()
         self._transport.close()
 
     def abort(self) -> None:
-        self._send()
+        self.send()
         self._transport.abort()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Hand what was written to the socket."""
         due, self._due = self._due, b""
         if due and not self.is_closing():
             self._transport.write(due)

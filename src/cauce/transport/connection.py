@@ -15,7 +15,7 @@ import httptools
 
 from cauce.domain.errors import CauceError
 from cauce.transport.answer import Answer, Broken
-from cauce.transport.coalescing import Coalescing
+from cauce.transport.coalescing import Coalescing, outbox_of
 
 MAX_HEAD = 256 * 1024
 """Bytes the head of an answer may have."""
@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         """Whether it is kept for further requests."""
         self.alive = True
         self._released = released
+        self._outbox = outbox_of(loop)
         self._bodies: list[bytes] = []
         """Pieces of the body in what is being parsed: streams have one per event, and they are handed on together."""
         self.on_body = self._bodies.append
@@ -124,7 +125,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = Coalescing(transport, self.loop)
+        self._transport = Coalescing(transport, self._outbox)
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -133,6 +134,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._heard = True
+        self._outbox.heard += 1
         answer.hear()
         if self._in_head:
             # The parser reports a header once it is whole: what it still holds is counted here.

@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cauce.transport.coalescing import MOST, Coalescing
+from cauce.transport.coalescing import MOST, Coalescing, Outbox, outbox_of
 
 pytestmark = pytest.mark.anyio
 
@@ -39,41 +39,92 @@ class Socket(asyncio.Transport):
         return self.unsent
 
 
+def connections(*, heard: int) -> tuple[Outbox, list[Socket], list[Coalescing]]:
+    """Three connections; something has come from so many in this turn of the loop."""
+    outbox = Outbox(asyncio.get_running_loop())
+    outbox.heard = heard
+    sockets = [Socket(), Socket(), Socket()]
+    return outbox, sockets, [Coalescing(socket, outbox) for socket in sockets]
+
+
 def coalescing() -> tuple[Socket, Coalescing]:
-    socket = Socket()
-    return socket, Coalescing(socket, asyncio.get_running_loop())
+    """A connection that is not the only one which something has come from."""
+    _, sockets, transports = connections(heard=3)
+    return sockets[0], transports[0]
 
 
-async def test_what_is_written_in_one_turn_leaves_at_its_end_in_one_piece() -> None:
+async def test_reply_to_the_only_one_that_was_heard_of_is_sent_at_once() -> None:
+    outbox, sockets, transports = connections(heard=1)
+    transports[0].write(b"reply")
+    assert sockets[0].told == [b"reply"]
+    outbox.heard += 1
+    transports[1].write(b"another")
+    assert sockets[1].told == [b"another"]
+
+
+async def test_what_nobody_was_heard_of_for_is_sent_at_once() -> None:
+    _, sockets, transports = connections(heard=0)
+    for socket, transport in zip(sockets, transports, strict=True):
+        transport.write(b"news")
+        assert socket.told == [b"news"]
+
+
+async def test_replies_are_sent_when_the_last_that_was_heard_of_is_replied_to() -> None:
+    _, sockets, transports = connections(heard=3)
+    for number, transport in enumerate(transports):
+        assert not any([socket.told for socket in sockets])
+        transport.write(b"%d" % number)
+    assert [socket.told for socket in sockets] == [[b"0"], [b"1"], [b"2"]]
+
+
+async def test_replies_do_not_wait_for_longer_than_a_turn_for_one_that_is_not_replied_to() -> None:
+    outbox, sockets, transports = connections(heard=3)
+    transports[0].write(b"0")
+    transports[1].write(b"1")
+    await asyncio.sleep(0)
+    assert [socket.told for socket in sockets] == [[b"0"], [b"1"], []]
+    # Whoever waits for long makes nobody else wait.
+    outbox.heard += 1
+    transports[0].write(b"next")
+    assert sockets[0].told == [b"0", b"next"]
+
+
+async def test_connections_are_written_to_in_the_order_of_their_first_writes() -> None:
+    order: list[int] = []
+
+    class Numbered(Socket):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            order.append(self.number)
+
+    outbox = Outbox(asyncio.get_running_loop())
+    outbox.heard = 3
+    first, second = [Coalescing(Numbered(number), outbox) for number in (1, 2)]
+    first.write(b"1")
+    second.write(b"2")
+    first.write(b"3")
+    await asyncio.sleep(0)
+    assert order == [1, 2]
+
+
+async def test_connections_of_one_loop_share_an_outbox() -> None:
+    loop = asyncio.get_running_loop()
+    assert outbox_of(loop) is outbox_of(loop)
+    other = asyncio.new_event_loop()
+    assert outbox_of(other) is not outbox_of(loop)
+    other.close()
+
+
+async def test_what_is_written_in_one_turn_to_one_connection_leaves_in_one_piece() -> None:
     socket, transport = coalescing()
     transport.write(b"head")
     transport.write(b"body")
     assert socket.told == []
     await asyncio.sleep(0)
     assert socket.told == [b"headbody"]
-    transport.write(b"next")
-    await asyncio.sleep(0)
-    assert socket.told == [b"headbody", b"next"]
-
-
-async def test_connections_are_written_to_in_the_order_of_their_first_writes() -> None:
-    order: list[str] = []
-
-    class Named(Socket):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            order.append(self.name)
-
-    loop = asyncio.get_running_loop()
-    first, second = [Coalescing(Named(name), loop) for name in ("first", "second")]
-    first.write(b"1")
-    second.write(b"2")
-    first.write(b"3")
-    await asyncio.sleep(0)
-    assert order == ["first", "second"]
 
 
 async def test_what_is_too_much_to_wait_is_written_at_once() -> None:
@@ -133,7 +184,8 @@ class Writer(asyncio.Protocol):
         self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = Coalescing(transport, asyncio.get_running_loop())
+        self.outbox = outbox_of(asyncio.get_running_loop())
+        self.transport = Coalescing(transport, self.outbox)
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -167,6 +219,8 @@ async def connected() -> AsyncGenerator[tuple[Writer, Reader]]:
 
 async def test_writer_that_never_waits_is_told_that_its_reader_is_behind() -> None:
     async with connected() as (writer, _):
+        # Others were heard of that nobody replies to.
+        writer.outbox.heard = 1_000_000
         written = 0
         while not writer.paused:
             # No turn of the loop ends in here: the socket has to say so by itself.
@@ -177,6 +231,7 @@ async def test_writer_that_never_waits_is_told_that_its_reader_is_behind() -> No
 
 async def test_all_that_was_written_before_the_close_arrives() -> None:
     async with connected() as (writer, reader):
+        writer.outbox.heard = 1_000_000
         for number in range(1000):
             writer.transport.write(b"%d\n" % number)
         writer.transport.close()
