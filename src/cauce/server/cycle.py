@@ -1,8 +1,6 @@
 """One request on a connection and its answer: uvicorn's cycle, with what our routes do on every request said directly.
 
-An ASGI application may use it as any other. Ours finds five extensions in the scope: `cauce.body` gives the body without waiting,
-`cauce.answer` sends a whole answer in one write, `cauce.begin` the head of one with the first piece of its body, `cauce.lost` tells when
-the client has gone, `cauce.abort` breaks the connection.
+An ASGI application may use it as any other. Ours finds it in the scope, as the `Line` to its client.
 """
 
 import asyncio
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from cauce.server.protocol import BoundedProtocol
 
 _CLOSE = b"connection: close"
+_JOINED = b": ".join
 _CHUNKED: Header = (b"transfer-encoding", b"chunked")
 _BODILESS = (204, 304)
 
@@ -43,8 +42,7 @@ class Cycle(RequestResponseCycle):
         self.default_headers = protocol.server_state.default_headers
         self.on_response: Callable[..., None] = protocol.on_response_complete
         self.keep_alive = keep_alive
-        self._tasks = protocol.tasks
-        self._connections = protocol.connections
+        self._protocol = protocol
         self.waiting_for_100_continue = expects
         self.body: Any = b""
 
@@ -53,7 +51,7 @@ class Cycle(RequestResponseCycle):
         try:
             await super().run_asgi(app)
         finally:
-            self._tasks.discard(self.task)
+            self._protocol.tasks.discard(self.task)
 
     @property
     def message_event(self) -> asyncio.Event:
@@ -78,6 +76,18 @@ class Cycle(RequestResponseCycle):
             return None
         self.body = None
         return body if type(body) is bytes else bytes(body)
+
+    def when_lost(self, tell: Callable[[], None] | None) -> bool:
+        """Have `tell` called when the client goes (None: no longer); returns whether it is still there."""
+        return self._protocol.when_lost(tell)
+
+    def abort(self) -> None:
+        """Break the connection."""
+        self.transport.abort()
+
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return 0 if self.disconnected or self.transport.is_closing() else self.transport.get_write_buffer_size()
 
     async def receive(self) -> Any:
         if self.more_body or self.disconnected or self.response_complete or self.body is None:
@@ -132,10 +142,10 @@ class Cycle(RequestResponseCycle):
 
     def _head(self, status: int, headers: Iterable[Header]) -> bytes:
         """Status line and headers."""
-        lines = [b": ".join(header) for header in (*self.default_headers, *headers)]
+        lines = [*map(_JOINED, self.default_headers), *map(_JOINED, headers)]
         if _CLOSE in lines:
             self.keep_alive = False
-        elif not self.keep_alive or self._connections.full:
+        elif not self.keep_alive or self._protocol.connections.full:
             # Where others wait to be let in, nobody keeps a place.
             self.keep_alive = False
             lines.append(_CLOSE)

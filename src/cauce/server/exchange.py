@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from cauce.domain.errors import InvalidRequest, PayloadTooLarge
@@ -18,6 +18,8 @@ _DRAIN_FACTOR = 4
 """A body up to this many times the limit is read to its end, so that its sender gets to see the 413."""
 
 _NO_EXTENSIONS: dict[str, Any] = {}
+OWN = "cauce"
+"""The ASGI extension under which our own protocol says what it can do beyond ASGI: `Line`."""
 
 T = TypeVar("T")
 
@@ -26,10 +28,39 @@ class ClientGone(Exception):
     """The client has left; there is nobody to answer."""
 
 
+class Line(Protocol):
+    """What a server of ours knows of the client's connection, and may do with it. Other servers have none: everything works without."""
+
+    def whole(self) -> bytes | None:
+        """The body, if all of it is there and nobody has asked for it; None: receive it."""
+        ...
+
+    def when_lost(self, tell: Callable[[], None] | None) -> bool:
+        """Have `tell` called when the client goes (None: no longer); returns whether it is still there."""
+        ...
+
+    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """Send a whole answer. `headers` must say its length, unless it has none to speak of."""
+        ...
+
+    async def begin(self, status: int, headers: Iterable[Header], data: bytes, more: bool) -> None:
+        """Send the head of an answer and the first piece of its body. `more`: something follows."""
+        ...
+
+    def abort(self) -> None:
+        """Break the connection."""
+        ...
+
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        ...
+
+
 class Exchange:
     """`headers` of the answer that every route adds to: request id, CORS. `began` is a monotonic time in seconds."""
 
     __slots__ = (
+        "_line",
         "_receive",
         "_send",
         "asgi",
@@ -46,6 +77,7 @@ class Exchange:
 
     def __init__(self, asgi: ASGIScope, receive: Receive, send: Send, clock: Clock, request_id: str) -> None:
         self.asgi = asgi
+        self._line: Line | None = asgi.get("extensions", _NO_EXTENSIONS).get(OWN)
         self._receive = receive
         self._send = send
         self.clock = clock
@@ -96,8 +128,7 @@ class Exchange:
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises `PayloadTooLarge`, and `ClientGone` when it breaks off."""
-        whole = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.body")
-        if whole is not None and (there := whole()) is not None:
+        if self._line is not None and (there := self._line.whole()) is not None:
             if len(there) > limit:
                 raise self._too_large(limit)
             return there
@@ -153,9 +184,8 @@ class Exchange:
 
         Our own protocol tells without a task.
         """
-        tell = self.asgi.get("extensions", {}).get("cauce.lost")
-        if tell is not None:
-            return (lambda: tell(None)) if tell(leave) else None
+        if (line := self._line) is not None:
+            return (lambda: line.when_lost(None)) if line.when_lost(leave) else None
 
         async def watch() -> None:
             while (await self._receive())["type"] != "http.disconnect":
@@ -168,9 +198,8 @@ class Exchange:
         """Send a whole answer."""
         self.started = True
         told = [*_describing(status, body, content_type), *self.headers, *headers]
-        answer = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.answer")
-        if answer is not None:
-            await answer(status, told, body)
+        if self._line is not None:
+            await self._line.answer(status, told, body)
             return
         await self._send({"type": "http.response.start", "status": status, "headers": told})
         await self._send({"type": "http.response.body", "body": body})
@@ -183,9 +212,8 @@ class Exchange:
         """Send status and headers of an answer whose body comes in pieces, with the first of them: one write for both, where we may."""
         self.started = True
         told = [*headers, *self.headers]
-        begin = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.begin")
-        if begin is not None:
-            await begin(status, told, data, more)
+        if self._line is not None:
+            await self._line.begin(status, told, data, more)
             return
         await self._send({"type": "http.response.start", "status": status, "headers": told})
         if data or not more:
@@ -201,16 +229,14 @@ class Exchange:
 
     async def abort(self) -> None:
         """Break the connection without ending the body: the answer is not complete, and nobody may take it for that."""
-        abort = self.asgi.get("extensions", {}).get("cauce.abort")
-        if abort is not None:
-            abort()
+        if self._line is not None:
+            self._line.abort()
             while (await self._receive())["type"] != "http.disconnect":
                 pass
 
     def unsent(self) -> int:
         """Bytes that were written and that the client has not taken; 0 where that is not known."""
-        tell = self.asgi.get("extensions", _NO_EXTENSIONS).get("cauce.unsent")
-        return 0 if tell is None else tell()
+        return 0 if self._line is None else self._line.unsent()
 
     def _too_large(self, limit: int) -> PayloadTooLarge:
         self.headers.append((b"connection", b"close"))

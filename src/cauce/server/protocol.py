@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from cauce.server.cycle import Cycle
 from cauce.server.errors import error_body
+from cauce.server.exchange import OWN
 from cauce.transport.coalescing import Coalescing, outbox_of
 
 MAX_HEAD = 64 * 1024
@@ -125,23 +126,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._refused:
-            return
         if self._part == "body":
             # A trailer: what a proxy before us has checked, or taken away, must not come in by this door (RFC 9110 6.5.1).
             self._grow(len(name) + len(value) + 4)
             return
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        headers = self.headers
-        headers.append((name, value))
+        self.headers.append((name, value))
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
         if self._counts:
             self._grow(len(name) + len(value) + 4)
-        if len(headers) > MAX_HEADERS:
-            self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
         self._part = "body"
         self._unparsed = 0
         if self._watchdog is not None:
@@ -158,14 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
             expects=self.expect_100_continue,
         )
         self.cycle = cycle
-        cycle.asgi["extensions"] = {
-            "cauce.abort": self._abort,
-            "cauce.lost": self._when_lost,
-            "cauce.answer": cycle.answer,
-            "cauce.begin": cycle.begin,
-            "cauce.body": cycle.whole,
-            "cauce.unsent": self._unsent,
-        }
+        cycle.asgi["extensions"] = {OWN: cycle}
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
@@ -312,14 +303,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _abort(self) -> None:
-        self.transport.abort()
-
-    def _unsent(self) -> int:
-        """Bytes of answers that the client has not taken yet."""
-        return 0 if self._is_lost or self.transport.is_closing() else self.transport.get_write_buffer_size()
-
-    def _when_lost(self, tell: Callable[[], None] | None) -> bool:
+    def when_lost(self, tell: Callable[[], None] | None) -> bool:
         """Have `tell` called when the client goes (None: no longer); returns whether it is still there."""
         self._lost = tell
         return not self._is_lost

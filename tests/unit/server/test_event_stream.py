@@ -1,13 +1,13 @@
 """Readers that take nothing: their connections are broken, and only theirs."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 import pytest
 
 from cauce.server.event_stream import EventStream
-from cauce.server.exchange import Exchange
+from cauce.server.exchange import OWN, Exchange, Header
 from cauce.testing.clock import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -19,20 +19,37 @@ class Peer:
     """The other end of a connection. It takes nothing while there is no `room`."""
 
     def __init__(self) -> None:
-        self.unsent = 0
+        self.untaken = 0
         self.room = asyncio.Event()
         self.room.set()
         self.broken = asyncio.Event()
         self.sent = b""
         self.clock = FakeClock()
-        extensions = {"cauce.unsent": lambda: self.unsent, "cauce.abort": self.broken.set}
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": extensions}
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {OWN: self}}
         self.exchange = Exchange(scope, self._receive, self._send, self.clock, "req_1")
 
     def stream(self) -> EventStream:
         stream = EventStream(self.exchange, lambda: (), hold=0, heartbeat=10)
         stream.give_up_after(STALLED)
         return stream
+
+    def whole(self) -> bytes | None:
+        return b""
+
+    def when_lost(self, tell: Callable[[], None] | None) -> bool:
+        return True
+
+    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        await self.begin(status, headers, body, more=False)
+
+    async def begin(self, status: int, headers: Iterable[Header], data: bytes, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def abort(self) -> None:
+        self.broken.set()
+
+    def unsent(self) -> int:
+        return self.untaken
 
     async def pass_time(self, seconds: float) -> None:
         """In steps that are shorter than whatever waits."""
@@ -59,7 +76,7 @@ async def test_reader_that_takes_nothing_for_a_minute_is_sent_away() -> None:
     peer = Peer()
     async with peer.stream() as stream:
         await stream.write(b"a" * 500)
-        peer.unsent = 500
+        peer.untaken = 500
         await peer.pass_time(STALLED - 1)
         assert not peer.broken.is_set()
         await peer.pass_time(11)
@@ -71,7 +88,7 @@ async def test_reader_that_has_not_taken_the_headers_yet_has_a_minute_too() -> N
     peer.clock.advance(1000)
     async with peer.stream() as stream:
         # Headers are not of the body: more is unsent than was written of that.
-        peer.unsent = 900
+        peer.untaken = 900
         await stream.write(b"a" * 500)
         await peer.pass_time(STALLED - 1)
         assert not peer.broken.is_set()
@@ -83,7 +100,7 @@ async def test_reader_whose_write_is_stuck_is_sent_away() -> None:
     peer = Peer()
     async with peer.stream() as stream:
         await stream.write(b"a" * 500)
-        peer.unsent = 500
+        peer.untaken = 500
         peer.room.clear()
         stuck = asyncio.create_task(stream.write(b"b"))
         await peer.pass_time(STALLED + 10)
@@ -96,7 +113,7 @@ async def test_reader_that_takes_a_little_now_and_then_stays() -> None:
     async with peer.stream() as stream:
         await stream.write(b"a" * 500)
         for left in range(500, 400, -10):
-            peer.unsent = left
+            peer.untaken = left
             await peer.pass_time(STALLED / 2)
         assert not peer.broken.is_set()
 
@@ -114,7 +131,7 @@ async def test_nothing_is_sent_behind_what_a_reader_has_not_taken() -> None:
     peer = Peer()
     async with peer.stream() as stream:
         await stream.write(b"a")
-        peer.unsent = 1
+        peer.untaken = 1
         await peer.pass_time(STALLED / 2)
         assert peer.sent == b"a"
 
@@ -124,7 +141,7 @@ async def test_reader_that_leaves_the_end_untaken_is_sent_away() -> None:
     stream = peer.stream()
     async with stream:
         await stream.write(b"a" * 500)
-        peer.unsent = 500
+        peer.untaken = 500
         await stream.finish()
     waiting = asyncio.create_task(stream.until_taken())
     await peer.pass_time(STALLED - 1)
