@@ -2,9 +2,10 @@
 
     read, read, read -> write, write, write -> sent, sent, sent
 
-A write to a socket wakes whoever waits at its other end, and disturbs what this process is doing; uvloop and asyncio do it at once. Where
-several connections have been heard of in one turn of the loop, what is written in reply is sent when the last of them has been replied to, or
-when the turn is over: a whole answer costs a fifth less then. Where one was heard of, its reply is sent at once.
+A write to a socket wakes whoever waits at its other end, and disturbs what this process is doing; asyncio does it at once, and so does
+uvloop (MagicStack/uvloop#619). Where several connections have been heard of in one turn of the loop, what is written in reply is sent
+when the last of them has been replied to, or when the turn is over: a whole answer costs a fifth less then. Where one was heard of,
+its reply is sent at once.
 """
 
 import asyncio
@@ -114,4 +115,8 @@ class Coalescing(asyncio.Transport):
         """Hand what was written to the socket."""
         due, self._due = self._due, b""
         if due and not self.is_closing():
-            self._transport.write(due)
+            try:
+                self._transport.write(due)
+            except RuntimeError:
+                # Closed, or its writing end is: the others have theirs to send.
+                self._transport.abort()

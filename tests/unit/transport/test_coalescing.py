@@ -153,6 +153,20 @@ async def test_what_was_written_to_a_connection_that_is_gone_by_the_end_of_the_t
     assert socket.told == []
 
 
+async def test_connection_that_can_not_be_written_to_keeps_nobody_else_from_sending() -> None:
+    class Ended(Socket):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            raise RuntimeError("Cannot call write() after write_eof()")
+
+    outbox, sockets, transports = connections(heard=3)
+    ended = Ended()
+    Coalescing(ended, outbox).write(b"too late")
+    transports[0].write(b"reply")
+    await asyncio.sleep(0)
+    assert ended.told == ["abort"]
+    assert sockets[0].told == [b"reply"]
+
+
 async def test_what_waits_for_the_end_of_the_turn_is_not_taken_yet() -> None:
     socket, transport = coalescing()
     socket.unsent = 5
