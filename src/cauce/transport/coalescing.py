@@ -9,7 +9,6 @@ its reply is sent at once.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -23,9 +22,8 @@ class Outbox:
     One input makes about one output: a request becomes one to a provider, its answer one to a client.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
         self.heard = 0
-        self._call_soon: Callable[..., object] = loop.call_soon
         self._due: list[Coalescing] = []
         self._waits = False
 
@@ -37,7 +35,8 @@ class Outbox:
             self._send()
         elif not self._waits:
             self._waits = True
-            self._call_soon(self._turn_is_over)
+            # Not remembered: a loop is let go of when nobody else has it.
+            asyncio.get_running_loop().call_soon(self._turn_is_over)
 
     def _turn_is_over(self) -> None:
         self._waits = False
@@ -57,7 +56,7 @@ def outbox_of(loop: asyncio.AbstractEventLoop) -> Outbox:
     """The one of `loop`: connections to clients and to providers share it."""
     outbox = _outboxes.get(loop)
     if outbox is None:
-        outbox = _outboxes[loop] = Outbox(loop)
+        outbox = _outboxes[loop] = Outbox()
     return outbox
 
 

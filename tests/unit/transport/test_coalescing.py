@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -41,7 +43,7 @@ class Socket(asyncio.Transport):
 
 def connections(*, heard: int) -> tuple[Outbox, list[Socket], list[Coalescing]]:
     """Three connections; something has come from so many in this turn of the loop."""
-    outbox = Outbox(asyncio.get_running_loop())
+    outbox = Outbox()
     outbox.heard = heard
     sockets = [Socket(), Socket(), Socket()]
     return outbox, sockets, [Coalescing(socket, outbox) for socket in sockets]
@@ -100,7 +102,7 @@ async def test_connections_are_written_to_in_the_order_of_their_first_writes() -
         def write(self, data: bytes | bytearray | memoryview) -> None:
             order.append(self.number)
 
-    outbox = Outbox(asyncio.get_running_loop())
+    outbox = Outbox()
     outbox.heard = 3
     first, second = [Coalescing(Numbered(number), outbox) for number in (1, 2)]
     first.write(b"1")
@@ -116,6 +118,22 @@ async def test_connections_of_one_loop_share_an_outbox() -> None:
     other = asyncio.new_event_loop()
     assert outbox_of(other) is not outbox_of(loop)
     other.close()
+
+
+async def test_loop_that_is_let_go_of_takes_its_outbox_with_it() -> None:
+    async def deferred() -> None:
+        outbox = outbox_of(asyncio.get_running_loop())
+        outbox.heard = 2
+        Coalescing(Socket(), outbox).write(b"reply")
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    await asyncio.to_thread(loop.run_until_complete, deferred())
+    loop.close()
+    gone = weakref.ref(outbox_of(loop))
+    del loop
+    gc.collect()
+    assert gone() is None
 
 
 async def test_what_is_written_in_one_turn_to_one_connection_leaves_in_one_piece() -> None:
