@@ -66,6 +66,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """A `Cycle`, once there was a request."""
     app: Any
     parser: Any
+    transport: Any
+    """A `Coalescing`."""
     connections: Any
     """`Connections` of the server."""
     _is_lost = False
@@ -96,6 +98,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._counts = large
         part, cycle = self._part, self.cycle
         super().data_received(data)
+        if self._part == "head":
+            self._count_headers()
         if self._refused or self._part == "none":
             return
         # The parser reports a header, or a trailer, once it is whole: what it still holds is counted here.
@@ -112,6 +116,10 @@ class BoundedProtocol(HttpToolsProtocol):
         # A client that begins its next request while it is being answered is not waited for.
         if self._watchdog is None and not (self._part == "head" and self._answering()):
             self._watch()
+
+    def eof_received(self) -> None:
+        # The loop closes the connection, and what is made by then still leaves: its client may only have nothing more to say.
+        self.transport.send()
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -132,14 +140,13 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         name = name.lower()
         self.headers.append((name, value))
-        if name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
         if self._counts:
             self._grow(len(name) + len(value) + 4)
 
     def on_headers_complete(self) -> None:
-        if len(self.headers) > MAX_HEADERS:
-            self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
+        self._count_headers()
         self._part = "body"
         self._unparsed = 0
         if self._watchdog is not None:
@@ -256,6 +263,13 @@ class BoundedProtocol(HttpToolsProtocol):
             "query_string": query,
             "headers": self.headers,
         }
+
+    def _count_headers(self) -> None:
+        headers: list[Any] = self.headers or []
+        if len(headers) > MAX_HEADERS:
+            self._refuse(HeadersTooLarge(f"a request may have {MAX_HEADERS} headers"))
+        if self._refused:
+            headers.clear()
 
     def _grow(self, size: int) -> None:
         self._head_size += size

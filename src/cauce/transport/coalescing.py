@@ -4,47 +4,63 @@
 
 A write to a socket wakes whoever waits at its other end, and disturbs what this process is doing; asyncio does it at once, and so does
 uvloop (MagicStack/uvloop#619). Where several connections have been heard of in one turn of the loop, what is written in reply is sent
-when the last of them has been replied to, or when the turn is over: a whole answer costs a fifth less then. Where one was heard of,
-its reply is sent at once.
+when the last of them has been replied to, after a millisecond, or when the turn is over. Where one was heard of, its reply is sent at
+once. Whoever works for long without letting the loop go on makes these replies wait too, as it does everything else.
 """
 
 import asyncio
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 MOST = 64 * 1024
 """Bytes that wait for others. More are sent at once, so that the socket's own back pressure holds."""
 
+LONGEST = 0.001
+"""Seconds that the first reply waits while others are made."""
+
 
 class Outbox:
-    """What the connections of one event loop have to send. `heard` counts those that something has come from, and that were not written to since.
+    """What the connections of one event loop have to send. `heard` counts inputs that nothing was written after: one makes about one output,
+    a request one to a provider, and its answer one to a client. Where that does not hold, the end of the turn begins to count anew.
 
-    One input makes about one output: a request becomes one to a provider, its answer one to a client.
+    `now` is a time in seconds that goes on within a turn, which a loop's own need not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self.heard = 0
+        self._now = now
+        self._since = 0.0
         self._due: list[Coalescing] = []
         self._waits = False
 
     def post(self, one: "Coalescing") -> None:
         """Have `one` send what it has, now or with the others of this turn."""
-        self._due.append(one)
+        due = self._due
+        due.append(one)
         self.heard -= 1
         if self.heard <= 0:
+            self.heard = 0
             self._send()
-        elif not self._waits:
-            self._waits = True
-            # Not remembered: a loop is let go of when nobody else has it.
-            asyncio.get_running_loop().call_soon(self._turn_is_over)
+        elif len(due) == 1:
+            self._since = self._now()
+            if not self._waits:
+                # Not remembered: a loop is let go of when nobody else has it.
+                asyncio.get_running_loop().call_soon(self._turn_is_over)
+                self._waits = True
+        elif self._now() - self._since > LONGEST:
+            self._send()
 
     def _turn_is_over(self) -> None:
         self._waits = False
-        self._send()
+        # Nothing is due where all were replied to: what has been heard of since is of the next turn.
+        if self._due:
+            self.heard = 0
+            self._send()
 
     def _send(self) -> None:
         due, self._due = self._due, []
-        self.heard = 0
         for one in due:
             one.send()
 
@@ -116,6 +132,6 @@ class Coalescing(asyncio.Transport):
         if due and not self.is_closing():
             try:
                 self._transport.write(due)
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 # Closed, or its writing end is: the others have theirs to send.
                 self._transport.abort()

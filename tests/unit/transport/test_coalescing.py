@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cauce.transport.coalescing import MOST, Coalescing, Outbox, outbox_of
+from cauce.testing.clock import FakeClock
+from cauce.transport.coalescing import LONGEST, MOST, Coalescing, Outbox, outbox_of
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,39 @@ async def test_replies_do_not_wait_for_longer_than_a_turn_for_one_that_is_not_re
     outbox.heard += 1
     transports[0].write(b"next")
     assert sockets[0].told == [b"0", b"next"]
+
+
+async def test_end_of_a_turn_in_which_all_were_replied_to_says_nothing_of_the_next() -> None:
+    outbox, sockets, transports = connections(heard=2)
+    transports[0].write(b"0")
+    transports[1].write(b"1")
+    assert sockets[1].told == [b"1"]
+    # The next turn's have been heard of before the end of this one is told.
+    outbox.heard += 2
+    await asyncio.sleep(0)
+    transports[0].write(b"2")
+    assert sockets[0].told == [b"0"]
+    transports[1].write(b"3")
+    assert sockets[0].told == [b"0", b"2"] and sockets[1].told == [b"1", b"3"]
+
+
+async def test_reply_does_not_wait_while_many_others_are_made() -> None:
+    clock = FakeClock()
+    outbox = Outbox(clock.monotonic)
+    outbox.heard = 10
+    sockets = [Socket() for _ in range(5)]
+    transports = [Coalescing(socket, outbox) for socket in sockets]
+    for transport in transports[:3]:
+        transport.write(b"reply")
+        assert not sockets[0].told
+    clock.advance(2 * LONGEST)
+    transports[3].write(b"reply")
+    assert [len(socket.told) for socket in sockets] == [1, 1, 1, 1, 0]
+    # Others that were heard of are still to be replied to.
+    transports[4].write(b"reply")
+    assert not sockets[4].told
+    await asyncio.sleep(0)
+    assert sockets[4].told == [b"reply"]
 
 
 async def test_connections_are_written_to_in_the_order_of_their_first_writes() -> None:
