@@ -1,4 +1,4 @@
-"""Limits and budgets that hold for nobody: their globs fit no key, no tenant, no provider. Most likely a name is mistyped."""
+"""Limits, budgets and facts that hold for nobody: their globs fit no key, no tenant, no provider. Most likely a name is mistyped."""
 
 from collections.abc import Collection
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ def unfitting_globs(running: Runtime) -> list[str]:
     tenants = list(dict.fromkeys([scope.tenant for scope in scopes]))
     providers = [source.provider.name for source in running.router.sources]
     of_keys = (("limits.keys", config.limits.keys), ("budgets.keys", config.budgets.keys))
+    of_models = (("limits.models", config.limits.models), ("facts", config.facts))
     return [
         *[
             say(
@@ -38,11 +39,13 @@ def unfitting_globs(running: Runtime) -> list[str]:
         ],
         *[
             say(
-                '[limits.models."{glob}"] fits no provider that is there now, so it holds for no model: there are {names}',
+                '[{table}."{glob}"] fits no provider that is there now, so it holds for no model: there are {names}',
+                table=table,
                 glob=glob,
                 names=", ".join(providers),
             )
-            for glob in config.limits.models
+            for table, globs in of_models
+            for glob in globs
             if _unfitting([_of_provider(glob)], providers)
         ],
     ]

@@ -294,8 +294,8 @@ SPANISH: dict[str, str] = {
     '[budgets.tenants."{glob}"] fits no tenant, so it holds for nobody: there are {names}': (
         '[budgets.tenants."{glob}"] no encaja con ningún inquilino, así que no vale para nadie: hay {names}'
     ),
-    '[limits.models."{glob}"] fits no provider that is there now, so it holds for no model: there are {names}': (
-        '[limits.models."{glob}"] no encaja con ningún proveedor que esté ahora, así que no vale para ningún modelo: hay {names}'
+    '[{table}."{glob}"] fits no provider that is there now, so it holds for no model: there are {names}': (
+        '[{table}."{glob}"] no encaja con ningún proveedor que esté ahora, así que no vale para ningún modelo: hay {names}'
     ),
     "{name} does not list its default_model {model}": "{name} no enumera su default_model {model}",
     "{name} has no default_model: its name alone asks {model}, the first it lists": (

@@ -95,12 +95,12 @@ async def test_it_tells_what_providers_and_routes_have_of_their_own(home: Home) 
 KEY = f'[[auth.keys]]\nname = "web"\nhash = "{hash_key("secret")}"\ntenant = "shop"\n'
 MISTYPED = (
     "[limits.keys.wbe]\nconcurrent = 1\n[budgets.keys.wbe]\nday = 1\n[budgets.tenants.shpo]\nday = 1\n"
-    '[limits.models."opnai/*"]\nconcurrent = 1\n'
+    '[limits.models."opnai/*"]\nconcurrent = 1\n[facts."pu/*"]\ninput_price = 1\noutput_price = 2\n'
 )
 MEANT = (
     '[limits.keys."*"]\nconcurrent = 1\n[limits.keys."w?b"]\nconcurrent = 1\n[limits.keys.anonymous]\nconcurrent = 1\n'
     "[budgets.keys.web]\nday = 1\n[budgets.tenants.shop]\nday = 1\n[budgets.tenants.default]\nday = 1\n"
-    "[budgets.users.anyone]\nday = 1\n"
+    '[budgets.users.anyone]\nday = 1\n[facts."up/*"]\ninput_price = 1\noutput_price = 2\n'
     + "".join(
         [
             f'[limits.models."{glob}"]\nconcurrent = 1\n'
@@ -110,7 +110,7 @@ MEANT = (
 )
 
 
-async def test_limit_and_budget_that_fit_nobody_are_warned_of_by_name(home: Home) -> None:
+async def test_limits_budgets_and_facts_that_fit_nobody_are_warned_of_by_name(home: Home) -> None:
     async with Upstream() as upstream:
         home.configure(PORT + upstream_table("up", upstream.base_url, default_model="fake-model") + KEY + MISTYPED)
         told = await home.cauce("check")
@@ -126,12 +126,13 @@ async def test_limit_and_budget_that_fit_nobody_are_warned_of_by_name(home: Home
             '[budgets.keys."wbe"] fits no API key, so it holds for nobody: there are web, anonymous',
             '[budgets.tenants."shpo"] fits no tenant, so it holds for nobody: there are shop, default',
             '[limits.models."opnai/*"] fits no provider that is there now, so it holds for no model: there are up, offline',
+            '[facts."pu/*"] fits no provider that is there now, so it holds for no model: there are up, offline',
         ]
     )
     assert '! [limits.keys."wbe"] no encaja con ninguna clave de API' in in_spanish.out
 
 
-async def test_limit_and_budget_that_fit_somebody_are_not_warned_of(home: Home) -> None:
+async def test_limits_budgets_and_facts_that_fit_somebody_are_not_warned_of(home: Home) -> None:
     async with Upstream() as upstream:
         home.configure(PORT + upstream_table("up", upstream.base_url, default_model="fake-model") + KEY + MEANT)
         told = await home.cauce("check", "--json")
