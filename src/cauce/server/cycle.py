@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cauce.server.protocol import BoundedProtocol
 
 _CLOSE = b"connection: close"
-_JOINED = b": ".join
+_joined = b": ".join
 _CHUNKED: Header = (b"transfer-encoding", b"chunked")
 _BODILESS = (204, 304)
 
@@ -142,7 +142,7 @@ class Cycle(RequestResponseCycle):
 
     def _head(self, status: int, headers: Iterable[Header]) -> bytes:
         """Status line and headers."""
-        lines = [*map(_JOINED, self.default_headers), *map(_JOINED, headers)]
+        lines = [*map(_joined, self.default_headers), *map(_joined, headers)]
         if _CLOSE in lines:
             self.keep_alive = False
         elif not self.keep_alive or self._protocol.connections.full:

@@ -18,7 +18,7 @@ _DRAIN_FACTOR = 4
 """A body up to this many times the limit is read to its end, so that its sender gets to see the 413."""
 
 _NO_EXTENSIONS: dict[str, Any] = {}
-OWN = "cauce"
+EXTENSION = "cauce"
 """The ASGI extension under which our own protocol says what it can do beyond ASGI: `Line`."""
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Exchange:
 
     def __init__(self, asgi: ASGIScope, receive: Receive, send: Send, clock: Clock, request_id: str) -> None:
         self.asgi = asgi
-        self._line: Line | None = asgi.get("extensions", _NO_EXTENSIONS).get(OWN)
+        self._line: Line | None = asgi.get("extensions", _NO_EXTENSIONS).get(EXTENSION)
         self._receive = receive
         self._send = send
         self.clock = clock

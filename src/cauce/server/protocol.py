@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cauce.domain.errors import CauceError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from cauce.server.cycle import Cycle
 from cauce.server.errors import error_body
-from cauce.server.exchange import OWN
+from cauce.server.exchange import EXTENSION
 from cauce.transport.coalescing import Coalescing, outbox_of
 
 MAX_HEAD = 64 * 1024
@@ -163,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
             expects=self.expect_100_continue,
         )
         self.cycle = cycle
-        cycle.asgi["extensions"] = {OWN: cycle}
+        cycle.asgi["extensions"] = {EXTENSION: cycle}
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:

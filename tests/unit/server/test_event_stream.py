@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cauce.server.event_stream import EventStream
-from cauce.server.exchange import OWN, Exchange, Header
+from cauce.server.exchange import EXTENSION, Exchange, Header
 from cauce.testing.clock import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ class Peer:
         self.broken = asyncio.Event()
         self.sent = b""
         self.clock = FakeClock()
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {OWN: self}}
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "extensions": {EXTENSION: self}}
         self.exchange = Exchange(scope, self._receive, self._send, self.clock, "req_1")
 
     def stream(self) -> EventStream:
@@ -72,23 +72,12 @@ async def soon() -> None:
         await asyncio.sleep(0)
 
 
-async def test_reader_that_takes_nothing_for_a_minute_is_sent_away() -> None:
-    peer = Peer()
-    async with peer.stream() as stream:
-        await stream.write(b"a" * 500)
-        peer.untaken = 500
-        await peer.pass_time(STALLED - 1)
-        assert not peer.broken.is_set()
-        await peer.pass_time(11)
-        assert peer.broken.is_set()
-
-
-async def test_reader_that_has_not_taken_the_headers_yet_has_a_minute_too() -> None:
+@pytest.mark.parametrize("untaken", [500, 900], ids=["body", "headers and body"])
+async def test_reader_that_takes_nothing_for_a_minute_is_sent_away(untaken: int) -> None:
     peer = Peer()
     peer.clock.advance(1000)
     async with peer.stream() as stream:
-        # Headers are not of the body: more is unsent than was written of that.
-        peer.untaken = 900
+        peer.untaken = untaken
         await stream.write(b"a" * 500)
         await peer.pass_time(STALLED - 1)
         assert not peer.broken.is_set()

@@ -10,6 +10,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from cauce.server.door import Connections
+from cauce.server.exchange import EXTENSION, Line
 from cauce.server.protocol import MAX_HEADERS, BoundedProtocol
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -18,6 +19,11 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 async def answer(
     scope: dict[str, Any], receive: Any, send: Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
 ) -> None:
+    if scope["path"] == "/broken":
+        line: Line = scope["extensions"][EXTENSION]
+        await line.begin(200, (), b"some", more=True)
+        line.abort()
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
@@ -83,6 +89,18 @@ def test_head_without_end_is_held_no_further_than_a_head_may_go() -> None:
         assert got.startswith(b"HTTP/1.1 431 ")
         assert not made[0].headers
         client.close()
+
+    on_uvloop(scene)
+
+
+def test_answer_that_is_broken_off_shows_what_was_written_of_it_though_others_were_heard_of() -> None:
+    async def scene(server: asyncio.Server, made: list[BoundedProtocol]) -> None:
+        reader, other = await connected(server, made, 2)
+        other.sendall(b"POST / HTTP/1.1\r\nhost: b\r\n")
+        reader.sendall(b"GET /broken HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await received(reader, 1000)).endswith(b"\r\n\r\n4\r\nsome\r\n")
+        reader.close()
+        other.close()
 
     on_uvloop(scene)
 
