@@ -101,7 +101,10 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=2_000)
     parser.add_argument("--pace", type=float, default=0.25, help="seconds between two deltas of a stream")
     arguments = parser.parse_args()
-    print(json.dumps(measure(arguments.streams, arguments.pace)))
+    measured = measure(arguments.streams, arguments.pace)
+    print(json.dumps(measured))
+    if measured["complete"] != arguments.streams:
+        sys.exit("not all streams are complete")
 
 
 if __name__ == "__main__":

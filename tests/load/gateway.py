@@ -108,6 +108,8 @@ class Tally:
         self.delivered: list[str] = []
         """The request ids of whole answers that their clients have."""
         self.first_error = ""
+        self.longest = 0.0
+        """Seconds that a client waited for its answer."""
 
     def take(self, name: str, response: Response) -> None:
         """One answer."""

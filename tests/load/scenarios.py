@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -43,7 +44,9 @@ async def burst(folder: Path, size: Burst) -> tuple[Tally, Record]:
             async def client(number: int) -> None:
                 name = "first" if number < size.clients // 2 else "second"
                 body = chat(stream=number % 3 == 0)
+                began = monotonic()
                 tally.take(name, await ask(served.port, "POST", "/v1/chat/completions", body, bearer(name)))
+                tally.longest = max(tally.longest, monotonic() - began)
 
             await asyncio.gather(*[client(number) for number in range(size.clients)])
         return tally, upstream.record

@@ -1,6 +1,7 @@
 """What the fake provider keeps count of, and the limits it may enforce: a second opinion on limits, ledgers and leaks."""
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter, deque
 
 import msgspec
@@ -76,6 +77,11 @@ class Record:
     def at_once(self) -> int:
         """Requests that are being answered now."""
         return self._now_under_way
+
+    def most_within(self, seconds: float) -> int:
+        """The most requests that so many seconds had, of those that came within the last minute."""
+        arrivals = list(self._arrivals)
+        return max([bisect_right(arrivals, first + seconds) - at for at, first in enumerate(arrivals)], default=0)
 
     def connected(self) -> None:
         """A connection was made."""
